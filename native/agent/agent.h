@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * What the agent's files share: the per-process state, the per-thread state and the
+ * law they all obey.
+ *
+ * Law of the hook: no allocation but raw mmap, no lock the host can hold, no libc,
+ * errno kept, bounded stack, async-signal- and fork-safe. Never abort or stop the
+ * host: on trouble count it, stop recording, say so in the recording.
+ */
+#ifndef LEAKSCOPE_AGENT_H
+#define LEAKSCOPE_AGENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "leakscope/recording.h"
+
+#pragma GCC visibility push(hidden) /* no GOT between our own files */
+
+#define LS_EXPORT __attribute__((visibility("default")))
+#define LS_LIKELY(x) __builtin_expect(!!(x), 1)
+#define LS_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define LS_HOT static inline __attribute__((always_inline))
+#define LS_COLD __attribute__((noinline, cold))
+
+#define LS_MAX_DEPTH 256u     /* frames kept of one stack */
+#define LS_MAX_FP_CHECKS 512u /* further stack words to re-validate */
+#define LS_FILTER_SLOTS 65536u /* sampled mode: counting filter over sampled addresses */
+
+/* A spin lock in memory that a fork child finds zeroed. Held for tens of
+ * instructions; waiters yield, then sleep, so a preempted owner gets to run. */
+struct ls_lock {
+  uint32_t word;
+};
+LS_COLD void ls_lock_contended(struct ls_lock *lock);
+
+static inline void ls_lock(struct ls_lock *lock) {
+  if (LS_UNLIKELY(__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE)))
+    ls_lock_contended(lock);
+}
+static inline bool ls_trylock(struct ls_lock *lock) {
+  return !__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE);
+}
+static inline void ls_unlock(struct ls_lock *lock) {
+  __atomic_store_n(&lock->word, 0, __ATOMIC_RELEASE);
+}
+
+/* One frame of the thread's previous stack: the machine state in a function. */
+struct ls_frame {
+  uintptr_t pc;       /* return address (PAC stripped), or exact pc under a signal frame */
+  uintptr_t sp;       /* stack pointer in that function at the call */
+  uintptr_t fp;       /* frame pointer register there */
+  uint32_t node;      /* stack depot node of the path from the outermost frame to here */
+  uint16_t fp_checks; /* frame-pointer words to re-validate from here outwards */
+  bool need_fp;       /* whether unwinding outwards depends on fp */
+  bool exact;
+};
+
+/* A stack word that unwinding read, and what it held. Equal words and equal starting
+ * registers give an equal unwind: that is why re-validation is exact. */
+struct ls_check {
+  const uintptr_t *slot;
+  uintptr_t value;
+};
+
+#define LS_SITE_CACHE 64u
+
+struct ls_thread {
+  uint32_t epoch; /* equals ls_live.gate while recording */
+  uint32_t tid;
+  uint32_t stripe;
+  bool shared_stripe; /* counters need atomic adds */
+  bool in_use;
+  uint32_t module_epoch;
+  const struct ls_shard *inside; /* the owned shard it is working on, NULL: none */
+  uintptr_t stack_low, stack_high; /* the thread's own stack; low moves down on growth */
+  struct lsr_stripe_head *head;
+  uint8_t *counters; /* stripe's first struct lsr_counter */
+  uintptr_t last_block; /* address recorded last, for nested allocator entry points */
+  int64_t sample_left;
+  uint64_t random;
+  uintptr_t new_frame; /* stack pointer of a wrapped operator new in progress, 0: none */
+  uint32_t site_key[LS_SITE_CACHE];
+  uint32_t site_id[LS_SITE_CACHE];
+  uint32_t depth; /* frames in use; frame 0 is outermost */
+  struct ls_frame frames[LS_MAX_DEPTH];
+  struct ls_check ra_checks[LS_MAX_DEPTH]; /* how frames[k] was reached from frames[k+1] */
+  struct ls_check fp_checks[LS_MAX_FP_CHECKS];
+  struct step *steps; /* scratch of stack.c, LS_MAX_DEPTH + 1 long */
+  uint8_t *window;    /* scratch for foreign stacks, mapped on first use */
+  struct ls_thread *next; /* registry */
+};
+
+/* Thread-local state; 24 bytes of initial-exec TLS. */
+struct ls_tls {
+  struct ls_thread *thread;
+  uintptr_t busy; /* stack pointer of the hook in progress, 0: none */
+  uint32_t kind;  /* 1 + enum lsr_kind that the next malloc stands for, 0: malloc */
+};
+extern __thread struct ls_tls ls_tls;
+
+enum ls_phase {
+  LS_PHASE_UNINIT = 0, /* also what a fork child finds */
+  LS_PHASE_STARTING,
+  LS_PHASE_RUNNING,
+  LS_PHASE_DORMANT, /* preloaded but not asked to record; watches the config file */
+  LS_PHASE_OFF,     /* cannot or must not record */
+};
+
+struct ls_shard {
+  struct ls_thread *owner; /* enters without the lock; NULL: everyone takes it */
+  struct ls_lock lock;
+  uint32_t live;
+  uint32_t buckets; /* 0: no table yet */
+  uint32_t grow_at;
+  struct lsr_block *table;
+  uint8_t pad[32];
+};
+_Static_assert(sizeof(struct ls_shard) == 64, "one cache line a shard");
+
+struct ls_index {
+  uint32_t mask;
+  uint32_t slots[];
+};
+
+/* Per-process state in MADV_WIPEONFORK memory: a fork child sees zeroes, so every lock
+ * is free, the phase is UNINIT and the parent's recording is never written again. */
+struct ls_live {
+  uint32_t gate;  /* epoch of the running recording, 0: take the slow path */
+  uint32_t phase; /* enum ls_phase */
+  uint32_t paused; /* copy of header->control for threads in the slow path */
+  uint32_t timeline_next; /* tick of the next timeline row */
+  struct lsr_header *header;
+  uint8_t *base;
+  uint64_t clock_start; /* ns of CLOCK_MONOTONIC_COARSE at tick 0 */
+  uint32_t sampled;
+  uint32_t biased; /* the kernel has membarrier: shards may have owners */
+  uint64_t min_size, max_size;
+  struct lsr_node *nodes;
+  struct lsr_site *sites;
+  struct ls_index *node_index;
+  struct ls_index *site_index;
+  uint8_t *counters;
+  struct ls_lock depot_lock, grow_lock, ranges_lock, timeline_lock, threads_lock, init_lock;
+  uint32_t timeline_order[LSR_TIMELINE_ROWS];
+  uint32_t timeline_rows;
+  uint64_t dormant_next_check;
+  uint64_t start_at_ns; /* CLOCK_MONOTONIC; 0: none */
+  uint32_t range_free_hint;
+  uint32_t stripes_backed; /* bit a stripe whose head page is backed */
+  uint32_t dormant_calls;
+  struct ls_shard shards[LSR_SHARDS] __attribute__((aligned(64)));
+};
+
+extern struct ls_live *ls_live; /* never NULL after ls_bootstrap() */
+
+struct ls_config {
+  char dir[512];
+  uint64_t sample_bytes, min_size, max_size;
+  uint64_t start_after_ns;
+  uint32_t depth;
+  int start_signal, stop_signal, dump_signal;
+  bool children;
+  bool enabled;     /* LEAKSCOPE_DIR was given, or the config file names this program */
+  bool from_file;   /* enabled by the config file */
+  char config_path[256];
+  int64_t config_mtime;
+};
+extern struct ls_config ls_config;
+
+/* real.c: the allocator underneath. */
+struct ls_real {
+  void *(*malloc)(size_t);
+  void (*free)(void *);
+  void *(*calloc)(size_t, size_t);
+  void *(*realloc)(void *, size_t);
+  void *(*reallocarray)(void *, size_t, size_t);
+  int (*posix_memalign)(void **, size_t, size_t);
+  void *(*aligned_alloc)(size_t, size_t);
+  void *(*memalign)(size_t, size_t);
+  void *(*valloc)(size_t);
+  void *(*pvalloc)(size_t);
+  void (*free_sized)(void *, size_t);
+  void (*free_aligned_sized)(void *, size_t, size_t);
+  uintptr_t allocator_low, allocator_high; /* the object that defines malloc */
+  bool allocator_wraps_new; /* it defines operator new too (jemalloc, tcmalloc) */
+  bool main_program_defines_malloc; /* our hooks are bypassed */
+  char allocator_path[128];
+};
+extern struct ls_real ls_real;
+void ls_real_resolve(void);
+
+/* process.c */
+void ls_bootstrap(void);
+LS_COLD struct ls_thread *ls_enter_slow(bool freeing);
+
+/* config.c */
+void ls_config_read(void);
+bool ls_config_file_check(void); /* whether the file's answer changed */
+
+/* recording.c: files, areas, growth. All return false when there is no room. */
+bool ls_recording_create(struct ls_live *live, uint32_t forked_from);
+bool ls_recording_back(uint64_t offset, uint64_t bytes);
+bool ls_area_grow(struct lsr_area *area, uint64_t needed);
+uint8_t *ls_heap_take(uint64_t bytes, uint64_t *ret_offset);
+void ls_heap_release(uint64_t offset, uint64_t bytes);
+void ls_recording_shrink_reserve(void);
+intptr_t ls_module_bias(uint16_t index_plus_1);
+
+static inline uint64_t ls_block_what(uint64_t size, uint32_t tick) {
+  uint64_t coded = size;
+  if (LS_UNLIKELY(size >> LSR_BLOCK_SIZE_BITS)) {
+    coded = (size + 4095) >> 12;
+    if (coded >> LSR_BLOCK_SIZE_BITS)
+      coded = (1ULL << LSR_BLOCK_SIZE_BITS) - 1;
+    coded |= 1ULL << LSR_BLOCK_SIZE_BITS;
+  }
+  return coded | (uint64_t)tick << 32;
+}
+static inline uint64_t ls_block_size(const struct lsr_block *block) {
+  uint64_t coded = block->what & ((1ULL << LSR_BLOCK_SIZE_BITS) - 1);
+  return block->what >> LSR_BLOCK_SIZE_BITS & 1 ? coded << 12 : coded;
+}
+static inline uint32_t ls_block_birth(const struct lsr_block *block) {
+  return (uint32_t)(block->what >> 32);
+}
+static inline uint32_t ls_block_site(const struct lsr_block *block) {
+  return (uint32_t)(block->where >> LSR_BLOCK_ADDRESS_BITS);
+}
+
+/* depot.c: stacks and sites. */
+bool ls_depot_init(struct ls_live *live);
+uint32_t ls_depot_node(uint32_t parent, uint16_t module, uint16_t flags, uint64_t offset);
+LS_COLD uint32_t ls_depot_find_site(struct ls_thread *thread, uint32_t node, uint8_t kind,
+                                    uint32_t depth);
+static inline uint32_t ls_depot_site(struct ls_thread *thread, uint32_t node, uint8_t kind,
+                                     uint32_t depth) {
+  uint32_t slot = (node ^ kind) % LS_SITE_CACHE;
+  if (LS_LIKELY(thread->site_key[slot] == (node << 3 | kind)))
+    return thread->site_id[slot];
+  return ls_depot_find_site(thread, node, kind, depth);
+}
+
+/* counters.c */
+void ls_counters_reset(void);
+
+/* stack.c */
+void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp);
+size_t ls_stack_scratch_bytes(void);
+
+/* thread.c */
+struct ls_thread *ls_thread_register(void);
+
+/* timeline.c */
+void ls_timeline_init(struct ls_live *live);
+LS_COLD void ls_timeline_row(uint32_t tick);
+
+/* sample.c */
+void ls_sample_next(struct ls_thread *thread, uint64_t mean);
+double ls_sample_weight(uint64_t size, uint64_t mean);
+extern uint8_t *ls_sample_filter;
+
+/* ranges.c */
+void ls_range_add(struct ls_thread *thread, uintptr_t start, uint64_t length, uint8_t kind,
+                  uintptr_t pc, uintptr_t sp, uintptr_t fp);
+void ls_range_remove(struct ls_thread *thread, uintptr_t start, uint64_t length);
+
+/* record.c: what the hooks call between the real functions. */
+void ls_record_alloc(struct ls_thread *thread, uintptr_t address, uint64_t size, uint8_t kind,
+                     uintptr_t pc, uintptr_t sp, uintptr_t fp);
+void ls_record_free(struct ls_thread *thread, uintptr_t address);
+bool ls_record_take(struct ls_thread *thread, uintptr_t address, struct lsr_block *ret);
+void ls_record_put_back(struct ls_thread *thread, const struct lsr_block *block);
+void ls_record_taken_died(struct ls_thread *thread, const struct lsr_block *block);
+void ls_count_resize(struct ls_thread *thread, uint32_t site, uint64_t freed, bool split);
+void ls_count_drop(struct ls_thread *thread, enum lsr_drop reason);
+void ls_count_drop_anywhere(enum lsr_drop reason); /* without a thread: stripe 0, atomic */
+
+#pragma GCC visibility pop
+
+#endif

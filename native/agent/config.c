@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * What was asked for: LEAKSCOPE_* in the environment the program was started with, or
+ * a line for this program in the config file. Read once, before anything else runs.
+ */
+#include "agent.h"
+#include "str.h"
+#include "sys.h"
+
+#define DEFAULT_CONFIG "/etc/leakscope.conf"
+
+struct ls_config ls_config = {.depth = LS_MAX_DEPTH, .children = true};
+
+static bool starts_with(const char *text, const char *prefix) {
+  while (*prefix)
+    if (*text++ != *prefix++)
+      return false;
+  return true;
+}
+
+static bool equal(const char *a, const char *b) {
+  while (*a && *a == *b)
+    a++, b++;
+  return *a == *b;
+}
+
+static size_t length(const char *text) {
+  size_t n = 0;
+  while (text[n])
+    n++;
+  return n;
+}
+
+static void copy(char *out, size_t bytes, const char *text) {
+  size_t n = length(text);
+  if (n >= bytes)
+    n = 0; /* too long to use: as if not given */
+  memcpy(out, text, n);
+  out[n] = 0;
+}
+
+/* "4096", "512KiB", "1M": bytes; 0 when it is no number. */
+static uint64_t parse_size(const char *text) {
+  uint64_t value = 0;
+  for (; *text >= '0' && *text <= '9'; text++)
+    value = value * 10 + (uint64_t)(*text - '0');
+  switch (*text | 32) {
+  case 'g':
+    value <<= 10; /* fall through */
+  case 'm':
+    value <<= 10; /* fall through */
+  case 'k':
+    value <<= 10;
+  }
+  return value;
+}
+
+static uint64_t parse_seconds(const char *text) {
+  uint64_t ns = 0, unit = 1000000000u;
+  bool fraction = false;
+  for (; (*text >= '0' && *text <= '9') || (*text == '.' && !fraction); text++) {
+    if (*text == '.') {
+      fraction = true;
+    } else if (!fraction) {
+      ns = ns * 10 + (uint64_t)(*text - '0') * 1000000000u;
+    } else {
+      unit /= 10;
+      ns += (uint64_t)(*text - '0') * unit;
+    }
+  }
+  return ns;
+}
+
+static int parse_signal(const char *text) {
+  static const struct {
+    const char *name;
+    int number;
+  } names[] = {{"HUP", 1},   {"INT", 2},   {"QUIT", 3}, {"USR1", 10},  {"USR2", 12},
+               {"ALRM", 14}, {"TERM", 15}, {"URG", 23}, {"WINCH", 28}, {"PWR", 30}};
+  if (*text >= '0' && *text <= '9') {
+    uint64_t number = parse_size(text);
+    return number > 0 && number < 65 ? (int)number : 0;
+  }
+  if (starts_with(text, "SIG"))
+    text += 3;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (equal(text, names[i].name))
+      return names[i].number;
+  return 0;
+}
+
+static void set_variable(const char *text) {
+  struct ls_config *config = &ls_config;
+  const char *value = text;
+  while (*value && *value != '=')
+    value++;
+  if (!*value)
+    return;
+  value++;
+  if (starts_with(text, "LEAKSCOPE_DIR="))
+    copy(config->dir, sizeof config->dir, value);
+  else if (starts_with(text, "LEAKSCOPE_SAMPLE="))
+    config->sample_bytes = parse_size(value);
+  else if (starts_with(text, "LEAKSCOPE_MIN_SIZE="))
+    config->min_size = parse_size(value);
+  else if (starts_with(text, "LEAKSCOPE_MAX_SIZE="))
+    config->max_size = parse_size(value);
+  else if (starts_with(text, "LEAKSCOPE_DEPTH="))
+    config->depth = (uint32_t)parse_size(value);
+  else if (starts_with(text, "LEAKSCOPE_START_AFTER="))
+    config->start_after_ns = parse_seconds(value);
+  else if (starts_with(text, "LEAKSCOPE_START_SIGNAL="))
+    config->start_signal = parse_signal(value);
+  else if (starts_with(text, "LEAKSCOPE_STOP_SIGNAL="))
+    config->stop_signal = parse_signal(value);
+  else if (starts_with(text, "LEAKSCOPE_DUMP_SIGNAL="))
+    config->dump_signal = parse_signal(value);
+  else if (starts_with(text, "LEAKSCOPE_CHILDREN="))
+    config->children = value[0] != '0';
+  else if (starts_with(text, "LEAKSCOPE_CONFIG="))
+    copy(config->config_path, sizeof config->config_path, value);
+}
+
+/* Call `each` for every string of a file, split at `separator`; strings longer than
+ * the buffer are skipped whole. */
+static void for_each_string(int fd, char separator, void (*each)(const char *)) {
+  char text[700];
+  char chunk[512];
+  size_t n = 0;
+  bool skip = false;
+  long got;
+  while ((got = ls_read(fd, chunk, sizeof chunk)) > 0)
+    for (long i = 0; i < got; i++) {
+      if (chunk[i] == separator) {
+        text[n] = 0;
+        if (!skip && n)
+          each(text);
+        n = 0;
+        skip = false;
+      } else if (n + 1 < sizeof text) {
+        text[n++] = chunk[i];
+      } else {
+        skip = true;
+      }
+    }
+  text[n] = 0;
+  if (!skip && n)
+    each(text);
+}
+
+/* ---- the config file ---- */
+
+static char own_path[512];
+static bool file_names_us;
+
+static bool names_program(const char *word) {
+  if (*word == '/')
+    return equal(word, own_path);
+  const char *base = own_path;
+  for (const char *c = own_path; *c; c++)
+    if (*c == '/')
+      base = c + 1;
+  return equal(word, base);
+}
+
+/* trace PROGRAM [dir=DIR] [sample=BYTES] [min=BYTES] [max=BYTES] [depth=N] */
+static void config_line(const char *line) {
+  char words[8][300];
+  size_t count = 0;
+  while (*line && count < 8) {
+    while (*line == ' ' || *line == '\t')
+      line++;
+    if (!*line || *line == '#')
+      break;
+    size_t n = 0;
+    while (*line && *line != ' ' && *line != '\t') {
+      if (n + 1 < sizeof words[0])
+        words[count][n++] = *line;
+      line++;
+    }
+    words[count++][n] = 0;
+  }
+  if (count < 2 || !equal(words[0], "trace") || !names_program(words[1]))
+    return;
+  struct ls_config *config = &ls_config;
+  file_names_us = true;
+  copy(config->dir, sizeof config->dir, "/var/tmp");
+  for (size_t i = 2; i < count; i++) {
+    if (starts_with(words[i], "dir="))
+      copy(config->dir, sizeof config->dir, words[i] + 4);
+    else if (starts_with(words[i], "sample="))
+      config->sample_bytes = parse_size(words[i] + 7);
+    else if (starts_with(words[i], "min="))
+      config->min_size = parse_size(words[i] + 4);
+    else if (starts_with(words[i], "max="))
+      config->max_size = parse_size(words[i] + 4);
+    else if (starts_with(words[i], "depth="))
+      config->depth = (uint32_t)parse_size(words[i] + 6);
+  }
+}
+
+static void clamp_depth(void) {
+  if (ls_config.depth < 1 || ls_config.depth > LS_MAX_DEPTH)
+    ls_config.depth = LS_MAX_DEPTH;
+}
+
+bool ls_config_file_check(void) {
+  struct ls_config *config = &ls_config;
+  int64_t mtime = 0;
+  /* No O_NOFOLLOW: /etc may hold a link to the deployed file; its owner is checked instead. */
+  int fd = ls_open(config->config_path, 02000000 /* O_CLOEXEC */, 0);
+  struct ls_stat status;
+  bool readable = fd >= 0 && ls_fstat(fd, &status) == 0 &&
+                  (status.uid == 0 || status.uid == ls_geteuid()) && !(status.mode & 022);
+  if (readable)
+    mtime = status.mtime_ns;
+  bool changed = mtime != config->config_mtime;
+  if (changed) {
+    bool before = config->enabled;
+    config->config_mtime = mtime;
+    file_names_us = false;
+    if (readable)
+      for_each_string(fd, '\n', config_line);
+    clamp_depth();
+    config->enabled = file_names_us;
+    config->from_file = true;
+    changed = before != config->enabled;
+  }
+  if (fd >= 0)
+    ls_close(fd);
+  return changed;
+}
+
+/* Someone else's privileges (set-uid, file capabilities): the environment is not ours to obey. */
+static bool privileges_were_raised(void) {
+  int fd = ls_open("/proc/self/auxv", 02000000, 0);
+  bool raised = ls_getuid() != ls_geteuid() || ls_getgid() != ls_getegid();
+  if (fd < 0)
+    return raised;
+  uint64_t pair[2];
+  while (ls_read(fd, pair, sizeof pair) == sizeof pair && pair[0])
+    if (pair[0] == 23 /* AT_SECURE */)
+      raised |= pair[1] != 0;
+  ls_close(fd);
+  return raised;
+}
+
+void ls_config_read(void) {
+  struct ls_config *config = &ls_config;
+  copy(config->config_path, sizeof config->config_path, DEFAULT_CONFIG);
+  if (!privileges_were_raised()) {
+    int fd = ls_open("/proc/self/environ", 02000000 /* O_CLOEXEC */, 0);
+    if (fd >= 0) {
+      for_each_string(fd, 0, set_variable);
+      ls_close(fd);
+    }
+  }
+  clamp_depth();
+  if (config->dir[0] == '/') {
+    config->enabled = true;
+    config->config_path[0] = 0;
+    return;
+  }
+  config->dir[0] = 0;
+  ls_readlink("/proc/self/exe", own_path, sizeof own_path - 1);
+  struct ls_stat status;
+  if (ls_stat(config->config_path, &status) < 0) {
+    /* No file now; stay dormant and look again, which is how it is switched on. */
+    config->config_mtime = 0;
+    return;
+  }
+  ls_config_file_check();
+}

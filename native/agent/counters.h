@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * Per-site counters in stripes: a thread that owns its stripe adds without atomics,
+ * so two threads never fight over a cache line. Readers sum the stripes.
+ */
+#ifndef LEAKSCOPE_COUNTERS_H
+#define LEAKSCOPE_COUNTERS_H
+
+#include "agent.h"
+
+#define CHUNK_SITES 256u /* 48 KiB of counters: twelve whole pages */
+
+/* One bit a chunk that is backed by the file; private, so rebuilt per process. */
+extern uint64_t ls_counters_backed[LSR_STRIPES][LSR_MAX_SITES / CHUNK_SITES / 64];
+LS_COLD bool ls_counters_back_chunk(struct ls_thread *thread, uint32_t site);
+LS_COLD void ls_sample_weigh(uint64_t size, uint64_t *ret_bytes, uint64_t *ret_weight);
+
+LS_HOT bool ls_counter_backed(uint32_t stripe, uint32_t site) {
+  uint32_t chunk = site / CHUNK_SITES;
+  return __atomic_load_n(&ls_counters_backed[stripe][chunk / 64], __ATOMIC_RELAXED) >> (chunk % 64) & 1;
+}
+
+LS_HOT struct lsr_counter *counter_of(struct ls_thread *thread, uint32_t site) {
+  if (LS_UNLIKELY(!ls_counter_backed(thread->stripe, site)) && !ls_counters_back_chunk(thread, site)) {
+    ls_count_drop(thread, LSR_DROP_NO_SPACE);
+    return NULL;
+  }
+  return (struct lsr_counter *)(thread->counters) + site;
+}
+
+static inline uint32_t age_bucket(uint32_t age) { return age ? 32u - (uint32_t)__builtin_clz(age) : 0; }
+
+#define ADD(counter, field, value, shared)                                      \
+  do {                                                                          \
+    if (LS_UNLIKELY(shared))                                                    \
+      __atomic_fetch_add(&(counter)->field, (value), __ATOMIC_RELAXED);         \
+    else                                                                        \
+      (counter)->field += (value);                                              \
+  } while (0)
+
+LS_HOT void ls_count_birth(struct ls_thread *thread, uint32_t site, uint64_t size, uint32_t tick,
+                           bool sampled) {
+  struct lsr_counter *counter = counter_of(thread, site);
+  if (LS_UNLIKELY(!counter))
+    return;
+  bool shared = thread->shared_stripe;
+  if (sampled) {
+    uint64_t weight;
+    ls_sample_weigh(size, &size, &weight);
+    ADD(counter, alloc_weight, weight, shared);
+  }
+  if (!counter->allocs)
+    counter->first_birth = tick;
+  counter->last_birth = tick;
+  ADD(counter, alloc_bytes, size, shared);
+  ADD(counter, allocs, 1, shared);
+}
+
+LS_HOT void ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t size, uint32_t birth,
+                           uint32_t tick, bool sampled) {
+  struct lsr_counter *counter = counter_of(thread, site);
+  if (LS_UNLIKELY(!counter))
+    return;
+  bool shared = thread->shared_stripe;
+  if (sampled) {
+    uint64_t weight;
+    ls_sample_weigh(size, &size, &weight);
+    ADD(counter, free_weight, weight, shared);
+  }
+  uint32_t bucket = age_bucket(tick > birth ? tick - birth : 0);
+  if (LS_LIKELY(counter->deaths[bucket] != UINT32_MAX))
+    ADD(counter, deaths[bucket], 1, shared);
+  ADD(counter, freed_bytes, size, shared);
+  ADD(counter, frees, 1, shared);
+}
+
+#endif

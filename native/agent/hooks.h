@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * The few instructions that every hook begins and ends with.
+ */
+#ifndef LEAKSCOPE_HOOKS_H
+#define LEAKSCOPE_HOOKS_H
+
+#include "agent.h"
+
+/* The registers of the hook's caller: return address, stack pointer after the return, and
+ * frame pointer. Three arguments of the functions that take pc, sp, fp. */
+#define LS_CALLER                                                                   \
+  (uintptr_t)__builtin_extract_return_addr(__builtin_return_address(0)),            \
+      (uintptr_t)__builtin_dwarf_cfa(), *(uintptr_t *)__builtin_frame_address(0)
+
+/* Begin a hook: the thread when the event is to be recorded, marked busy, else NULL. */
+static inline __attribute__((always_inline)) struct ls_thread *ls_enter(bool freeing) {
+  struct ls_thread *thread = ls_tls.thread;
+  struct ls_live *live = ls_live;
+  if (LS_LIKELY(thread && thread->epoch == live->gate && !ls_tls.busy && !live->header->control &&
+                !ls_config.from_file)) {
+    ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
+    return thread;
+  }
+  return ls_enter_slow(freeing);
+}
+
+static inline void ls_leave(void) { ls_tls.busy = 0; }
+
+/* Sampled mode, the common case: nothing of this block is a sample point. */
+static inline bool ls_sample_skips(size_t size) {
+  struct ls_thread *thread = ls_tls.thread;
+  if (!ls_sample_filter || LS_UNLIKELY(!thread || thread->epoch != ls_live->gate))
+    return false;
+  int64_t left = thread->sample_left - (int64_t)size;
+  if (LS_UNLIKELY(left < 0 || (int64_t)size < 0))
+    return false;
+  thread->sample_left = left;
+  return true;
+}
+
+/* The slow path's half of the decision; draws the next gap when the block is sampled. */
+static inline bool ls_sample_wants(struct ls_thread *thread, size_t size) {
+  if (LS_LIKELY(!ls_sample_filter))
+    return true;
+  int64_t left = thread->sample_left - (int64_t)(size < ((size_t)1 << 62) ? size : (size_t)1 << 62);
+  if (left >= 0) {
+    thread->sample_left = left;
+    return false;
+  }
+  ls_sample_next(thread, ls_config.sample_bytes);
+  return true;
+}
+
+/* Sampled mode: this block was certainly not sampled. */
+static inline bool ls_filter_skips(const void *pointer) {
+  const uint8_t *filter = ls_sample_filter;
+  return filter && ls_live->gate &&
+         !filter[((uint64_t)((uintptr_t)pointer >> 4) * 0x9E3779B97F4A7C15ull >> 48) % LS_FILTER_SLOTS];
+}
+
+static inline __attribute__((always_inline)) void ls_finish_alloc(struct ls_thread *thread,
+                                                                  void *pointer, size_t size,
+                                                                  uint8_t kind, uintptr_t pc,
+                                                                  uintptr_t sp, uintptr_t fp) {
+  if (LS_LIKELY(pointer != NULL))
+    ls_record_alloc(thread, (uintptr_t)pointer, size, kind, pc, sp, fp);
+  else
+    ls_count_drop(thread, LSR_DROP_FAILED_ALLOCATION);
+}
+
+#endif

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * Mappings that the program makes itself, and the calls that change what the agent may
+ * rely on: dlclose and the address-space limit. What an allocator maps for its own heap
+ * is its business and is not recorded.
+ */
+#include "hooks.h"
+#include "modules.h"
+#include "resolve.h"
+#include "rules.h"
+
+#define MAP_FAILED_POINTER ((void *)-1)
+
+static LS_COLD void *find(void **cache, const char *name) {
+  void *found = __atomic_load_n(cache, __ATOMIC_RELAXED);
+  if (LS_UNLIKELY(!found)) {
+    ls_real_resolve();
+    found = ls_next_symbol(name, NULL);
+    __atomic_store_n(cache, found, __ATOMIC_RELAXED);
+  }
+  return found;
+}
+
+#define REAL(type, name)            \
+  static void *real_cache_##name;   \
+  __typeof__(type) real = (__typeof__(type))find(&real_cache_##name, #name)
+
+/* A call from the allocator itself, or one we cannot record. */
+static inline struct ls_thread *enter_map(uintptr_t caller, bool removing) {
+  if (caller - ls_real.allocator_low < ls_real.allocator_high - ls_real.allocator_low)
+    return NULL;
+  return ls_enter(removing);
+}
+
+#define CALLER_PC ((uintptr_t)__builtin_extract_return_addr(__builtin_return_address(0)))
+
+static inline void mapped(struct ls_thread *thread, void *result, size_t length, uint8_t kind,
+                          uintptr_t pc, uintptr_t sp, uintptr_t fp) {
+  if (!thread)
+    return;
+  /* Mappings are few and large: they are recorded whole in sampled mode too. */
+  if (result != MAP_FAILED_POINTER && !ls_live->paused)
+    ls_range_add(thread, (uintptr_t)result, length, kind, pc, sp, fp);
+  ls_leave();
+}
+
+typedef void *(*mmap_function)(void *, size_t, int, int, int, long);
+
+LS_EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset);
+void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset) {
+  REAL(mmap_function, mmap);
+  struct ls_thread *thread = enter_map(CALLER_PC, false);
+  void *result = real(address, length, protection, flags, fd, offset);
+  mapped(thread, result, length, LSR_KIND_MMAP, LS_CALLER);
+  return result;
+}
+
+LS_EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int fd, long offset);
+void *mmap64(void *address, size_t length, int protection, int flags, int fd, long offset) {
+  REAL(mmap_function, mmap64);
+  if (!real)
+    return mmap(address, length, protection, flags, fd, offset);
+  struct ls_thread *thread = enter_map(CALLER_PC, false);
+  void *result = real(address, length, protection, flags, fd, offset);
+  mapped(thread, result, length, LSR_KIND_MMAP, LS_CALLER);
+  return result;
+}
+
+LS_EXPORT int munmap(void *address, size_t length);
+int munmap(void *address, size_t length) {
+  REAL(int (*)(void *, size_t), munmap);
+  struct ls_thread *thread = enter_map(CALLER_PC, true);
+  /* Before the call: afterwards the range may be another thread's already. */
+  if (thread && !((uintptr_t)address & 4095) && length)
+    ls_range_remove(thread, (uintptr_t)address, length);
+  int result = real(address, length);
+  if (thread)
+    ls_leave();
+  return result;
+}
+
+LS_EXPORT void *mremap(void *old, size_t old_length, size_t new_length, int flags, void *fixed);
+void *mremap(void *old, size_t old_length, size_t new_length, int flags, void *fixed) {
+  REAL(void *(*)(void *, size_t, size_t, int, void *), mremap);
+  struct ls_thread *thread = enter_map(CALLER_PC, false);
+  void *result = real(old, old_length, new_length, flags, fixed);
+  if (thread && result != MAP_FAILED_POINTER && old_length && !(flags & 4 /* DONTUNMAP */))
+    ls_range_remove(thread, (uintptr_t)old, old_length);
+  mapped(thread, result, new_length, LSR_KIND_MMAP, LS_CALLER);
+  return result;
+}
+
+static inline void moved_break(struct ls_thread *thread, intptr_t before, intptr_t after,
+                               uintptr_t pc, uintptr_t sp, uintptr_t fp) {
+  if (after > before)
+    ls_range_add(thread, (uintptr_t)before, (uint64_t)(after - before), LSR_KIND_BRK, pc, sp, fp);
+  else if (after < before)
+    ls_range_remove(thread, (uintptr_t)after, (uint64_t)(before - after));
+}
+
+LS_EXPORT void *sbrk(intptr_t increment);
+void *sbrk(intptr_t increment) {
+  REAL(void *(*)(intptr_t), sbrk);
+  struct ls_thread *thread = enter_map(CALLER_PC, false);
+  void *before = real(increment);
+  if (thread) {
+    if (before != MAP_FAILED_POINTER && increment)
+      moved_break(thread, (intptr_t)before, (intptr_t)before + increment, LS_CALLER);
+    ls_leave();
+  }
+  return before;
+}
+
+LS_EXPORT int brk(void *address);
+int brk(void *address) {
+  REAL(int (*)(void *), brk);
+  static void *sbrk_cache;
+  void *(*query)(intptr_t) = (void *(*)(intptr_t))find(&sbrk_cache, "sbrk");
+  struct ls_thread *thread = enter_map(CALLER_PC, false);
+  intptr_t before = thread && query ? (intptr_t)query(0) : 0;
+  int result = real(address);
+  if (thread) {
+    if (!result && before)
+      moved_break(thread, before, (intptr_t)address, LS_CALLER);
+    ls_leave();
+  }
+  return result;
+}
+
+/* Code that went away must not explain stacks that come later. Destructors run inside the
+ * real call, so the thread is not marked busy there. */
+LS_EXPORT int dlclose(void *handle);
+int dlclose(void *handle) {
+  REAL(int (*)(void *), dlclose);
+  if (!real)
+    return -1;
+  int result = real(handle);
+  struct ls_thread *thread = ls_enter(true);
+  if (thread) {
+    if (ls_modules_rescan())
+      ls_rules_clear();
+    ls_leave();
+  }
+  return result;
+}
+
+#define ADDRESS_SPACE 9 /* RLIMIT_AS */
+#define LIMIT_HOOK(name, parameters, types, arguments)                    \
+  LS_EXPORT int name parameters;                                          \
+  int name parameters {                                                   \
+    REAL(int(*) types, name);                                             \
+    if (resource == ADDRESS_SPACE && limit)                               \
+      ls_recording_shrink_reserve();                                      \
+    return real ? real arguments : -1;                                    \
+  }
+
+struct ls_rlimit;
+LIMIT_HOOK(setrlimit, (int resource, const struct ls_rlimit *limit),
+           (int, const struct ls_rlimit *), (resource, limit))
+LIMIT_HOOK(setrlimit64, (int resource, const struct ls_rlimit *limit),
+           (int, const struct ls_rlimit *), (resource, limit))
+LIMIT_HOOK(prlimit,
+           (int pid, int resource, const struct ls_rlimit *limit, struct ls_rlimit *old),
+           (int, int, const struct ls_rlimit *, struct ls_rlimit *), (pid, resource, limit, old))
+LIMIT_HOOK(prlimit64,
+           (int pid, int resource, const struct ls_rlimit *limit, struct ls_rlimit *old),
+           (int, int, const struct ls_rlimit *, struct ls_rlimit *), (pid, resource, limit, old))

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * The life of the agent in a process: start at the first event, start again in a fork
+ * child, the slow way into a hook, control from outside, the end.
+ */
+#include "clock.h"
+#include "modules.h"
+#include "rules.h"
+#include "str.h"
+#include "sys.h"
+
+static struct ls_live no_process; /* until the first event: gate 0, phase UNINIT */
+struct ls_live *ls_live = &no_process;
+__thread struct ls_tls ls_tls;
+
+static uint32_t started_pid; /* copied by fork: tells a child that its parent was traced */
+static uint32_t epochs;
+
+LS_COLD void ls_lock_contended(struct ls_lock *lock) {
+  for (unsigned spins = 0;; spins++) {
+    if (!__atomic_load_n(&lock->word, __ATOMIC_RELAXED) &&
+        !__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE))
+      return;
+    if (spins < 64) {
+#ifdef __x86_64__
+      __builtin_ia32_pause();
+#endif
+    } else if (spins < 128) {
+      ls_sched_yield();
+    } else { /* a real-time waiter must let its owner run */
+      struct ls_timespec nap = {0, 50000};
+      ls_nanosleep(&nap);
+    }
+  }
+}
+
+/* ---- signals that start, stop, dump ---- */
+
+static void set_paused(bool paused) {
+  struct lsr_header *header = ls_live->header;
+  if (!header)
+    return;
+  if (paused)
+    __atomic_fetch_or(&header->control, 1, __ATOMIC_RELAXED);
+  else
+    __atomic_fetch_and(&header->control, ~1u, __ATOMIC_RELAXED);
+}
+
+static void on_signal(int number) {
+  struct lsr_header *header = ls_live->header;
+  if (!header)
+    return;
+  if (number == ls_config.dump_signal) {
+    ls_clock_pair(header);
+    __atomic_fetch_add(&header->dump_requests, 1, __ATOMIC_RELAXED);
+  }
+  bool paused = header->control & 1;
+  if (number == ls_config.start_signal && number == ls_config.stop_signal)
+    set_paused(!paused);
+  else if (number == ls_config.start_signal)
+    set_paused(false);
+  else if (number == ls_config.stop_signal)
+    set_paused(true);
+}
+
+static void install_signals(void) {
+  int numbers[] = {ls_config.start_signal, ls_config.stop_signal, ls_config.dump_signal};
+  for (size_t i = 0; i < 3; i++)
+    if (numbers[i] > 0)
+      ls_signal_handler(numbers[i], on_signal);
+}
+
+/* ---- start ---- */
+
+static struct ls_live *live_memory(void) {
+  struct ls_live *live = ls_mmap(NULL, sizeof *live, 3, 0x22 /* PRIVATE|ANONYMOUS */, -1, 0);
+  if ((intptr_t)live <= 0 && (intptr_t)live >= -4095)
+    return NULL;
+  if (ls_madvise(live, sizeof *live, 18 /* MADV_WIPEONFORK */) < 0) {
+    /* Without it a child would write into its parent's recording. */
+    ls_munmap(live, sizeof *live);
+    return NULL;
+  }
+  return live;
+}
+
+static bool start_recording(struct ls_live *live, uint32_t forked_from) {
+  if (!ls_recording_create(live, forked_from))
+    return false;
+  struct lsr_header *header = live->header;
+  live->stripes_backed = 1;
+  live->biased = ls_membarrier(1 << 4 /* REGISTER_PRIVATE_EXPEDITED */) == 0;
+  ls_counters_reset();
+  if (!ls_depot_init(live))
+    return false;
+  if (live->sampled && !ls_sample_filter) {
+    uint8_t *filter = ls_mmap(NULL, LS_FILTER_SLOTS, 3, 0x22, -1, 0);
+    if ((intptr_t)filter <= 0 && (intptr_t)filter >= -4095)
+      return false;
+    ls_sample_filter = filter;
+  } else if (ls_sample_filter) {
+    memset(ls_sample_filter, 0, LS_FILTER_SLOTS);
+  }
+  if (!ls_rules_init())
+    return false;
+  ls_modules_rescan();
+  ls_timeline_init(live);
+  if (ls_config.start_signal > 0 || ls_config.start_after_ns) {
+    header->control = 1;
+    live->paused = 1;
+  }
+  if (ls_config.start_after_ns)
+    live->start_at_ns = ls_clock_ns(LS_CLOCK_MONOTONIC) + ls_config.start_after_ns;
+  if (ls_real.main_program_defines_malloc)
+    header->trouble |= LSR_TROUBLE_OWN_MALLOC;
+  ls_clock_pair(header);
+  header->state = LSR_STATE_RUNNING;
+  __atomic_store_n(&header->magic, LSR_MAGIC, __ATOMIC_RELEASE); /* last: now readable */
+  __atomic_store_n(&live->gate, ++epochs, __ATOMIC_RELEASE);
+  return true;
+}
+
+static LS_COLD void start_process(struct ls_live *live) {
+  uint32_t parent = started_pid;
+  uint32_t forked_from = 0;
+  started_pid = (uint32_t)ls_getpid();
+  if (parent) {
+    forked_from = parent;
+    ls_modules_reset_after_fork();
+    ls_rules_reset_after_fork();
+  } else {
+    ls_clock_init();
+    ls_config_read();
+  }
+  if (!ls_config.enabled) {
+    live->phase = ls_config.config_path[0] ? LS_PHASE_DORMANT : LS_PHASE_OFF;
+    return;
+  }
+  if (parent && !ls_config.children) {
+    live->phase = LS_PHASE_OFF;
+    return;
+  }
+  if (!start_recording(live, forked_from)) {
+    live->phase = LS_PHASE_OFF;
+    return;
+  }
+  if (!parent)
+    install_signals();
+  __atomic_store_n(&live->phase, LS_PHASE_RUNNING, __ATOMIC_RELEASE);
+}
+
+void ls_bootstrap(void) {
+  ls_real_resolve();
+  if (LS_UNLIKELY(ls_live == &no_process)) {
+    struct ls_live *live = live_memory();
+    if (!live) {
+      no_process.phase = LS_PHASE_OFF;
+      return;
+    }
+    struct ls_live *expected = &no_process;
+    if (!__atomic_compare_exchange_n(&ls_live, &expected, live, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE))
+      ls_munmap(live, sizeof *live);
+  }
+  struct ls_live *live = ls_live;
+  uint32_t uninit = LS_PHASE_UNINIT;
+  if (live->phase == LS_PHASE_UNINIT &&
+      __atomic_compare_exchange_n(&live->phase, &uninit, LS_PHASE_STARTING, false,
+                                  __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+    start_process(live);
+}
+
+/* ---- the slow way into a hook ---- */
+
+/* The config file may switch a dormant program on, or one it switched on off again. */
+static LS_COLD void check_config_file(struct ls_live *live) {
+  if (__atomic_add_fetch(&live->dormant_calls, 1, __ATOMIC_RELAXED) % 256)
+    return;
+  uint64_t now = ls_clock_ns(LS_CLOCK_MONOTONIC), due = live->dormant_next_check;
+  if (now < due || !__atomic_compare_exchange_n(&live->dormant_next_check, &due,
+                                                now + 1000000000u, false, __ATOMIC_ACQ_REL,
+                                                __ATOMIC_RELAXED))
+    return;
+  if (!ls_config_file_check())
+    return;
+  if (live->phase == LS_PHASE_DORMANT && ls_config.enabled) {
+    live->phase = LS_PHASE_STARTING;
+    bool ok = start_recording(live, 0);
+    __atomic_store_n(&live->phase, ok ? LS_PHASE_RUNNING : LS_PHASE_OFF, __ATOMIC_RELEASE);
+  } else if (live->phase == LS_PHASE_RUNNING) {
+    set_paused(!ls_config.enabled);
+  }
+}
+
+/* A busy mark left by a longjmp out of a hook: we are now further out on the same stack
+ * than the hook was, so that hook cannot be running any more. */
+static bool busy_is_stale(struct ls_thread *thread, uintptr_t sp) {
+  return thread && thread->epoch == ls_live->gate && sp > ls_tls.busy && sp < thread->stack_high &&
+         ls_tls.busy >= thread->stack_low && ls_tls.busy < thread->stack_high;
+}
+
+LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
+  uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
+  struct ls_live *live = ls_live;
+  if (ls_tls.busy) {
+    if (!busy_is_stale(ls_tls.thread, sp)) {
+      if (!ls_real.malloc)
+        ls_real_resolve();
+      /* The allocator calling itself is normal; only a signal handler loses events. */
+      return NULL;
+    }
+    ls_tls.busy = 0;
+  }
+  ls_tls.busy = sp;
+  if (live == &no_process || live->phase == LS_PHASE_UNINIT) {
+    ls_bootstrap();
+    live = ls_live;
+  }
+  uint32_t phase = __atomic_load_n(&live->phase, __ATOMIC_ACQUIRE);
+  if (phase == LS_PHASE_DORMANT || (phase == LS_PHASE_RUNNING && ls_config.from_file))
+    check_config_file(live);
+  if (live->phase != LS_PHASE_RUNNING)
+    goto no;
+  struct lsr_header *header = live->header;
+  struct ls_thread *thread = ls_tls.thread;
+  if (!thread || thread->epoch != live->gate)
+    thread = ls_thread_register();
+  if (!thread)
+    goto no;
+  uint32_t control = __atomic_load_n(&header->control, __ATOMIC_RELAXED);
+  if (control & 1) {
+    if (live->start_at_ns && ls_clock_ns(LS_CLOCK_MONOTONIC) >= live->start_at_ns) {
+      live->start_at_ns = 0;
+      set_paused(false);
+      control = 0;
+    }
+  }
+  live->paused = control & 1;
+  if (live->paused && !freeing) {
+    thread->head->drops[LSR_DROP_PAUSED]++;
+    goto no;
+  }
+  return thread;
+no:
+  ls_tls.busy = 0;
+  return NULL;
+}
+
+/* ---- load and end ---- */
+
+__attribute__((constructor)) static void on_load(void) {
+  /* Also programs that never allocate leave a recording. */
+  if (!ls_tls.busy) {
+    ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
+    ls_bootstrap();
+    ls_tls.busy = 0;
+  }
+}
+
+__attribute__((destructor)) static void on_exit(void) {
+  struct ls_live *live = ls_live;
+  if (live->phase != LS_PHASE_RUNNING)
+    return;
+  uintptr_t busy = ls_tls.busy;
+  ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
+  __atomic_store_n(&live->timeline_next, 0, __ATOMIC_RELAXED);
+  ls_timeline_row(ls_tick());
+  ls_clock_pair(live->header);
+  live->header->state = LSR_STATE_EXITED;
+  ls_tls.busy = busy;
+}

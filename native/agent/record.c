@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * The events of the less frequent hooks, and the rare ends of an event.
+ */
+#include "record.h"
+
+/* A slot of the filter that ever reached 255 stays there: some frees look in vain. */
+void ls_filter_change(uintptr_t address, int change) {
+  uint8_t *slot = ls_filter_slot(address);
+  uint8_t now = __atomic_load_n(slot, __ATOMIC_RELAXED);
+  while (now != 255 && !__atomic_compare_exchange_n(slot, &now, (uint8_t)(now + change), true,
+                                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    ;
+}
+
+void ls_record_replaced(struct ls_thread *thread, uintptr_t address,
+                        const struct lsr_block *replaced, uint32_t tick) {
+  ls_count_drop(thread, LSR_DROP_DUPLICATE);
+  ls_record_death(thread, replaced, tick, ls_live->sampled);
+  if (ls_live->sampled)
+    ls_filter_change(address, -1);
+}
+
+/* Nothing known of this block. In exact mode and without filters that means it was there
+ * before us, or its birth was lost. */
+void ls_record_unknown(struct ls_thread *thread) {
+  struct ls_live *live = ls_live;
+  if (!live->sampled && !live->paused && !live->min_size && live->max_size == UINT64_MAX)
+    thread->head->drops[LSR_DROP_UNKNOWN_FREE]++;
+}
+
+void ls_record_alloc(struct ls_thread *thread, uintptr_t address, uint64_t size, uint8_t kind,
+                     uintptr_t pc, uintptr_t sp, uintptr_t fp) {
+  ls_record_born(thread, address, size, kind, pc, sp, fp, ls_live->sampled);
+}
+
+bool ls_record_take(struct ls_thread *thread, uintptr_t address, struct lsr_block *ret) {
+  return ls_record_remove(thread, address, ret, ls_live->sampled);
+}
+
+void ls_record_free(struct ls_thread *thread, uintptr_t address) {
+  ls_record_freed(thread, address, ls_live->sampled);
+}
+
+/* realloc failed: the old block lives on, with its own site and age. */
+void ls_record_put_back(struct ls_thread *thread, const struct lsr_block *block) {
+  uintptr_t address = (uintptr_t)(block->where & ADDRESS_MASK) << 3;
+  struct lsr_block replaced;
+  if (ls_block_insert(thread, address, ls_block_site(block), block->what, &replaced) == LS_FULL)
+    ls_count_drop(thread, LSR_DROP_TABLE_FULL);
+  else if (ls_live->sampled)
+    ls_filter_change(address, 1);
+}
+
+/* realloc succeeded: the old block died now. */
+void ls_record_taken_died(struct ls_thread *thread, const struct lsr_block *block) {
+  ls_record_death(thread, block, ls_tick(), ls_live->sampled);
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * Symbols of the loaded objects, found by reading their hash tables ourselves. Works
+ * inside the first malloc of ld.so's start-up and needs no dlsym, which allocates.
+ */
+#ifndef LEAKSCOPE_RESOLVE_H
+#define LEAKSCOPE_RESOLVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#pragma GCC visibility push(hidden)
+
+struct ls_symbol_origin {
+  const char *path;    /* of the object as the loader names it; "" for the main program */
+  uintptr_t low, high; /* its address range */
+  bool main_program;
+};
+
+/* The definition the program would use if we were not loaded: main program first, then
+ * load order, our own object left out. NULL when there is none. `ret_origin` may be NULL. */
+void *ls_next_symbol(const char *name, struct ls_symbol_origin *ret_origin);
+
+/* Whether the main program itself exports `name`, which puts it before every preloaded
+ * definition. */
+bool ls_program_defines(const char *name);
+
+/* A function of the kernel's vDSO, NULL when there is none. */
+void *ls_vdso_symbol(const char *name);
+
+#pragma GCC visibility pop
+
+#endif

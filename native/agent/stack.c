@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * Call stacks. The thread's previous stack is kept as the machine state in each frame
+ * and the stack words that unwinding read. An unwind is a function of its starting
+ * registers and of those words: where a new stack meets a kept frame in the same state
+ * and all words from there outwards still hold the same values, the rest is the same
+ * and is not unwound again. Return addresses are never patched.
+ */
+#include "stack.h"
+#include "rules.h"
+#include "str.h"
+#include "sys.h"
+
+#define WINDOW_BYTES 16384u
+
+/* A frame being unwound, innermost first, and the words that led to it. */
+struct step {
+  uintptr_t pc, sp, fp;
+  const uintptr_t *ra_slot; /* where pc was read, NULL for the innermost frame */
+  uintptr_t ra_value;       /* as read, before PAC stripping */
+  const uintptr_t *fp_slot; /* where fp was read, NULL when unchanged */
+  const uintptr_t *extra_slot; /* a further word the state depends on, or NULL */
+  uintptr_t extra_value;
+  const uintptr_t *link_slot; /* x30 of a frame that a signal interrupted, or NULL */
+  uint64_t rule;
+  bool exact;
+};
+
+/* Where stack words may be read from. */
+struct reader {
+  uintptr_t low, high; /* the thread's own stack, read directly */
+  uint8_t *window;     /* copy of a foreign stack, NULL when not needed */
+  uintptr_t window_at;
+  size_t window_bytes;
+  bool foreign;
+};
+
+static bool read_foreign(struct reader *reader, uintptr_t address, uintptr_t *ret) {
+  if (address - reader->window_at >= reader->window_bytes ||
+      reader->window_bytes - (address - reader->window_at) < sizeof *ret) {
+    if (!reader->window)
+      return false;
+    struct ls_iovec local = {reader->window, WINDOW_BYTES}, remote = {(void *)address, WINDOW_BYTES};
+    /* The kernel copies up to the first unmapped page and never faults us. */
+    long n = ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0);
+    if (n < (long)sizeof *ret) {
+      remote.length = 4096 - (address & 4095);
+      local.length = remote.length;
+      n = ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0);
+    }
+    if (n < (long)sizeof *ret) {
+      reader->window_bytes = 0;
+      return false;
+    }
+    reader->window_at = address;
+    reader->window_bytes = (size_t)n;
+  }
+  memcpy(ret, reader->window + (address - reader->window_at), sizeof *ret);
+  return true;
+}
+
+static inline bool read_word(struct reader *reader, uintptr_t address, uintptr_t *ret) {
+  if (LS_UNLIKELY(address & (sizeof *ret - 1)))
+    return false;
+  if (LS_LIKELY(address >= reader->low && address < reader->high)) {
+    *ret = *(const uintptr_t *)address;
+    return true;
+  }
+  return reader->foreign && read_foreign(reader, address, ret);
+}
+
+enum outcome { STEP_OK, STEP_END, STEP_BROKEN };
+
+static enum outcome step_by_frame_pointer(struct reader *reader, const struct step *in,
+                                          struct step *out) {
+  uintptr_t fp = in->fp, pc, next_fp;
+  if (fp < in->sp || fp & (sizeof fp - 1) || !read_word(reader, fp, &next_fp) ||
+      !read_word(reader, fp + sizeof fp, &pc))
+    return STEP_BROKEN;
+  if (!pc)
+    return STEP_END;
+  uintptr_t bare = (uintptr_t)ls_strip_pac((void *)pc);
+  if (!ls_module_find(bare))
+    return STEP_BROKEN;
+  *out = (struct step){.pc = bare,
+                       .sp = fp + 2 * sizeof fp,
+                       .fp = next_fp,
+                       .ra_slot = (const uintptr_t *)(fp + sizeof fp),
+                       .ra_value = pc,
+                       .fp_slot = (const uintptr_t *)fp};
+  return STEP_OK;
+}
+
+static inline enum outcome step_out(struct reader *reader, struct step *in, struct step *out) {
+  uint64_t rule = ls_rule_lookup(in->pc, in->exact);
+  in->rule = rule;
+  uintptr_t cfa, pc, fp = in->fp;
+  const uintptr_t *fp_slot = NULL, *extra_slot = NULL;
+  uintptr_t extra_value = 0;
+  switch (ls_rule_kind(rule)) {
+  case LS_RULE_LINK:
+    if (!in->link_slot)
+      return STEP_BROKEN;
+    /* fall through */
+  case LS_RULE_SP:
+    cfa = in->sp + (uintptr_t)ls_rule_cfa_offset(rule);
+    break;
+  case LS_RULE_FP:
+    cfa = fp + (uintptr_t)ls_rule_cfa_offset(rule);
+    break;
+  case LS_RULE_FP_DEREF: {
+    extra_slot = (const uintptr_t *)(fp + (uintptr_t)ls_rule_cfa_offset(rule));
+    if (!read_word(reader, (uintptr_t)extra_slot, &cfa))
+      return STEP_BROKEN;
+    extra_value = cfa;
+    break;
+  }
+  case LS_RULE_SIGNAL: {
+    const uintptr_t *pc_slot = (const uintptr_t *)(in->sp + LS_SIGNAL_PC_OFFSET);
+    extra_slot = (const uintptr_t *)(in->sp + LS_SIGNAL_SP_OFFSET);
+    fp_slot = (const uintptr_t *)(in->sp + LS_SIGNAL_FP_OFFSET);
+    if (!read_word(reader, (uintptr_t)pc_slot, &pc) ||
+        !read_word(reader, (uintptr_t)extra_slot, &extra_value) ||
+        !read_word(reader, (uintptr_t)fp_slot, &fp))
+      return STEP_BROKEN;
+    *out = (struct step){.pc = pc,
+                         .sp = extra_value,
+                         .fp = fp,
+                         .ra_slot = pc_slot,
+                         .ra_value = pc,
+                         .fp_slot = fp_slot,
+                         .extra_slot = extra_slot,
+                         .extra_value = extra_value,
+#ifdef LS_SIGNAL_LINK_OFFSET
+                         .link_slot = (const uintptr_t *)(in->sp + LS_SIGNAL_LINK_OFFSET),
+#endif
+                         .exact = true};
+    return STEP_OK;
+  }
+  case LS_RULE_END:
+    return STEP_END;
+  default:
+    return step_by_frame_pointer(reader, in, out);
+  }
+  /* The outer frame lies above; anything else is damage or a foreign stack's seam. */
+  const uintptr_t *ra_slot = (const uintptr_t *)(cfa + (uintptr_t)ls_rule_ra_offset(rule));
+  if (LS_UNLIKELY(ls_rule_kind(rule) == LS_RULE_LINK))
+    ra_slot = in->link_slot; /* a leaf that was interrupted: it may have no frame at all */
+  else if (LS_UNLIKELY(cfa <= in->sp))
+    return STEP_BROKEN;
+  uintptr_t raw;
+  if (LS_UNLIKELY(!read_word(reader, (uintptr_t)ra_slot, &raw)))
+    return STEP_BROKEN;
+  if (ls_rule_saves_fp(rule)) {
+    uintptr_t at = (ls_rule_kind(rule) == LS_RULE_FP_DEREF ? in->fp : cfa) +
+                   (uintptr_t)ls_rule_fp_offset(rule);
+    fp_slot = (const uintptr_t *)at;
+    if (LS_UNLIKELY(!read_word(reader, at, &fp)))
+      return STEP_BROKEN;
+  }
+  pc = (uintptr_t)ls_strip_pac((void *)raw);
+  if (LS_UNLIKELY(!pc))
+    return STEP_END;
+  *out = (struct step){.pc = pc,
+                       .sp = cfa,
+                       .fp = fp,
+                       .ra_slot = ra_slot,
+                       .ra_value = raw,
+                       .fp_slot = fp_slot,
+                       .extra_slot = extra_slot,
+                       .extra_value = extra_value};
+  return STEP_OK;
+}
+
+static inline bool step_uses_fp(const struct step *step) {
+  unsigned kind = ls_rule_kind(step->rule);
+  return kind == LS_RULE_FP || kind == LS_RULE_FP_DEREF || kind == LS_RULE_NONE;
+}
+
+static inline bool step_restores_fp(const struct step *step) {
+  unsigned kind = ls_rule_kind(step->rule);
+  return kind == LS_RULE_SIGNAL || kind == LS_RULE_NONE || ls_rule_saves_fp(step->rule);
+}
+
+/* The innermost frame below `inner` that was reached through a word that changed. */
+static uint32_t innermost_changed(const struct ls_thread *thread, uint32_t inner) {
+  for (uint32_t k = inner; k-- > 0;) {
+    if (*thread->ra_checks[k].slot != thread->ra_checks[k].value)
+      return k;
+    for (uint32_t c = thread->frames[k].fp_checks; c < thread->frames[k + 1].fp_checks; c++)
+      if (*thread->fp_checks[c].slot != thread->fp_checks[c].value)
+        return k;
+  }
+  return 0;
+}
+
+static uint32_t node_of(uint32_t parent, const struct step *step, uint16_t flags) {
+  uint16_t module = ls_rule_module(step->rule);
+  uint64_t offset = step->pc - (module ? (uintptr_t)ls_module_bias(module) : 0);
+  return ls_depot_node(parent, module, flags | (step->exact ? LSR_NODE_EXACT_PC : 0), offset);
+}
+
+static bool add_check(struct ls_thread *thread, uint16_t *count, const uintptr_t *slot,
+                      uintptr_t value) {
+  if (*count >= LS_MAX_FP_CHECKS)
+    return false;
+  thread->fp_checks[(*count)++] = (struct ls_check){slot, value};
+  return true;
+}
+
+/* Deeper than the configured depth: the site is the innermost frames only. */
+static LS_COLD uint32_t cut_to_depth(const struct ls_thread *thread, uint32_t depth) {
+  uint32_t node = 0;
+  for (uint32_t k = thread->depth - depth; k < thread->depth; k++) {
+    const struct lsr_node *full = &ls_live->nodes[thread->frames[k].node];
+    uint16_t flags = full->flags | (node ? 0 : LSR_NODE_TRUNCATED);
+    node = ls_depot_node(node, full->module, flags, full->offset);
+  }
+  return node;
+}
+
+/* A stack that is not the thread's own (coroutine, sigaltstack): copy, unwind, keep nothing. */
+uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintptr_t sp,
+                                        uintptr_t fp, uint32_t *ret_depth) {
+  if (!thread->window) {
+    uint8_t *memory =
+        ls_mmap(NULL, WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step), 3, 0x22, -1, 0);
+    if ((intptr_t)memory <= 0 && (intptr_t)memory >= -4095) {
+      ls_count_drop(thread, LSR_DROP_STACK_BROKEN);
+      *ret_depth = 0;
+      return 0;
+    }
+    thread->window = memory;
+  }
+  struct step *steps = (struct step *)(thread->window + WINDOW_BYTES);
+  struct reader reader = {.low = thread->stack_low,
+                          .high = thread->stack_high,
+                          .window = thread->window,
+                          .foreign = true};
+  uint32_t limit = ls_config.depth, count = 1;
+  steps[0] = (struct step){.pc = pc, .sp = sp, .fp = fp};
+  enum outcome outcome = STEP_OK;
+  while (count < limit) {
+    outcome = step_out(&reader, &steps[count - 1], &steps[count]);
+    if (outcome != STEP_OK)
+      break;
+    count++;
+  }
+  uint16_t flags = 0;
+  if (outcome == STEP_OK) {
+    steps[count - 1].rule = ls_rule_lookup(steps[count - 1].pc, steps[count - 1].exact);
+    flags = LSR_NODE_TRUNCATED;
+    ls_count_drop(thread, LSR_DROP_STACK_TRUNCATED);
+  } else if (outcome == STEP_BROKEN) {
+    flags = LSR_NODE_BROKEN;
+    ls_count_drop(thread, LSR_DROP_STACK_BROKEN);
+  }
+  ls_count_drop(thread, LSR_DROP_FOREIGN_STACK);
+  uint32_t node = 0;
+  for (uint32_t s = count; s-- > 0; flags = 0)
+    node = node_of(node, &steps[s], flags);
+  *ret_depth = count;
+  return node;
+}
+
+uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc,
+                                                       uintptr_t sp, uintptr_t fp,
+                                                       uint32_t *ret_depth) {
+  struct step *steps = thread->steps;
+  struct reader reader = {.low = sp, .high = thread->stack_high};
+  int32_t candidate = (int32_t)thread->depth - 1, joined = -1;
+  uint32_t last = 0; /* index of the outermost step so far */
+  uint16_t flags = 0;
+  steps[0] = (struct step){.pc = pc, .sp = sp, .fp = fp};
+  for (;;) {
+    struct step *in = &steps[last];
+    while (candidate >= 0 && thread->frames[candidate].sp < in->sp)
+      candidate--;
+    if (candidate >= 0) {
+      const struct ls_frame *kept = &thread->frames[candidate];
+      if (kept->sp == in->sp && kept->pc == in->pc && kept->exact == in->exact &&
+          (!kept->need_fp || kept->fp == in->fp)) {
+        if (ls_stack_still_valid(thread, (uint32_t)candidate)) {
+          joined = candidate;
+          break;
+        }
+        candidate = (int32_t)innermost_changed(thread, (uint32_t)candidate);
+      }
+    }
+    if (last + 1 >= LS_MAX_DEPTH) {
+      in->rule = ls_rule_lookup(in->pc, in->exact);
+      flags = LSR_NODE_TRUNCATED;
+      break;
+    }
+    enum outcome outcome = step_out(&reader, in, &steps[last + 1]);
+    if (outcome != STEP_OK) {
+      if (outcome == STEP_BROKEN)
+        flags = LSR_NODE_BROKEN;
+      break;
+    }
+    last++;
+    if (LS_UNLIKELY(steps[last].sp < steps[last - 1].sp || steps[last].sp > thread->stack_high)) {
+      /* The chain leaves this stack (a signal came in on another one). */
+      thread->depth = 0;
+      return ls_stack_capture_foreign(thread, pc, sp, fp, ret_depth);
+    }
+  }
+
+  uint32_t k; /* next frame to fill */
+  uint32_t s; /* steps s-1 .. 0 are new */
+  if (joined >= 0 && (uint32_t)joined + 1 + last > LS_MAX_DEPTH) {
+    /* Too deep to keep whole: unwind afresh next time. */
+    joined = -1;
+    thread->depth = 0;
+    return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);
+  }
+  if (joined >= 0) {
+    k = (uint32_t)joined + 1;
+    s = last;
+  } else {
+    struct step *outermost = &steps[last];
+    thread->frames[0] = (struct ls_frame){.pc = outermost->pc,
+                                          .sp = outermost->sp,
+                                          .fp = outermost->fp,
+                                          .exact = outermost->exact,
+                                          .need_fp = step_uses_fp(outermost) && flags != 0,
+                                          .node = node_of(0, outermost, flags)};
+    k = 1;
+    s = last;
+  }
+  while (s-- > 0) {
+    const struct step *outer = &steps[s + 1];
+    struct step *step = &steps[s];
+    struct ls_frame *below = &thread->frames[k - 1], *frame = &thread->frames[k];
+    uint16_t checks = below->fp_checks;
+    bool room = true;
+    thread->ra_checks[k - 1] = (struct ls_check){outer->ra_slot, outer->ra_value};
+    if (below->need_fp && outer->fp_slot)
+      room &= add_check(thread, &checks, outer->fp_slot, outer->fp);
+    if (outer->extra_slot)
+      room &= add_check(thread, &checks, outer->extra_slot, outer->extra_value);
+    *frame = (struct ls_frame){.pc = step->pc,
+                               .sp = step->sp,
+                               .fp = step->fp,
+                               .exact = step->exact,
+                               .fp_checks = checks,
+                               .need_fp = step_uses_fp(step) ||
+                                          (below->need_fp && !step_restores_fp(step)),
+                               .node = node_of(below->node, step, 0)};
+    if (!room)
+      frame->sp = UINTPTR_MAX; /* cannot be re-validated: never joins */
+    k++;
+  }
+  thread->depth = k;
+  if (flags)
+    ls_count_drop(thread, flags == LSR_NODE_BROKEN ? LSR_DROP_STACK_BROKEN
+                                                   : LSR_DROP_STACK_TRUNCATED);
+  if (LS_UNLIKELY(k > ls_config.depth)) {
+    ls_count_drop(thread, LSR_DROP_STACK_TRUNCATED);
+    *ret_depth = ls_config.depth;
+    uint32_t node = cut_to_depth(thread, ls_config.depth);
+    if (flags == LSR_NODE_TRUNCATED)
+      thread->depth = 0;
+    return node;
+  }
+  *ret_depth = k;
+  uint32_t node = thread->frames[k - 1].node;
+  if (flags == LSR_NODE_TRUNCATED)
+    thread->depth = 0; /* frame 0 is arbitrary: joining it would shift the cut */
+  return node;
+}
+
+/* Find the mapping that holds `sp`: the thread's own stack. */
+void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
+  thread->stack_low = thread->stack_high = 0; /* unknown: every stack is read by copy */
+  int fd = ls_open("/proc/self/maps", 02000000 /* O_CLOEXEC */, 0);
+  if (fd < 0)
+    return;
+  char buffer[1024];
+  uintptr_t low = 0, high = 0, previous_end = 0, value = 0;
+  enum { LOW, HIGH, REST } field = LOW;
+  long n;
+  bool found = false;
+  while (!found && (n = ls_read(fd, buffer, sizeof buffer)) > 0)
+    for (long i = 0; i < n && !found; i++) {
+      char c = buffer[i];
+      if (field == REST) {
+        if (c == '\n') {
+          field = LOW;
+          previous_end = high;
+          value = 0;
+        }
+      } else if (c == '-' && field == LOW) {
+        low = value;
+        value = 0;
+        field = HIGH;
+      } else if (c == ' ' && field == HIGH) {
+        high = value;
+        field = REST;
+        found = sp >= low && sp < high;
+      } else {
+        value = value << 4 | (uintptr_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+      }
+    }
+  ls_close(fd);
+  if (!found)
+    return;
+  thread->stack_high = high;
+  /* The main thread's stack grows downwards into free address space. */
+  uintptr_t room = high - (64u << 20);
+  thread->stack_low = thread->tid == (uint32_t)ls_getpid()
+                          ? (previous_end > room ? previous_end : room)
+                          : low;
+}
+
+size_t ls_stack_scratch_bytes(void) { return (LS_MAX_DEPTH + 1) * sizeof(struct step); }

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * Per-thread state: registered at a thread's first event, reused when the thread is
+ * dead. Nobody tells us of a thread's end (that would need libc), so the next thread
+ * to register looks whether earlier owners are still there.
+ */
+#include "agent.h"
+#include "modules.h"
+#include "str.h"
+#include "sys.h"
+
+enum { LS_ERR_SRCH = 3 };
+
+static struct ls_thread *registry; /* private memory: copied by fork, pruned there */
+
+static bool is_dead(uint32_t tid) { return ls_tgkill(ls_getpid(), (int)tid, 0) == -LS_ERR_SRCH; }
+
+static void claim_stripe(struct ls_thread *thread) {
+  struct ls_live *live = ls_live;
+  struct lsr_header *header = live->header;
+  thread->shared_stripe = false;
+  for (unsigned pass = 0; pass < 2; pass++)
+    for (uint32_t s = 0; s < LSR_EXCLUSIVE_STRIPES; s++) {
+      uint64_t offset = header->counters.offset + s * header->stripe_bytes;
+      struct lsr_stripe_head *head = (struct lsr_stripe_head *)(live->base + offset);
+      if (!(live->stripes_backed >> s & 1)) {
+        ls_lock(&live->grow_lock);
+        bool ok = (live->stripes_backed >> s & 1) || ls_recording_back(offset, LSR_STRIPE_HEAD_BYTES);
+        if (ok)
+          live->stripes_backed |= 1u << s;
+        ls_unlock(&live->grow_lock);
+        if (!ok)
+          continue;
+      }
+      uint32_t owner = __atomic_load_n(&head->owner_tid, __ATOMIC_ACQUIRE);
+      if (owner && owner != thread->tid && (!pass || !is_dead(owner)))
+        continue;
+      if (__atomic_compare_exchange_n(&head->owner_tid, &owner, thread->tid, false,
+                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+        thread->stripe = s;
+        thread->head = head;
+        goto done;
+      }
+    }
+  /* Many threads: share a stripe, with atomic adds. */
+  uint32_t s = LSR_EXCLUSIVE_STRIPES + thread->tid % (LSR_STRIPES - LSR_EXCLUSIVE_STRIPES);
+  uint64_t offset = header->counters.offset + s * header->stripe_bytes;
+  ls_lock(&live->grow_lock);
+  bool ok = (live->stripes_backed >> s & 1) || ls_recording_back(offset, LSR_STRIPE_HEAD_BYTES);
+  if (ok)
+    live->stripes_backed |= 1u << s;
+  ls_unlock(&live->grow_lock);
+  thread->stripe = ok ? s : 0;
+  thread->shared_stripe = true;
+  thread->head = (struct lsr_stripe_head *)(live->counters + thread->stripe * header->stripe_bytes);
+done:
+  thread->counters = (uint8_t *)thread->head + LSR_STRIPE_HEAD_BYTES;
+}
+
+/* A registered thread that is gone leaves its memory to the next one. Each registration
+ * looks at a few candidates, so the registry stays about as long as the busiest moment. */
+static struct ls_thread *reuse(void) {
+  static uint32_t cursor;
+  uint32_t seen = 0, start = cursor;
+  uint32_t position = 0;
+  for (struct ls_thread *t = registry; t; t = t->next, position++) {
+    if (position < start)
+      continue;
+    cursor = position + 1;
+    if (is_dead(t->tid))
+      return t;
+    if (++seen == 8)
+      return NULL;
+  }
+  cursor = 0;
+  return NULL;
+}
+
+struct ls_thread *ls_thread_register(void) {
+  struct ls_live *live = ls_live;
+  uint32_t tid = (uint32_t)ls_gettid();
+  struct ls_thread *thread = ls_tls.thread; /* set: same thread, new process after fork */
+  ls_lock(&live->threads_lock);
+  if (!thread)
+    thread = reuse();
+  if (!thread) {
+    size_t bytes = sizeof *thread + ls_stack_scratch_bytes();
+    thread = ls_mmap(NULL, bytes, 3, 0x22 /* PRIVATE|ANONYMOUS */, -1, 0);
+    if ((intptr_t)thread <= 0 && (intptr_t)thread >= -4095) {
+      ls_unlock(&live->threads_lock);
+      return NULL;
+    }
+    thread->steps = (struct step *)(thread + 1);
+    thread->next = registry;
+    registry = thread;
+  }
+  thread->tid = tid;
+  claim_stripe(thread);
+  ls_unlock(&live->threads_lock);
+  thread->depth = 0;
+  thread->last_block = 0;
+  thread->new_frame = 0;
+  thread->module_epoch = ls_module_epoch();
+  memset(thread->site_key, 0xff, sizeof thread->site_key);
+  thread->random = ls_counter() ^ (uint64_t)tid << 32;
+  if (live->sampled)
+    ls_sample_next(thread, ls_config.sample_bytes);
+  ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
+  thread->epoch = live->gate;
+  ls_tls.thread = thread;
+  return thread;
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * The coarse timeline: at most 64 snapshots of live bytes per site, evenly spread over
+ * the run whatever its length. When the rows are full every second one is given up and
+ * the distance doubles. Whichever thread crosses the due time takes the snapshot.
+ */
+#include "clock.h"
+#include "counters.h"
+#include "str.h"
+
+void ls_timeline_init(struct ls_live *live) {
+  live->header->timeline_tick_gap = 1;
+  live->timeline_next = 1;
+  for (uint32_t i = 0; i < LSR_TIMELINE_ROWS; i++)
+    live->timeline_order[i] = i;
+}
+
+static void pick_row(struct ls_live *live, uint32_t *ret_row) {
+  if (live->timeline_rows < LSR_TIMELINE_ROWS) {
+    *ret_row = live->timeline_order[live->timeline_rows++];
+    return;
+  }
+  /* Keep every second row in time order; queue the freed ones behind them. */
+  uint32_t kept[LSR_TIMELINE_ROWS], n = 0;
+  for (uint32_t i = 1; i < LSR_TIMELINE_ROWS; i += 2)
+    kept[n++] = live->timeline_order[i];
+  for (uint32_t i = 0; i < LSR_TIMELINE_ROWS; i += 2) {
+    uint32_t row = live->timeline_order[i];
+    live->header->rows[row].sites = 0;
+    kept[n++] = row;
+  }
+  memcpy(live->timeline_order, kept, sizeof kept);
+  live->timeline_rows = LSR_TIMELINE_ROWS / 2;
+  live->header->timeline_tick_gap *= 2;
+  *ret_row = live->timeline_order[live->timeline_rows++];
+}
+
+void ls_timeline_row(uint32_t tick) {
+  struct ls_live *live = ls_live;
+  struct lsr_header *header = live->header;
+  if (!ls_trylock(&live->timeline_lock))
+    return;
+  if (tick < live->timeline_next && live->timeline_rows) {
+    ls_unlock(&live->timeline_lock);
+    return;
+  }
+  uint64_t begun = ls_clock_ns(LS_CLOCK_MONOTONIC);
+  uint32_t sites = __atomic_load_n(&header->site_count, __ATOMIC_ACQUIRE), row;
+  pick_row(live, &row);
+  struct lsr_timeline_row *shown = &header->rows[row];
+  shown->sites = 0;
+  struct lsr_area *area = &header->timeline;
+  uint64_t offset = area->offset + row * header->timeline_row_bytes;
+  uint64_t bytes = (uint64_t)sites * sizeof(struct lsr_timeline_entry);
+  if (bytes > header->timeline_row_bytes)
+    goto out;
+  ls_lock(&live->grow_lock);
+  bool ok = ls_recording_back(offset, bytes);
+  ls_unlock(&live->grow_lock);
+  if (!ok)
+    goto out;
+  struct lsr_timeline_entry *entries = (struct lsr_timeline_entry *)(live->base + offset);
+  uint64_t total_bytes = 0, total_count = 0;
+  const uint8_t *stripes[LSR_STRIPES];
+  uint32_t used[LSR_STRIPES], n = 0;
+  for (uint32_t s = 0; s < LSR_STRIPES; s++)
+    if (header->stripe_used[s]) {
+      stripes[n] = live->counters + s * header->stripe_bytes + LSR_STRIPE_HEAD_BYTES;
+      used[n++] = s;
+    }
+  for (uint32_t site = 0; site < sites; site++) {
+    int64_t live_bytes = 0, live_count = 0;
+    for (uint32_t i = 0; i < n; i++) {
+      if (!ls_counter_backed(used[i], site))
+        continue;
+      const struct lsr_counter *counter = (const struct lsr_counter *)stripes[i] + site;
+      live_bytes += (int64_t)(counter->alloc_bytes - counter->freed_bytes);
+      live_count += live->sampled
+                        ? (int64_t)(counter->alloc_weight - counter->free_weight) / 1024
+                        : (int64_t)(counter->allocs - counter->frees);
+    }
+    if (live_bytes < 0)
+      live_bytes = 0;
+    if (live_count < 0)
+      live_count = 0;
+    entries[site].live_bytes = (float)live_bytes;
+    entries[site].live_count = live_count > UINT32_MAX ? UINT32_MAX : (uint32_t)live_count;
+    total_bytes += (uint64_t)live_bytes;
+    total_count += (uint64_t)live_count;
+  }
+  shown->tick = tick;
+  shown->live_bytes = total_bytes;
+  shown->live_count = total_count;
+  __atomic_store_n(&shown->sites, sites, __ATOMIC_RELEASE);
+  if (total_bytes > header->peak_live_bytes)
+    header->peak_live_bytes = total_bytes;
+  ls_clock_pair(header);
+out:;
+  /* Never spend more than one hundredth of the time on snapshots. */
+  uint32_t cost = (uint32_t)((ls_clock_ns(LS_CLOCK_MONOTONIC) - begun) * 100 >> LS_TICK_SHIFT);
+  uint32_t gap = header->timeline_tick_gap > cost ? header->timeline_tick_gap : cost;
+  __atomic_store_n(&live->timeline_next, tick + gap, __ATOMIC_RELAXED);
+  ls_unlock(&live->timeline_lock);
+}

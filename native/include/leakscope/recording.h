@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * The live recording: bounded state in one sparse shared mapping.
+ *
+ * Written by the agent inside the traced process, read by anyone at any moment.
+ * All numbers are little-endian. Every area starts on a page boundary at the
+ * offset the header names; an area is valid up to its `used` bytes. The file is
+ * complete at every instant: killing the writer loses nothing but the event in
+ * flight. `tools/gen_layout.py` turns this file into
+ * `src/leakscope/recording/_layout.py`; nothing else may repeat these numbers.
+ */
+#ifndef LEAKSCOPE_RECORDING_H
+#define LEAKSCOPE_RECORDING_H
+
+#include <stdint.h>
+
+#define LSR_MAGIC 0x31454c45524c534bULL /* "KSLRELE1" in file order */
+#define LSR_VERSION 1u
+
+#define LSR_SHARDS 1024u         /* live-block shards: address >> 20 hashed; capacity 0: unused */
+#define LSR_STRIPES 32u          /* counter stripes; the first half has one owner each */
+#define LSR_EXCLUSIVE_STRIPES 16u
+#define LSR_MAX_MODULES 4096u
+#define LSR_MAX_NODES (1u << 22) /* stack depot nodes */
+#define LSR_MAX_SITES (1u << 19) /* bounded by the 19 site bits of a block */
+#define LSR_MAX_RANGES (1u << 16)
+#define LSR_STRINGS_BYTES (4u << 20)
+#define LSR_TIMELINE_ROWS 64u
+#define LSR_AGE_BUCKETS 33u      /* bucket 0: age 0 ticks; bucket k: [2^(k-1), 2^k) ticks */
+
+enum lsr_arch { LSR_ARCH_X86_64 = 1, LSR_ARCH_AARCH64 = 2 };
+enum lsr_mode { LSR_MODE_EXACT = 0, LSR_MODE_SAMPLED = 1 };
+enum lsr_state {
+  LSR_STATE_STARTING = 0,
+  LSR_STATE_RUNNING = 1,
+  LSR_STATE_EXITED = 2, /* the process reached exit(); absence means killed, _exit or running */
+  LSR_STATE_EXECED = 3, /* replaced by exec: a newer recording of the same pid exists */
+};
+
+enum lsr_kind {
+  LSR_KIND_MALLOC = 0,
+  LSR_KIND_CALLOC = 1,
+  LSR_KIND_REALLOC = 2,
+  LSR_KIND_MEMALIGN = 3, /* posix_memalign, aligned_alloc, memalign, valloc, pvalloc */
+  LSR_KIND_NEW = 4,
+  LSR_KIND_NEW_ARRAY = 5,
+  LSR_KIND_MMAP = 6,
+  LSR_KIND_BRK = 7,
+};
+
+/* Everything the agent could not or did not record, each with its own counter. */
+enum lsr_drop {
+  LSR_DROP_EARLY = 0,         /* allocations before the agent was ready */
+  LSR_DROP_REENTRANT = 1,     /* inside a signal handler that interrupted the agent */
+  LSR_DROP_TABLE_FULL = 2,    /* live-block table could not grow */
+  LSR_DROP_NODES_FULL = 3,    /* stack depot full: block kept, stack lost */
+  LSR_DROP_SITES_FULL = 4,    /* site table full: block kept, attributed to site 0 */
+  LSR_DROP_NO_SPACE = 5,      /* the backing file system refused to grow */
+  LSR_DROP_STACK_TRUNCATED = 6, /* deeper than the configured depth */
+  LSR_DROP_STACK_BROKEN = 7,  /* unwinding stopped before the outermost frame */
+  LSR_DROP_FOREIGN_STACK = 8, /* unwound from a copied, foreign (coroutine) stack */
+  LSR_DROP_UNKNOWN_FREE = 9,  /* free of a block that was never recorded (inherited, before start) */
+  LSR_DROP_FILTERED = 10,     /* outside the configured size limits */
+  LSR_DROP_PAUSED = 11,       /* while recording was switched off */
+  LSR_DROP_RANGES_FULL = 12,  /* mmap range table full */
+  LSR_DROP_MODULES_FULL = 13,
+  LSR_DROP_FAILED_ALLOCATION = 14, /* not a loss: allocator returned NULL */
+  LSR_DROP_DUPLICATE = 15,    /* address allocated twice without a free seen (missed free) */
+  LSR_DROP_REASONS = 16,
+};
+
+struct lsr_area {
+  uint64_t offset;   /* from the start of the file */
+  uint64_t reserved; /* bytes of address space */
+  uint64_t used;     /* bytes backed and valid */
+};
+
+/* One shard of the live-block table: open addressing, `capacity` blocks at `offset`. */
+struct lsr_shard {
+  uint64_t offset;
+  uint32_t capacity;
+  uint32_t live;
+  uint32_t sequence; /* odd while the table is being replaced */
+  uint32_t pad;
+};
+
+struct lsr_timeline_row {
+  uint32_t tick;
+  uint32_t sites;      /* valid entries in this row; 0: row unused */
+  uint64_t live_bytes; /* process totals */
+  uint64_t live_count;
+  uint64_t rss_pages;  /* 0 when not read */
+};
+
+struct lsr_header {
+  uint64_t magic;
+  uint32_t version;
+  uint32_t header_bytes; /* sizeof(struct lsr_header) */
+  uint32_t arch;
+  uint32_t mode;
+  uint64_t sample_bytes; /* mean bytes between samples; 0 in exact mode */
+  uint32_t pid;
+  uint32_t ppid;
+  uint32_t uid;
+  uint32_t state;
+  uint32_t page_bytes;
+  uint32_t tick_shift;   /* tick = (counter - counter_start) >> tick_shift */
+  uint64_t counter_start;
+  uint64_t mono_start_ns; /* CLOCK_MONOTONIC at counter_start */
+  uint64_t real_start_ns; /* CLOCK_REALTIME at counter_start */
+  uint64_t counter_last;  /* refreshed with every timeline row: gives the counter's rate */
+  uint64_t mono_last_ns;
+  uint64_t file_bytes;    /* logical size of the sparse file */
+  uint64_t bump;          /* first unused byte of the shard-table heap */
+  uint64_t min_size;      /* configured filters; max_size 0: none */
+  uint64_t max_size;
+  uint32_t max_depth;
+  uint32_t forked_from;   /* pid this process was forked from while traced, 0: none */
+  uint32_t control;       /* bit 0: paused. Written by the agent or an outside controller */
+  uint32_t dump_requests; /* incremented by the dump signal */
+  uint32_t module_count;
+  uint32_t node_count;    /* node 0 is the root */
+  uint32_t site_count;    /* site 0 stands for unknown */
+  uint32_t range_slots;   /* range slots ever used */
+  uint32_t timeline_tick_gap; /* current distance of timeline rows, ticks */
+  uint32_t module_epoch;
+  uint64_t string_bytes;
+  struct lsr_area modules;
+  struct lsr_area strings;
+  struct lsr_area nodes;
+  struct lsr_area sites;
+  struct lsr_area ranges;
+  struct lsr_area counters;  /* stripe s at offset + s * stripe_bytes */
+  struct lsr_area timeline;  /* per-site entries, row r at offset + r * timeline_row_bytes */
+  uint64_t stripe_bytes;
+  uint64_t timeline_row_bytes;
+  struct lsr_shard shards[LSR_SHARDS];
+  struct lsr_timeline_row rows[LSR_TIMELINE_ROWS];
+  uint32_t stripe_used[LSR_STRIPES];  /* bytes/LSR_COUNTER stride backed: sites valid in stripe */
+  char exe[512];             /* NUL-terminated path of the program */
+  char allocator[128];       /* path of the object whose malloc is wrapped */
+  char boot_id[40];
+  uint32_t exec_sequence;
+  uint32_t trouble;          /* bit set of enum lsr_trouble */
+  uint64_t peak_live_bytes;  /* highest process total seen at a timeline row */
+};
+
+enum lsr_trouble {
+  LSR_TROUBLE_OWN_MALLOC = 1,   /* the program defines malloc itself: our hooks are bypassed */
+  LSR_TROUBLE_NO_PROC = 2,      /* /proc missing: modules read by dl_iterate_phdr or not at all */
+  LSR_TROUBLE_NO_GROW = 4,      /* kernel lacks MADV_POPULATE_WRITE: tables are fixed size */
+};
+
+struct lsr_module {
+  uint64_t start; /* lowest and one past the highest mapped address */
+  uint64_t end;
+  uint64_t bias;  /* run-time address minus ELF virtual address */
+  uint32_t path_offset; /* into strings */
+  uint32_t path_bytes;
+  uint8_t build_id[32];
+  uint8_t build_id_bytes;
+  uint8_t flags;
+  uint16_t pad;
+  uint32_t loaded_tick;
+  uint32_t gone_tick; /* 0: still loaded */
+  uint32_t pad2;
+  uint64_t inode;
+  uint64_t pad3[2];
+};
+
+enum lsr_node_flag {
+  LSR_NODE_EXACT_PC = 1,  /* offset is an instruction, not a return address (signal frame caller) */
+  LSR_NODE_TRUNCATED = 2, /* outer frames beyond the depth limit were cut off above this one */
+  LSR_NODE_BROKEN = 4,    /* unwinding could not go past this frame */
+};
+
+/* A frame in its context. Walk `parent` from the leaf to node 0 for the stack, innermost first. */
+struct lsr_node {
+  uint32_t parent;
+  uint16_t module; /* 0: none, offset is an absolute address; else module index + 1 */
+  uint16_t flags;
+  uint64_t offset; /* return address minus bias */
+};
+
+struct lsr_site {
+  uint32_t node;
+  uint8_t kind;
+  uint8_t pad;
+  uint16_t depth;
+  uint64_t pad2;
+};
+
+/* One site's counters in one stripe; sum over stripes. In sampled mode the byte
+ * counters are unbiased estimates and the weights carry 10 fractional bits. */
+struct lsr_counter {
+  uint64_t allocs;
+  uint64_t alloc_bytes;
+  uint64_t frees;
+  uint64_t freed_bytes;
+  uint32_t first_birth; /* ticks; valid when allocs > 0 */
+  uint32_t last_birth;
+  uint32_t deaths[LSR_AGE_BUCKETS]; /* by age at death; saturating */
+  uint32_t pad;
+  uint64_t alloc_weight; /* sampled mode: estimated number of allocations << 10 */
+  uint64_t free_weight;
+};
+
+/* At the start of each stripe, one page: drop counters and event totals. */
+struct lsr_stripe_head {
+  uint64_t drops[LSR_DROP_REASONS];
+  uint64_t alloc_events; /* seen, whether recorded or not (exact mode: same as recorded + drops) */
+  uint64_t free_events;
+  uint64_t unwound_frames;
+  uint64_t reused_frames;
+  uint32_t owner_tid;
+  uint32_t pad;
+};
+#define LSR_STRIPE_HEAD_BYTES 4096u
+
+/* A live block in 16 bytes.
+ * where: bits 0..44 address >> 3, bits 45..63 site. Zero: empty slot.
+ * what:  bits 0..30 size, bit 31 size unit (0: bytes, 1: 4 KiB pages rounded up), bits 32..63 birth tick. */
+struct lsr_block {
+  uint64_t where;
+  uint64_t what;
+};
+#define LSR_BLOCK_ADDRESS_BITS 45u
+#define LSR_BLOCK_SIZE_BITS 31u
+
+/* A mapping made by the program itself (mmap, mremap, brk). length 0: free slot. */
+struct lsr_range {
+  uint64_t start;
+  uint64_t length;
+  uint32_t site;
+  uint32_t birth;
+  uint64_t pad;
+};
+
+struct lsr_timeline_entry {
+  float live_bytes;
+  uint32_t live_count;
+};
+
+_Static_assert(sizeof(struct lsr_block) == 16, "block");
+_Static_assert(sizeof(struct lsr_node) == 16, "node");
+_Static_assert(sizeof(struct lsr_site) == 16, "site");
+_Static_assert(sizeof(struct lsr_counter) == 192, "counter");
+_Static_assert(sizeof(struct lsr_module) == 104, "module");
+_Static_assert(sizeof(struct lsr_range) == 32, "range");
+_Static_assert(sizeof(struct lsr_shard) == 24, "shard");
+_Static_assert(sizeof(struct lsr_header) <= 32768, "header fits eight pages");
+
+#endif

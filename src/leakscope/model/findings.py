@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verdict engine says, and every report shows."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from leakscope.model.frames import Frame
+from leakscope.model.recordings import Coverage, Process
+
+__all__ = ["Evidence", "Finding", "Findings", "Pattern", "SuppressionUse", "Verdict"]
+
+
+class Verdict(enum.StrEnum):
+    """What the evidence says about one subject (see docs/verdicts.md)."""
+
+    LOST = "lost"
+    LEAKING = "leaking"
+    FILLING = "filling"
+    BOUNDED = "bounded"
+    WARM_UP = "warm-up"
+    ONE_OFF = "one-off"
+    CHURN = "churn"
+    RETAINED = "retained"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether this verdict alone makes the run fail (exit code 1)."""
+        return self in (Verdict.LOST, Verdict.LEAKING)
+
+
+class Pattern(enum.StrEnum):
+    """How a leak grows."""
+
+    RECURRENT = "recurrent"
+    OCCASIONAL = "occasional"
+    ONE_OFF = "one-off"
+    IMPLICIT = "implicit growth"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One measured signal: a stable machine name, its value, and the sentence for people."""
+
+    name: str
+    value: float | int | str | bool | None
+    text: str
+    supports: bool = True  # False: counter-evidence considered
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One judged subject. Sizes in bytes, rates in bytes per second."""
+
+    subject: str  # "site", "mapping", later "gauge", "cache", "class"
+    site: int | None
+    kind: str  # "malloc", "new", …
+    verdict: Verdict
+    pattern: Pattern | None
+    confidence: float  # 0..1
+    live_bytes: int
+    live_count: int
+    allocs: int
+    frees: int
+    rate: float | None  # growth, bytes per second
+    rate_low: float | None
+    rate_high: float | None
+    sentence: str
+    next_step: str | None
+    evidence: tuple[Evidence, ...]
+    stack: tuple[Frame, ...]
+    source: Frame | None  # the line to look at: innermost frame of the user's own code
+    fingerprint: str  # 16 hex digits, equal across runs and hosts
+    known: str | None = (
+        None  # why a finding is quiet by default: "libc one-off", "suppressed: NAME"
+    )
+    live_bytes_low: int | None = None  # confidence interval of a sampled estimate
+    live_bytes_high: int | None = None
+    peak_bytes: int | None = None
+    lost_count: int | None = None  # blocks nothing points to; None: reachability not examined
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether this finding makes the run fail: a leak that is not known or suppressed."""
+        return self.verdict.is_leak and self.known is None
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionUse:
+    """What one suppression hid."""
+
+    name: str
+    source: str  # file:line or "built in"
+    sites: int
+    blocks: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All findings about one recording, heaviest first, ready for any report."""
+
+    process: Process
+    coverage: Coverage
+    verdict: Verdict | None  # the overall one; None: nothing to report
+    headline: str
+    findings: tuple[Finding, ...]
+    live_bytes: int
+    live_count: int
+    peak_bytes: int
+    total_allocs: int
+    total_frees: int
+    total_alloc_bytes: int
+    duration_ns: int
+    suppressions: tuple[SuppressionUse, ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def leaks(self) -> tuple[Finding, ...]:
+        """The findings that make the run fail."""
+        return tuple(f for f in self.findings if f.is_leak)

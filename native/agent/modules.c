@@ -629,10 +629,13 @@ const struct ls_module *ls_module_find_or_refresh(uintptr_t pc, bool *ret_certai
   uint64_t now = ls_counter();
   if (!found) {
     remember_elsewhere(pc);
-    /* Code that belongs to nobody may at most cost one part in 64 of the time ... */
-    __atomic_store_n(&next_refresh, now + (now - begun) * 64, __ATOMIC_RELAXED);
-    /* ... and what is known of it grows old, as an object may be mapped there. */
-    __atomic_store_n(&elsewhere_expires, now + (now - begun) * 4096, __ATOMIC_RELAXED);
+    /* Code that belongs to nobody may cost a burst of 32 scans, and one part in 64 of the
+     * time in the long run. What is known of it grows old: an object may be mapped there. */
+    uint64_t due = now - (now - begun) * 64 * 32;
+    if (due > now || due < next_refresh)
+      due = next_refresh;
+    __atomic_store_n(&next_refresh, due + (now - begun) * 64, __ATOMIC_RELAXED);
+    __atomic_store_n(&elsewhere_expires, now + (now - begun) * 256, __ATOMIC_RELAXED);
   }
   ls_unlock(&scan_lock);
   return found;

@@ -255,6 +255,9 @@ __attribute__((constructor)) static void on_load(void) {
   if (!ls_tls.busy) {
     ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
     ls_bootstrap();
+    /* Now, while /proc is certainly there and descriptors are free. */
+    if (ls_live->phase == LS_PHASE_RUNNING && !ls_tls.thread)
+      ls_thread_register();
     ls_tls.busy = 0;
   }
 }

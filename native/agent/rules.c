@@ -392,6 +392,23 @@ static bool is_fp_based(struct cursor expression, bool deref, int64_t *ret_offse
   return !expression.bad && expression.at == expression.end;
 }
 
+/* The CFA in an x86-64 procedure linkage table: one word more after the push, which ends at
+ * byte `lit` of each 16: sp + 8 + (((pc & 15) >= lit) << 3). */
+static bool is_plt(struct cursor expression, uintptr_t pc, int64_t *ret_offset) {
+  static const uint8_t text[] = {0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x30, 0x2a, 0x33, 0x24, 0x22};
+  if (REG_SP != 7 || (size_t)(expression.end - expression.at) != sizeof text)
+    return false;
+  uint8_t literal = 0;
+  for (unsigned i = 0; i < sizeof text; i++) {
+    if (i == 6)
+      literal = (uint8_t)(expression.at[i] - text[i]);
+    else if (expression.at[i] != text[i])
+      return false;
+  }
+  *ret_offset = 8 + (literal < 16 && (pc & 15) >= literal ? 8 : 0);
+  return literal < 16;
+}
+
 static struct cursor take_block(struct cursor *cursor) {
   uint64_t bytes = take_uleb(cursor);
   const uint8_t *at = bytes <= (uint64_t)(cursor->end - cursor->at) ? take(cursor, bytes) : NULL;
@@ -497,10 +514,14 @@ static bool execute(struct machine *machine, struct cursor program) {
       if (row->cfa_how != CFA_REGISTER)
         return false;
       break;
-    case 0x0f: /* def_cfa_expression */
-      row->cfa_how =
-          is_fp_based(take_block(&program), true, &row->cfa_offset) ? CFA_FP_DEREF : CFA_NONE;
+    case 0x0f: { /* def_cfa_expression */
+      struct cursor expression = take_block(&program);
+      row->cfa_register = REG_SP;
+      row->cfa_how = is_fp_based(expression, true, &row->cfa_offset)                ? CFA_FP_DEREF
+                     : is_plt(expression, machine->target, &row->cfa_offset) ? CFA_REGISTER
+                                                                             : CFA_NONE;
       break;
+    }
     case 0x10: /* expression */
       number = take_uleb(&program);
       if (is_fp_based(take_block(&program), false, &offset))

@@ -142,6 +142,10 @@ static inline enum outcome step_out(struct reader *reader, struct step *in, stru
   case LS_RULE_END:
     return STEP_END;
   default:
+    /* No rule before the address but one at it: not behind a call but the first instruction
+     * of a function. Such a frame is hand-made (makecontext) and the outermost. */
+    if (!in->exact && ls_rule_kind(ls_rule_lookup(in->pc, true)) != LS_RULE_NONE)
+      return STEP_END;
     return step_by_frame_pointer(reader, in, out);
   }
   /* The outer frame lies above; anything else is damage or a foreign stack's seam. */
@@ -372,12 +376,22 @@ uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc,
   return node;
 }
 
+/* Without /proc (chroot, no descriptor left): feel upwards for the end of the mapping. */
+static LS_COLD void probe_bounds(struct ls_thread *thread, uintptr_t sp) {
+  uintptr_t page = sp & ~(uintptr_t)4095, end = page + (64u << 20);
+  while (page < end && ls_is_readable((const void *)page))
+    page += 4096;
+  thread->stack_high = page;
+  thread->stack_low = (sp & ~(uintptr_t)4095) - 65536;
+}
+
 /* Find the mapping that holds `sp`: the thread's own stack. */
 void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
-  thread->stack_low = thread->stack_high = 0; /* unknown: every stack is read by copy */
   int fd = ls_open("/proc/self/maps", 02000000 /* O_CLOEXEC */, 0);
-  if (fd < 0)
+  if (fd < 0) {
+    probe_bounds(thread, sp);
     return;
+  }
   char buffer[1024];
   uintptr_t low = 0, high = 0, previous_end = 0, value = 0;
   enum { LOW, HIGH, REST } field = LOW;
@@ -405,8 +419,10 @@ void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
       }
     }
   ls_close(fd);
-  if (!found)
+  if (!found) {
+    probe_bounds(thread, sp);
     return;
+  }
   thread->stack_high = high;
   /* The main thread's stack grows downwards into free address space. */
   uintptr_t room = high - (64u << 20);

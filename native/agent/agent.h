@@ -28,7 +28,8 @@
 
 #define LS_MAX_DEPTH 256u     /* frames kept of one stack */
 #define LS_MAX_FP_CHECKS 512u /* further stack words to re-validate */
-#define LS_FILTER_SLOTS 65536u /* sampled mode: counting filter over sampled addresses */
+#define LS_FILTER_BITS 14u      /* sampled mode: counting filter over sampled addresses */
+#define LS_FILTER_SLOTS (1u << LS_FILTER_BITS)
 
 /* A spin lock in memory that a fork child finds zeroed. Held for tens of
  * instructions; waiters yield, then sleep, so a preempted owner gets to run. */
@@ -80,7 +81,6 @@ struct ls_thread {
   struct lsr_stripe_head *head;
   uint8_t *counters; /* stripe's first struct lsr_counter */
   uintptr_t last_block; /* address recorded last, for nested allocator entry points */
-  int64_t sample_left;
   uint64_t random;
   uintptr_t new_frame; /* stack pointer of a wrapped operator new in progress, 0: none */
   uint32_t site_key[LS_SITE_CACHE];
@@ -94,10 +94,11 @@ struct ls_thread {
   struct ls_thread *next; /* registry */
 };
 
-/* Thread-local state; 24 bytes of initial-exec TLS. */
+/* Thread-local state; 32 bytes of initial-exec TLS. */
 struct ls_tls {
   struct ls_thread *thread;
   uintptr_t busy; /* stack pointer of the hook in progress, 0: none */
+  uint64_t sample_left; /* sampled mode: bytes to the next sample point; 0: take the slow path */
   uint32_t kind;  /* 1 + enum lsr_kind that the next malloc stands for, 0: malloc */
 };
 extern __thread struct ls_tls ls_tls;
@@ -261,7 +262,7 @@ LS_COLD void ls_timeline_row(uint32_t tick);
 /* sample.c */
 void ls_sample_next(struct ls_thread *thread, uint64_t mean);
 double ls_sample_weight(uint64_t size, uint64_t mean);
-extern uint8_t *ls_sample_filter;
+extern uint8_t ls_sample_filter[LS_FILTER_SLOTS];
 
 /* ranges.c */
 void ls_range_add(struct ls_thread *thread, uintptr_t start, uint64_t length, uint8_t kind,

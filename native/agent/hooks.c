@@ -9,8 +9,6 @@
  */
 #include "hooks.h"
 
-#include "record.h"
-
 LS_EXPORT void *malloc(size_t size);
 LS_EXPORT void free(void *pointer);
 LS_EXPORT void *calloc(size_t count, size_t size);
@@ -56,6 +54,8 @@ void *malloc(size_t size) {
 }
 
 static __attribute__((noinline)) void free_recorded(void *pointer) {
+  if (LS_UNLIKELY(!pointer))
+    return;
   /* Two cache misses at once instead of one after the other: our slot and the chunk. */
   ls_block_prefetch((uintptr_t)pointer);
   __builtin_prefetch((char *)pointer - 16, 1);
@@ -74,13 +74,10 @@ static __attribute__((noinline)) void free_recorded(void *pointer) {
 }
 
 void free(void *pointer) {
-  if (LS_UNLIKELY(!pointer))
-    return;
-  if (ls_filter_skips(pointer)) {
+  if (LS_LIKELY(ls_filter_skips(pointer)))
     ls_real.free(pointer);
-    return;
-  }
-  free_recorded(pointer);
+  else
+    free_recorded(pointer);
 }
 
 void cfree(void *pointer) { free(pointer); }

@@ -7,7 +7,7 @@
 #ifndef LEAKSCOPE_HOOKS_H
 #define LEAKSCOPE_HOOKS_H
 
-#include "agent.h"
+#include "record.h"
 
 /* The registers of the hook's caller: return address, stack pointer after the return, and
  * frame pointer. Three arguments of the functions that take pc, sp, fp. */
@@ -29,36 +29,29 @@ static inline __attribute__((always_inline)) struct ls_thread *ls_enter(bool fre
 
 static inline void ls_leave(void) { ls_tls.busy = 0; }
 
-/* Sampled mode, the common case: nothing of this block is a sample point. */
-static inline bool ls_sample_skips(size_t size) {
-  struct ls_thread *thread = ls_tls.thread;
-  if (!ls_sample_filter || LS_UNLIKELY(!thread || thread->epoch != ls_live->gate))
+/* Sampled mode, the common case: no sample point falls into this block. Five
+ * instructions; in exact mode `sample_left` is always 0. */
+LS_HOT bool ls_sample_skips(size_t size) {
+  uint64_t left = ls_tls.sample_left;
+  if (LS_UNLIKELY(size >= left))
     return false;
-  int64_t left = thread->sample_left - (int64_t)size;
-  if (LS_UNLIKELY(left < 0 || (int64_t)size < 0))
-    return false;
-  thread->sample_left = left;
+  ls_tls.sample_left = left - size;
   return true;
 }
 
 /* The slow path's half of the decision; draws the next gap when the block is sampled. */
 static inline bool ls_sample_wants(struct ls_thread *thread, size_t size) {
-  if (LS_LIKELY(!ls_sample_filter))
+  if (LS_LIKELY(!ls_live->sampled))
     return true;
-  int64_t left = thread->sample_left - (int64_t)(size < ((size_t)1 << 62) ? size : (size_t)1 << 62);
-  if (left >= 0) {
-    thread->sample_left = left;
+  if (ls_sample_skips(size))
     return false;
-  }
   ls_sample_next(thread, ls_config.sample_bytes);
   return true;
 }
 
 /* Sampled mode: this block was certainly not sampled. */
-static inline bool ls_filter_skips(const void *pointer) {
-  const uint8_t *filter = ls_sample_filter;
-  return filter && ls_live->gate &&
-         !filter[((uint64_t)((uintptr_t)pointer >> 4) * 0x9E3779B97F4A7C15ull >> 48) % LS_FILTER_SLOTS];
+LS_HOT bool ls_filter_skips(const void *pointer) {
+  return !*ls_filter_slot((uintptr_t)pointer);
 }
 
 static inline __attribute__((always_inline)) void ls_finish_alloc(struct ls_thread *thread,

@@ -14,14 +14,9 @@
 
 typedef struct ls_nothrow ls_nothrow;
 
-static inline void hint(size_t size, uint8_t kind) {
-  if (!ls_sample_filter) {
-    ls_tls.kind = 1u + kind;
-    return;
-  }
-  struct ls_thread *thread = ls_tls.thread;
-  /* Only a call that will be sampled consumes the hint. */
-  if (thread && thread->sample_left < (int64_t)size)
+/* Only a call that will be recorded consumes the hint. */
+LS_HOT void hint(size_t size, uint8_t kind) {
+  if (size >= ls_tls.sample_left)
     ls_tls.kind = 1u + kind;
 }
 

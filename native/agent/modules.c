@@ -79,6 +79,10 @@ const struct ls_module *ls_module_find(uintptr_t pc) {
   }
 }
 
+bool ls_module_unknown_is_fresh(void) {
+  return ls_counter() < __atomic_load_n(&elsewhere_expires, __ATOMIC_RELAXED);
+}
+
 static bool is_elsewhere(uintptr_t pc) {
   uint32_t before = __atomic_load_n(&elsewhere_sequence, __ATOMIC_ACQUIRE);
   uint32_t count = __atomic_load_n(&elsewhere_count, __ATOMIC_RELAXED);
@@ -89,7 +93,7 @@ static bool is_elsewhere(uintptr_t pc) {
   __atomic_thread_fence(__ATOMIC_ACQUIRE);
   return found && !(before & 1) &&
          before == __atomic_load_n(&elsewhere_sequence, __ATOMIC_RELAXED) &&
-         ls_counter() < __atomic_load_n(&elsewhere_expires, __ATOMIC_RELAXED);
+         ls_module_unknown_is_fresh();
 }
 
 /* ---- safe reading of other people's memory ---- */

@@ -58,6 +58,9 @@ const struct ls_module *ls_module_find(uintptr_t pc);
  * stored to `ret_certain` the answer NULL may change at any time and must not be kept. */
 const struct ls_module *ls_module_find_or_refresh(uintptr_t pc, bool *ret_certain);
 
+/* Whether "unknown" may still be believed without asking again. */
+bool ls_module_unknown_is_fresh(void);
+
 /* Whether the object is still mapped where it was found; one cheap system call. */
 bool ls_module_is_intact(const struct ls_module *module);
 

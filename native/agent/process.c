@@ -95,14 +95,8 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
   ls_counters_reset();
   if (!ls_depot_init(live))
     return false;
-  if (live->sampled && !ls_sample_filter) {
-    uint8_t *filter = ls_mmap(NULL, LS_FILTER_SLOTS, 3, 0x22, -1, 0);
-    if ((intptr_t)filter <= 0 && (intptr_t)filter >= -4095)
-      return false;
-    ls_sample_filter = filter;
-  } else if (ls_sample_filter) {
-    memset(ls_sample_filter, 0, LS_FILTER_SLOTS);
-  }
+  if (live->sampled)
+    memset(ls_sample_filter, 0, sizeof ls_sample_filter);
   if (!ls_rules_init())
     return false;
   ls_modules_rescan();

@@ -28,7 +28,7 @@ LS_HOT void ls_timeline_check(uint32_t tick) {
 }
 
 LS_HOT uint8_t *ls_filter_slot(uintptr_t address) {
-  return &ls_sample_filter[(uint64_t)(address >> 4) * 0x9E3779B97F4A7C15ull >> 48];
+  return &ls_sample_filter[(uint64_t)(address >> 4) * 0x9E3779B97F4A7C15ull >> (64 - LS_FILTER_BITS)];
 }
 
 /* Counts sampled live blocks per slot of the filter. */

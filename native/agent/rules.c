@@ -637,6 +637,31 @@ static bool is_signal_trampoline(const uint8_t *code) {
 
 enum { TRAMPOLINE_BYTES = 9 };
 
+#ifdef __aarch64__
+/* In a procedure linkage table, which has no unwind information: the return address is in
+ * x30 and the stack as the caller left it, but for the 16 bytes that the first stub pushes. */
+static bool is_plt_code(const struct ls_module *module, uintptr_t pc, int64_t *ret_cfa) {
+  enum { BR_X17 = 0xd61f0220u, PUSH_X16_X30 = 0xa9bf7bf0u, INSTRUCTIONS = 6 };
+  if (pc & 3 || pc < module->text_low || module->text_high < 4 * INSTRUCTIONS + 4 ||
+      pc > module->text_high - 4 * INSTRUCTIONS)
+    return false;
+  const uint32_t *code = (const uint32_t *)pc;
+  unsigned ahead = 0;
+  while (ahead < INSTRUCTIONS && code[ahead] != BR_X17)
+    ahead++;
+  if (ahead == INSTRUCTIONS)
+    return false;
+  *ret_cfa = 0;
+  for (unsigned back = 1; back < INSTRUCTIONS && pc - 4 * back >= module->text_low; back++) {
+    if (code[-(int)back] == BR_X17)
+      break;
+    if (code[-(int)back] == PUSH_X16_X30)
+      *ret_cfa = 2;
+  }
+  return true;
+}
+#endif
+
 static uint64_t compile_outside(uintptr_t pc) {
   bool trampoline = pc < UINTPTR_MAX - 16 && ls_is_readable((const void *)(pc & ~(uintptr_t)7)) &&
                     ls_is_readable((const void *)((pc + TRAMPOLINE_BYTES - 1) & ~(uintptr_t)7)) &&
@@ -653,6 +678,11 @@ static uint64_t compile_in(const struct ls_module *module, uintptr_t pc, uintptr
       kind = LS_RULE_SIGNAL;
     else if (module->entry && pc >= module->entry && pc - module->entry < ENTRY_CODE_BYTES)
       kind = LS_RULE_END;
+#ifdef __aarch64__
+    int64_t cfa;
+    if (kind == LS_RULE_NONE && pc == target && is_plt_code(module, pc, &cfa))
+      return pack(LS_RULE_LINK, module->index, cfa, 0, LS_RULE_FP_SAME);
+#endif
     return pack(kind, module->index, 0, 0, LS_RULE_FP_SAME);
   }
   if (fde.cie.signal)
@@ -676,6 +706,9 @@ static uint64_t compile_in(const struct ls_module *module, uintptr_t pc, uintptr
 uint64_t ls_rule_compile(uintptr_t pc, bool exact) {
   uint64_t hash = ls_rule_hash(pc, exact);
   struct ls_rule_entry *entry = &ls_rule_cache[hash >> (64 - LS_RULE_CACHE_BITS)];
+  uint64_t kept = __atomic_load_n(&entry->rule, __ATOMIC_RELAXED);
+  if ((__atomic_load_n(&entry->check, __ATOMIC_RELAXED) ^ kept) == hash && ls_module_unknown_is_fresh())
+    return kept;
   /* A return address may be one past the end of its function. */
   uintptr_t target = exact ? pc : pc - 1;
   uint32_t epoch = ls_module_epoch();

@@ -97,7 +97,8 @@ static inline uint64_t ls_rule_lookup(uintptr_t pc, bool exact) {
   struct ls_rule_entry *entry = &ls_rule_cache[hash >> (64 - LS_RULE_CACHE_BITS)];
   uint64_t rule = __atomic_load_n(&entry->rule, __ATOMIC_RELAXED);
   uint64_t check = __atomic_load_n(&entry->check, __ATOMIC_RELAXED);
-  if (__builtin_expect((check ^ rule) == hash, 1))
+  /* "Nothing known, in no module" may change when a module is loaded: look closer. */
+  if (__builtin_expect((check ^ rule) == hash && rule >> 47, 1))
     return rule;
   return ls_rule_compile(pc, exact);
 }

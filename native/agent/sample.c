@@ -9,7 +9,8 @@
  */
 #include "agent.h"
 
-uint8_t *ls_sample_filter;
+/* All ones until a sampled recording starts: every free takes the slow path. */
+uint8_t ls_sample_filter[LS_FILTER_SLOTS] = {[0 ... LS_FILTER_SLOTS - 1] = 1};
 
 static uint64_t next_random(uint64_t *state) { /* splitmix64 */
   uint64_t z = (*state += 0x9E3779B97F4A7C15ull);
@@ -31,7 +32,7 @@ static double minus_log(uint64_t bits) {
 
 void ls_sample_next(struct ls_thread *thread, uint64_t mean) {
   double gap = minus_log(next_random(&thread->random)) * (double)mean;
-  thread->sample_left = gap < 9e15 ? (int64_t)gap : (int64_t)9e15;
+  ls_tls.sample_left = gap < 9e15 ? (uint64_t)gap + 1 : (uint64_t)9e15;
 }
 
 double ls_sample_weight(uint64_t size, uint64_t mean) {

@@ -145,7 +145,7 @@ struct ls_live {
   struct ls_index *node_index;
   struct ls_index *site_index;
   uint8_t *counters;
-  struct ls_lock depot_lock, grow_lock, ranges_lock, timeline_lock, threads_lock, init_lock;
+  struct ls_lock depot_lock, grow_lock, ranges_lock, timeline_lock, threads_lock, private_lock;
   uint32_t timeline_order[LSR_TIMELINE_ROWS];
   uint32_t timeline_rows;
   uint64_t dormant_next_check;
@@ -169,6 +169,7 @@ struct ls_config {
   bool from_file;   /* enabled by the config file */
   char config_path[256];
   int64_t config_mtime;
+  char scan_socket[108]; /* who scans memory before this process ends; empty: nobody */
 };
 extern struct ls_config ls_config;
 
@@ -194,7 +195,18 @@ struct ls_real {
 extern struct ls_real ls_real;
 void ls_real_resolve(void);
 
+/* private.c: memory of our own, known to whoever scans for pointers. NULL when there is none. */
+void *ls_private(size_t bytes);
+void ls_private_note(const void *start, size_t bytes);
+void ls_private_tell(struct lsr_header *header);
+
+/* farewell.c: the last moment at which the process's memory can be examined. */
+void ls_farewell_install(void);
+void ls_farewell(void);
+
 /* process.c */
+bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */
+void ls_process_ends(void);
 void ls_bootstrap(void);
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing);
 
@@ -204,6 +216,7 @@ bool ls_config_file_check(void); /* whether the file's answer changed */
 
 /* recording.c: files, areas, growth. All return false when there is no room. */
 bool ls_recording_create(struct ls_live *live, uint32_t forked_from);
+const char *ls_recording_path(void);
 bool ls_recording_back(uint64_t offset, uint64_t bytes);
 bool ls_area_grow(struct lsr_area *area, uint64_t needed);
 uint8_t *ls_heap_take(uint64_t bytes, uint64_t *ret_offset);

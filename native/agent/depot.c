@@ -16,8 +16,8 @@
 
 static struct ls_index *index_new(uint32_t slots) {
   size_t bytes = sizeof(struct ls_index) + (size_t)slots * sizeof(uint32_t);
-  struct ls_index *index = ls_mmap(NULL, bytes, 3, 0x22 /* PRIVATE|ANONYMOUS */, -1, 0);
-  if ((intptr_t)index <= 0 && (intptr_t)index >= -4095)
+  struct ls_index *index = ls_private(bytes);
+  if (!index)
     return NULL;
   index->mask = slots - 1;
   return index;

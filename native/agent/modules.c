@@ -511,9 +511,8 @@ enum change { CHANGE_NONE = 0, CHANGE_NEW = 1, CHANGE_VANISHED = 2 };
 static bool get_tables(void) {
   if (tables)
     return true;
-  void *memory = ls_mmap(NULL, sizeof *tables, 3 /* READ|WRITE */,
-                         0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
-  if ((intptr_t)memory <= 0 && (intptr_t)memory >= -4095)
+  void *memory = ls_private(sizeof *tables);
+  if (!memory)
     return false;
   tables = memory;
   return true;

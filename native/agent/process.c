@@ -83,8 +83,11 @@ static struct ls_live *live_memory(void) {
     ls_munmap(live, sizeof *live);
     return NULL;
   }
+  ls_private_note(live, sizeof *live);
   return live;
 }
+
+bool ls_process_is_ours(void) { return started_pid == (uint32_t)ls_getpid(); }
 
 static bool start_recording(struct ls_live *live, uint32_t forked_from) {
   if (!ls_recording_create(live, forked_from))
@@ -140,8 +143,10 @@ static LS_COLD void start_process(struct ls_live *live) {
     live->phase = LS_PHASE_OFF;
     return;
   }
-  if (!parent)
+  if (!parent) {
     install_signals();
+    ls_farewell_install();
+  }
   __atomic_store_n(&live->phase, LS_PHASE_RUNNING, __ATOMIC_RELEASE);
 }
 
@@ -256,9 +261,10 @@ __attribute__((constructor)) static void on_load(void) {
   }
 }
 
-__attribute__((destructor)) static void on_exit(void) {
+/* The program is about to end by its own will: complete the recording. */
+void ls_process_ends(void) {
   struct ls_live *live = ls_live;
-  if (live->phase != LS_PHASE_RUNNING)
+  if (live->phase != LS_PHASE_RUNNING || !ls_process_is_ours())
     return;
   uintptr_t busy = ls_tls.busy;
   ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
@@ -266,5 +272,8 @@ __attribute__((destructor)) static void on_exit(void) {
   ls_timeline_row(ls_tick());
   ls_clock_pair(live->header);
   live->header->state = LSR_STATE_EXITED;
+  ls_farewell();
   ls_tls.busy = busy;
 }
+
+__attribute__((destructor)) static void on_exit(void) { ls_process_ends(); }

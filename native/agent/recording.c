@@ -88,6 +88,8 @@ static void mark_replaced(uint32_t pid, uint32_t sequence) {
   ls_close(fd);
 }
 
+const char *ls_recording_path(void) { return recording_path; }
+
 bool ls_recording_back(uint64_t offset, uint64_t bytes) {
   uint8_t *base = ls_live->base;
   uint64_t begin = offset & ~(PAGE - 1), end = ROUND_UP(offset + bytes);
@@ -290,6 +292,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   header->state = LSR_STATE_STARTING;
 
   live->header = header;
+  ls_private_tell(header);
   live->sampled = header->mode == LSR_MODE_SAMPLED;
   live->min_size = header->min_size;
   live->max_size = header->max_size ? header->max_size : UINT64_MAX;

@@ -34,8 +34,8 @@ struct ls_rule_entry *ls_rule_cache;
 bool ls_rules_init(void) {
   if (ls_rule_cache)
     return true;
-  void *memory = ls_mmap(NULL, CACHE_BYTES, 3 /* READ|WRITE */, 0x22 /* PRIVATE|ANONYMOUS */, -1, 0);
-  if ((intptr_t)memory <= 0 && (intptr_t)memory >= -4095)
+  void *memory = ls_private(CACHE_BYTES);
+  if (!memory)
     return false;
   ls_rule_cache = memory;
   return true;

@@ -229,9 +229,8 @@ static LS_COLD uint32_t cut_to_depth(const struct ls_thread *thread, uint32_t de
 uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintptr_t sp,
                                         uintptr_t fp, uint32_t *ret_depth) {
   if (!thread->window) {
-    uint8_t *memory =
-        ls_mmap(NULL, WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step), 3, 0x22, -1, 0);
-    if ((intptr_t)memory <= 0 && (intptr_t)memory >= -4095) {
+    uint8_t *memory = ls_private(WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step));
+    if (!memory) {
       ls_count_drop(thread, LSR_DROP_STACK_BROKEN);
       *ret_depth = 0;
       return 0;

@@ -87,8 +87,8 @@ struct ls_thread *ls_thread_register(void) {
     thread = reuse();
   if (!thread) {
     size_t bytes = sizeof *thread + ls_stack_scratch_bytes();
-    thread = ls_mmap(NULL, bytes, 3, 0x22 /* PRIVATE|ANONYMOUS */, -1, 0);
-    if ((intptr_t)thread <= 0 && (intptr_t)thread >= -4095) {
+    thread = ls_private(bytes);
+    if (!thread) {
       ls_unlock(&live->threads_lock);
       return NULL;
     }

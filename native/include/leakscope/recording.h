@@ -28,6 +28,7 @@
 #define LSR_MAX_RANGES (1u << 16)
 #define LSR_STRINGS_BYTES (4u << 20)
 #define LSR_TIMELINE_ROWS 64u
+#define LSR_OWN_RANGES 64u       /* private mappings of the agent */
 #define LSR_AGE_BUCKETS 33u      /* bucket 0: age 0 ticks; bucket k: [2^(k-1), 2^k) ticks */
 
 enum lsr_arch { LSR_ARCH_X86_64 = 1, LSR_ARCH_AARCH64 = 2 };
@@ -94,6 +95,12 @@ struct lsr_timeline_row {
   uint64_t rss_pages;  /* 0 when not read */
 };
 
+/* Memory of the agent itself: a scan for pointers must not take it for the program's. */
+struct lsr_own_range {
+  uint64_t start;
+  uint64_t end;
+};
+
 struct lsr_header {
   uint64_t magic;
   uint32_t version;
@@ -145,6 +152,9 @@ struct lsr_header {
   uint32_t exec_sequence;
   uint32_t trouble;          /* bit set of enum lsr_trouble */
   uint64_t peak_live_bytes;  /* highest process total seen at a timeline row */
+  uint32_t own_count;        /* may exceed LSR_OWN_RANGES: then some are missing below */
+  uint32_t pad;
+  struct lsr_own_range own[LSR_OWN_RANGES];
 };
 
 enum lsr_trouble {

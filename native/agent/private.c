@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * Memory of the agent's own, apart from the recording. It holds stale copies of the
+ * program's registers and stack, so the recording says where it is: a scan for pointers
+ * that took it for the program's would find lost blocks reachable.
+ */
+#include "agent.h"
+#include "str.h"
+#include "sys.h"
+
+#define CHUNK_BYTES (1u << 20) /* small requests share a mapping: few ranges to tell */
+
+/* Copied by fork, as the mappings are. */
+static struct lsr_own_range own[LSR_OWN_RANGES];
+static uint32_t own_count;
+static uint8_t *chunk;
+static size_t chunk_left;
+
+static void *map(size_t bytes) {
+  void *memory = ls_mmap(NULL, bytes, 3, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
+  if ((intptr_t)memory <= 0 && (intptr_t)memory >= -4095)
+    return NULL;
+  ls_private_note(memory, bytes);
+  return memory;
+}
+
+void ls_private_note(const void *start, size_t bytes) {
+  uint32_t index = __atomic_fetch_add(&own_count, 1, __ATOMIC_RELAXED);
+  if (index < LSR_OWN_RANGES) {
+    own[index].start = (uintptr_t)start;
+    own[index].end = (uintptr_t)start + bytes;
+  }
+  if (ls_live->header)
+    ls_private_tell(ls_live->header);
+}
+
+void ls_private_tell(struct lsr_header *header) {
+  memcpy(header->own, own, sizeof own);
+  __atomic_store_n(&header->own_count, own_count, __ATOMIC_RELEASE);
+}
+
+void *ls_private(size_t bytes) {
+  bytes = (bytes + 63) & ~(size_t)63;
+  if (bytes > CHUNK_BYTES / 4)
+    return map(bytes);
+  ls_lock(&ls_live->private_lock);
+  if (bytes > chunk_left) {
+    uint8_t *fresh = map(CHUNK_BYTES);
+    if (!fresh) {
+      ls_unlock(&ls_live->private_lock);
+      return NULL;
+    }
+    chunk = fresh;
+    chunk_left = CHUNK_BYTES;
+  }
+  void *memory = chunk;
+  chunk += bytes;
+  chunk_left -= bytes;
+  ls_unlock(&ls_live->private_lock);
+  return memory;
+}

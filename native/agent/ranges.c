@@ -6,7 +6,7 @@
  * ranges, because munmap may cut any part out of any mapping.
  */
 #include "clock.h"
-#include "counters.h"
+#include "record.h"
 #include "stack.h"
 
 static struct lsr_range *table(struct ls_live *live) {
@@ -89,6 +89,7 @@ void ls_range_add(struct ls_thread *thread, uintptr_t start, uint64_t length, ui
       (struct lsr_range){.start = start, .length = length, .site = site, .birth = tick});
   ls_unlock(&live->ranges_lock);
   ls_count_birth(thread, site, length, tick, live->sampled);
+  ls_timeline_check(tick);
 }
 
 void ls_range_remove(struct ls_thread *thread, uintptr_t start, uint64_t length) {

@@ -15,7 +15,12 @@
 #pragma GCC visibility push(hidden)
 
 #define LS_TICK_SHIFT 20u
-enum { LS_CLOCK_REALTIME = 0, LS_CLOCK_MONOTONIC = 1, LS_CLOCK_MONOTONIC_COARSE = 6 };
+enum {
+  LS_CLOCK_REALTIME = 0,
+  LS_CLOCK_MONOTONIC = 1,
+  LS_CLOCK_THREAD_CPUTIME = 3,
+  LS_CLOCK_MONOTONIC_COARSE = 6,
+};
 
 /* The vDSO's clock_gettime, or the system call. */
 extern int (*ls_clock_function)(int clock, struct ls_timespec *ret);

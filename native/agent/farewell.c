@@ -68,6 +68,9 @@ void ls_farewell(void) {
   uint32_t bytes = sizeof peer;
   if (LS_SYSCALL5(LS_NR_getsockopt, fd, 1 /* SOL_SOCKET */, 17 /* SO_PEERCRED */, &peer, &bytes) == 0)
     LS_SYSCALL5(LS_NR_prctl, 0x59616d61 /* PR_SET_PTRACER */, peer.pid, 0, 0, 0);
+  /* An alternate signal stack may be known to the kernel alone: have its address here. */
+  volatile uintptr_t signal_stack[3];
+  LS_SYSCALL2(LS_NR_sigaltstack, 0, signal_stack);
   const char *name = ls_recording_path();
   size_t length = 0;
   while (name[length])

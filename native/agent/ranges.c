@@ -54,7 +54,7 @@ static void cut(struct ls_live *live, struct ls_thread *thread, uint64_t start, 
     uint64_t from = old.start > start ? old.start : start, to = old_end < end ? old_end : end;
     bool whole = from == old.start && to == old_end;
     if (whole) {
-      ls_count_death(thread, old.site, to - from, old.birth, tick, live->sampled);
+      ls_count_death(thread, old.site, to - from, old.birth, tick, false);
     } else {
       /* Part of it goes: fewer bytes, and the same mapping, or two in place of one. */
       ls_count_resize(thread, old.site, to - from, old.start < start && old_end > end);
@@ -88,7 +88,7 @@ void ls_range_add(struct ls_thread *thread, uintptr_t start, uint64_t length, ui
   put(live, thread,
       (struct lsr_range){.start = start, .length = length, .site = site, .birth = tick});
   ls_unlock(&live->ranges_lock);
-  ls_count_birth(thread, site, length, tick, live->sampled);
+  ls_count_birth(thread, site, length, tick, false); /* whole, in sampled mode too */
   ls_timeline_check(tick);
 }
 

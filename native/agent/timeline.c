@@ -46,7 +46,7 @@ void ls_timeline_row(uint32_t tick) {
     ls_unlock(&live->timeline_lock);
     return;
   }
-  uint64_t begun = ls_clock_ns(LS_CLOCK_MONOTONIC), backed = begun;
+  uint64_t begun = ls_clock_ns(LS_CLOCK_THREAD_CPUTIME), backed = begun;
   uint32_t sites = __atomic_load_n(&header->site_count, __ATOMIC_ACQUIRE), row;
   pick_row(live, &row);
   struct lsr_timeline_row *shown = &header->rows[row];
@@ -61,7 +61,7 @@ void ls_timeline_row(uint32_t tick) {
   ls_unlock(&live->grow_lock);
   if (!ok)
     goto out;
-  backed = ls_clock_ns(LS_CLOCK_MONOTONIC);
+  backed = ls_clock_ns(LS_CLOCK_THREAD_CPUTIME);
   struct lsr_timeline_entry *entries = (struct lsr_timeline_entry *)(live->base + offset);
   uint64_t total_bytes = 0, total_count = 0;
   const uint8_t *stripes[LSR_STRIPES];
@@ -78,7 +78,7 @@ void ls_timeline_row(uint32_t tick) {
         continue;
       const struct lsr_counter *counter = (const struct lsr_counter *)stripes[i] + site;
       live_bytes += (int64_t)(counter->alloc_bytes - counter->freed_bytes);
-      live_count += live->sampled
+      live_count += live->sampled && live->sites[site].kind < LSR_KIND_MMAP
                         ? (int64_t)(counter->alloc_weight - counter->free_weight) / 1024
                         : (int64_t)(counter->allocs - counter->frees);
     }
@@ -100,8 +100,9 @@ void ls_timeline_row(uint32_t tick) {
   ls_clock_pair(header);
 out:;
   /* Never spend more than one hundredth of the time on snapshots. The file pages of a row
-   * are paid for once, and short runs need their rows: a twentieth for those. */
-  uint64_t ended = ls_clock_ns(LS_CLOCK_MONOTONIC);
+   * are paid for once, and short runs need their rows: a twentieth for those. Processor time: a busy machine must
+   * not thin the timeline out. */
+  uint64_t ended = ls_clock_ns(LS_CLOCK_THREAD_CPUTIME);
   uint32_t cost = (uint32_t)(((ended - backed) * 100 + (backed - begun) * 20) >> LS_TICK_SHIFT);
   uint32_t gap = header->timeline_tick_gap > cost ? header->timeline_tick_gap : cost;
   __atomic_store_n(&live->timeline_next, tick + gap, __ATOMIC_RELAXED);

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * Walk the chunks of a glibc heap in a copy of its memory. One size leads to the next, so
+ * this cannot be done a column at a time.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define FLAGS 7u
+#define PREVIOUS_IN_USE 1u
+#define SMALLEST 32u
+
+enum stop {
+  STOP_MORE = 0,    /* the copy or the room for answers ends here: go on from `at` */
+  STOP_END = 1,     /* reached `end` exactly */
+  STOP_FENCE = 2,   /* a fence of two small chunks: the regular end of an old heap */
+  STOP_CORRUPT = 3, /* a size that no chunk has */
+};
+
+static uint64_t word(const uint8_t *memory, uint64_t offset) {
+  uint64_t value;
+  __builtin_memcpy(&value, memory + offset, sizeof value);
+  return value;
+}
+
+/**
+ * Walk from `*at` to `end`. `memory` is a copy of `bytes` bytes from address `base`.
+ * Addresses of the chunks' user memory go to `starts`, their usable bytes to `sizes`,
+ * whether the following chunk calls them in use to `used`. Returns how many; `*at` is where
+ * the walk stopped, `*stop` why.
+ */
+EXPORT size_t lss_walk_chunks(const uint8_t *memory, uint64_t base, uint64_t bytes, uint64_t *at,
+                              uint64_t end, uint64_t *starts, uint64_t *sizes, uint8_t *used,
+                              size_t room, int *stop);
+size_t lss_walk_chunks(const uint8_t *memory, uint64_t base, uint64_t bytes, uint64_t *at,
+                       uint64_t end, uint64_t *starts, uint64_t *sizes, uint8_t *used, size_t room,
+                       int *stop) {
+  uint64_t chunk = *at;
+  size_t n = 0;
+  *stop = STOP_MORE;
+  for (;;) {
+    if (chunk >= end) {
+      *stop = chunk == end ? STOP_END : STOP_CORRUPT;
+      break;
+    }
+    if (chunk < base || chunk - base > bytes - 16 || n == room)
+      break;
+    uint64_t size = word(memory, chunk - base + 8) & ~(uint64_t)FLAGS;
+    if (size < SMALLEST) {
+      *stop = size == 16 || size == 0 ? STOP_FENCE : STOP_CORRUPT;
+      break;
+    }
+    if (size & 15 || size > end - chunk) {
+      *stop = STOP_CORRUPT;
+      break;
+    }
+    uint64_t next = chunk + size;
+    uint8_t in_use = 1;
+    if (next < end) {
+      if (next - base > bytes - 16)
+        break; /* its state is in memory that this copy does not hold */
+      in_use = word(memory, next - base + 8) & PREVIOUS_IN_USE;
+    }
+    starts[n] = chunk + 16;
+    sizes[n] = size - 8; /* the last word is shared with the next chunk's first */
+    used[n++] = in_use;
+    chunk = next;
+  }
+  *at = chunk;
+  return n;
+}

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakscope.model.frames import Address, Module
+from leakscope.model.reachability import ScanFacts
 
 __all__ = [
     "AGE_BUCKETS",
@@ -144,6 +145,8 @@ class Recording:
     coverage: Coverage
     tick_ns: float  # length of one age tick
     duration_ns: int
+    reachability: npt.NDArray[np.uint8] | None = None  # of each block, a `Reachability`
+    scan: ScanFacts | None = None
 
     def stack(self, site: int) -> tuple[Address, ...]:
         """Return the call stack of `site`, innermost first. Empty when unknown."""

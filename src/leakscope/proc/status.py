@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who a process is and what it may do, from /proc/PID/status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leakscope.errors import TargetError
+
+__all__ = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "Status", "read_status"]
+
+CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 19, 21, 38, 39
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The fields of /proc/PID/status that decide what can be done to a process."""
+
+    pid: int
+    name: str  # at most 15 characters, as the kernel keeps it
+    state: str  # one letter: R S D T t Z X I
+    parent: int
+    tracer: int  # pid of the debugger, 0: none
+    uid: int  # real
+    euid: int
+    gid: int
+    egid: int
+    capabilities: int  # effective, as a bit set
+    no_new_privs: bool
+    seccomp: int  # 0 off, 1 strict, 2 filter
+
+    def can(self, capability: int) -> bool:
+        """Whether the process holds this capability."""
+        return bool(self.capabilities >> capability & 1)
+
+
+def read_status(pid: int | str = "self") -> Status:
+    """Return the status of `pid`. Raises `TargetError` when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        raise TargetError(f"there is no process {pid}") from None
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    uid, euid = fields["Uid"].split()[:2]
+    gid, egid = fields["Gid"].split()[:2]
+    return Status(
+        pid=int(fields["Pid"]),
+        name=fields["Name"].strip(),
+        state=fields["State"].strip()[:1],
+        parent=int(fields["PPid"]),
+        tracer=int(fields["TracerPid"]),
+        uid=int(uid),
+        euid=int(euid),
+        gid=int(gid),
+        egid=int(egid),
+        capabilities=int(fields["CapEff"], 16),
+        no_new_privs=fields.get("NoNewPrivs", "0").strip() == "1",
+        seccomp=int(fields.get("Seccomp", "0")),
+    )

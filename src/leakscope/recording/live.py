@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a live recording: at any moment, while its program runs or after its death.
+
+Nothing is asked of the traced process and nothing is written. What is read later was there
+earlier: blocks first, then the sites they point to, then their frames, then the modules, so a
+program that goes on meanwhile never makes a reference lead nowhere.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakscope.model.recordings import SITE_DTYPE, Coverage, Kind, Process, Recording, Timeline
+from leakscope.recording import _layout
+from leakscope.recording._blocks import Weigher, decode, read_table
+from leakscope.recording._header import Header
+from leakscope.recording._source import Source
+from leakscope.recording._tables import (
+    Counters,
+    Doubts,
+    drop_unknown_modules,
+    mend_sites,
+    read_counters,
+    read_modules,
+    read_nodes,
+    read_ranges,
+    read_sites,
+    read_timeline,
+)
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy.typing as npt
+
+    from leakscope.recording._blocks import Blocks
+
+__all__ = ["read", "read_source"]
+
+_PAUSED = 1  # bit of the header's control word
+_WEIGHT_ONE = 1 << 10  # the weights of sampled counters carry ten fractional bits
+_MOST = 1 << 62
+
+# An allocation that met one of these was seen, but is in no site's counters.
+_SEEN_ALLOCATIONS = ("early", "reentrant", "table_full", "filtered", "paused", "ranges_full")
+
+
+def read(path: str | os.PathLike[str]) -> Recording:
+    """Return what the live recording at `path` holds now.
+
+    Raises `RecordingError` when it is no live recording, of a newer version, or damaged beyond
+    use. Lesser damage is mended, counted and told in `coverage.notes`.
+    """
+    with Source(path) as source:
+        return read_source(source)
+
+
+def read_source(source: Source) -> Recording:
+    """Return what an open live recording holds now; `read` says more."""
+    doubts = Doubts()
+    header = Header(source)
+    table = read_table(source, header.heap_start, header["file_bytes"])
+    header = Header(source)
+    ranges, range_ticks = read_ranges(source, header, header["site_count"], doubts)
+    header = Header(source)
+    sites = read_sites(source, header)
+    counters = read_counters(source, header, len(sites))
+    timeline, row_ticks = read_timeline(source, header, len(sites), doubts)
+    header = Header(source)
+    nodes = read_nodes(source, header, doubts)
+    mend_sites(sites, len(nodes), doubts)
+    header = Header(source)
+    modules = read_modules(source, header, doubts)
+    drop_unknown_modules(nodes, modules, doubts)
+
+    tick_ns = header.tick_ns
+    sampled = header["mode"] == _layout.MODE_SAMPLED
+    weigher = Weigher(header["sample_bytes"] if sampled else 0)
+    blocks = decode(table, len(sites), tick_ns, weigher)
+    doubts.blocks += blocks.unknown_sites + blocks.no_address
+    doubts.shards_broken, doubts.shards_unsettled = table.broken, table.unsettled
+    ranges["birth_ns"] = range_ticks * tick_ns
+    timeline.times_ns[:] = row_ticks * tick_ns
+
+    running = _is_running(source, header)
+    header = Header(source)  # if it ended meanwhile, this says how
+    last_tick = max(
+        blocks.last_tick,
+        *(int(ticks.max(initial=0)) for ticks in (range_ticks, row_ticks, counters.last_birth)),
+    )
+    duration_ns = _duration(header, int(last_tick * tick_ns), running)
+    return Recording(
+        process=_process(header, running, duration_ns),
+        modules=modules,
+        nodes=nodes,
+        sites=_sites(sites, counters, blocks, ranges, timeline, tick_ns, sampled),
+        blocks=blocks.blocks,
+        ranges=ranges,
+        deaths=counters.deaths,
+        timeline=timeline,
+        coverage=_coverage(header, counters, doubts, sampled),
+        tick_ns=tick_ns,
+        duration_ns=duration_ns,
+    )
+
+
+def _sites(
+    raw: npt.NDArray[np.void],
+    counters: Counters,
+    blocks: Blocks,
+    ranges: npt.NDArray[np.void],
+    timeline: Timeline,
+    tick_ns: float,
+    sampled: bool,
+) -> npt.NDArray[np.void]:
+    sites = np.zeros(len(raw), SITE_DTYPE)
+    for name in ("node", "kind", "depth"):
+        sites[name] = raw[name]
+    for name in ("allocs", "alloc_bytes", "frees", "freed_bytes"):
+        sites[name] = getattr(counters, name)
+    if sampled:
+        # The program's own mappings are few and recorded whole; all else was weighed.
+        weighed = raw["kind"] < Kind.MMAP
+        half = np.uint64(_WEIGHT_ONE // 2)
+        for name, weight in (("allocs", counters.alloc_weight), ("frees", counters.free_weight)):
+            sites[name][weighed] = (weight[weighed] + half) // np.uint64(_WEIGHT_ONE)
+    mapped = np.bincount(ranges["site"], minlength=len(raw))
+    mapped_bytes = np.bincount(ranges["site"], ranges["length"], minlength=len(raw))
+    sites["live_count"] = np.rint(blocks.counts + mapped)
+    sites["live_bytes"] = np.rint(np.minimum(blocks.sizes + mapped_bytes, float(_MOST)))
+    highest = timeline.site_bytes.max(axis=0, initial=0).astype(np.uint64)
+    sites["peak_bytes"] = np.maximum(highest, sites["live_bytes"])
+    sites["first_birth_ns"] = counters.first_birth * tick_ns
+    sites["last_birth_ns"] = counters.last_birth * tick_ns
+    return sites
+
+
+def _process(header: Header, running: bool, duration_ns: int) -> Process:
+    ended = {
+        _layout.STATE_EXITED: "exited",
+        _layout.STATE_EXECED: "replaced by exec",
+    }.get(header["state"], "running" if running else None)
+    return Process(
+        pid=header["pid"],
+        ppid=header["ppid"],
+        exe=header.text("exe"),
+        arch=_layout.ARCH_NAMES.get(header["arch"]),
+        uid=header["uid"],
+        forked_from=header["forked_from"] or None,
+        boot_id=header.text("boot_id"),
+        started_unix_ns=min(header["real_start_ns"], _MOST) or None,
+        duration_ns=duration_ns,
+        ended=ended,
+        allocator=header.text("allocator"),
+    )
+
+
+def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool) -> Coverage:
+    recorded, freed = int(counters.allocs.sum()), int(counters.frees.sum())
+    missed = 0 if sampled else sum(counters.drops.get(name, 0) for name in _SEEN_ALLOCATIONS)
+    bits = header["trouble"]
+    troubles = [name for bit, name in _layout.TROUBLE_NAMES.items() if bits & bit]
+    notes = []
+    if header["control"] & _PAUSED:
+        notes.append("recording was switched off at the end")
+    return Coverage(
+        mode=_layout.MODE_NAMES[header["mode"]],
+        sample_bytes=header["sample_bytes"] if sampled else None,
+        alloc_events=counters.alloc_events or recorded + missed,
+        free_events=counters.free_events or freed + counters.drops.get("unknown_free", 0),
+        dropped=counters.drops,
+        troubles=tuple(troubles),
+        min_size=header["min_size"] or None,
+        max_size=header["max_size"] or None,
+        max_depth=header["max_depth"] or None,
+        notes=(*notes, *doubts.notes()),
+    )
+
+
+def _duration(header: Header, last_ns: int, running: bool) -> int:
+    # A killed program left its last timeline row and the births after it.
+    known = header["mono_last_ns"] - header["mono_start_ns"]
+    if running:
+        known = max(known, time.clock_gettime_ns(time.CLOCK_MONOTONIC) - header["mono_start_ns"])
+    return min(max(known, last_ns, 0), _MOST)
+
+
+def _is_running(source: Source, header: Header) -> bool:
+    """Whether a process of that pid maps this very file: a pid alone may be another's by now."""
+    if header["state"] not in (_layout.STATE_STARTING, _layout.STATE_RUNNING):
+        return False
+    try:
+        with Path(f"/proc/{header['pid']}/maps").open("rb") as lines:
+            for line in lines:
+                fields = line.split(None, 5)
+                if len(fields) == 6 and fields[1].endswith(b"s") and int(fields[4]) == source.inode:
+                    return True
+    except (OSError, ValueError):
+        pass
+    return False

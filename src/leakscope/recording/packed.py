@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packed recording: one compact file that is kept, copied and reported on elsewhere.
+
+    48 bytes   magic, version, and where the directory is
+    columns    every large table, column by column, in chunks with a checksum each
+    directory  deflated JSON: the small facts, and where each column lies
+
+docs/reference/recording-format.md describes it. The file is complete or not there: it is
+written under a temporary name, readable by its owner alone, and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import struct
+import tempfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from leakscope.errors import RecordingError
+from leakscope.model.frames import Module
+from leakscope.model.reachability import Reachability, ScanFacts
+from leakscope.model.recordings import (
+    AGE_BUCKETS,
+    BLOCK_DTYPE,
+    NODE_DTYPE,
+    RANGE_DTYPE,
+    SITE_DTYPE,
+    Coverage,
+    Kind,
+    Process,
+    Recording,
+    Timeline,
+)
+from leakscope.recording._columns import ROWS, ChunkError, encode, find_chunks
+from leakscope.recording._facts import FactError, from_json, to_json
+from leakscope.recording._header import newer
+from leakscope.recording._source import Source, damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+__all__ = ["MAGIC", "VERSION", "read", "read_source", "write"]
+
+MAGIC = b"\x89LSC\r\n\x1a\n"  # as PNG's: text-mode copying shows
+VERSION = 1
+"""Raised when an older leakscope would misread the file. Columns and facts that it does not
+know it passes over, so adding some does not."""
+
+# Magic, version, CRC-32 of the directory as stored, where it starts, its bytes as stored and
+# inflated, length of the whole file.
+_START = struct.Struct("<8sIIQQQQ")
+_MOST_DIRECTORY = 64 << 20
+_TABLES = {
+    "nodes": NODE_DTYPE,
+    "sites": SITE_DTYPE,
+    "blocks": BLOCK_DTYPE,
+    "ranges": RANGE_DTYPE,
+}
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+def write(recording: Recording, path: str | os.PathLike[str]) -> None:
+    """Write `recording` to `path`, in place of a file or link that is there.
+
+    A link is replaced, never followed. Raises `RecordingError` when that fails; what was at
+    `path` is then still there, and nothing half-written.
+    """
+    name = os.fspath(path)
+    folder = Path(name).absolute().parent
+    temporary = None
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            mode = os.lstat(name).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                raise RecordingError(
+                    f"{name} exists and is not a regular file", hint="Name another file."
+                )
+        # Made for its owner alone, and never where something already is.
+        fd, temporary = tempfile.mkstemp(prefix=".leakscope-", suffix=".part", dir=folder)
+        with os.fdopen(fd, "wb") as file:
+            _write(recording, file)
+            file.flush()
+            os.fsync(fd)
+        Path(temporary).replace(name)
+        temporary = None
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise RecordingError(
+            f"cannot write {name}: {error.strerror}",
+            hint="Free room there, or name another place."
+            if full
+            else "Name a file in a directory that you may write to.",
+        ) from error
+    except ValueError as error:  # a zero byte in the name
+        raise RecordingError(f"cannot write {name!r}: {error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+
+def read(path: str | os.PathLike[str]) -> Recording:
+    """Return the recording in the packed file `path`.
+
+    Raises `RecordingError` when it is none, truncated, damaged, or of a newer version.
+    """
+    with Source(path) as source:
+        return read_source(source)
+
+
+# ---- writing
+
+
+def _write(recording: Recording, file: BinaryIO) -> None:
+    file.write(bytes(_START.size))
+    at = _START.size
+    columns: dict[str, dict[str, Any]] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for name, values in _columns_of(recording):
+            start = at
+            for group in range(0, len(values), _THREADS * 4 * ROWS):
+                parts = [
+                    values[first : first + ROWS]
+                    for first in range(group, min(len(values), group + _THREADS * 4 * ROWS), ROWS)
+                ]
+                for chunk in pool.map(encode, parts):
+                    at += file.write(chunk)
+            columns[name] = {"rows": len(values), "offset": start, "bytes": at - start}
+    facts = {
+        "process": to_json(recording.process),
+        "coverage": to_json(recording.coverage),
+        "modules": [to_json(module) for module in recording.modules],
+        "scan": to_json(recording.scan) if recording.scan is not None else None,
+        "tick_ns": recording.tick_ns,
+        "duration_ns": recording.duration_ns,
+        "columns": columns,
+    }
+    plain = json.dumps(facts, allow_nan=False).encode()
+    stored = zlib.compress(plain, 6)
+    file.write(stored)
+    file.seek(0)
+    end = at + len(stored)
+    start_of_file = (MAGIC, VERSION, zlib.crc32(stored), at, len(stored), len(plain), end)
+    file.write(_START.pack(*start_of_file))
+
+
+def _columns_of(recording: Recording) -> Iterator[tuple[str, npt.NDArray[np.integer]]]:
+    for table in _TABLES:
+        values = getattr(recording, table)
+        for column in values.dtype.names:
+            yield f"{table}.{column}", values[column]
+    yield "deaths", recording.deaths.reshape(-1)
+    timeline = recording.timeline
+    yield "timeline.times_ns", timeline.times_ns
+    yield "timeline.live_bytes", timeline.live_bytes
+    yield "timeline.live_counts", timeline.live_counts
+    if timeline.rss_bytes is not None:
+        yield "timeline.rss_bytes", timeline.rss_bytes
+    yield "timeline.site_bytes", _changes(timeline.site_bytes.astype("<f4").view("<u4"))
+    yield "timeline.site_counts", _changes(timeline.site_counts)
+    if recording.reachability is not None:
+        yield "reachability", recording.reachability
+
+
+def _changes(rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    # Most sites do not change between two moments, and zeros take no room.
+    changed = rows.copy()
+    changed[1:] ^= rows[:-1]
+    return changed.reshape(-1)
+
+
+# ---- reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    rows: int
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    tick_ns: float
+    duration_ns: int
+
+
+def read_source(source: Source) -> Recording:
+    """Return the recording in an open packed file; `read` says more."""
+    try:
+        return _Reader(source, _read_directory(source)).recording()
+    except (ChunkError, FactError) as error:
+        raise damaged(source.path, str(error)) from error
+
+
+def _read_directory(source: Source) -> dict[str, Any]:
+    path = source.path
+    start = source.read(0, _START.size)
+    if start[: len(MAGIC)] != MAGIC:
+        raise RecordingError(
+            f"{path} is not a recording", hint="Name a file that ends in .leakscope."
+        )
+    version = int.from_bytes(start[8:12], "little")
+    if version > VERSION:
+        raise newer(path, version, VERSION)
+    if len(start) < _START.size:
+        raise _truncated(path, len(start), _START.size)
+    _, _, crc, offset, stored, inflated, end = _START.unpack(start)
+    if end > source.size:
+        raise _truncated(path, source.size, end)
+    if version == 0 or offset < _START.size or stored > end - offset or offset > end:
+        raise damaged(path, "its directory lies outside the file")
+    if stored > _MOST_DIRECTORY or inflated > _MOST_DIRECTORY:
+        raise damaged(path, f"its directory claims {max(stored, inflated)} bytes")
+    data = source.read(offset, stored)
+    if len(data) != stored or zlib.crc32(data) != crc:
+        raise damaged(path, "the checksum of its directory is wrong")
+    try:
+        inflater = zlib.decompressobj()
+        plain = inflater.decompress(data, inflated + 1)
+        if len(plain) != inflated or not inflater.eof:
+            raise ValueError(inflated)  # noqa: TRY301 - as any other thing wrong with it
+        facts = json.loads(plain)
+    except (ValueError, RecursionError, zlib.error) as error:
+        raise damaged(path, "its directory cannot be read") from error
+    if not isinstance(facts, dict):
+        raise damaged(path, "its directory cannot be read")
+    return facts
+
+
+def _truncated(path: str, there: int, whole: int) -> RecordingError:
+    return RecordingError(
+        f"{path} is truncated: {there} of {whole} bytes are there",
+        hint="Copy it again, or free room on the disk and make the recording again.",
+    )
+
+
+class _Reader:
+    """One packed file while it is read."""
+
+    def __init__(self, source: Source, facts: dict[str, Any]) -> None:
+        self._source = source
+        self._facts = facts
+        columns = facts.get("columns")
+        if not isinstance(columns, dict):
+            raise FactError("it names no columns")
+        self._columns = {name: from_json(_Column, value) for name, value in columns.items()}
+        for name, column in self._columns.items():
+            if column.rows < 0 or column.offset < 0 or column.bytes < 0:
+                raise FactError(f"column {name} is nowhere")
+        self._check_memory()
+
+    def recording(self) -> Recording:
+        """Return the whole recording, with every reference checked."""
+        facts = self._facts
+        listed = facts.get("modules")
+        if not isinstance(listed, list):
+            raise FactError("it lists no modules")
+        modules = tuple(from_json(Module, value) for value in listed)
+        span = from_json(_Span, facts)
+        if not 0 < span.tick_ns < 1e18 or not 0 <= span.duration_ns < 1 << 63:
+            raise FactError("its clock makes no sense")
+        tables = {name: self._table(name, dtype) for name, dtype in _TABLES.items()}
+        _check_references(tables, len(modules))
+        sites = len(tables["sites"])
+        scan = facts.get("scan")
+        return Recording(
+            process=from_json(Process, facts.get("process")),
+            coverage=from_json(Coverage, facts.get("coverage")),
+            modules=modules,
+            **tables,
+            deaths=self._values("deaths", np.dtype("<u8"), sites * AGE_BUCKETS).reshape(
+                sites, AGE_BUCKETS
+            ),
+            timeline=self._timeline(sites),
+            tick_ns=span.tick_ns,
+            duration_ns=span.duration_ns,
+            reachability=self._reachability(len(tables["blocks"])),
+            scan=from_json(ScanFacts, scan) if scan is not None else None,
+        )
+
+    def _column(self, name: str) -> _Column:
+        try:
+            return self._columns[name]
+        except KeyError:
+            raise FactError(f"its column {name} is missing") from None
+
+    def _check_memory(self) -> None:
+        # Equal values take no room in the file, so its length bounds nothing.
+        needed = sum(min(column.rows, 1 << 60) for column in self._columns.values()) * 8
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > max(there // 2, 1 << 28):
+            raise RecordingError(
+                f"{self._source.path} claims to hold {needed >> 20} MiB, more than fits into half"
+                f" of this machine's memory ({there >> 20} MiB)",
+                hint="If that is right, make the report on a larger machine.",
+            )
+
+    def _table(self, name: str, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+        columns = [self._column(f"{name}.{member}") for member in dtype.names or ()]
+        rows = columns[0].rows
+        if any(column.rows != rows for column in columns):
+            raise FactError(f"the columns of {name} differ in length")
+        table = np.empty(rows, dtype)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for member in dtype.names or ():
+                self._fill(f"{name}.{member}", table[member], pool)
+        return table
+
+    def _values(self, name: str, dtype: np.dtype[Any], rows: int) -> npt.NDArray[Any]:
+        if self._column(name).rows != rows:
+            raise FactError(f"its column {name} is of another length than it should be")
+        values = np.empty(rows, dtype)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._fill(name, values, pool)
+        return values
+
+    def _fill(self, name: str, out: npt.NDArray[Any], pool: ThreadPoolExecutor) -> None:
+        column = self._column(name)
+        source = self._source
+
+        try:
+            chunks = find_chunks(source, column.offset, column.offset + column.bytes, column.rows)
+
+            def fill(number: int) -> None:
+                chunk = chunks[number]
+                out[number * ROWS : number * ROWS + chunk.rows] = chunk.decode(source)
+
+            for _ in pool.map(fill, range(len(chunks))):
+                pass
+        except ChunkError as error:
+            raise ChunkError(f"column {name}: {error}") from error
+
+    def _timeline(self, sites: int) -> Timeline:
+        rows = self._column("timeline.times_ns").rows
+
+        def by_row(name: str) -> npt.NDArray[np.int64]:
+            return self._values(f"timeline.{name}", np.dtype("<i8"), rows)
+
+        def by_site(name: str) -> npt.NDArray[np.uint32]:
+            values = self._values(f"timeline.{name}", np.dtype("<u4"), rows * sites)
+            grid = values.reshape(rows, sites)
+            np.bitwise_xor.accumulate(grid, axis=0, out=grid)
+            return grid
+
+        times = by_row("times_ns")
+        if np.any(times[1:] < times[:-1]):
+            raise FactError("its timeline runs backwards")
+        site_bytes = by_site("site_bytes").view(np.float32)
+        if not np.all((site_bytes >= 0) & np.isfinite(site_bytes)):
+            raise FactError("its timeline holds impossible sizes")
+        return Timeline(
+            times_ns=times,
+            live_bytes=by_row("live_bytes"),
+            live_counts=by_row("live_counts"),
+            site_bytes=site_bytes,
+            site_counts=by_site("site_counts"),
+            rss_bytes=by_row("rss_bytes") if "timeline.rss_bytes" in self._columns else None,
+        )
+
+    def _reachability(self, blocks: int) -> npt.NDArray[np.uint8] | None:
+        if "reachability" not in self._columns:
+            return None
+        found = self._values("reachability", np.dtype("u1"), blocks)
+        if found.max(initial=0) > max(Reachability):
+            raise FactError("a block's reachability is none that leakscope knows")
+        return found
+
+
+def _check_references(tables: dict[str, npt.NDArray[np.void]], modules: int) -> None:
+    nodes, sites = tables["nodes"], tables["sites"]
+    if len(nodes) == 0 or len(sites) == 0:
+        raise FactError("it has no root of its stacks, or no site for the unknown")
+    orphans = nodes["parent"][1:] >= np.arange(1, len(nodes))
+    if nodes["parent"][0] != 0 or orphans.any() or nodes["module"].max() > modules:
+        raise FactError("a stack frame points to a frame or module that is not there")
+    if sites["node"].max() >= len(nodes) or sites["kind"].max() > max(Kind):
+        raise FactError("an allocation site has a stack or kind that is not there")
+    for name in ("blocks", "ranges"):
+        if tables[name]["site"].max(initial=0) >= len(sites):
+            raise FactError(f"one of its {name} belongs to a site that is not there")

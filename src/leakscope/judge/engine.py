@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a recording to findings: rules, then names, suppressions and the headline."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakscope.judge.known import known_one_off
+from leakscope.judge.options import Options
+from leakscope.judge.places import fingerprint, source_frame
+from leakscope.judge.rules import Judged, judge_sites
+from leakscope.judge.sentences import evidence, next_step, sentence
+from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
+from leakscope.model.recordings import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from leakscope.judge.suppressions import Suppression
+    from leakscope.model.frames import Frame
+    from leakscope.model.recordings import Recording
+
+__all__ = ["judge"]
+
+_KINDS = {
+    int(Kind.MALLOC): "malloc",
+    int(Kind.CALLOC): "calloc",
+    int(Kind.REALLOC): "realloc",
+    int(Kind.MEMALIGN): "memalign",
+    int(Kind.NEW): "new",
+    int(Kind.NEW_ARRAY): "new[]",
+    int(Kind.MMAP): "mmap",
+    int(Kind.BRK): "brk",
+}
+# Verdicts that a library's own start-up work may have; growth is never excused.
+_EXCUSABLE = (Verdict.ONE_OFF, Verdict.WARM_UP, Verdict.UNKNOWN, Verdict.BOUNDED, Verdict.LOST)
+_FEW = 4  # undecided or lost blocks that still count as a one-off of a library
+
+
+def judge(
+    recording: Recording,
+    frames_of: Callable[[int], tuple[Frame, ...]],
+    suppressions: Sequence[Suppression] = (),
+    options: Options | None = None,
+    prepare: Callable[[npt.NDArray[np.int64]], None] | None = None,
+) -> Findings:
+    """Judge every allocation site that holds memory.
+
+    `frames_of` returns the resolved call stack of a site number, innermost first; `prepare`
+    is told before which sites it will be asked for. The findings are ordered by the bytes that
+    they hold. Nothing is read but the arguments.
+    """
+    options = options or Options()
+    judged = judge_sites(recording, options)
+    findings: list[Finding] = []
+    uses: dict[Suppression, list[int]] = {}
+    described = _described(judged, options.most_findings)
+    if prepare is not None:
+        prepare(judged.sites[described])
+    for i in described:
+        finding = _finding(recording, judged, i, frames_of)
+        rule = next((s for s in suppressions if _applies(s, finding, judged, i)), None)
+        if rule is not None:
+            finding = _quiet(finding, f"suppressed: {rule.name}")
+            use = uses.setdefault(rule, [0, 0, 0])
+            use[0] += 1
+            use[1] += finding.live_count
+            use[2] += finding.live_bytes
+        findings.append(finding)
+    table = recording.sites
+    return Findings(
+        process=recording.process,
+        coverage=recording.coverage,
+        verdict=_overall(findings),
+        headline=_headline(findings, recording),
+        findings=tuple(findings),
+        live_bytes=int(table["live_bytes"].sum()),
+        live_count=int(table["live_count"].sum()),
+        peak_bytes=_peak(recording),
+        total_allocs=int(table["allocs"].sum()),
+        total_frees=int(table["frees"].sum()),
+        total_alloc_bytes=int(table["alloc_bytes"].sum()),
+        duration_ns=recording.duration_ns,
+        suppressions=tuple(
+            SuppressionUse(rule.name, rule.source, *use) for rule, use in uses.items()
+        ),
+        notes=_notes(recording, judged, described),
+    )
+
+
+def _finding(
+    recording: Recording, judged: Judged, i: int, frames_of: Callable[[int], tuple[Frame, ...]]
+) -> Finding:
+    site = int(judged.sites[i])
+    row = recording.sites[site]
+    stack = frames_of(site)
+    source = source_frame(stack)
+    verdict = judged.verdicts[i]
+    rate = _rate(recording, judged, i)
+    low, high = _interval(recording, judged, site)
+    known = None
+    if verdict in _EXCUSABLE and (
+        verdict not in {Verdict.UNKNOWN, Verdict.LOST} or judged.births[site] <= _FEW
+    ):
+        known = known_one_off(stack)
+    kind = _KINDS.get(int(row["kind"]), "other")
+    return Finding(
+        subject="mapping" if kind in {"mmap", "brk"} else "site",
+        site=site,
+        kind=kind,
+        verdict=verdict,
+        pattern=judged.patterns[i],
+        confidence=float(judged.confidence[i]),
+        live_bytes=int(row["live_bytes"]),
+        live_count=int(row["live_count"]),
+        allocs=int(row["allocs"]),
+        frees=int(row["frees"]),
+        rate=rate[0],
+        rate_low=rate[1],
+        rate_high=rate[2],
+        sentence=sentence(judged, i, recording),
+        next_step=next_step(judged, i, source) if known is None else None,
+        evidence=evidence(judged, i),
+        stack=stack,
+        source=source,
+        fingerprint=fingerprint(recording, site),
+        known=known,
+        live_bytes_low=low,
+        live_bytes_high=high,
+        peak_bytes=max(int(row["peak_bytes"]), int(row["live_bytes"])),
+        lost_count=None if judged.reach is None else int(judged.reach.lost[site]),
+    )
+
+
+def _rate(
+    recording: Recording, judged: Judged, i: int
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Growth in bytes a second with its 95 % interval: survivors as a compound Poisson process."""
+    if judged.verdicts[i] not in {Verdict.LEAKING, Verdict.FILLING} and not (
+        judged.verdicts[i] is Verdict.LOST and judged.trend[i] and judged.survival[i]
+    ):
+        return None, None, None
+    site = int(judged.sites[i])
+    first = int(recording.sites["first_birth_ns"][site])
+    if judged.reasons[i] == "given back":
+        counts = judged.growth.counts[i]
+        top = int(np.argmax(counts))
+        seconds = (int(judged.growth.times_ns[top]) - first) / 1e9
+        held = float(judged.growth.sizes[i][top])
+        spread = held / math.sqrt(max(float(counts[top]), 1.0))
+    else:
+        seconds = (judged.end_ns - first) / 1e9
+        held = float(recording.sites["live_bytes"][site])
+        spread = math.sqrt(float(judged.lives.square_bytes[site] + judged.lives.variance[site]))
+    if seconds <= 0:
+        return None, None, None
+    return (
+        held / seconds,
+        max(held - 1.96 * spread, 0.0) / seconds,
+        (held + 1.96 * spread) / seconds,
+    )
+
+
+def _interval(recording: Recording, judged: Judged, site: int) -> tuple[int | None, int | None]:
+    """The 95 % interval of a sampled estimate of live bytes; None when exact.
+
+    The estimate stands for `estimate² / variance` independent samples, whose count is Poisson:
+    the Wilson-Hilferty form of Garwood's interval holds down to a single sample.
+    """
+    if recording.coverage.mode != "sampled":
+        return None, None
+    held = float(recording.sites["live_bytes"][site])
+    variance = float(judged.lives.variance[site])
+    if held <= 0 or variance <= 0:
+        return None, None
+    n = held * held / variance
+    low = n * max(1 - 1 / (9 * n) - 1.96 / (3 * math.sqrt(n)), 0.0) ** 3
+    m = n + 1
+    high = m * (1 - 1 / (9 * m) + 1.96 / (3 * math.sqrt(m))) ** 3
+    return int(held * low / n), int(held * high / n)
+
+
+def _applies(rule: Suppression, finding: Finding, judged: Judged, i: int) -> bool:
+    kind = None
+    if judged.reach is not None:
+        site = int(judged.sites[i])
+        if judged.reach.lost[site]:
+            lost, indirect = judged.reach.lost[site], judged.reach.indirect[site]
+            kind = "indirect" if lost == indirect else "definite"
+        else:
+            kind = "possible" if judged.reach.possible[site] else "reachable"
+    return rule.matches(finding.stack, kind)
+
+
+def _quiet(finding: Finding, why: str) -> Finding:
+    from dataclasses import replace
+
+    return replace(finding, known=why, next_step=None)
+
+
+def _overall(findings: Sequence[Finding]) -> Verdict | None:
+    loud = [finding for finding in findings if finding.known is None]
+    for wanted in (Verdict.LOST, Verdict.LEAKING, Verdict.FILLING, Verdict.UNKNOWN):
+        if any(finding.verdict is wanted for finding in loud):
+            return wanted
+    heaviest = max(loud, key=lambda finding: finding.live_bytes, default=None)
+    return None if heaviest is None else heaviest.verdict
+
+
+def _headline(findings: Sequence[Finding], recording: Recording) -> str:
+    leaks = [finding for finding in findings if finding.is_leak]
+    loud = [finding for finding in findings if finding.known is None]
+    if leaks:
+        # What was given back at the end counts with its peak.
+        held = sum(f.live_bytes or f.peak_bytes or 0 for f in leaks)
+        places = len(
+            {
+                (f.source.file, f.source.line) if f.source and f.source.line else f.fingerprint
+                for f in leaks
+            }
+        )
+        rate = sum(f.rate for f in leaks if f.rate)
+        lost = sum(f.live_bytes for f in leaks if f.verdict is Verdict.LOST)
+        noun, verb = ("place", "leaks") if places == 1 else ("places", "leak")
+        about = "about " if recording.coverage.mode == "sampled" else ""
+        text = f"{places:,} {noun} {verb} {about}{_bytes(held)}"
+        if lost and lost < held:
+            text += f", {_bytes(lost)} of it at sites with lost blocks"
+        return f"{text}, growing by {_bytes(rate)}/s" if rate else text
+    filling = [f for f in loud if f.verdict is Verdict.FILLING]
+    if filling:
+        held = sum(f.live_bytes for f in filling)
+        where = "1 place is" if len(filling) == 1 else f"{len(filling):,} places are"
+        return f"no leak found; {where} still filling up ({_bytes(held)})"
+    unknown = [f for f in loud if f.verdict is Verdict.UNKNOWN]
+    held = sum(f.live_bytes for f in unknown)
+    total = int(recording.sites["live_bytes"].sum())
+    if unknown and held * 10 >= total:
+        undecided = "1 site" if len(unknown) == 1 else f"{len(unknown):,} sites"
+        return f"no leak proven; {undecided} with {_bytes(held)} could not be judged"
+    if total == 0:
+        return "no leak found: every block was freed"
+    by_verdict = Counter[str]()
+    for finding in findings:
+        by_verdict[finding.verdict.value] += finding.live_bytes
+    name = by_verdict.most_common(1)[0][0] if by_verdict else ""
+    return f"no leak found; {_bytes(total)} held at the end{f', most of it {name}' if name else ''}"
+
+
+def _peak(recording: Recording) -> int:
+    rows = recording.timeline.live_bytes
+    peak = int(rows.max()) if len(rows) else 0
+    return max(peak, int(recording.sites["live_bytes"].sum()))
+
+
+def _described(judged: Judged, most: int) -> list[int]:
+    """Which sites become findings, heaviest first: all, or all leaks and then the heaviest."""
+    if len(judged.sites) <= most:
+        return list(range(len(judged.sites)))
+    leaks = [i for i, verdict in enumerate(judged.verdicts) if verdict.is_leak][:most]
+    chosen = set(leaks)
+    chosen.update(range(most - len(leaks)))
+    return sorted(chosen)
+
+
+def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[str, ...]:
+    notes = []
+    if len(described) < len(judged.sites):
+        rest = np.ones(len(judged.sites), dtype=bool)
+        rest[described] = False
+        leaks = sum(judged.verdicts[i].is_leak for i in np.flatnonzero(rest))
+        held = int(judged.weight[judged.sites[rest]].sum())
+        also = f", {leaks:,} of them leak" if leaks else ""
+        notes.append(
+            f"{int(rest.sum()):,} more sites hold {_bytes(held)}{also}; they are not described"
+        )
+    nobody = int(recording.sites["live_bytes"][0]) if len(recording.sites) else 0
+    if nobody:
+        notes.append(f"{_bytes(nobody)} could not be attributed to a call stack")
+    if judged.reach is not None:
+        unknown = int(judged.reach.unknown.sum())
+        if unknown:
+            notes.append(f"{unknown:,} blocks were not examined by the reachability scan")
+    return tuple(notes)
+
+
+def _bytes(value: float) -> str:
+    size = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

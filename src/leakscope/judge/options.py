@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thresholds of the verdict engine, all in one place, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Thresholds. The defaults were chosen on the programs of tests/programs."""
+
+    min_bytes: int = 0
+    """Leave out sites that hold less, now and at their peak."""
+    most_findings: int = 20_000
+    """So many sites are described, leaks first; the rest is summed up in a note."""
+    min_age_ns: int = 200_000_000
+    """A run shorter than this shows no trend: start-up is all there was."""
+    min_survivors: int = 5
+    """Fewer blocks show no course over time."""
+    min_rows: int = 8
+    """Fewer moments of the timeline show no trend."""
+    false_discovery_rate: float = 0.01
+    """Expected share of false trends among all trends found (Benjamini-Hochberg)."""
+    min_gain: float = 0.15
+    """Growth since the second quarter of the run, as a share of the level at its end. Steady
+    growth from nothing gains 0.57, a cache that is full gains nothing."""
+    min_late: float = 0.08
+    """Share of all growth that falls into the last quarter. Steady growth has 0.25."""
+    outlived_share: float = 0.2
+    """Share of living blocks that are older than nearly all of the dead became."""
+    immortal_share: float = 0.1
+    """Share of births that survive the age at which the others die."""
+    slowing: float = 0.35
+    """Filling: births at the end are at most this share of those at the start."""
+    slowing_z: float = 3.0
+    """... by this many standard errors."""
+    silence: float = 0.25
+    """Warm-up: nothing was born in this last share of the run."""
+    teardown: float = 0.2
+    """Implicit growth: what was given back at once in this last share of the run."""
+    median_lifetime: float = 0.02
+    """Churn: half of the dead lived less than this share of the run."""
+    occasional: float = 0.5
+    """A leak is occasional when a smaller share of births survives."""

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which verdict a site gets from its lifetimes (docs/verdicts.md explains each rule).
+
+Two independent signals make a verdict: *old ones do not die* (survival of blocks) and *still
+growing* (trend of live blocks, tested at a controlled false-discovery rate over all sites).
+One alone is a suspicion, and then the verdict is unknown. Reachability, where it was
+examined, beats both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakscope.judge.lifetimes import WINDOWS, Growth, Lifetimes, growth, lifetimes
+from leakscope.model.findings import Pattern, Verdict
+from leakscope.model.reachability import Reachability
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from leakscope.judge.options import Options
+    from leakscope.model.recordings import Recording
+
+    Flags = npt.NDArray[np.bool_]
+    Floats = npt.NDArray[np.float64]
+    Ints = npt.NDArray[np.int64]
+
+__all__ = ["Judged", "Reach", "judge_sites"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Living blocks by what points to them, one entry a site."""
+
+    lost: Ints  # definitely and indirectly lost
+    lost_bytes: Ints
+    indirect: Ints  # those of `lost` that only other lost blocks point to
+    possible: Ints
+    reachable: Ints
+    unknown: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdict on each of `sites`, and the signals it was made from."""
+
+    sites: Ints  # site numbers, heaviest first
+    weight: Ints  # bytes: held now, or at the peak for what was given back at the end
+    verdicts: list[Verdict]
+    patterns: list[Pattern | None]
+    reasons: list[str]  # name of the rule that decided, see `sentences`
+    confidence: Floats
+    lives: Lifetimes  # of all sites
+    births: Ints  # of all sites: recorded blocks, living and dead
+    growth: Growth  # rows as `sites`
+    trend: Flags  # growing significantly, rows as `sites`
+    survival: Flags  # old ones do not die, rows as `sites`
+    windows: Ints  # windows between first birth and the end that have survivors
+    possible_windows: Ints
+    slowdown: Floats  # fitted birth rate at the end over that at the start
+    reach: Reach | None
+    end_ns: int
+
+
+def judge_sites(recording: Recording, options: Options) -> Judged:
+    """Judge every site that holds memory, or gave a grown share of it back at the end."""
+    end = max(recording.duration_ns, 1)
+    table = recording.sites
+    live_bytes = table["live_bytes"].astype(np.int64)
+    lives = lifetimes(recording)
+    births = lives.survivors + lives.deaths
+
+    given_back, peak = _given_back(recording, live_bytes, options)
+    weight = np.where(given_back, peak, live_bytes)
+    wanted = (lives.survivors > 0) | given_back
+    wanted[0] = False  # stands for what could not be attributed
+    wanted &= weight >= options.min_bytes
+    sites = np.flatnonzero(wanted)
+    sites = sites[np.argsort(-weight[sites], kind="stable")]
+
+    course = growth(recording, sites)
+    back = given_back[sites]
+    if back.any():
+        course = _until_teardown(recording, course, back, options)
+
+    n = lives.survivors[sites]
+    dead = lives.deaths[sites]
+    born = births[sites]
+    first = table["first_birth_ns"][sites].astype(np.int64)
+    last = table["last_birth_ns"][sites].astype(np.int64)
+    span = np.maximum(last - first, 0)
+    silence = end - last
+    gap = span / np.maximum(born - 1, 1)
+
+    old = lives.outlived[sites]
+    survival = (dead == 0) & (n > 0)
+    survival |= (old >= np.maximum(4, options.outlived_share * n)) | (
+        (lives.immortal_low[sites] >= options.immortal_share) & (old > 0)
+    )
+    survival |= back
+    long_enough = end >= options.min_age_ns and course.rows >= options.min_rows
+    trend = _significant(course.p_value, n + dead >= options.min_survivors, options)
+    # Few births at a steady rate may leave the last quarter thin: three standard deviations.
+    late_due = 0.25 - 3 * np.sqrt(0.1875 / np.maximum(course.counts[:, -1], 1))
+    trend &= course.late >= np.minimum(options.min_late, late_due)
+    trend &= (course.gained >= options.min_gain) & long_enough
+
+    window = first * WINDOWS // (end + 1)
+    windows = (lives.by_window[sites] > 0).sum(axis=1)
+    possible = WINDOWS - window
+    slowdown, slowing_z = _slowdown(np.where(back, 0.5, lives.mean_birth[sites]), n)
+    late_rate = course.late * 4
+
+    stopped = (silence >= options.silence * end) & (silence >= 5 * gap)
+    stopped &= end >= options.min_age_ns
+    # One burst: a fixed number of blocks, at whatever time.
+    burst = (span <= end / WINDOWS) & (silence >= 2 * span)
+    few = n < options.min_survivors
+    short_lived = (dead > 0) & (lives.median_age_ns[sites] <= options.median_lifetime * end)
+    spread = windows >= np.minimum(0.6 * _expected(n, possible), possible - 1)
+    slowing = (
+        (slowing_z >= options.slowing_z)
+        & (slowdown <= options.slowing)
+        & (late_rate <= 0.8)
+        & (dead <= 0.2 * born)
+    )
+    turnover = dead >= np.maximum(n, 1)
+
+    rules: list[tuple[str, Verdict, Flags]] = [
+        ("single", Verdict.ONE_OFF, (born == 1) & ~back),
+        ("fixed", Verdict.ONE_OFF, few & ~back & (born <= 4) & stopped),
+        (
+            "stopped",
+            Verdict.WARM_UP,
+            ~back & ~few & stopped & (dead <= 0.5 * born) & (last <= end / 2),
+        ),
+        ("burst", Verdict.ONE_OFF, ~back & burst & (dead <= 0.5 * born)),
+        ("stopped", Verdict.WARM_UP, ~back & ~few & stopped & survival),
+        ("filling", Verdict.FILLING, ~few & survival & slowing & long_enough & ~back),
+        ("given back", Verdict.LEAKING, back & trend),
+        ("growing", Verdict.LEAKING, ~few & survival & trend & spread & ~back),
+        ("in flight", Verdict.CHURN, turnover & short_lived & ~survival & ~trend),
+        ("turnover", Verdict.BOUNDED, turnover & ~survival & ~trend),
+        ("level", Verdict.BOUNDED, turnover & ~trend & (course.gained < 0.05) & long_enough & ~few),
+        ("early few", Verdict.ONE_OFF, few & stopped & survival),
+        ("no time", Verdict.UNKNOWN, np.full(len(sites), not long_enough)),
+        ("few", Verdict.UNKNOWN, few),
+        ("only survival", Verdict.UNKNOWN, survival & ~trend),
+        ("only trend", Verdict.UNKNOWN, trend & ~survival),
+        ("neither", Verdict.UNKNOWN, np.ones(len(sites), dtype=bool)),
+    ]
+    chosen = np.select([r[2] for r in rules], list(range(len(rules))), len(rules) - 1)
+    verdicts = [rules[i][1] for i in chosen]
+    reasons = [rules[i][0] for i in chosen]
+    # What was given back without having grown is no finding.
+    keep = ~(back & np.array([r != "given back" for r in reasons], dtype=bool))
+
+    reach = _reach(recording)
+    confidence = _confidence(course, lives, sites, trend, survival, reasons)
+    patterns: list[Pattern | None] = [
+        _pattern(v, r, float(i), options)
+        for v, r, i in zip(
+            verdicts, reasons, _surviving_share(lives, sites, dead, old), strict=True
+        )
+    ]
+    if reach is not None:
+        for i in np.flatnonzero(reach.lost[sites] > 0):
+            often = reach.lost[sites[i]] >= options.occasional * born[i]
+            many = Pattern.RECURRENT if often else Pattern.OCCASIONAL
+            patterns[i] = Pattern.ONE_OFF if few[i] else many
+            verdicts[i], reasons[i], confidence[i] = Verdict.LOST, "lost", 0.99
+    return Judged(
+        sites=sites[keep],
+        weight=weight,
+        verdicts=[v for v, k in zip(verdicts, keep, strict=True) if k],
+        patterns=[p for p, k in zip(patterns, keep, strict=True) if k],
+        reasons=[r for r, k in zip(reasons, keep, strict=True) if k],
+        confidence=confidence[keep],
+        lives=lives,
+        births=births,
+        growth=_rows(course, keep),
+        trend=trend[keep],
+        survival=survival[keep],
+        windows=windows[keep],
+        possible_windows=possible[keep],
+        slowdown=slowdown[keep],
+        reach=reach,
+        end_ns=end,
+    )
+
+
+def _given_back(recording: Recording, live: Ints, options: Options) -> tuple[Flags, Ints]:
+    """Sites that held most right before the end, and freed nearly all of it there."""
+    end = recording.duration_ns
+    timeline = recording.timeline
+    nothing = np.zeros(len(live), dtype=bool)
+    if len(timeline.times_ns) < options.min_rows or end < options.min_age_ns:
+        return nothing, live
+    late = timeline.times_ns >= (1 - options.teardown) * end
+    if not late.any() or late.all():
+        return nothing, live
+    peak_late = timeline.site_bytes[late].max(axis=0).astype(np.int64)
+    peak_early = timeline.site_bytes[~late].max(axis=0).astype(np.int64)
+    count = timeline.site_counts[late].max(axis=0).astype(np.int64)
+    back = (
+        (live <= peak_late // 10) & (peak_late >= peak_early) & (count >= 4 * options.min_survivors)
+    )
+    return back, peak_late
+
+
+def _until_teardown(recording: Recording, course: Growth, back: Flags, options: Options) -> Growth:
+    """Judge the sites in `back` up to the moment at which they held most."""
+    timeline = recording.timeline
+    at = timeline.times_ns[np.argmax(timeline.site_counts[:, course.sites[back]], axis=0)]
+    moment = int(np.median(at))
+    other = growth(recording, course.sites[back], moment)
+    for name in ("p_value", "gained", "late"):
+        getattr(course, name)[back] = getattr(other, name)
+    if other.rows < options.min_rows:
+        course.p_value[back] = 1.0
+    return course
+
+
+def _significant(p_value: Floats, judged: Flags, options: Options) -> Flags:
+    """Benjamini & Hochberg 1995: the largest k with p(k) <= k/m * rate, and all before it."""
+    found = np.zeros(len(p_value), dtype=bool)
+    tested = np.flatnonzero(judged)
+    if len(tested) == 0:
+        return found
+    order = tested[np.argsort(p_value[tested], kind="stable")]
+    limits = options.false_discovery_rate * np.arange(1, len(order) + 1) / len(order)
+    passed = np.flatnonzero(p_value[order] <= limits)
+    if len(passed):
+        found[order[: passed[-1] + 1]] = True
+    return found
+
+
+_RATES = np.concatenate([[1e-3], np.linspace(0.05, 20.0, 400)])
+_MEANS = 1.0 / _RATES - 1.0 / np.expm1(_RATES)
+
+
+def _slowdown(mean: Floats, count: Ints) -> tuple[Floats, Floats]:
+    """Fit births at a rate exp(-k u), u from 0 to 1, to their mean time.
+
+    Returns exp(-k), the rate at the end over that at the start, and the number of standard
+    errors by which the mean is below that of steady births. The mean is the maximum-likelihood
+    statistic of this family; its inverse is read from a table.
+    """
+    k = np.interp(-mean, -_MEANS, _RATES)
+    slow = np.where(mean < 0.5, np.exp(-k), 1.0)
+    return slow, (0.5 - mean) * np.sqrt(12.0 * count)
+
+
+def _expected(count: Ints, windows: Ints) -> Floats:
+    """Expected number of windows hit by `count` births at a steady rate."""
+    return windows * (1.0 - (1.0 - 1.0 / np.maximum(windows, 1)) ** count)
+
+
+def _surviving_share(lives: Lifetimes, sites: Ints, dead: Ints, old: Ints) -> Floats:
+    # Blocks too young to tell count neither way.
+    return np.where(dead > 0, old / np.maximum(old + dead, 1), 1.0) + 0 * lives.immortal[sites]
+
+
+def _pattern(verdict: Verdict, reason: str, share: float, options: Options) -> Pattern | None:
+    if verdict is Verdict.LEAKING:
+        if reason == "given back":
+            return Pattern.IMPLICIT
+        return Pattern.OCCASIONAL if share < options.occasional else Pattern.RECURRENT
+    return Pattern.ONE_OFF if verdict is Verdict.ONE_OFF else None
+
+
+_BASE = {
+    "single": 0.9,
+    "fixed": 0.7,
+    "burst": 0.6,
+    "stopped": 0.8,
+    "filling": 0.7,
+    "given back": 0.8,
+    "growing": 0.8,
+    "in flight": 0.9,
+    "turnover": 0.9,
+    "level": 0.7,
+    "early few": 0.6,
+    "no time": 0.1,
+    "few": 0.2,
+    "only survival": 0.4,
+    "only trend": 0.4,
+    "neither": 0.1,
+}
+
+
+def _confidence(
+    course: Growth, lives: Lifetimes, sites: Ints, trend: Flags, survival: Flags, reasons: list[str]
+) -> Floats:
+    """How sure, 0..1: a base for each rule, more for leaks the stronger both signals are."""
+    base = np.array([_BASE[reason] for reason in reasons])
+    both = trend & survival
+    # Both signals as odds: blocks that outlived the dead, and significance of the trend.
+    strength = np.log10(1.0 + lives.outlived[sites]) + np.minimum(
+        -np.log10(np.maximum(course.p_value, 1e-12)), 12.0
+    )
+    sure: Floats = np.where(
+        both & (base >= 0.7), 1.0 - (1.0 - base) * np.exp(-strength / 5.0), base
+    )
+    return sure
+
+
+def _reach(recording: Recording) -> Reach | None:
+    kinds = recording.reachability
+    if kinds is None:
+        return None
+    sites = len(recording.sites)
+    site = recording.blocks["site"].astype(np.int64)
+
+    def count(*wanted: Reachability) -> Ints:
+        return np.bincount(site[np.isin(kinds, wanted)], minlength=sites)
+
+    lost = np.isin(kinds, (Reachability.DEFINITELY_LOST, Reachability.INDIRECTLY_LOST))
+    sizes = recording.blocks["size"][lost].astype(np.float64)
+    return Reach(
+        lost=np.bincount(site[lost], minlength=sites),
+        lost_bytes=np.bincount(site[lost], sizes, minlength=sites).astype(np.int64),
+        indirect=count(Reachability.INDIRECTLY_LOST),
+        possible=count(Reachability.POSSIBLY_LOST),
+        reachable=count(Reachability.REACHABLE),
+        unknown=count(Reachability.UNKNOWN),
+    )
+
+
+def _rows(course: Growth, keep: Flags) -> Growth:
+    return Growth(
+        sites=course.sites[keep],
+        rows=course.rows,
+        times_ns=course.times_ns,
+        counts=course.counts[keep],
+        sizes=course.sizes[keep],
+        p_value=course.p_value[keep],
+        gained=course.gained[keep],
+        late=course.late[keep],
+    )

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict on a site in plain words, the evidence in numbers, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leakscope.model.findings import Evidence, Pattern, Verdict
+
+if TYPE_CHECKING:
+    from leakscope.judge.rules import Judged
+    from leakscope.model.frames import Frame
+    from leakscope.model.recordings import Recording
+
+__all__ = ["evidence", "next_step", "sentence"]
+
+
+def sentence(judged: Judged, i: int, recording: Recording) -> str:
+    """Say what happened at the i-th judged site, in one or two sentences."""
+    site = int(judged.sites[i])
+    lives = judged.lives
+    live, dead = int(lives.survivors[site]), int(lives.deaths[site])
+    births = int(judged.births[site])
+    row = recording.sites[site]
+    first, last = int(row["first_birth_ns"]), int(row["last_birth_ns"])
+    reason, pattern = judged.reasons[i], judged.patterns[i]
+    if reason == "lost":
+        return _lost(judged, site, live)
+    if reason == "growing":
+        if pattern is Pattern.OCCASIONAL:
+            return (
+                f"Most blocks from here are freed, but {_n(live, 'block')} of {births:,} stayed,"
+                f" a few from every part of the run: a rare path forgets them."
+            )
+        if dead == 0:
+            return (
+                f"All {births:,} blocks allocated here are still there, and more keep coming:"
+                f" nothing frees them."
+            )
+        return (
+            f"{_n(live, 'block')} of {births:,} stayed, from every part of the run, and more keep"
+            f" coming: old ones are not freed."
+        )
+    if reason == "given back":
+        peak = int(judged.growth.counts[i].max(initial=0))
+        return (
+            f"Grew for as long as the program ran, to {_n(peak, 'block')}, and was freed only"
+            f" when it ended: in a longer run it would have grown on."
+        )
+    if reason == "filling":
+        return (
+            f"Still growing, but ever more slowly: births at the end come at {judged.slowdown[i]:.0%}"
+            f" of the rate at the start. It looks like a table that fills up."
+        )
+    if reason == "stopped":
+        return (
+            f"Grew until {_time(last)} and has not grown in the {_time(judged.end_ns - last)} since:"
+            f" set up once and kept."
+        )
+    if reason in {"single", "fixed", "early few"}:
+        return f"Allocated {_times(births)}, {_when(first, last)}, and kept."
+    if reason == "burst":
+        return (
+            f"All {births:,} were allocated within {_time(last - first)}, {_when(first, last)};"
+            f" none came before or after."
+        )
+    if reason == "in flight":
+        return (
+            f"Blocks from here live briefly ({births:,} births, {dead:,} deaths); these are the"
+            f" ones in use at this moment."
+        )
+    if reason in {"turnover", "level"}:
+        return (
+            f"A cache or pool: {births:,} blocks came and {dead:,} went, and the number held stays"
+            f" the same."
+        )
+    if reason == "no time":
+        return (
+            f"The run of {_time(judged.end_ns)} was too short to tell growth from start-up"
+            f" ({_n(live, 'block')} of {births:,} not freed)."
+        )
+    if reason == "few":
+        return f"{_n(live, 'block')} of {births:,} not freed: too few to see a course over time."
+    if reason == "only survival":
+        return (
+            f"{_n(live, 'block')} of {births:,} have outlived the others, but their number does not"
+            f" keep growing: a suspicion, no proof."
+        )
+    if reason == "only trend":
+        return (
+            f"The number of blocks grows, but old ones still die ({dead:,} of {births:,} freed):"
+            f" it may be load that grows, or a leak that only just began."
+        )
+    return f"{_n(live, 'block')} of {births:,} not freed; neither their ages nor their number tell why."
+
+
+def _lost(judged: Judged, site: int, live: int) -> str:
+    reach = judged.reach
+    assert reach is not None
+    lost = int(reach.lost[site])
+    indirect = int(reach.indirect[site])
+    of = f"All {lost:,}" if lost == live and lost > 1 else f"{lost:,} of {live:,}"
+    text = "The block allocated here is lost" if live == 1 else f"{of} blocks from here are lost"
+    if indirect == lost:
+        return f"{text}: only other lost blocks point to {'it' if lost == 1 else 'them'}."
+    return f"{text}: nothing in the process points to {'it' if lost == 1 else 'them'} any more."
+
+
+def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
+    """Say what to do about the i-th judged site; None when there is nothing to do."""
+    verdict, reason = judged.verdicts[i], judged.reasons[i]
+    site = int(judged.sites[i])
+    where = _place(source)
+    if reason == "lost":
+        if judged.reach is not None and judged.reach.indirect[site] == judged.reach.lost[site]:
+            return "Fix the loss of the block that owned it; look for it among the other findings."
+        return f"Free the block allocated {where} before its last pointer goes."
+    if reason == "given back":
+        return f"Bound what is allocated {where}, or free entries when they are no longer needed."
+    if verdict is Verdict.LEAKING:
+        if judged.patterns[i] is Pattern.OCCASIONAL:
+            return f"Follow the block from {where.removeprefix('in ')} along its error and early-return paths."
+        return f"Free what is allocated {where} when its user is done, or bound the container that keeps it."
+    if verdict is Verdict.FILLING:
+        return "Run longer: it is a leak if it does not level off."
+    if verdict is not Verdict.UNKNOWN:
+        return None
+    births = int(judged.births[site])
+    if reason == "no time":
+        return "Give the program more work, so that it runs for at least a second."
+    if reason == "few":
+        factor = max(2, -(-8 // max(int(judged.lives.survivors[site]), 1)))
+        return f"Run it {factor} times as long, or repeat the work that allocates here ({births:,} times so far)."
+    return f"Run for at least {_time(2 * judged.end_ns)} under the same load, or repeat the work that allocates here."
+
+
+def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
+    """List the signals on the i-th judged site, those against its verdict included."""
+    site = int(judged.sites[i])
+    lives, course = judged.lives, judged.growth
+    live, dead = int(lives.survivors[site]), int(lives.deaths[site])
+    births = int(judged.births[site])
+    growing = judged.verdicts[i] in (Verdict.LEAKING, Verdict.FILLING, Verdict.LOST)
+    found: list[Evidence] = []
+    reach = judged.reach
+    if reach is not None and live:
+        lost = int(reach.lost[site])
+        possible, held = int(reach.possible[site]), int(reach.reachable[site])
+        text = f"{lost:,} of {live:,} blocks are lost"
+        if held:
+            text += f", {held:,} still reachable"
+        if possible:
+            text += f", {possible:,} possibly lost"
+        found.append(Evidence("reachability", lost, text, supports=(lost > 0) == growing))
+    if judged.reasons[i] == "given back":
+        peak = int(course.counts[i].max(initial=0))
+        found.append(
+            Evidence(
+                "peak_count",
+                peak,
+                f"{peak:,} of {births:,} blocks were alive at once before the end",
+            )
+        )
+    elif live:
+        hit, of = int(judged.windows[i]), int(judged.possible_windows[i])
+        if of >= 2:
+            text = f"survivors were born in {hit} of the {of} parts of the run since the first one"
+            found.append(
+                Evidence("survivor_windows", hit, text, supports=(hit >= of / 2) == growing)
+            )
+        if dead:
+            share = float(lives.immortal[site])
+            old, age = int(lives.outlived[site]), _time(int(lives.lifetime_ns[site]))
+            text = f"99 % of the {dead:,} freed blocks lived up to {age}; {old:,} of the living are older"
+            found.append(
+                Evidence("outlived", old, text, supports=bool(judged.survival[i]) == growing)
+            )
+            found.append(
+                Evidence(
+                    "freed", dead, f"{dead:,} of {births:,} blocks were freed", supports=not growing
+                )
+            )
+            if growing:
+                found.append(
+                    Evidence(
+                        "immortal_share",
+                        round(share, 4),
+                        f"{_percent(share)} of births survive that age",
+                    )
+                )
+        else:
+            found.append(
+                Evidence("freed", 0, f"none of {births:,} blocks was freed", supports=True)
+            )
+    if course.rows >= 8 and births >= 5:
+        p = float(course.p_value[i])
+        gained = float(course.gained[i])
+        if judged.trend[i]:
+            text = f"the number of blocks keeps growing ({_p(p)}, {gained:.0%} of it since the second quarter)"
+        elif p < 0.01 and gained > 0:
+            text = f"the number of blocks grew, but not to the end ({gained:.0%} since the second quarter)"
+        else:
+            text = f"the number of blocks shows no lasting growth ({_p(p)})"
+        found.append(Evidence("trend_p", p, text, supports=bool(judged.trend[i]) == growing))
+    if judged.reasons[i] == "filling":
+        slow = float(judged.slowdown[i])
+        text = f"births slow down to {slow:.0%} of their first rate (better fit than steady births)"
+        found.append(Evidence("slowdown", round(slow, 4), text))
+    return tuple(found)
+
+
+def _place(source: Frame | None) -> str:
+    if source is None:
+        return "here"
+    if source.function is not None:
+        return f"in {_without_parameters(source.function)}"
+    return "here"
+
+
+def _without_parameters(function: str) -> str:
+    """`f(int)` is f, but `main::{lambda(int)#1}::operator()() const` keeps its middle."""
+    end = len(function)
+    while (close := function.rfind(")", 0, end)) > 0 and function[close + 1 : end] in {
+        "",
+        " const",
+    }:
+        depth, at = 0, close
+        while at >= 0:
+            depth += {")": 1, "(": -1}.get(function[at], 0)
+            if depth == 0:
+                break
+            at -= 1
+        if at <= 0 or function[:at].endswith("operator"):
+            break
+        end = at
+    return function[:end]
+
+
+def _when(first: int, last: int) -> str:
+    return (
+        f"{_time(first)} after the start"
+        if last - first < 10_000_000
+        else f"between {_time(first)} and {_time(last)}"
+    )
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _p(value: float) -> str:
+    return "p < 0.0001" if value < 0.0001 else f"p = {value:.2g}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def _time(ns: int) -> str:
+    seconds = ns / 1e9
+    if seconds < 0.0995:
+        return f"{seconds * 1e3:.2g} ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

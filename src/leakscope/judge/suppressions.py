@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Suppressions in the syntaxes of LeakSanitizer and of valgrind, as people already have them.
+
+LeakSanitizer: one `leak:PATTERN` a line. PATTERN is matched anywhere in the function, source
+file or module of any frame; `*` matches any text, `^` and `$` anchor (the compiler-rt
+documentation). Valgrind: blocks in braces whose frame lines (`fun:`, `obj:`, `src:`, `...`)
+must match from the innermost frame outwards (valgrind manual 2.5); only blocks for
+Memcheck:Leak apply. Both may stand in one file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakscope.errors import UsageError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+
+    from leakscope.model.frames import Frame
+
+__all__ = ["Suppression", "load_suppressions", "parse_suppressions"]
+
+_MOST_BYTES = 16 << 20
+_LEAK_KINDS = frozenset({"definite", "indirect", "possible", "reachable", "all", "none"})
+
+_ALLOCATORS = re.compile(
+    r"malloc|calloc|realloc|reallocarray|memalign|aligned_alloc|posix_memalign|valloc|pvalloc"
+    r"|_Zn[wa].*|operator new.*|mmap(?:64)?|mremap|sbrk|brk"
+)
+
+
+class _Glob:
+    """A pattern in which `*` is any text and `?` any character; matching takes linear steps."""
+
+    def __init__(self, pattern: str, *, question: bool = True) -> None:
+        wild = "." if question else re.escape("?")
+        self._parts = [
+            re.compile("".join(wild if c == "?" else re.escape(c) for c in part), re.DOTALL)
+            for part in pattern.split("*")
+        ]
+        self._tail = len(pattern.rsplit("*", 1)[-1])
+
+    def matches(self, text: str) -> bool:
+        """Whether the whole of `text` fits."""
+        first, *others = self._parts
+        if not others:
+            return first.fullmatch(text) is not None
+        head = first.match(text)
+        if head is None:
+            return False
+        at, end = head.end(), len(text) - self._tail
+        # The earliest place for each part leaves the most room for the others.
+        for part in others[:-1]:
+            found = part.search(text, at, end) if end >= at else None
+            if found is None:
+                return False
+            at = found.end()
+        return end >= at and others[-1].match(text, end) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    kind: str  # "fun", "obj", "src", "..."
+    pattern: _Glob | None
+
+    def matches(self, frame: Frame) -> bool:
+        if self.kind == "obj":
+            texts = [frame.module_path]
+        elif self.kind == "src":
+            place = None if frame.file is None else f"{frame.file}:{frame.line}"
+            base = None if frame.file is None else frame.file.rsplit("/", 1)[-1]
+            texts = [frame.file, base, place, None if base is None else f"{base}:{frame.line}"]
+        else:
+            texts = [frame.symbol, frame.function, _bare(frame.function)]
+        assert self.pattern is not None
+        return any(text is not None and self.pattern.matches(text) for text in texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """One rule; `lines` is empty for LeakSanitizer's syntax."""
+
+    name: str
+    source: str  # file:line
+    anywhere: _Glob | None = None
+    lines: tuple[_Line, ...] = ()
+    kinds: frozenset[str] = frozenset({"all"})
+
+    def matches(self, stack: Sequence[Frame], kind: str | None = None) -> bool:
+        """Whether this rule hides the stack. `kind` is memcheck's leak kind, None when unknown."""
+        if kind is not None and not self.kinds & {kind, "all"}:
+            return False
+        frames = [frame for frame in stack if not frame.artificial]
+        if self.anywhere is not None:
+            return any(
+                text is not None and self.anywhere.matches(text)
+                for frame in frames
+                for text in (frame.function, frame.symbol, frame.file, frame.module_path)
+            )
+        # Valgrind's innermost frame is the allocator itself, which our stacks do not have.
+        if _match(self.lines, frames):
+            return True
+        first = self.lines[0] if self.lines else None
+        if first is None or first.kind == "...":
+            return False
+        allocator = first.kind == "obj" or any(
+            first.pattern is not None and first.pattern.matches(name)
+            for name in (
+                "malloc",
+                "calloc",
+                "realloc",
+                "memalign",
+                "_Znwm",
+                "_Znam",
+                "mmap",
+                "strdup",
+            )
+        )
+        return allocator and len(self.lines) > 1 and _match(self.lines[1:], frames)
+
+
+def load_suppressions(paths: Iterable[str | os.PathLike[str]]) -> tuple[Suppression, ...]:
+    """Read suppression files. Raises `UsageError` naming the file and line that is wrong."""
+    found: list[Suppression] = []
+    for path in paths:
+        try:
+            with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
+                text = file.read(_MOST_BYTES + 1)
+        except OSError as error:
+            raise UsageError(
+                f"the suppressions {path} cannot be read: {error.strerror}",
+                hint="Name a readable file in LeakSanitizer's or valgrind's syntax.",
+            ) from error
+        if len(text) > _MOST_BYTES:
+            raise UsageError(f"the suppressions {path} are larger than 16 MiB")
+        found += parse_suppressions(text, str(path))
+    return tuple(found)
+
+
+def parse_suppressions(text: str, name: str) -> list[Suppression]:
+    """Parse one file's text; `name` is used in messages and in `Suppression.source`."""
+    found = []
+    lines = enumerate(text.splitlines(), 1)
+    for number, raw in lines:
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        if line == "{":
+            found += _block(lines, number, name)
+        elif line.startswith("leak:"):
+            pattern = line.removeprefix("leak:").strip()
+            if not pattern:
+                raise _wrong(name, number, "there is no pattern after 'leak:'")
+            found.append(Suppression(line, f"{name}:{number}", anywhere=_sanitizer(pattern)))
+        elif re.match(r"[a-z_]+:", line):
+            continue  # other sanitizers' suppressions live in the same files
+        else:
+            raise _wrong(
+                name, number, f"{line[:60]!r} is neither 'leak:PATTERN' nor a valgrind block"
+            )
+    return found
+
+
+def _block(lines: enumerate[str], start: int, name: str) -> list[Suppression]:
+    body: list[tuple[int, str]] = []
+    for number, raw in lines:
+        line = raw.strip()
+        if line == "}":
+            break
+        if line and not line.startswith("#"):
+            body.append((number, line))
+    else:
+        raise _wrong(name, start, "the block that starts here has no closing '}'")
+    if len(body) < 2:
+        raise _wrong(name, start, "a block needs a name and a kind such as Memcheck:Leak")
+    tools, _, kind = body[1][1].partition(":")
+    if not kind:
+        raise _wrong(name, body[1][0], f"{body[1][1][:60]!r} is no kind such as Memcheck:Leak")
+    if kind.strip() != "Leak" or "Memcheck" not in [tool.strip() for tool in tools.split(",")]:
+        return []
+    kinds = frozenset({"all"})
+    frames: list[_Line] = []
+    for number, line in body[2:]:
+        key, _, value = line.partition(":")
+        value = value.strip()
+        if line == "...":
+            frames.append(_Line("...", None))
+        elif key == "match-leak-kinds":
+            kinds = frozenset(part.strip() for part in value.split(","))
+            if not kinds <= _LEAK_KINDS:
+                raise _wrong(
+                    name, number, f"{', '.join(sorted(kinds - _LEAK_KINDS))} is no leak kind"
+                )
+        elif key in {"fun", "obj", "src"}:
+            frames.append(_Line(key, _Glob(value)))
+        else:
+            raise _wrong(name, number, f"{line[:60]!r} is no frame (fun:, obj:, src: or ...)")
+    if not frames:
+        raise _wrong(name, start, "the block has no frames, it would hide everything")
+    return [Suppression(body[0][1], f"{name}:{start}", lines=tuple(frames), kinds=kinds)]
+
+
+def _match(lines: Sequence[_Line], frames: Sequence[Frame]) -> bool:
+    """Match `lines` against the innermost frames, `...` standing for any number of them.
+
+    The set of positions that can be reached, so that no pattern takes exponential time.
+    """
+    reached = {0}
+    for line in lines:
+        if line.kind == "...":
+            reached = set(range(min(reached), len(frames) + 1))
+        else:
+            reached = {at + 1 for at in reached if at < len(frames) and line.matches(frames[at])}
+        if not reached:
+            return False
+    return True
+
+
+def _sanitizer(pattern: str) -> _Glob:
+    front, back = pattern.startswith("^"), pattern.endswith("$")
+    body = pattern[front : len(pattern) - back]
+    return _Glob(f"{'' if front else '*'}{body}{'' if back else '*'}", question=False)
+
+
+def _bare(function: str | None) -> str | None:
+    """The name without its parameters: people write `fun:serve` for C++ as well."""
+    return None if function is None else re.sub(r"\(.*", "", function, flags=re.DOTALL)
+
+
+def _wrong(name: str, number: int, why: str) -> UsageError:
+    return UsageError(
+        f"{name}:{number}: {why}",
+        hint="Write LeakSanitizer's 'leak:PATTERN' or a valgrind block { name, Memcheck:Leak, frames }.",
+    )

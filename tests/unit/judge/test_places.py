@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The line to look at, the identity of a stack, and what the C library keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from leakscope.judge import judge
+from leakscope.judge.known import known_one_off
+from leakscope.judge.places import fingerprint, source_frame
+from leakscope.judge.sentences import _without_parameters
+from leakscope.model.findings import Verdict
+from leakscope.model.frames import Module
+from unit.judge.lives import NEVER, lives, recording, stack
+
+LIBC = "/usr/lib/x86_64-linux-gnu/libc.so.6"
+LIBCXX = "/usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.30"
+
+
+def test_the_innermost_own_frame_is_the_source():
+    frames = stack("strdup", module=LIBC) + stack("copy_name", "main")
+    assert source_frame(frames).function == "copy_name"
+
+
+@pytest.mark.parametrize("wrapper", ["xmalloc", "g_malloc0", "safe_malloc", "zmalloc", "xstrdup"])
+def test_allocation_wrappers_are_passed_over(wrapper):
+    assert source_frame(stack(wrapper, "build_table", "main")).function == "build_table"
+
+
+def test_only_wrappers_are_better_than_nothing():
+    assert source_frame(stack("xmalloc")).function == "xmalloc"
+
+
+def test_containers_of_the_standard_library_are_passed_over():
+    frames = (
+        *stack("operator new(unsigned long)", module=LIBCXX, file=None, line=None),
+        *stack("std::vector<int>::push_back(int)", file="/usr/include/c++/12/bits/stl_vector.h"),
+        *stack("Model::add(int)", "main"),
+    )
+    assert source_frame(frames).function == "Model::add(int)"
+
+
+def test_a_frame_without_lines_gives_way_to_one_that_has():
+    frames = stack("lib_call", module="/usr/lib/libx.so.1", file=None, line=None) + stack("user")
+    assert source_frame(frames).function == "user"
+
+
+def test_no_frames_no_source():
+    assert source_frame(()) is None
+
+
+def test_the_fingerprint_does_not_depend_on_where_modules_are():
+    made = recording(lives([1.0], NEVER), lives([1.0], NEVER))
+    moved = replace(
+        made, modules=(Module("/elsewhere/app", "ab" * 20, 0x7000, 0x9000, 0x7000, unloaded=True),)
+    )
+    assert fingerprint(made, 1) == fingerprint(moved, 1)
+    assert fingerprint(made, 1) != fingerprint(made, 2)
+    assert len(fingerprint(made, 1)) == 16
+    other = replace(made, modules=(replace(made.modules[0], build_id="cd" * 20),))
+    assert fingerprint(made, 1) != fingerprint(other, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "bare"),
+    [
+        ("f(int)", "f"),
+        ("main::{lambda(int)#1}::operator()() const", "main::{lambda(int)#1}::operator()"),
+        ("a<b(c)>::f(int (*)(int)) const", "a<b(c)>::f"),
+        ("T::operator()(int)", "T::operator()"),
+        ("(anonymous namespace)::f(int)", "(anonymous namespace)::f"),
+        ("plain", "plain"),
+    ],
+)
+def test_functions_are_named_without_parameters(function, bare):
+    assert _without_parameters(function) == bare
+
+
+STDIO = (
+    *stack("_IO_file_doallocate", "_IO_doallocbuf", "puts", module=LIBC),
+    *stack("main"),
+)
+
+
+def test_a_stream_buffer_is_known_while_it_does_not_grow():
+    assert known_one_off(STDIO) == "libc one-off: stream buffer"
+    once = judge(recording(lives([0.1], NEVER, 4096)), lambda _: STDIO)
+    assert once.findings[0].known == "libc one-off: stream buffer"
+    many = judge(recording(lives(np.linspace(0, 9.9, 300), NEVER, 4096)), lambda _: STDIO)
+    assert many.findings[0].verdict is Verdict.LEAKING
+    assert many.leaks
+
+
+def test_own_code_is_not_known():
+    assert known_one_off(stack("_IO_file_doallocate", "main")) is None
+
+
+def test_the_exception_pool_is_known():
+    frames = (
+        *stack("pool", module=LIBCXX, function=None),
+        *stack("call_init", "_dl_init", module="/usr/lib64/ld-linux-x86-64.so.2"),
+    )
+    assert known_one_off(frames) == "libstdc++ one-off: exceptions"

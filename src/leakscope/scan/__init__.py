@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reachability: mark and sweep over the memory of a process that stands still.
+
+Outstanding is not leaked. The proof of a leak is that nothing points to the block any more.
+"""
+
+from leakscope.scan.process import scan_process
+
+__all__ = ["scan_process"]

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lives in the heap of a process that nobody traced: one file for each allocator.
+
+An allocator's module has a function `walk(memory) -> Heap | None`, None when the process does
+not use it. It reads memory and nothing else; damage ends a walk early and is said in `notes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from leakscope.proc.maps import Mapping
+
+__all__ = ["Heap", "Memory", "walk"]
+
+
+class Memory(Protocol):
+    """The memory of a process or a core file."""
+
+    @property
+    def mappings(self) -> Sequence[Mapping]:
+        """Its mappings in address order."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return up to `size` bytes from `address`; fewer where they cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """The blocks in use, by address, and where the rest of the allocator's memory went."""
+
+    allocator: str  # "glibc 2.36"
+    starts: npt.NDArray[np.uint64]  # what malloc returned, ascending
+    sizes: npt.NDArray[np.uint64]  # usable bytes
+    regions: tuple[tuple[int, int], ...]  # memory that belongs to the allocator, ascending
+    mapped_bytes: int  # all of `regions`
+    enumerated_bytes: int  # of them, those that the walk accounted for
+    free_bytes: int  # in free chunks and caches
+    top_bytes: int  # never handed out yet, at the ends of the arenas
+    arenas: int
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def live_bytes(self) -> int:
+        """Usable bytes of the blocks in use."""
+        return int(self.sizes.sum())
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What the allocator needs for itself: headers and tables."""
+        return max(self.enumerated_bytes - self.live_bytes - self.free_bytes - self.top_bytes, 0)
+
+    @property
+    def enumerated_share(self) -> float:
+        """Share of the allocator's memory that the walk accounted for, 0..1."""
+        return self.enumerated_bytes / self.mapped_bytes if self.mapped_bytes else 0.0
+
+
+def walk(memory: Memory) -> Heap | None:
+    """Return the heap of the first allocator that is recognised, None when there is none."""
+    from leakscope.scan.allocators import glibc
+
+    return glibc.walk(memory)

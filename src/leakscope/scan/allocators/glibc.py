@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The heap of glibc's malloc, from outside: arenas, bins, tcaches, mmapped chunks.
+
+Needs no symbols: an arena is recognised by its bins, which point at themselves when they are
+empty, and by the ring that the arenas form. The layout of `malloc_state` is that of glibc 2.27
+and later (malloc/malloc.c); safe-linking (2.32) is recognised by what it leads to. Works for
+x86-64 and aarch64.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakscope import _native
+from leakscope.scan.allocators import Heap
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from leakscope.proc.maps import Mapping
+    from leakscope.scan.allocators import Memory
+
+    Words = npt.NDArray[np.uint64]
+
+__all__ = ["walk"]
+
+# Offsets in struct malloc_state, in bytes.
+_FASTBINS, _FASTBIN_COUNT = 16, 10
+_TOP = 96
+_BINS, _BIN_COUNT = 112, 127
+_NEXT = 2160
+_SYSTEM_MEM = 2184
+_STATE_BYTES = 2200
+
+_HEAP_BYTES = 64 << 20  # HEAP_MAX_SIZE: heaps of other arenas are aligned to it
+_TCACHE_CHUNK = 0x290  # of tcache_perthread_struct: 64 counts of two bytes, 64 entries
+_TCACHE_BINS = 64
+_MMAPPED, _NON_MAIN = 2, 4
+_PIECE = 64 << 20  # bytes of heap copied at a time
+_MOST_ARENAS = 4096
+_MOST_LINKS = 1 << 20  # free chunks in all lists; a list that loops ends there
+_MOST_CHUNKS = 1 << 28
+
+_MORE, _END, _FENCE, _CORRUPT = range(4)
+
+
+@dataclass(slots=True)
+class _Walk:
+    memory: Memory
+    starts: list[Words] = field(default_factory=list)
+    sizes: list[Words] = field(default_factory=list)
+    regions: list[tuple[int, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    free_bytes: int = 0
+    top_bytes: int = 0
+    enumerated: int = 0
+    chunks: int = 0
+    tcaches: list[int] = field(default_factory=list)
+
+    def word(self, address: int) -> int:
+        raw = self.memory.read(address, 8)
+        return int.from_bytes(raw, "little") if len(raw) == 8 else 0
+
+
+def walk(memory: Memory) -> Heap | None:
+    """Return the blocks in use of glibc's malloc; None when the process has no such heap."""
+    libc = [m for m in memory.mappings if _is_libc(m)]
+    main = _main_arena(memory, libc)
+    if main is None:
+        return None
+    work = _Walk(memory)
+    arenas = _ring(work, main)
+    _main_heap(work, main)
+    for arena in arenas[1:]:
+        _other_heaps(work, arena)
+    _mmapped(work)
+    cached = _cached(work, arenas)
+    starts = np.concatenate([*work.starts, np.zeros(0, np.uint64)])
+    sizes = np.concatenate([*work.sizes, np.zeros(0, np.uint64)])
+    order = np.argsort(starts)
+    starts, sizes = starts[order], sizes[order]
+    keep = ~np.isin(starts, np.fromiter(cached, np.uint64, len(cached)))
+    regions = tuple(sorted(work.regions))
+    return Heap(
+        allocator=f"glibc {_version(memory, libc)}".strip(),
+        starts=starts[keep],
+        sizes=sizes[keep],
+        regions=regions,
+        mapped_bytes=sum(end - start for start, end in regions),
+        enumerated_bytes=work.enumerated,
+        free_bytes=work.free_bytes + int(sizes[~keep].sum()),
+        top_bytes=work.top_bytes,
+        arenas=len(arenas),
+        notes=tuple(work.notes),
+    )
+
+
+def _is_libc(mapping: Mapping) -> bool:
+    name = PurePath(mapping.path).name
+    return name.startswith(("libc.so.", "libc-2."))
+
+
+def _main_arena(memory: Memory, libc: list[Mapping]) -> int | None:
+    """Find the arena in libc's data: the place with most empty bins and a `next` that fits."""
+    best: tuple[int, int] | None = None
+    for mapping in libc:
+        if "w" not in mapping.permissions:
+            continue
+        raw = memory.read(mapping.start, min(mapping.end - mapping.start, 16 << 20))
+        words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+        if len(words) < _STATE_BYTES // 8:
+            continue
+        addresses = mapping.start + 8 * np.arange(len(words), dtype=np.uint64)
+        # An empty bin's two links hold the address 16 bytes before the first of them.
+        distance = addresses - words
+        empty = (distance[:-1] == 16) & (distance[1:] == 24)
+        for parity in (0, 1):
+            # Bins lie 16 bytes apart, so only every second word can be one.
+            here = empty[parity::2].astype(np.int64)
+            if len(here) < _BIN_COUNT:
+                continue
+            total = np.concatenate([[0], np.cumsum(here)])
+            inside = total[_BIN_COUNT:] - total[:-_BIN_COUNT]
+            for at in np.argsort(-inside, kind="stable")[:256]:
+                if inside[at] < _BIN_COUNT // 4:
+                    break
+                first = int(parity + 2 * at)
+                arena = int(addresses[first]) - _BINS
+                if arena < mapping.start:
+                    continue
+                score = int(inside[at]) + (1000 if _plausible(memory, arena) else 0)
+                if score >= 1000 and (best is None or score > best[0]):
+                    best = (score, arena)
+    return None if best is None else best[1]
+
+
+def _plausible(memory: Memory, arena: int) -> bool:
+    """Whether following `next` leads back here, through arenas at the start of heaps."""
+    at = arena
+    for _ in range(_MOST_ARENAS):
+        raw = memory.read(at + _NEXT, 8)
+        if len(raw) < 8:
+            return False
+        at = int.from_bytes(raw, "little")
+        if at == arena:
+            return True
+        if at % 16 or not 16 <= at % _HEAP_BYTES <= 256:
+            return False
+    return False
+
+
+def _ring(work: _Walk, main: int) -> list[int]:
+    arenas, at = [main], work.word(main + _NEXT)
+    while at != main and at and len(arenas) < _MOST_ARENAS:
+        arenas.append(at)
+        at = work.word(at + _NEXT)
+    return arenas
+
+
+def _main_heap(work: _Walk, arena: int) -> None:
+    heap = next((m for m in work.memory.mappings if m.path == "[heap]"), None)
+    top = work.word(arena + _TOP)
+    if heap is None:
+        # A core file does not name it; and a program may never have moved its break.
+        heap = next(
+            (m for m in work.memory.mappings if m.start <= top < m.end and not m.path), None
+        )
+    if heap is None or not heap.start <= top < heap.end:
+        if top and top != arena + _TOP:
+            work.notes.append("the main arena's top is not in the heap")
+        return
+    end = _region_end(work, heap)
+    first = (heap.start + 15) & ~15
+    size = work.word(top + 8) & ~7
+    _chunks(work, first, top, (heap.start, end), "the main heap")
+    work.top_bytes += min(size, end - top)
+    work.enumerated += min(size, end - top)
+
+
+def _region_end(work: _Walk, mapping: Mapping) -> int:
+    """The heap may be several mappings in a row when parts have other permissions or names."""
+    end = mapping.end
+    for other in work.memory.mappings:
+        if other.start == end and other.path == mapping.path == "[heap]":
+            end = other.end
+    return end
+
+
+def _other_heaps(work: _Walk, arena: int) -> None:
+    info_bytes = arena % _HEAP_BYTES
+    top = work.word(arena + _TOP)
+    heap = top & ~(_HEAP_BYTES - 1)
+    seen: set[int] = set()
+    while heap and heap not in seen and len(seen) < _MOST_ARENAS:
+        seen.add(heap)
+        if work.word(heap) != arena:
+            work.notes.append(f"the heap at {heap:#x} does not belong to its arena")
+            return
+        size = work.word(heap + 16)
+        if not 0 < size <= _HEAP_BYTES:
+            work.notes.append(f"the heap at {heap:#x} has an impossible size")
+            return
+        begins = arena + _STATE_BYTES if heap == arena - info_bytes else heap + info_bytes
+        first = (begins + 15) & ~15
+        holds_top = heap <= top < heap + size
+        _chunks(work, first, top if holds_top else heap + size, (heap, heap + size), "an arena")
+        if holds_top:
+            left = min(work.word(top + 8) & ~7, heap + size - top)
+            work.top_bytes += left
+            work.enumerated += left
+        work.enumerated += first - heap
+        heap = work.word(heap + 8)
+
+
+def _chunks(work: _Walk, first: int, end: int, region: tuple[int, int], where: str) -> None:
+    """Walk one run of chunks, piece by piece."""
+    work.regions.append(region)
+    library = _library()
+    room = 1 << 20
+    starts, sizes = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    used = np.empty(room, np.uint8)
+    at, stop = ctypes.c_uint64(first), ctypes.c_int(_MORE)
+    want = _PIECE
+    while stop.value == _MORE and at.value < end and work.chunks < _MOST_CHUNKS:
+        base = at.value
+        raw = work.memory.read(base, min(want, region[1] - base))
+        if len(raw) < 32:
+            work.notes.append(f"{where} cannot be read from {base:#x} on")
+            break
+        found = library.lss_walk_chunks(
+            raw, base, len(raw), ctypes.byref(at), end,
+            starts.ctypes.data, sizes.ctypes.data, used.ctypes.data, room, ctypes.byref(stop),
+        )  # fmt: skip
+        live = used[:found] == 1
+        work.starts.append(starts[:found][live].copy())
+        work.sizes.append(sizes[:found][live].copy())
+        work.free_bytes += int(sizes[:found][~live].sum())
+        work.tcaches += [
+            int(start) for start in starts[:found][live & (sizes[:found] == _TCACHE_CHUNK - 8)]
+        ]
+        work.chunks += found
+        if stop.value == _MORE and at.value == base:
+            # One chunk larger than the copy: take as much as it needs, or give up.
+            want *= 4
+            if len(raw) < want // 4 or want > 1 << 40:
+                work.notes.append(f"{where} cannot be read beyond {base:#x}")
+                break
+    work.enumerated += max(min(at.value, end) - first, 0)
+    if stop.value == _CORRUPT:
+        work.notes.append(
+            f"{where} is damaged at {at.value:#x}: a chunk has an impossible size, what follows in"
+            f" it was not walked"
+        )
+
+
+def _mmapped(work: _Walk) -> None:
+    """Large blocks have mappings of their own, which the kernel may have joined."""
+    owned = work.regions.copy()
+    for mapping in work.memory.mappings:
+        if mapping.path or mapping.permissions[:2] != "rw":
+            continue
+        if any(start < mapping.end and mapping.start < end for start, end in owned):
+            continue
+        at = mapping.start
+        while at < mapping.end:
+            raw = work.memory.read(at, 16)
+            if len(raw) < 16:
+                break
+            before = int.from_bytes(raw[:8], "little")
+            field_ = int.from_bytes(raw[8:], "little")
+            size = field_ & ~7
+            if (
+                field_ & 7 != _MMAPPED
+                or before
+                or size % 4096
+                or not 4096 <= size <= mapping.end - at
+            ):
+                break
+            work.starts.append(np.array([at + 16], np.uint64))
+            work.sizes.append(np.array([size - 16], np.uint64))
+            work.regions.append((at, at + size))
+            work.enumerated += size
+            at += size
+
+
+def _cached(work: _Walk, arenas: list[int]) -> set[int]:
+    """Chunks that look used but wait in a tcache or fastbin, by their user address."""
+    found: set[int] = set()
+    for arena in arenas:
+        for index in range(_FASTBIN_COUNT):
+            chunk = work.word(arena + _FASTBINS + 8 * index)
+            _follow(work, chunk + 16 if chunk else 0, found, links_to_user=False)
+    for start in work.tcaches:
+        raw = work.memory.read(start, _TCACHE_CHUNK - 16)
+        if len(raw) < _TCACHE_BINS * 10:
+            continue
+        counts = np.frombuffer(raw, np.uint16, _TCACHE_BINS)
+        entries = np.frombuffer(raw, np.uint64, _TCACHE_BINS, _TCACHE_BINS * 2)
+        if counts.max() > 127 or not np.array_equal(counts > 0, entries > 0):
+            continue  # some other block of this size
+        sizes = [work.word(int(entry) - 8) & ~7 for entry in entries]
+        fits = [
+            not e or s == 32 + 16 * i for i, (e, s) in enumerate(zip(entries, sizes, strict=True))
+        ]
+        if not all(fits):
+            continue
+        for entry in entries:
+            _follow(work, int(entry), found, links_to_user=True)
+    return found
+
+
+def _follow(work: _Walk, user: int, found: set[int], *, links_to_user: bool) -> None:
+    """Follow a list of free chunks; the link is the first word of their user memory."""
+    while user and user not in found and len(found) < _MOST_LINKS:
+        found.add(user)
+        raw = work.word(user)
+        plain = raw ^ (user >> 12)  # safe-linking, glibc 2.32
+        chosen = 0
+        for link in (plain, raw):
+            if (
+                link
+                and link % 16 == 0
+                and work.word((link if links_to_user else link + 16) - 8) >= 32
+            ):
+                chosen = link
+                break
+        user = chosen if links_to_user or not chosen else chosen + 16
+
+
+def _version(memory: Memory, libc: list[Mapping]) -> str:
+    for mapping in libc:
+        if "w" in mapping.permissions or "x" in mapping.permissions:
+            continue
+        raw = memory.read(mapping.start, min(mapping.end - mapping.start, 4 << 20))
+        match = re.search(rb"GNU C Library .{0,80}? version (\d+\.\d+)", raw)
+        if match:
+            return match[1].decode()
+    return ""
+
+
+_loaded: ctypes.CDLL | None = None
+
+
+def _library() -> ctypes.CDLL:
+    global _loaded  # noqa: PLW0603 - loaded once a process
+    if _loaded is None:
+        library = ctypes.CDLL(str(_native.path("libleakscope-scan.so")))
+        word, pointer = ctypes.c_uint64, ctypes.c_void_p
+        library.lss_walk_chunks.restype = ctypes.c_size_t
+        library.lss_walk_chunks.argtypes = [
+            ctypes.c_char_p, word, word, pointer, word, pointer, pointer, pointer,
+            ctypes.c_size_t, pointer,
+        ]  # fmt: skip
+        _loaded = library
+    return _loaded

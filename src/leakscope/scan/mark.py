@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mark and sweep: the kinds of valgrind's memcheck for a list of blocks.
+
+The work is done by native/scan/mark.c, which says how.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from leakscope import _native
+from leakscope.errors import LeakscopeError
+from leakscope.model.reachability import Reachability
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    import numpy.typing as npt
+
+    from leakscope.scan.roots import Root
+
+    Words = npt.NDArray[np.uint64]
+
+__all__ = ["Marker", "Segment"]
+
+_NOBODY = np.uint32(0xFFFFFFFF)
+_KINDS = np.array(
+    [
+        Reachability.DEFINITELY_LOST,  # not reached; the sweep leaves none
+        Reachability.DEFINITELY_LOST,
+        Reachability.INDIRECTLY_LOST,
+        Reachability.POSSIBLY_LOST,
+        Reachability.REACHABLE,
+    ],
+    np.uint8,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Memory at `start` that this process holds at the address `place`, of a core file."""
+
+    start: int
+    end: int
+    place: int
+
+
+class Marker:
+    """Marks `starts`, ascending and not overlapping, in the memory of `pid` or in `segments`.
+
+    A context manager. Raises `LeakscopeError` when there is not enough memory to go on.
+    """
+
+    def __init__(
+        self,
+        starts: Words,
+        sizes: Words,
+        *,
+        pid: int = 0,
+        segments: Sequence[Segment] = (),
+        guard: int = 0,
+        vtables: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        self.starts = np.ascontiguousarray(starts, np.uint64)
+        self.sizes = np.ascontiguousarray(sizes, np.uint64)
+        self._state = np.zeros(len(starts), np.uint8)
+        self.leaders = np.full(len(starts), _NOBODY, np.uint32)
+        self._segments = np.array([(s.start, s.end, s.place) for s in segments], np.uint64)
+        self._vtables = np.array(vtables, np.uint64)
+        self._library = _library()
+        self._scan = self._library.lss_new(
+            pid,
+            self._segments.ctypes.data,
+            len(segments),
+            self.starts.ctypes.data,
+            self.sizes.ctypes.data,
+            len(starts),
+            self._state.ctypes.data,
+            self.leaders.ctypes.data,
+            guard,
+            self._vtables.ctypes.data,
+            len(vtables),
+        )
+        if not self._scan:
+            raise LeakscopeError(
+                f"there is not enough memory to scan {len(starts):,} blocks",
+                hint="Scan on a machine with more memory, or sample.",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._library.lss_free(self._scan)
+        self._scan = None
+
+    def mark(self, roots: Sequence[Root]) -> None:
+        """Mark everything that can be reached from ranges of memory."""
+        spans = np.array([(root.start, root.end) for root in roots], np.uint64)
+        self._check(self._library.lss_roots(self._scan, spans.ctypes.data, len(roots)))
+
+    def mark_words(self, words: Words) -> None:
+        """Mark everything that can be reached from registers."""
+        words = np.ascontiguousarray(words, np.uint64)
+        self._check(self._library.lss_words(self._scan, words.ctypes.data, len(words)))
+
+    def sweep(self) -> npt.NDArray[np.uint8]:
+        """Return the `Reachability` of each block.
+
+        `leaders` then holds the position of the block that leads to each indirectly lost one,
+        0xFFFFFFFF for the others.
+        """
+        self._check(self._library.lss_sweep(self._scan))
+        lost = self._state == 1
+        self.leaders[~(self._state == 2)] = _NOBODY
+        # A leader that was itself found from another one hands its followers on.
+        for _ in range(64):
+            at = np.flatnonzero(self.leaders != _NOBODY)
+            moved = at[~lost[self.leaders[at]] & (self.leaders[self.leaders[at]] != _NOBODY)]
+            if not len(moved):
+                break
+            self.leaders[moved] = self.leaders[self.leaders[moved]]
+        return _KINDS[self._state]
+
+    def find_words(
+        self, start: int, end: int, low: int, high: int, room: int
+    ) -> tuple[Words, Words]:
+        """Return places in [start, end) whose word lies in [low, high), and the words."""
+        places, values = np.empty(room, np.uint64), np.empty(room, np.uint64)
+        found = self._library.lss_find_words(
+            self._scan, start, end, low, high, places.ctypes.data, values.ctypes.data, room
+        )
+        return places[:found], values[:found]
+
+    @property
+    def scanned_bytes(self) -> int:
+        """Bytes that were looked at so far."""
+        return int(self._library.lss_scanned(self._scan))
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that should have been looked at and could not be read."""
+        return int(self._library.lss_unread(self._scan))
+
+    def _check(self, result: int) -> None:
+        if result < 0:
+            raise LeakscopeError(
+                "there is not enough memory to finish the scan", hint="Scan where there is more."
+            )
+
+
+_loaded: ctypes.CDLL | None = None
+
+
+def _library() -> ctypes.CDLL:
+    global _loaded  # noqa: PLW0603 - loaded once a process
+    if _loaded is None:
+        library = ctypes.CDLL(str(_native.path("libleakscope-scan.so")))
+        word, size, pointer = ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p
+        for name, result, arguments in (
+            ("new", pointer, [ctypes.c_int, pointer, size, pointer, pointer, size, pointer, pointer,
+                              word, pointer, size]),
+            ("free", None, [pointer]),
+            ("roots", ctypes.c_int, [pointer, pointer, size]),
+            ("words", ctypes.c_int, [pointer, pointer, size]),
+            ("sweep", ctypes.c_int, [pointer]),
+            ("scanned", word, [pointer]),
+            ("unread", word, [pointer]),
+            ("find_words", size, [pointer, word, word, word, word, pointer, pointer, size]),
+        ):  # fmt: skip
+            function = getattr(library, f"lss_{name}")
+            function.restype, function.argtypes = result, arguments
+        _loaded = library
+    return _loaded

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the pointers of a process start.
+
+Stacks from the stack pointer up, static and dynamic thread-local storage, data of every
+module, and all memory that the allocator does not own. (Registers are `Thread.words`.)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from leakscope.proc.maps import Mapping
+    from leakscope.scan.allocators import Memory
+    from leakscope.scan.frozen import Thread
+
+__all__ = ["Root", "find_roots", "guard_of"]
+
+_RED_ZONE = 128  # bytes below the stack pointer that a leaf function may use (System V ABI)
+_SHARED = ("shm", "zero")
+_TCB_REACH = 1 << 16  # a thread's descriptor lies in the last bytes of its stack's mapping
+_TID_OFFSETS = (0x2D0,)  # of `tid` in struct pthread, x86-64 glibc 2.27 and later
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A range of memory that is scanned, and what it is."""
+
+    start: int
+    end: int
+    name: str  # "stack of thread 12", "libfoo.so.1", "mapping"
+
+
+def find_roots(
+    memory: Memory,
+    threads: Sequence[Thread],
+    heap: Iterable[tuple[int, int]],
+    own: Iterable[tuple[int, int]],
+) -> list[Root]:
+    """Return the ranges to scan, ascending.
+
+    `heap` is what the allocator owns, `own` the tracer's memory; neither is a root.
+    """
+    stacks = sorted(thread.sp for thread in threads)
+    hidden = _merged([*heap, *own])
+    found: list[Root] = []
+    for mapping in memory.mappings:
+        if not _is_scanned(mapping):
+            continue
+        start, name = mapping.start, _name(mapping)
+        at = bisect_right(stacks, mapping.start)
+        if at < len(stacks) and stacks[at] < mapping.end:
+            # Below the lowest stack pointer lies what has returned.
+            start = max(start, stacks[at] - _RED_ZONE)
+            tids = [t.tid for t in threads if mapping.start <= t.sp < mapping.end]
+            name = f"stack of thread {tids[0]}" if len(tids) == 1 else f"stacks of threads {tids}"
+        elif not mapping.path and _is_dead_stack(memory, mapping):
+            continue
+        for low, high in _without(start, mapping.end, hidden):
+            found.append(Root(low, high, name))
+    return found
+
+
+def guard_of(memory: Memory, threads: Sequence[Thread]) -> int:
+    """Return glibc's pointer guard (x86-64: fs:0x30), 0 when it is not known."""
+    for thread in threads:
+        raw = memory.read(thread.tls, 0x38)
+        words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+        # tcbhead_t begins with its own address, twice.
+        if len(words) == 7 and int(words[0]) == thread.tls == int(words[2]):
+            return int(words[6])
+    return 0
+
+
+def _is_scanned(mapping: Mapping) -> bool:
+    if not mapping.permissions.startswith("rw"):
+        return False
+    if mapping.path.startswith("[v"):  # the kernel's
+        return False
+    # Memory of a device may not be read; shared memory is data like any other.
+    if mapping.path.startswith("/dev/") and PurePath(mapping.path).parts[2] not in _SHARED:
+        return False
+    name = PurePath(mapping.path).name
+    return not (name.endswith(".live") or name.startswith("libleakscope-"))
+
+
+def _name(mapping: Mapping) -> str:
+    return PurePath(mapping.path).name or "mapping"
+
+
+def _is_dead_stack(memory: Memory, mapping: Mapping) -> bool:
+    """Whether this is the stack of a thread that ended, kept by glibc for the next one.
+
+    At its top lies the thread's descriptor, which begins with its own address; the kernel
+    zeroed the thread id in it when the thread ended.
+    """
+    start = max(mapping.start, mapping.end - _TCB_REACH)
+    raw = memory.read(start, mapping.end - start)
+    words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+    if len(words) < 128:
+        return False
+    addresses = start + 8 * np.arange(len(words), dtype=np.uint64)
+    for at in np.flatnonzero((words[:-2] == addresses[:-2]) & (words[2:] == addresses[:-2])):
+        for offset in _TID_OFFSETS:
+            place = int(at) + offset // 8
+            if place < len(words):
+                return int(words[place]) & 0xFFFFFFFF == 0
+    return False
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(r for r in ranges if r[0] < r[1]):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _without(start: int, end: int, hidden: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return what is left of [start, end) without the hidden ranges."""
+    left = []
+    at = bisect_right(hidden, (start, 1 << 64)) - 1
+    for low, high in hidden[max(at, 0) :]:
+        if low >= end:
+            break
+        if high <= start:
+            continue
+        if start < low:
+            left.append((start, low))
+        start = max(start, high)
+    if start < end:
+        left.append((start, end))
+    return left

@@ -202,7 +202,7 @@ void ls_private_tell(struct lsr_header *header);
 
 /* farewell.c: the last moment at which the process's memory can be examined. */
 void ls_farewell_install(void);
-void ls_farewell(void);
+void ls_farewell(uintptr_t stack_end); /* 0: this thread's stack is in use from here on */
 
 /* process.c */
 bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */

@@ -48,7 +48,14 @@ static int answer(int fd, const struct ls_timespec *patience) {
   }
 }
 
-void ls_farewell(void) {
+static char *put_hex(char *out, uint64_t value) {
+  for (int shift = 60; shift >= 0; shift -= 4)
+    *out++ = "0123456789abcdef"[value >> shift & 15];
+  *out++ = 0;
+  return out;
+}
+
+void ls_farewell(uintptr_t stack_end) {
   static uint32_t done_by;
   struct ls_live *live = ls_live;
   uint32_t pid = (uint32_t)ls_getpid();
@@ -71,13 +78,17 @@ void ls_farewell(void) {
   /* An alternate signal stack may be known to the kernel alone: have its address here. */
   volatile uintptr_t signal_stack[3];
   LS_SYSCALL2(LS_NR_sigaltstack, 0, signal_stack);
+  /* The recording's path, our thread and the end of its stack. */
+  char message[600 + 2 * 17];
   const char *name = ls_recording_path();
   size_t length = 0;
-  while (name[length])
-    length++;
+  do
+    message[length] = name[length];
+  while (name[length++] && length < 600);
+  length = (size_t)(put_hex(put_hex(message + length, (uint32_t)ls_gettid()), stack_end) - message);
   static const struct ls_timespec silence = {SILENCE_NS / 1000000000, 0};
-  if (LS_SYSCALL6(LS_NR_sendto, fd, name, length + 1, 0x4000 /* NOSIGNAL */, 0, 0) ==
-          (long)length + 1 &&
+  if (LS_SYSCALL6(LS_NR_sendto, fd, message, length, 0x4000 /* NOSIGNAL */, 0, 0) ==
+          (long)length &&
       answer(fd, &silence)) /* it took the job on */
     answer(fd, NULL);       /* and is done with it, or dead */
 out:
@@ -88,7 +99,7 @@ out:
 /* ---- fatal signals ---- */
 
 static void on_fatal(int number) {
-  ls_farewell();
+  ls_farewell(0);
   struct ls_sigaction action;
   memset(&action, 0, sizeof action);
   ls_rt_sigaction(number, &action, NULL);

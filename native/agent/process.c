@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "modules.h"
 #include "rules.h"
+#include "stack.h"
 #include "str.h"
 #include "sys.h"
 
@@ -261,6 +262,50 @@ __attribute__((constructor)) static void on_load(void) {
   }
 }
 
+static bool is_runtime(const struct lsr_module *module) {
+  static const char *const names[] = {"libc.", "libc-", "ld-", "libleakscope-"};
+  const char *path = (const char *)ls_live->base + ls_live->header->strings.offset + module->path_offset;
+  const char *base = path;
+  for (const char *c = path; *c; c++)
+    if (*c == '/')
+      base = c + 1;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const char *name = names[i], *c = base;
+    while (*name && *name == *c)
+      name++, c++;
+    if (!*name)
+      return true;
+  }
+  return false;
+}
+
+/* After main has returned, its frames lie below those of exit and still hold its variables,
+ * and gaps in the frames of exit do too. Where nothing but the C library's start and end is
+ * left on the stack, the stack ends at the start: returns where. 0: in doubt, or not so. */
+static uintptr_t stack_behind_main(void) {
+  struct ls_live *live = ls_live;
+  struct ls_thread *thread = ls_tls.thread;
+  if (!ls_config.scan_socket[0] || !thread || thread->epoch != live->gate)
+    return 0;
+  uint32_t depth;
+  uint32_t node = ls_stack_capture(thread, (uintptr_t)__builtin_return_address(0),
+                                   (uintptr_t)__builtin_dwarf_cfa(),
+                                   *(uintptr_t *)__builtin_frame_address(0), &depth);
+  const struct lsr_module *modules =
+      (const struct lsr_module *)(live->base + live->header->modules.offset);
+  uint32_t outer = 0; /* frames of the program at the outer end */
+  for (; node; node = live->nodes[node].parent) {
+    uint16_t module = live->nodes[node].module;
+    if (!module || live->nodes[node].flags & (LSR_NODE_BROKEN | LSR_NODE_TRUNCATED))
+      return 0;
+    if (!is_runtime(&modules[module - 1]))
+      outer++;
+    else if (outer)
+      return 0; /* main, or whoever called exit, is still there */
+  }
+  return outer >= 1 && outer <= 2 && thread->depth ? thread->frames[0].sp : 0;
+}
+
 /* The program is about to end by its own will: complete the recording. */
 void ls_process_ends(void) {
   struct ls_live *live = ls_live;
@@ -272,7 +317,7 @@ void ls_process_ends(void) {
   ls_timeline_row(ls_tick());
   ls_clock_pair(live->header);
   live->header->state = LSR_STATE_EXITED;
-  ls_farewell();
+  ls_farewell(stack_behind_main());
   ls_tls.busy = busy;
 }
 

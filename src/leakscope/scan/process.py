@@ -17,12 +17,12 @@ from leakscope.scan.mark import Marker
 from leakscope.scan.roots import find_roots, guard_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from leakscope.model.recordings import Recording
-    from leakscope.proc.maps import Mapping
+    from leakscope.proc import maps
     from leakscope.scan.allocators import Heap, Memory
 
 __all__ = ["Graph", "graph_of", "scan_process"]
@@ -44,12 +44,15 @@ class Graph:
 def scan_process(
     pid: int,
     read: Callable[[], Recording],
+    *,
     own: Sequence[tuple[int, int]] = (),
+    stack_ends: Mapping[int, int] | None = None,
 ) -> Recording:
     """Stop the process, and return its recording with the reachability of every block.
 
     `read` is called while the process stands still; `own` are ranges of memory that belong to
-    the tracer. Raises `TargetError` when the process may not be stopped or ends meanwhile.
+    the tracer; `stack_ends` says by thread where a stack ends whose inner part is known to be
+    of no meaning, registers included. Raises `TargetError` when the process may not be stopped or ends meanwhile.
     """
     began = time.monotonic_ns()
     with Frozen(pid) as frozen:
@@ -58,7 +61,9 @@ def scan_process(
         graph = graph_of(recording, heap)
         notes = list(heap.notes) if heap is not None else []
         complete = _is_complete(recording, heap, notes)
-        roots = find_roots(frozen, frozen.threads, _owned(frozen, heap, graph), own)
+        ends = stack_ends or {}
+        threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in frozen.threads]
+        roots = find_roots(frozen, threads, _owned(frozen, heap, graph), own)
         with Marker(
             graph.starts,
             graph.sizes,
@@ -66,8 +71,9 @@ def scan_process(
             guard=guard_of(frozen, frozen.threads),
             vtables=_vtables(frozen.mappings),
         ) as marker:
-            for thread in frozen.threads:
-                marker.mark_words(thread.words)
+            for thread in threads:
+                if thread.tid not in ends:
+                    marker.mark_words(thread.words)
             marker.mark(roots)
             kinds = marker.sweep()
             scanned, unread = marker.scanned_bytes, marker.unread_bytes
@@ -131,7 +137,7 @@ def _is_complete(recording: Recording, heap: Heap | None, notes: list[str]) -> b
 
 def _owned(memory: Memory, heap: Heap | None, graph: Graph) -> list[tuple[int, int]]:
     """Memory that is the allocator's: scanned only where a block in it is reached."""
-    owned = list(heap.regions) if heap is not None else []
+    owned = [*heap.regions, *heap.tables] if heap is not None else []
     # Another allocator's blocks: the anonymous mappings that hold them are its own.
     for mapping in memory.mappings:
         if mapping.path not in {"", "[heap]"} or not mapping.permissions.startswith("rw"):
@@ -144,7 +150,7 @@ def _owned(memory: Memory, heap: Heap | None, graph: Graph) -> list[tuple[int, i
     return owned
 
 
-def _vtables(mappings: Sequence[Mapping]) -> list[tuple[int, int]]:
+def _vtables(mappings: Sequence[maps.Mapping]) -> list[tuple[int, int]]:
     """Read-only data of modules: where the tables of virtual functions are."""
     return [
         (m.start, m.end)

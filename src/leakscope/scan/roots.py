@@ -98,8 +98,8 @@ def _name(mapping: Mapping) -> str:
 def _is_dead_stack(memory: Memory, mapping: Mapping) -> bool:
     """Whether this is the stack of a thread that ended, kept by glibc for the next one.
 
-    At its top lies the thread's descriptor, which begins with its own address; the kernel
-    zeroed the thread id in it when the thread ended.
+    At its top lies the thread's descriptor, which begins with its own address. The kernel
+    zeroes the thread id in it when the thread ends; joining sets it to -1.
     """
     start = max(mapping.start, mapping.end - _TCB_REACH)
     raw = memory.read(start, mapping.end - start)
@@ -111,7 +111,7 @@ def _is_dead_stack(memory: Memory, mapping: Mapping) -> bool:
         for offset in _TID_OFFSETS:
             place = int(at) + offset // 8
             if place < len(words):
-                return int(words[place]) & 0xFFFFFFFF == 0
+                return int(words[place]) & 0xFFFFFFFF in {0, 0xFFFFFFFF}
     return False
 
 

@@ -46,6 +46,7 @@ class Heap:
     top_bytes: int  # never handed out yet, at the ends of the arenas
     arenas: int
     notes: tuple[str, ...] = field(default_factory=tuple)
+    tables: tuple[tuple[int, int], ...] = ()  # the allocator's variables outside `regions`
 
     @property
     def live_bytes(self) -> int:

@@ -98,6 +98,8 @@ def walk(memory: Memory) -> Heap | None:
         top_bytes=work.top_bytes,
         arenas=len(arenas),
         notes=tuple(work.notes),
+        # Its `top` points to where the last block ends, which may be inside that block.
+        tables=((main, main + _STATE_BYTES),),
     )
 
 

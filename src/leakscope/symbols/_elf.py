@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read the parts of an ELF file that name its code: identity, links, sections, symbols.
+
+Files come from untrusted recordings and may be damaged on purpose. Only regular files are
+opened, every read is bounded by the file's real size, compressed data by a fixed limit,
+and anything that contradicts itself raises `SymbolError` with one sentence.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import stat
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from leakscope.errors import SymbolError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["ElfFile", "Section", "SymbolTable", "crc32_of", "open_regular"]
+
+EM_X86_64, EM_AARCH64 = 62, 183
+
+_SHT_SYMTAB, _SHT_NOTE, _SHT_NOBITS, _SHT_DYNSYM = 2, 7, 8, 11
+_SHF_COMPRESSED = 0x800
+_PT_LOAD, _PT_NOTE = 1, 4
+_NT_GNU_BUILD_ID = 3
+_STT_NOTYPE, _STT_FUNC, _STT_GNU_IFUNC = 0, 2, 10
+
+MAX_SECTION = 2 << 30  # bytes of one section that we are ready to hold
+_MAX_NOTES = 1 << 20
+_MAX_IN_MEMORY = 256 << 20
+_MAX_SECTIONS = 1 << 20
+_MAX_MINI = 64 << 20  # unpacked .gnu_debugdata; a few MiB in practice
+_ZLIB_RATIO = 1040  # deflate cannot shrink more than 1032:1
+
+SYM_DTYPE = np.dtype(
+    [
+        ("name", "<u4"),
+        ("info", "u1"),
+        ("other", "u1"),
+        ("shndx", "<u2"),
+        ("value", "<u8"),
+        ("size", "<u8"),
+    ]
+)
+
+
+def open_regular(path: str) -> int:
+    """Open a regular file for reading. Raises `OSError`, also for anything that is not one."""
+    # O_NONBLOCK: a fifo or a tape drive in place of the file must not hang us.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(22, "not a regular file")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def crc32_of(path: str) -> int:
+    """Return the CRC that `.gnu_debuglink` keeps of the whole file at `path`."""
+    fd = open_regular(path)
+    try:
+        value, left = 0, os.fstat(fd).st_size
+        while left > 0:
+            chunk = os.read(fd, min(left, 1 << 20))
+            if not chunk:
+                break
+            value = zlib.crc32(chunk, value)
+            left -= len(chunk)
+        return value
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section header."""
+
+    name: str
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolTable:
+    """Function symbols sorted by address; columns of equal length.
+
+    `rank` orders names of the same address: 0 global, 1 weak, 2 local.
+    """
+
+    start: npt.NDArray[np.uint64]
+    size: npt.NDArray[np.uint64]
+    name: npt.NDArray[np.uint32]
+    rank: npt.NDArray[np.uint8]
+    strings: bytes
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def find(self, address: int) -> str | None:
+        """Return the name of the function that covers `address`, None when there is none.
+
+        A symbol without a size reaches to the next symbol.
+        """
+        if not 0 <= address < 1 << 64:
+            return None
+        after = int(np.searchsorted(self.start, np.uint64(address), side="right"))
+        best: tuple[int, int, int] | None = None
+        # Functions rarely nest; a few steps back find the one that covers the address.
+        for index in range(after - 1, max(after - 65, -1), -1):
+            start, size = int(self.start[index]), int(self.size[index])
+            if best is not None and start != best[0]:
+                break
+            if address < start + size or (size == 0 and index == after - 1):
+                key = (start, int(self.rank[index]) + (3 if size == 0 else 0), index)
+                if best is None or key[1] < best[1]:
+                    best = key
+        return None if best is None else self._text(int(self.name[best[2]]))
+
+    def _text(self, at: int) -> str | None:
+        end = self.strings.find(b"\0", at)
+        if end < 0 or end - at > 1 << 16 or end == at:
+            return None
+        return self.strings[at:end].decode("utf-8", "replace").split("@", 1)[0] or None
+
+
+class ElfFile:
+    """An open 64-bit little-endian ELF file. A context manager."""
+
+    def __init__(self, path: str, data: bytes | None = None) -> None:
+        """Open the file at `path`, or read `data` that was found in it.
+
+        Raises `SymbolError` when it is missing, not a regular file, not ELF or damaged.
+        """
+        self.path = path
+        self._data = data
+        self.fd = -1
+        try:
+            if data is None:
+                self.fd = open_regular(path)
+                self.size = os.fstat(self.fd).st_size
+            else:
+                self.size = len(data)
+            self._read_headers()
+        except OSError as error:
+            self.close()
+            raise SymbolError(f"cannot read {path}: {error.strerror}") from error
+        except struct.error as error:
+            self.close()
+            raise SymbolError(f"{path} is a damaged ELF file: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def in_memory(cls, path: str) -> ElfFile:
+        """Read the whole file at `path`, which must be of moderate size.
+
+        Raises `SymbolError` as opening it does.
+        """
+        with cls(path) as elf:
+            if elf.size > _MAX_IN_MEMORY:
+                raise SymbolError(f"{path} is too large")
+            try:
+                return cls(path, elf.read(0, elf.size))
+            except struct.error as error:
+                raise SymbolError(f"{path} is a damaged ELF file: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Harmless when done twice."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return exactly `count` bytes at `offset` or raise `struct.error`."""
+        if count < 0 or offset < 0 or offset + count > self.size or count > MAX_SECTION:
+            raise struct.error(f"{count} bytes at {offset} lie outside the file")
+        if self._data is not None:
+            return self._data[offset : offset + count]
+        parts = []
+        while count > 0:
+            part = os.pread(self.fd, min(count, 1 << 30), offset)
+            if not part:
+                raise struct.error("the file became shorter while it was read")
+            parts.append(part)
+            offset += len(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def _read_headers(self) -> None:
+        header = self.read(0, min(64, self.size))
+        if header[:4] != b"\x7fELF":
+            raise SymbolError(f"{self.path} is not an ELF file")
+        if len(header) < 64:
+            raise struct.error("it ends within its header")
+        if header[4] != 2 or header[5] != 1:
+            raise SymbolError(f"{self.path} is not a 64-bit little-endian ELF file")
+        self.type, self.machine = struct.unpack_from("<HH", header, 16)
+        (self.phoff, self.shoff) = struct.unpack_from("<QQ", header, 32)
+        phentsize, phnum, shentsize, shnum, shstrndx = struct.unpack_from("<HHHHH", header, 54)
+        self.loads: list[tuple[int, int, int]] = []  # address, bytes in memory, flags
+        self._notes: list[tuple[int, int]] = []
+        if phnum and phentsize != 56:
+            raise struct.error("program headers of an unknown size")
+        table = self.read(self.phoff, 56 * phnum) if phnum else b""
+        for kind, flags, offset, address, _, filesz, memsz, _ in struct.iter_unpack(
+            "<IIQQQQQQ", table
+        ):
+            if kind == _PT_LOAD:
+                self.loads.append((address, memsz, flags))
+            elif kind == _PT_NOTE:
+                self._notes.append((offset, filesz))
+        self.sections: dict[str, Section] = {}
+        self._section_list: list[Section] = []
+        if self.shoff:
+            self._read_sections(shentsize, shnum, shstrndx)
+
+    def _read_sections(self, entry: int, count: int, names_at: int) -> None:
+        if entry != 64:
+            raise struct.error("section headers of an unknown size")
+        if count == 0 or names_at == 0xFFFF:  # too many for the header: kept in section 0
+            first = struct.unpack("<IIQQQQIIQQ", self.read(self.shoff, 64))
+            count = count or first[5]
+            names_at = first[6] if names_at == 0xFFFF else names_at
+        if count > min(_MAX_SECTIONS, self.size // 64):
+            raise struct.error(f"{count} sections do not fit in the file")
+        raw = [*struct.iter_unpack("<IIQQQQIIQQ", self.read(self.shoff, 64 * count))]
+        if names_at >= count:
+            return
+        _, _, _, _, offset, size, *_ = raw[names_at]
+        names = self.read(offset, size)
+        for name, kind, flags, address, offset, size, link, *_ in raw:
+            end = names.find(b"\0", name)
+            text = names[name:end].decode("utf-8", "replace") if 0 <= end < name + 256 else ""
+            section = Section(text, kind, flags, address, offset, size, link)
+            self._section_list.append(section)
+            self.sections.setdefault(text, section)
+
+    def section(self, name: str) -> bytes | None:
+        """Return the unpacked bytes of a section, None when the file has none of that name.
+
+        Raises `SymbolError` when it is damaged, too large or packed in an unknown way.
+        """
+        found = self.sections.get(name)
+        if found is None or found.type == _SHT_NOBITS:
+            old = self.sections.get(name.replace(".", ".z", 1)) if name[:7] == ".debug_" else None
+            return None if old is None else self._unpack_old(old)
+        try:
+            data = self.read(found.offset, found.size)
+            if not found.flags & _SHF_COMPRESSED:
+                return data
+            kind, _, size, _ = struct.unpack_from("<IIQQ", data)
+            if kind == 1:
+                return self._inflate(data[24:], size, name)
+            if kind == 2:
+                return self._unzstd(data[24:], size, name)
+            raise struct.error(f"{name} is compressed in an unknown way")
+        except (struct.error, zlib.error) as error:
+            raise SymbolError(f"{self.path} is a damaged ELF file: {error}") from error
+
+    def _unpack_old(self, section: Section) -> bytes:
+        data = self.read(section.offset, section.size)
+        if data[:4] != b"ZLIB":
+            return data
+        (size,) = struct.unpack_from(">Q", data, 4)
+        return self._inflate(data[12:], size, section.name)
+
+    def _inflate(self, data: bytes, size: int, name: str) -> bytes:
+        if size > min(MAX_SECTION, len(data) * _ZLIB_RATIO):
+            raise struct.error(f"{name} claims an impossible size of {size} bytes")
+        unpacked = zlib.decompressobj().decompress(data, size)
+        if len(unpacked) != size:
+            raise struct.error(f"{name} is shorter than it claims")
+        return unpacked
+
+    def _unzstd(self, data: bytes, size: int, name: str) -> bytes:
+        try:
+            from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+        except ImportError:
+            raise SymbolError(
+                f"{name} of {self.path} is packed with zstd, which this Python cannot read",
+                hint="Use Python 3.14, or run objcopy --decompress-debug-sections on a copy.",
+            ) from None
+        if size > MAX_SECTION:
+            raise struct.error(f"{name} claims an impossible size of {size} bytes")
+        unpacked: bytes = zstd.ZstdDecompressor().decompress(data, max_length=size)
+        if len(unpacked) != size:
+            raise struct.error(f"{name} is shorter than it claims")
+        return unpacked
+
+    def build_id(self) -> str | None:
+        """Return the GNU build-id as lower-case hex, None when the file has none."""
+        # Sections first: a debug file keeps program headers of segments that it lacks.
+        places = [(s.offset, s.size) for s in self._section_list if s.type == _SHT_NOTE]
+        for offset, claimed in places + self._notes:
+            size = min(claimed, _MAX_NOTES, self.size - offset)
+            found = _gnu_build_id(self.read(offset, size)) if size > 0 else None
+            if found is not None:
+                return found
+        return None
+
+    def debug_link(self) -> tuple[str, int] | None:
+        """Return the file name and CRC of `.gnu_debuglink`."""
+        data = self.section(".gnu_debuglink")
+        if data is None:
+            return None
+        end = data.find(b"\0")
+        at = (end + 4) & ~3
+        if end <= 0 or end > 4096 or at + 4 > len(data):
+            return None
+        name = os.fsdecode(data[:end])
+        # Only a plain name: a path in it would lead anywhere on the disk.
+        return (name, *struct.unpack_from("<I", data, at)) if "/" not in name else None
+
+    def alt_link(self) -> tuple[str, str] | None:
+        """Return the path and build-id of the file that dwz moved common parts to."""
+        data = self.section(".gnu_debugaltlink")
+        end = -1 if data is None else data.find(b"\0")
+        if data is None or end <= 0 or end > 4096 or len(data) - end > 65:
+            return None
+        return os.fsdecode(data[:end]), data[end + 1 :].hex()
+
+    @property
+    def has_debug_info(self) -> bool:
+        """Whether DWARF with lines is in this very file."""
+        for name in (".debug_info", ".zdebug_info"):
+            section = self.sections.get(name)
+            if section is not None and section.type != _SHT_NOBITS and section.size > 0:
+                return True
+        return False
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The lowest and one past the highest virtual address of the loaded segments."""
+        if not self.loads:
+            return (0, 0)
+        return (
+            min(address for address, _, _ in self.loads),
+            min(max(address + size for address, size, _ in self.loads), 1 << 63),
+        )
+
+    def has_symtab(self) -> bool:
+        """Whether the full symbol table is there, not only the dynamic one."""
+        return any(s.type == _SHT_SYMTAB and s.size > 24 for s in self._section_list)
+
+    def mini_debug_info(self) -> ElfFile | None:
+        """Return the small ELF file inside `.gnu_debugdata` (Fedora, Red Hat), or None."""
+        data = self.section(".gnu_debugdata")
+        if data is None:
+            return None
+        try:
+            unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=256 << 20)
+            return ElfFile(f"{self.path} (.gnu_debugdata)", unpacker.decompress(data, _MAX_MINI))
+        except lzma.LZMAError as error:
+            raise SymbolError(f"{self.path} is a damaged ELF file: {error}") from error
+
+    def symbols(self) -> SymbolTable:
+        """Return the functions of the symbol tables. Empty when there are none."""
+        parts: list[npt.NDArray[np.void]] = []
+        bases: list[int] = []
+        strings = b""
+        try:
+            for section in self._section_list:
+                if section.type not in (_SHT_SYMTAB, _SHT_DYNSYM):
+                    continue
+                if section.link >= len(self._section_list):
+                    raise struct.error("a symbol table without its strings")
+                names = self._section_list[section.link]
+                if names.type == _SHT_NOBITS or section.size > MAX_SECTION // 2:
+                    continue
+                table = self.read(section.offset, section.size // 24 * 24)
+                parts.append(np.frombuffer(table, SYM_DTYPE))
+                bases.append(len(strings))
+                strings += self.read(names.offset, names.size) + b"\0"
+        except struct.error as error:
+            raise SymbolError(f"{self.path} is a damaged ELF file: {error}") from error
+        return _sorted_functions(parts, bases, strings)
+
+
+def _sorted_functions(
+    parts: list[npt.NDArray[np.void]], bases: list[int], strings: bytes
+) -> SymbolTable:
+    starts, sizes, names, ranks = [], [], [], []
+    for part, base in zip(parts, bases, strict=True):
+        kind, binding = part["info"] & 15, part["info"] >> 4
+        # Code from assembler files may have no type; without a size too it is a mere label.
+        wanted = (kind == _STT_FUNC) | (kind == _STT_GNU_IFUNC)
+        wanted |= (kind == _STT_NOTYPE) & (part["size"] > 0)
+        wanted &= (part["shndx"] != 0) & (part["value"] != 0)
+        starts.append(part["value"][wanted])
+        sizes.append(part["size"][wanted])
+        names.append(part["name"][wanted].astype(np.uint64) + base)
+        ranks.append(np.array([2, 0, 1] + [2] * 13, np.uint8)[binding[wanted]])
+    if not starts:
+        none = np.zeros(0, np.uint64)
+        return SymbolTable(none, none, none.astype(np.uint32), none.astype(np.uint8), b"")
+    start, size = np.concatenate(starts), np.concatenate(sizes)
+    name, rank = np.concatenate(names).astype(np.uint32), np.concatenate(ranks)
+    order = np.lexsort((size, start))
+    return SymbolTable(start[order], size[order], name[order], rank[order], strings)
+
+
+def _gnu_build_id(notes: bytes) -> str | None:
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, size, kind = struct.unpack_from("<III", notes, at)
+        value = at + 12 + ((name_size + 3) & ~3)
+        if kind == _NT_GNU_BUILD_ID and name_size == 4 and notes[at + 12 : at + 16] == b"GNU\0":
+            if 0 < size <= 64 and value + size <= len(notes):
+                return notes[value : value + size].hex()
+            return None
+        at = value + ((size + 3) & ~3)
+    return None

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines and inlined functions of one file with debug information, read by drgn.
+
+drgn is installed where it has a wheel (x86-64); elsewhere functions come from symbol tables
+alone. One drgn program holds one file, so that files never get into each other's addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from leakscope.errors import SymbolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Activation", "Lines", "can_read_lines"]
+
+_ALL_ADDRESSES = (0, (1 << 64) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """One function at an address; None where the file does not say."""
+
+    name: str | None
+    file: str | None
+    line: int | None
+    column: int | None
+
+
+@cache
+def can_read_lines() -> bool:
+    """Whether drgn is installed."""
+    try:
+        import drgn  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class Lines:
+    """The debug information of the file at `path`, and of `alt`, which dwz moved parts of it to.
+
+    Raises `SymbolError` when drgn cannot use it.
+    """
+
+    def __init__(self, path: str, alt: str | None = None) -> None:
+        import drgn
+
+        try:
+            self._program: Any = drgn.Program(drgn.host_platform)
+            # Files are found and their build-ids compared by us; drgn must not look for others.
+            self._program.set_enabled_debug_info_finders([])
+            module = self._program.extra_module(path, 0, create=True)
+            module.address_range = _ALL_ADDRESSES
+            module.try_file(path)
+            if alt is not None and module.debug_file_status.name == "WANT_SUPPLEMENTARY":
+                module.try_file(alt)
+        except (LookupError, OSError, ValueError, RuntimeError) as error:
+            raise SymbolError(f"the debug information of {path} cannot be read: {error}") from error
+        if module.debug_file_status.name == "WANT_SUPPLEMENTARY":
+            raise SymbolError(f"{path} needs the file that dwz moved parts of it to")
+        if module.debug_file_status.name != "HAVE":
+            raise SymbolError(f"the debug information of {path} cannot be read")
+
+    def find(self, addresses: Iterable[int]) -> dict[int, tuple[Activation, ...]]:
+        """Return the activations at each address that has a line, innermost first."""
+        found: dict[int, tuple[Activation, ...]] = {}
+        for address in addresses:
+            try:
+                places = self._program.source_location(address)
+            except LookupError:
+                continue
+            except Exception as error:
+                raise SymbolError(f"the debug information is damaged: {error}") from error
+            found[address] = tuple(
+                Activation(
+                    place.name() or None,
+                    place.filename or None,
+                    place.line or None,
+                    place.column or None,
+                )
+                for place in places
+            )
+        return found

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn addresses into functions, files and lines, many at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from leakscope.errors import SymbolError
+from leakscope.model.frames import Address, Frame, Module
+from leakscope.symbols._cache import Cache, Located, default_folder
+from leakscope.symbols._debuginfod import Debuginfod
+from leakscope.symbols._demangle import demangle
+from leakscope.symbols._files import ModuleFiles, find_files
+from leakscope.symbols._lines import Activation, Lines, can_read_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from leakscope.symbols._elf import ElfFile, SymbolTable
+
+__all__ = ["Symbolizer"]
+
+_NAMED_IN_A_NOTE = 4
+
+
+class Symbolizer:
+    """Symbols of the modules of one recording. A context manager.
+
+    Nothing raises for symbols that cannot be had: an address that stays unresolved still gives
+    a `Frame`, and `notes` says what is missing, why, and what would help.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[Module],
+        *,
+        debug_dirs: Sequence[str] = (),
+        debuginfod: bool | None = None,
+        pid: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Prepare for `modules`; files are opened when an address needs them.
+
+        `debug_dirs` are searched first, each as a root file system, as a folder of debug files
+        and as one with `.build-id` below it. `debuginfod` False never asks a server; None and
+        True ask those of DEBUGINFOD_URLS. `pid` is the process while it runs: files are then
+        seen as it sees them, which matters for containers. `cache_dir` replaces
+        `$XDG_CACHE_HOME/leakscope/symbols`; an empty string switches the cache off.
+        """
+        self._modules = tuple(modules)
+        self._debug_dirs = tuple(debug_dirs)
+        self._pid = pid
+        client = Debuginfod() if debuginfod is not False else None
+        self._debuginfod = client if client is not None and client.urls else None
+        self._cache: Cache | None = None
+        if not can_read_lines():
+            pass  # answers without lines are quick to find, and must not be taken for better ones
+        elif cache_dir is None:
+            self._cache = Cache(default_folder())
+        elif os.fspath(cache_dir):
+            self._cache = Cache(Path(cache_dir))
+        self._known: dict[int, dict[int, tuple[Located, ...]]] = {}
+        self._open: dict[int, _Reader] = {}
+        self._notes: list[str] = []
+        self._without_lines: dict[int, bool] = {}  # module: whether functions at least are named
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files. Answers given so far stay valid."""
+        for reader in self._open.values():
+            reader.files.close()
+        self._open.clear()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be had for the addresses asked so far, and why."""
+        notes = [*self._notes, *(self._debuginfod.notes if self._debuginfod is not None else ())]
+        named = [self._modules[i].path for i, some in self._without_lines.items() if some]
+        unnamed = [self._modules[i].path for i, some in self._without_lines.items() if not some]
+        hint = "install their debug packages"
+        if self._debuginfod is None:
+            hint += " or set DEBUGINFOD_URLS"
+        if named:
+            notes.append(f"functions but no lines for {_some(named)}, no debug information: {hint}")
+        if unnamed:
+            notes.append(f"no function names for {_some(unnamed)}, stripped: {hint}")
+        return tuple(dict.fromkeys(notes))
+
+    def resolve(self, addresses: Iterable[Address]) -> dict[Address, tuple[Frame, ...]]:
+        """Return the frames at each distinct address, innermost inlined function first.
+
+        Every address asked for is in the answer, with at least one frame.
+        """
+        distinct = dict.fromkeys(addresses)
+        by_module: dict[int, set[int]] = {}
+        for address in distinct:
+            if address.module is not None and 0 <= address.module < len(self._modules):
+                wanted = by_module.setdefault(address.module, set())
+                wanted.add(address.offset if address.exact else address.offset - 1)
+        changed: list[int] = []
+        found: dict[int, dict[int, tuple[Activation | str, ...]]] = {}
+        for module, wanted in by_module.items():
+            self._prepare(module)
+            missing = wanted - self._known[module].keys()
+            if missing and module in self._open:
+                found[module] = self._look_up(module, sorted(missing))
+                changed.append(module)
+        self._add_named(found)
+        for module in changed:
+            identity = self._open[module].identity
+            if self._cache is not None and identity is not None:
+                self._cache.store(identity, self._known[module])
+        for module, wanted in by_module.items():
+            self._judge(module, wanted)
+        return {address: self._frames(address) for address in distinct}
+
+    def _prepare(self, index: int) -> None:
+        if index in self._known:
+            return
+        module = self._modules[index]
+        self._known[index] = {}
+        files = find_files(
+            module,
+            debug_dirs=self._debug_dirs,
+            pid=self._pid,
+            debuginfod=self._debuginfod,
+        )
+        if files.problem is not None or (files.binary is None and files.debug is None):
+            files.close()
+            if module.path.startswith("/"):
+                self._notes.append(f"no symbols for {module.path}: {files.problem}")
+            return
+        if files.unverified:
+            self._notes.append(
+                f"{module.path} has no build-id: if it changed since the recording, "
+                "functions and lines are wrong"
+            )
+        reader = _Reader(files)
+        self._open[index] = reader
+        if self._cache is not None and reader.identity is not None:
+            self._known[index] = self._cache.load(reader.identity)
+
+    def _look_up(self, index: int, wanted: list[int]) -> dict[int, tuple[Activation | str, ...]]:
+        reader = self._open[index]
+        found: dict[int, tuple[Activation | str, ...]] = {}
+        active = reader.activations(wanted)
+        for address in wanted:
+            symbol = reader.symbol(address)
+            chain: tuple[Activation | str, ...] = active.get(address, ())
+            if symbol is not None:
+                chain = (*chain, symbol)
+            found[address] = chain
+        self._notes += reader.notes
+        reader.notes.clear()
+        return found
+
+    def _add_named(self, found: dict[int, dict[int, tuple[Activation | str, ...]]]) -> None:
+        """Choose and demangle the names of all new answers, in one go."""
+        mangled: set[str] = set()
+        for answers in found.values():
+            for chain in answers.values():
+                mangled.update(part for part in chain if isinstance(part, str))
+        readable = demangle(sorted(mangled))
+        for index, answers in found.items():
+            known = self._known[index]
+            for address, chain in answers.items():
+                symbol = chain[-1] if chain and isinstance(chain[-1], str) else None
+                active = [part for part in chain if not isinstance(part, str)]
+                if not active and symbol is not None:
+                    active = [Activation(None, None, None, None)]
+                known[address] = tuple(
+                    _located(part, symbol if n == len(active) - 1 else None, readable)
+                    for n, part in enumerate(active)
+                )
+
+    def _judge(self, index: int, wanted: set[int]) -> None:
+        """Note which modules have no lines at all."""
+        if index not in self._open or self._open[index].files.debug is not None:
+            return
+        known = self._known[index]
+        some = any(place.function for address in wanted for place in known.get(address, ()))
+        self._without_lines[index] = self._without_lines.get(index, False) or some
+
+    def _frames(self, address: Address) -> tuple[Frame, ...]:
+        if address.module is None or not 0 <= address.module < len(self._modules):
+            return (Frame(address),)
+        module = self._modules[address.module]
+        path, build_id = module.path, module.build_id
+        at = address.offset if address.exact else address.offset - 1
+        places = self._known[address.module].get(at)
+        if not places:
+            return (Frame(address, path, build_id),)
+        last = len(places) - 1
+        return tuple(
+            [
+                Frame(address, path, build_id, *place, inlined=number < last)
+                for number, place in enumerate(places)
+            ]
+        )
+
+
+class _Reader:
+    """The opened files of one module."""
+
+    def __init__(self, files: ModuleFiles) -> None:
+        self.files = files
+        self.notes: list[str] = []
+        self.identity = files.identity
+        self._tables: list[SymbolTable] | None = None
+        self._lines: Lines | None = None
+        self._broken = not can_read_lines()
+
+    def activations(self, addresses: list[int]) -> dict[int, tuple[Activation, ...]]:
+        debug = self.files.debug
+        if debug is None or self._broken:
+            return {}
+        try:
+            if self._lines is None:
+                alt = self.files.alt
+                self._lines = Lines(debug.path, alt.path if alt is not None else None)
+            return self._lines.find(addresses)
+        except SymbolError as error:
+            self._broken = True
+            self.notes.append(f"{error}; lines in it are not shown")
+            return {}
+
+    def symbol(self, address: int) -> str | None:
+        if self._tables is None:
+            self._tables = list(self._find_tables())
+        for table in self._tables:
+            name = table.find(address)
+            if name is not None:
+                return name
+        return None
+
+    def _find_tables(self) -> Iterable[SymbolTable]:
+        files: list[ElfFile] = [f for f in (self.files.debug, self.files.binary) if f is not None]
+        for elf in dict.fromkeys(files):
+            try:
+                yield elf.symbols()
+            except SymbolError as error:
+                self.notes.append(str(error))
+        if not any(elf.has_symtab() for elf in files) and self.files.binary is not None:
+            try:
+                small = self.files.binary.mini_debug_info()
+                if small is not None:
+                    yield small.symbols()
+            except SymbolError as error:
+                self.notes.append(str(error))
+
+
+def _located(part: Activation, symbol: str | None, readable: dict[str, str]) -> Located:
+    # Debug information names functions without their classes and namespaces; the symbol has
+    # them, but only of the outermost function at an address.
+    function = readable.get(symbol, symbol) if symbol is not None else part.name
+    return Located(function, symbol, part.file, part.line, part.column)
+
+
+def _some(paths: list[str]) -> str:
+    shown = ", ".join(Path(path).name or path for path in paths[:_NAMED_IN_A_NOTE])
+    more = len(paths) - _NAMED_IN_A_NOTE
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -229,7 +229,8 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
 
   uint64_t file_limit = limit_of(LS_RLIMIT_FSIZE);
   uint64_t space_limit = limit_of(LS_RLIMIT_AS);
-  struct lsr_header plan;
+  /* Not on the stack: 28 KB may be more than a small thread has. One thread starts a process. */
+  static struct lsr_header plan;
   memset(&plan, 0, sizeof plan);
   uint8_t *base = NULL;
   uint64_t bytes = 0;

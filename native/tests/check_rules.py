@@ -208,7 +208,10 @@ def check(command: list[str], path: str) -> bool:
 def main() -> int:
     """Check every file named on the command line."""
     command = shlex.split(sys.argv[1])
-    return 0 if all([check(command, path) for path in sys.argv[2:]]) else 1
+    results = [
+        check(command, path) for path in sys.argv[2:]
+    ]  # all of them, whatever the first says
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn live recordings of one run into packed files, without losing one.
+
+A live recording is removed only after its packed file is complete; when packing fails, it
+stays and the error says where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakscope.errors import LeakscopeError
+from leakscope.recording import live, packed
+from leakscope.recording._layout import STATE_EXECED, STATE_EXITED
+from leakscope.trace._farewell import Farewells, with_reachability
+from leakscope.trace.live_files import LiveFile, list_live_files
+
+if TYPE_CHECKING:
+    from leakscope.model.recordings import Process, Recording
+    from leakscope.trace.output import Output
+
+__all__ = ["Harvest", "Packed", "ending"]
+
+# A fork that only lives until its exec says nothing about a program: its memory is gone.
+_STUB_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A recording and the file it was written to."""
+
+    recording: Recording
+    path: Path
+
+
+@dataclass(slots=True)
+class Harvest:
+    """The recordings of one run. `root` is the pid of the program that was started."""
+
+    directory: Path
+    output: Output
+    root: int
+    children: bool = True
+    farewells: Farewells | None = None
+    packed: list[Packed] = field(default_factory=list)
+    snapshots: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    skipped: int = 0  # forks that ended in an exec
+    unstarted: int = 0  # live files whose agent was stopped before it recorded
+    _dumps: dict[Path, int] = field(default_factory=dict)
+    _broken: set[Path] = field(default_factory=set)
+
+    def live_files(self) -> tuple[LiveFile, ...]:
+        """Live recordings that are still there and can be read."""
+        return tuple(
+            file for file in list_live_files(self.directory) if file.path not in self._broken
+        )
+
+    def take_snapshots(self) -> None:
+        """Pack a snapshot of each process that received the dump signal since the last call."""
+        for file in self.live_files():
+            try:
+                asked = file.field("dump_requests")
+                seen = self._dumps.get(file.path, 0)
+                if asked != seen and file.started():
+                    self._dumps[file.path] = asked
+                    recording = live.read(file.path)
+                    path = self.output.snapshot(program_name(recording.process), file.pid)
+                    packed.write(recording, path)
+                    self.snapshots.append(path)
+            except LeakscopeError as error:
+                self.problems.append(f"no snapshot of process {file.pid}: {error}")
+
+    def pack_ended(self, root_status: int | None) -> tuple[LiveFile, ...]:
+        """Pack every recording whose process has ended; return those that still run.
+
+        `root_status` is the exit status of the root program (negative: signal), None while
+        it runs.
+        """
+        files = self.live_files()
+        newest = {file.pid: file.sequence for file in files}
+        running = []
+        for file in files:
+            is_last = newest[file.pid] == file.sequence
+            if file.pid == self.root and is_last and root_status is None:
+                continue
+            if is_last and file.is_mapped():
+                running.append(file)
+                continue
+            try:
+                self._pack(file, is_last, root_status if file.pid == self.root else None)
+            except LeakscopeError as error:
+                self._broken.add(file.path)
+                self.problems.append(f"the recording {file.path} stays where it is: {error}")
+        return tuple(running)
+
+    def _pack(self, file: LiveFile, is_last: bool, status: int | None) -> None:
+        if not file.started():
+            self.unstarted += 1
+            self._remove(file)
+            return
+        if not self.children and file.pid != self.root:
+            self._remove(file)
+            return
+        state = file.field("state") if is_last else STATE_EXECED
+        recording = live.read(file.path)
+        examined = self.farewells.take(file.path) if self.farewells is not None else None
+        if examined is not None:
+            recording = with_reachability(recording, examined)
+        stub = state == STATE_EXECED and recording.process.forked_from is not None
+        if stub and recording.duration_ns < _STUB_NS and file.pid != self.root:
+            self.skipped += 1
+            self._remove(file)
+            return
+        recording = replace(recording, process=ending(recording.process, state, status))
+        path = self.output.path(program_name(recording.process), file.pid)
+        packed.write(recording, path)
+        self.packed.append(Packed(recording, path))
+        self._remove(file)
+
+    def _remove(self, file: LiveFile) -> None:
+        with contextlib.suppress(OSError):
+            file.path.unlink()
+
+
+def ending(process: Process, state: int, status: int | None) -> Process:
+    """Return `process` with how it ended, as far as that is known.
+
+    `state` is the agent's word; `status` is what the parent was told, None for processes
+    that are not our children. Nobody tells us whether such a process was killed or called
+    `_exit`, so that stays None.
+    """
+    if state == STATE_EXECED:
+        return replace(process, ended="replaced by exec", exit_status=None)
+    if status is None:
+        ended = "exited" if state == STATE_EXITED else None
+        return replace(process, ended=ended, exit_status=None)
+    if status < 0:
+        return replace(process, ended=f"killed by {signal_name(-status)}", exit_status=None)
+    return replace(process, ended="exited", exit_status=status)
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL for 9, and a readable word for numbers without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def program_name(process: Process) -> str:
+    """The program's file name, for the names of its recordings."""
+    return Path((process.exe or "").removesuffix(" (deleted)")).name or "unknown"

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start one program and wait for it, without getting in its way.
+
+The program keeps our terminal, process group, standard streams and signal mask. A signal
+that was sent to us alone is passed on to it; one that the terminal sent to the whole
+foreground group has reached it already. Stopping (Ctrl-Z) and continuing stay as they were,
+because nothing here touches SIGTSTP, SIGCONT or the foreground group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from leakscope.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+__all__ = ["Child"]
+
+_PASSED_ON = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_SI_KERNEL = 0x80  # si_code of signals that the terminal sends to a process group
+_POLL_SECONDS = 0.2
+
+
+class Child:
+    """A program, started by `start` and awaited by `wait`.
+
+    Signals for the program are blocked in the calling thread in between, so that none is
+    lost and none ends us first. `received` lists those that came.
+    """
+
+    def __init__(self, path: str, arguments: Sequence[str], extra_signals: Iterable[int]) -> None:
+        self._path, self._arguments = path, list(arguments)
+        self._signals = {*map(int, _PASSED_ON), *extra_signals, int(signal.SIGCHLD)}
+        # Only the main thread is sure to be where signals for the process arrive.
+        self._main = threading.current_thread() is threading.main_thread()
+        self._mask: set[int | signal.Signals] = set()
+        self.pid = 0
+        self.status: int | None = None  # as os.waitstatus_to_exitcode: negative for a signal
+        self.received: list[int] = []
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start the program. Raises `TargetError` when the kernel will not."""
+        block = self._signals if self._main else ()
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, block)
+        try:
+            self.pid = os.posix_spawn(
+                self._path,
+                self._arguments,
+                dict(environment),
+                setsigmask=self._mask,
+                # Python ignores these two; the program must not inherit that.
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except OSError as error:
+            raise TargetError(f"cannot start {self._path}: {_reason(error)}") from error
+        finally:
+            if not self.pid:
+                self._unblock()
+
+    def wait(self, tick: Callable[[], None]) -> int:
+        """Wait for the program's end, calling `tick` a few times a second.
+
+        Returns the exit status, or minus the signal that killed it.
+        """
+        descriptor = os.pidfd_open(self.pid)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        try:
+            # A thread of ours may have stopped the program by ptrace: waiting for it before it
+            # has ended would take that thread's stops away.
+            while not (poll.poll(0) and self._ended()):
+                if self._main:
+                    self._take_signal()
+                else:
+                    poll.poll(_POLL_SECONDS * 1000)
+                tick()
+        finally:
+            os.close(descriptor)
+            self._unblock()
+        assert self.status is not None
+        return self.status
+
+    def _unblock(self) -> None:
+        if not self._main:
+            return
+        # What arrived together with the program's end was meant for it, not for us.
+        while (info := signal.sigtimedwait(self._signals, 0)) is not None:
+            if info.si_signo != signal.SIGCHLD:
+                self.received.append(info.si_signo)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _ended(self) -> bool:
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # somebody set SIGCHLD to be ignored: nothing is known
+            raise TargetError(
+                f"the exit status of process {self.pid} was taken by somebody else",
+                hint="Set SIGCHLD to its default action before calling this.",
+            ) from None
+        if pid:
+            self.status = os.waitstatus_to_exitcode(status)
+        return bool(pid)
+
+    def _take_signal(self) -> None:
+        info = signal.sigtimedwait(self._signals, _POLL_SECONDS)
+        if info is None or info.si_signo == signal.SIGCHLD:
+            return
+        self.received.append(info.si_signo)
+        if info.si_code != _SI_KERNEL:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, info.si_signo)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.E2BIG:
+        return "the arguments and environment are too long"
+    if error.errno == errno.ENOEXEC:
+        return "the kernel does not know its format"
+    return error.strerror or str(error)

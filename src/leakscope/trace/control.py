@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steer a recording while its program runs: stop, start, look, take a snapshot.
+
+Everything goes through the live recording's file. The program is not stopped, signalled or
+asked; the agent in it reads one word of the header.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakscope.errors import TargetError
+from leakscope.proc.maps import read_maps
+from leakscope.recording import live, packed
+from leakscope.trace._harvest import program_name
+from leakscope.trace.live_files import PAUSED, LiveFile, find_live_file
+from leakscope.trace.output import plan_output
+from leakscope.trace.settings import CONFIG_FILE
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["Status", "dump", "look", "start", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the agent in a process is doing."""
+
+    pid: int
+    path: Path  # of the live recording
+    paused: bool
+    sample: int | None  # mean bytes between samples; None: every allocation
+    dump_requests: int  # dump signals received so far
+    bytes_used: int  # memory or disk that the live recording takes
+
+
+def look(pid: int) -> Status:
+    """Return what the agent in `pid` does. Raises `TargetError` when it records nothing."""
+    file = _live_file(pid)
+    return Status(
+        pid=pid,
+        path=file.path,
+        paused=bool(file.field("control") & PAUSED),
+        sample=file.field("sample_bytes") or None,
+        dump_requests=file.field("dump_requests"),
+        bytes_used=file.path.stat().st_blocks * 512,
+    )
+
+
+def stop(pid: int) -> Status:
+    """Stop recording new allocations in `pid`; frees of recorded ones are still seen."""
+    _live_file(pid).set_paused(True)
+    return look(pid)
+
+
+def start(pid: int) -> Status:
+    """Start recording in `pid`, or go on with it."""
+    _live_file(pid).set_paused(False)
+    return look(pid)
+
+
+def dump(pid: int, output: str | os.PathLike[str] | None = None) -> Path:
+    """Pack what is recorded of `pid` up to now and return the file.
+
+    `output` is as in `leakscope.trace.launch.run`. Works at any moment, without the help of
+    the program. Raises `TargetError` or `RecordingError`.
+    """
+    file = _live_file(pid)
+    planned = plan_output(output)
+    recording = live.read(file.path)
+    process = replace(recording.process, ended="running")
+    name = program_name(process)
+    named = output is not None and not Path(output).is_dir()
+    path = planned.path(name, pid) if named else planned.snapshot(name, pid)
+    packed.write(replace(recording, process=process), path)
+    return path
+
+
+def _live_file(pid: int) -> LiveFile:
+    file = find_live_file(pid)
+    if file is not None and file.started():
+        return file
+    mappings = read_maps(pid)
+    if any(Path(mapping.path).name.startswith("libleakscope-agent") for mapping in mappings):
+        raise TargetError(
+            f"the agent is in process {pid}, but it is not recording",
+            hint=f"A line `trace PROGRAM` in {CONFIG_FILE} switches it on.",
+        )
+    raise TargetError(
+        f"process {pid} is not being traced",
+        hint="Start it with `leakscope run`, or preload the agent (see the page on deployment).",
+    )

@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find out what works on this machine, for one program or process, by looking and trying.
+
+Every check says what was found and, when something is missing, what it is good for and how
+to enable it. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakscope.errors import LeakscopeError, TargetError
+from leakscope.proc import elf
+from leakscope.proc.maps import Mapping, read_maps
+from leakscope.proc.status import (
+    CAP_BPF,
+    CAP_PERFMON,
+    CAP_SYS_ADMIN,
+    CAP_SYS_PTRACE,
+    Status,
+    read_status,
+)
+from leakscope.trace._preload import agent_path, preload_value, safe_copy
+from leakscope.trace.live_files import PAUSED, find_live_file, list_live_files
+from leakscope.trace.output import SHARED_MEMORY
+from leakscope.trace.preflight import inspect_program
+from leakscope.trace.settings import CONFIG_FILE, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Check", "Checkup", "State", "allocator_of", "examine", "libc_of"]
+
+_TRIAL_SECONDS = 20
+_KERNEL_WANTED = (5, 14)
+_ALLOCATORS = {
+    "jemalloc": re.compile(r"libjemalloc\b"),
+    "tcmalloc": re.compile(r"libtcmalloc(_minimal|_debug|_and_profiler)*\b"),
+    "mimalloc": re.compile(r"libmimalloc\b"),
+    "hoard": re.compile(r"libhoard\b"),
+    "snmalloc": re.compile(r"libsnmalloc"),
+}
+_MUSL = re.compile(r"(ld-musl-\w+|libc\.musl-\w+)\.so|/musl/lib/libc\.so|-linux-musl/libc\.so")
+_GLIBC = re.compile(r"/libc(-2\.\d+)?\.so(\.6)?$")
+
+
+class State(enum.StrEnum):
+    """What a check found."""
+
+    WORKS = "works"
+    LIMITED = "limited"  # works, with a loss that the text names
+    MISSING = "missing"  # of use, not necessary
+    BROKEN = "broken"  # necessary
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `fix` is how to enable what is missing."""
+
+    name: str
+    state: State
+    text: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """Everything about one subject. `able` tells whether it can be traced."""
+
+    subject: str
+    able: bool
+    verdict: str
+    checks: tuple[Check, ...]
+
+
+def examine(subject: str | None = None) -> Checkup:
+    """Check this machine and, if named, a program or (a decimal number) a process.
+
+    Raises `TargetError` for a process that does not exist or may not be looked at; a
+    program that cannot be traced is a result, not an error.
+    """
+    machine = (*_machine(), *_elsewhere())
+    trial = next(check for check in machine if check.name == "agent")
+    if subject is None:
+        able = trial.state is State.WORKS
+        verdict = "programs can be traced here" if able else f"nothing can be traced: {trial.text}"
+        return Checkup("this machine", able, verdict, machine)
+    if subject.isdecimal() and not Path(subject).exists():
+        able, verdict, checks = _process(int(subject))
+        return Checkup(f"process {subject}", able, verdict, (*checks, *machine))
+    able, verdict, checks = _program(subject)
+    if able and trial.state is not State.WORKS:
+        able, verdict = False, f"{subject} cannot be traced: {trial.text}"
+    return Checkup(subject, able, verdict, (*checks, *machine))
+
+
+# -- the machine ---------------------------------------------------------------
+
+
+def _machine() -> Iterator[Check]:
+    yield _agent()
+    yield _kernel()
+    yield _shared_memory()
+    yield _libc_here()
+    yield _symbols_here()
+    yield from _container()
+    yield from _leftovers()
+
+
+def _agent() -> Check:
+    try:
+        agent = agent_path()
+    except TargetError as error:
+        return Check("agent", State.BROKEN, str(error), error.hint)
+    with tempfile.TemporaryDirectory(prefix="leakscope-doctor-") as folder:
+        try:
+            preload = preload_value(safe_copy(agent, Path(folder)), {})
+            environment = Settings().environment(folder) | {"LD_PRELOAD": preload}
+            done = subprocess.run(
+                [shutil.which("true") or "/bin/true"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_TRIAL_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired, LeakscopeError) as error:
+            return Check("agent", State.BROKEN, f"the trial with {agent} failed: {error}")
+        recorded = [file for file in list_live_files(Path(folder)) if file.started()]
+    if done.returncode != 0 or not recorded:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = said[0] if said else f"no recording, exit status {done.returncode}"
+        return Check("agent", State.BROKEN, f"{agent} does not work in /bin/true: {why}")
+    return Check("agent", State.WORKS, f"recorded a trial run of true ({agent})")
+
+
+def _kernel() -> Check:
+    release = platform.release()
+    match = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(match[1]), int(match[2])) if match else (0, 0)
+    if version >= _KERNEL_WANTED:
+        return Check("kernel", State.WORKS, f"Linux {release}")
+    return Check(
+        "kernel",
+        State.LIMITED,
+        f"Linux {release}: before 5.14 (MADV_POPULATE_WRITE) tables grow more slowly",
+        "Nothing has to be done.",
+    )
+
+
+def _shared_memory() -> Check:
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError as error:
+        return Check(
+            "shared memory",
+            State.LIMITED,
+            f"{SHARED_MEMORY} cannot be used ({error.strerror}): live recordings go to the disk",
+            "Mount a tmpfs there.",
+        )
+    text = f"{SHARED_MEMORY} has {free >> 20} MiB free, at 32 bytes a live block"
+    if free < 256 << 20:
+        return Check(
+            "shared memory",
+            State.LIMITED,
+            f"{text}: live recordings go to the disk",
+            "In a container: docker run --shm-size=1g",
+        )
+    return Check("shared memory", State.WORKS, text)
+
+
+def _libc_here() -> Check:
+    try:
+        version = os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):
+        version = None
+    return Check("libc", State.NOTE, version or "not glibc (musl?)")
+
+
+def _symbols_here() -> Check:
+    if importlib.util.find_spec("drgn") is None:
+        return Check(
+            "symbols",
+            State.LIMITED,
+            "drgn is not installed: no source lines, and names from symbol tables only",
+            "pip install drgn",
+        )
+    servers = os.environ.get("DEBUGINFOD_URLS", "").split()
+    if servers:
+        return Check("symbols", State.WORKS, f"debuginfod: {' '.join(servers)}")
+    return Check(
+        "symbols",
+        State.NOTE,
+        "debug information is looked for in files only: DEBUGINFOD_URLS is not set",
+        "export DEBUGINFOD_URLS=https://debuginfod.debian.net (or your distribution's)",
+    )
+
+
+def _container() -> Iterator[Check]:
+    names = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
+    inside = next((name for path, name in names.items() if Path(path).exists()), None)
+    if inside is None:
+        inside = os.environ.get("container")  # noqa: SIM112 - systemd's name for it
+    inside = inside or _in_container_cgroup()
+    if inside:
+        yield Check("container", State.NOTE, f"inside a container ({inside})")
+    if read_status().seccomp:
+        yield Check(
+            "seccomp",
+            State.NOTE,
+            "a system call filter is on; tracing from launch needs nothing that usual ones forbid",
+        )
+
+
+def _in_container_cgroup() -> str | None:
+    try:
+        text = Path("/proc/1/cgroup").read_text()
+    except OSError:
+        return None
+    found = re.search(r"kubepods|docker|containerd|lxc|libpod", text)
+    return found[0] if found else None
+
+
+def _leftovers() -> Iterator[Check]:
+    """Live recordings that an ended leakscope left, for instance when it was killed."""
+    for folder in sorted(SHARED_MEMORY.glob(f"leakscope-{os.geteuid()}-*")):
+        try:
+            files = list_live_files(folder)
+        except LeakscopeError:
+            continue
+        if files and not any(file.is_mapped() for file in files):
+            size = sum(file.path.stat().st_blocks * 512 for file in files)
+            yield Check(
+                "left over",
+                State.NOTE,
+                f"{len(files)} recording(s) of ended programs take {size >> 10} KiB in {folder}",
+                f"leakscope report {folder}; then rm -r {folder}",
+            )
+
+
+# -- what other methods would find -----------------------------------------------
+
+
+def _elsewhere() -> Iterator[Check]:
+    """What `leakscope run` does not need, but debuggers and kernel tracers do."""
+    me = read_status()
+    yield _ptrace(me)
+    yield _bpf(me)
+    paranoid = _sysctl("kernel/perf_event_paranoid")
+    if paranoid is not None:
+        able = paranoid < 2 or me.can(CAP_PERFMON) or me.can(CAP_SYS_ADMIN)
+        yield Check(
+            "perf",
+            State.WORKS if able else State.MISSING,
+            f"perf_event_paranoid is {paranoid}",
+            None if able else "sysctl kernel.perf_event_paranoid=1",
+        )
+
+
+def _ptrace(me: Status) -> Check:
+    scope = _sysctl("kernel/yama/ptrace_scope")
+    if me.can(CAP_SYS_PTRACE) and scope != 3:
+        return Check("ptrace", State.WORKS, "this user may look into any process")
+    if scope in (None, 0):
+        return Check("ptrace", State.WORKS, "this user may look into own processes")
+    meaning = {1: "only into children", 2: "only with CAP_SYS_PTRACE", 3: "not at all"}
+    return Check(
+        "ptrace",
+        State.MISSING,
+        f"ptrace_scope is {scope}: debuggers may look {meaning.get(scope, '?')}"
+        " (not needed by `leakscope run`)",
+        "It cannot be lowered before the next boot."
+        if scope == 3
+        else "sysctl kernel.yama.ptrace_scope=0, or run as root",
+    )
+
+
+def _bpf(me: Status) -> Check:
+    lacks = []
+    if not (me.can(CAP_SYS_ADMIN) or (me.can(CAP_BPF) and me.can(CAP_PERFMON))):
+        lacks.append("CAP_BPF and CAP_PERFMON (run as root)")
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        lacks.append("BTF (a kernel with CONFIG_DEBUG_INFO_BTF)")
+    if not Path("/sys/bus/event_source/devices/uprobe").exists():
+        lacks.append("uprobes (a kernel with CONFIG_UPROBE_EVENTS)")
+    if not lacks:
+        return Check("bpf", State.WORKS, "BPF, BTF and uprobes are usable")
+    return Check(
+        "bpf",
+        State.MISSING,
+        f"missing: {'; '.join(lacks)} (not needed by `leakscope run`)",
+        "Allocators of static programs can only be watched this way (memleak-bpfcc).",
+    )
+
+
+def _sysctl(name: str) -> int | None:
+    try:
+        return int(Path("/proc/sys", name).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+# -- a program -------------------------------------------------------------------
+
+
+def _program(name: str) -> tuple[bool, str, list[Check]]:
+    try:
+        program = inspect_program(name)
+    except TargetError as error:
+        check = Check("program", State.BROKEN, str(error), error.hint)
+        return False, f"{name} cannot be traced", [check]
+    way = " → ".join([program.path, *program.interpreters])
+    checks = [Check("program", State.WORKS, f"the agent can be preloaded into {way}")]
+    if program.libc is not None:
+        checks.append(Check("its libc", State.NOTE, program.libc))
+    for allocator, pattern in _ALLOCATORS.items():
+        if any(pattern.search(library) for library in program.needed):
+            checks.append(Check("its allocator", State.NOTE, f"{allocator}, linked as a library"))
+    checks.append(_debug_info(program.image))
+    checks += [Check("program", State.NOTE, note) for note in program.notes]
+    return True, f"{name} can be traced: leakscope run -- {name}", checks
+
+
+def _debug_info(path: str) -> Check:
+    try:
+        found = elf.read_elf(path)
+    except TargetError as error:
+        return Check("debug info", State.NOTE, str(error))
+    if found.has_debug_info:
+        return Check("debug info", State.WORKS, f"in {path} itself")
+    for candidate in _separate_files(path, found):
+        if candidate.is_file():
+            return Check("debug info", State.WORKS, f"in {candidate}")
+    text = f"{path} has none: no lines, and function names only from its symbol table"
+    fix = "Compile with -g, or install the package with -dbgsym in its name"
+    if ".symtab" not in found.sections:
+        text = f"{path} is stripped: no lines, and names of exported functions only"
+    if os.environ.get("DEBUGINFOD_URLS") and found.build_id:
+        return Check("debug info", State.NOTE, f"{text}; debuginfod will be asked", fix)
+    return Check("debug info", State.LIMITED, text, fix)
+
+
+def _separate_files(path: str, found: elf.Elf) -> Iterator[Path]:
+    base = Path("/usr/lib/debug")
+    if found.build_id:
+        yield base / ".build-id" / found.build_id[:2] / f"{found.build_id[2:]}.debug"
+    if found.debug_link and "/" not in found.debug_link:
+        folder = Path(path).resolve().parent
+        yield folder / found.debug_link
+        yield folder / ".debug" / found.debug_link
+        yield base / folder.relative_to("/") / found.debug_link
+
+
+# -- a process ---------------------------------------------------------------------
+
+
+def _process(pid: int) -> tuple[bool, str, list[Check]]:
+    status = read_status(pid)
+    maps = read_maps(pid)
+    checks = [
+        Check("process", State.NOTE, f"{status.name}, state {status.state}, uid {status.uid}")
+    ]
+    if not maps:
+        text = f"process {pid} ({status.name}) has no memory: a zombie or a kernel thread"
+        return False, text, checks
+    static = not any(_GLIBC.search(m.path) or _MUSL.search(m.path) for m in maps)
+    checks.append(Check("its libc", State.NOTE, libc_of(maps) or "none found: static?"))
+    checks.append(Check("its allocator", State.NOTE, allocator_of(maps)))
+    checks += _barriers(pid, status)
+    loaded = any(Path(m.path).name.startswith("libleakscope-agent") for m in maps)
+    file = find_live_file(pid) if loaded else None
+    if file is not None:
+        paused = file.field("control") & PAUSED
+        verdict = (
+            f"process {pid} is traced, and paused: leakscope control {pid} start"
+            if paused
+            else f"process {pid} is being traced: leakscope report {pid}"
+        )
+        return True, verdict, checks
+    if loaded:
+        verdict = (
+            f"the agent is in process {pid} and sleeps: a line `trace {status.name}`"
+            f" in {CONFIG_FILE} switches it on"
+        )
+        return True, verdict, checks
+    verdict = (
+        f"process {pid} ({status.name}) runs without the agent, which must be there from the start"
+    )
+    if static:
+        checks.append(Check("program", State.BROKEN, "it looks statically linked"))
+    elif name := _program_of(pid):
+        checks += _program(name)[2]
+        verdict += f": leakscope run -- {name}"
+    return False, verdict, checks
+
+
+def libc_of(maps: tuple[Mapping, ...]) -> str | None:
+    """Which libc a process with these mappings runs on."""
+    for mapping in maps:
+        if _MUSL.search(mapping.path):
+            return f"musl ({mapping.path})"
+        if _GLIBC.search(mapping.path):
+            return f"glibc ({mapping.path})"
+    return None
+
+
+def allocator_of(maps: tuple[Mapping, ...]) -> str:
+    """Whose malloc a process with these mappings uses, as far as its libraries tell."""
+    for name, pattern in _ALLOCATORS.items():
+        for mapping in maps:
+            if pattern.search(mapping.path):
+                return f"{name} ({mapping.path})"
+    libc = libc_of(maps)
+    return f"that of {libc}" if libc else "unknown, linked statically"
+
+
+def _barriers(pid: int, status: Status) -> Iterator[Check]:
+    if status.tracer:
+        yield Check("debugger", State.NOTE, f"process {status.tracer} traces it with ptrace")
+    if status.seccomp:
+        yield Check("its seccomp", State.NOTE, "a system call filter is on in it")
+    for kind in ("mnt", "pid"):
+        try:
+            other = str(Path(f"/proc/{pid}/ns/{kind}").readlink()) != str(
+                Path(f"/proc/self/ns/{kind}").readlink()
+            )
+        except OSError:
+            continue
+        if other:
+            yield Check(
+                "container",
+                State.NOTE,
+                f"it lives in another {'mount' if kind == 'mnt' else 'pid'} namespace",
+                "Install and run leakscope inside its container.",
+            )
+
+
+def _program_of(pid: int) -> str | None:
+    try:
+        return str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(" (deleted)")
+    except OSError:
+        return None

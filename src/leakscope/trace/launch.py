@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a program under the agent and bring home the recordings of it and its children.
+
+The program is looked at first (`preflight`), the output place too; then it runs with its
+standard streams, terminal, process group and signals untouched. When leakscope is killed,
+the program goes on and its live recording stays readable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
+from leakscope.trace._farewell import Farewell, Farewells
+from leakscope.trace._harvest import Harvest, signal_name
+from leakscope.trace._preload import agent_path, preload_value, safe_copy
+from leakscope.trace._spawn import Child
+from leakscope.trace.output import make_live_directory, plan_output
+from leakscope.trace.preflight import Program, inspect_program
+from leakscope.trace.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from leakscope.model.recordings import Recording
+    from leakscope.trace.live_files import LiveFile
+
+__all__ = ["Run", "Running", "run"]
+
+# Processes that end together with the program (the other end of a pipe) get this long.
+_GRACE_SECONDS = 0.5
+# So many ended children are packed while the program still runs, to keep memory bounded.
+_BACKLOG = 64
+_BACKLOG_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A traced process that outlived the program, and the live recording it still writes."""
+
+    pid: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of one run. `recordings` and `files` belong together, the program's own first."""
+
+    command: tuple[str, ...]
+    program: Program
+    pid: int
+    exit_status: int | None  # None when a signal killed it
+    killed_by: int | None  # the signal
+    recordings: tuple[Recording, ...]
+    files: tuple[Path, ...]
+    snapshots: tuple[Path, ...]
+    running: tuple[Running, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]  # recordings that could not be packed, and where they are
+    interrupted: bool  # somebody asked it to end with SIGINT or SIGTERM
+
+    @property
+    def returncode(self) -> int:
+        """The program's status as a shell gives it: 128 + N when signal N killed it."""
+        return 128 + (self.killed_by or 0) if self.exit_status is None else self.exit_status
+
+    @property
+    def outcome(self) -> str:
+        """How the program ended, in words."""
+        if self.exit_status is None:
+            return f"was killed by {signal_name(self.killed_by or 0)}"
+        return f"exited with status {self.exit_status}"
+
+
+def run(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    sample: int | None = None,
+    min_size: int | None = None,
+    max_size: int | None = None,
+    depth: int | None = None,
+    start_after: float | None = None,
+    start_signal: int | None = None,
+    stop_signal: int | None = None,
+    dump_signal: int | None = None,
+    children: bool = True,
+    wait_children: bool = False,
+    env: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] | None = None,
+    examine: Callable[[Farewell], Recording | None] | None = None,
+) -> Run:
+    """Run `command` to its end and return its recordings, one for each traced process.
+
+    `output` is a directory or a file name in which %n and %p stand for program and pid;
+    `sample` is the mean number of bytes between samples (None: every allocation);
+    `wait_children` waits for daemons and background processes too. Sizes in bytes,
+    `start_after` in seconds, signals as numbers. `examine` is given each process right before
+    it ends, and may return its recording with the reachability of its blocks.
+
+    Raises `UsageError`, `TargetError` or `RecordingError` before anything was started when
+    it cannot work, and `TargetError` afterwards when the agent never came up.
+    """
+    arguments = tuple(os.fspath(word) for word in command)
+    if not arguments:
+        raise UsageError("there is no program to run", hint="Give it after `--`.")
+    if any("\0" in word for word in arguments):
+        raise UsageError("an argument contains a zero byte, which no program can be given")
+    settings = Settings(
+        sample=sample,
+        min_size=min_size,
+        max_size=max_size,
+        depth=depth,
+        start_after=start_after,
+        start_signal=start_signal,
+        stop_signal=stop_signal,
+        dump_signal=dump_signal,
+        children=children,
+    )
+    environment = dict(os.environ if env is None else env)
+    program = inspect_program(arguments[0], environment)
+    agent = agent_path()
+    planned = plan_output(output)
+    directory = make_live_directory(planned)
+    child = Child(program.path, arguments, _signals(settings))
+    with contextlib.ExitStack() as undo:
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        preloaded = safe_copy(agent, directory)
+        environment |= settings.environment(str(directory))
+        environment["LD_PRELOAD"] = preload_value(preloaded, environment)
+        farewells = None if examine is None else Farewells(directory, examine)
+        environment.pop("LEAKSCOPE_SCAN", None)
+        if farewells is not None:
+            undo.callback(farewells.stop)
+            where = farewells.start()
+            environment |= {"LEAKSCOPE_SCAN": where} if where else {}
+        child.start(environment)
+        undo.pop_all()  # from here on the directory may hold what nobody else has
+    harvest = Harvest(directory, planned, child.pid, children, farewells)
+    try:
+        status = child.wait(_Tick(harvest, progress or (lambda _: None)))
+        running = _collect(harvest, status, wait_children)
+    finally:
+        if farewells is not None:
+            farewells.stop()
+    if not running and not harvest.problems:
+        _remove_directory(directory, preloaded if preloaded != agent else None)
+    done = Run(
+        command=arguments,
+        program=program,
+        pid=child.pid,
+        exit_status=status if status >= 0 else None,
+        killed_by=-status if status < 0 else None,
+        recordings=(),
+        files=(),
+        snapshots=tuple(harvest.snapshots),
+        running=tuple(Running(file.pid, file.path) for file in running),
+        notes=_notes(program, harvest),
+        problems=tuple(harvest.problems),
+        interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
+    )
+    if not harvest.packed and not running:
+        raise _nothing_recorded(done, harvest)
+    own_first = sorted(harvest.packed, key=lambda packed: _rank(packed.recording, child.pid))
+    return replace(
+        done,
+        recordings=tuple(packed.recording for packed in own_first),
+        files=tuple(packed.path for packed in own_first),
+    )
+
+
+class _Tick:
+    """What is done a few times a second while the program runs."""
+
+    def __init__(self, harvest: Harvest, progress: Callable[[str], None]) -> None:
+        self._harvest, self._progress = harvest, progress
+        self._next_look = 0.0
+
+    def __call__(self) -> None:
+        harvest = self._harvest
+        known = len(harvest.snapshots)
+        harvest.take_snapshots()
+        for path in harvest.snapshots[known:]:
+            self._progress(f"snapshot written: {path}")
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _BACKLOG_SECONDS
+            if len(harvest.live_files()) > _BACKLOG:
+                harvest.pack_ended(None)
+
+
+def _collect(harvest: Harvest, status: int, wait_children: bool) -> tuple[LiveFile, ...]:
+    """Pack what has ended; wait for the rest, for a moment or, if asked, to its end."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    running = harvest.pack_ended(status)
+    with contextlib.suppress(KeyboardInterrupt):
+        while running and (wait_children or time.monotonic() < deadline):
+            time.sleep(0.05)
+            if wait_children:
+                harvest.take_snapshots()
+            running = harvest.pack_ended(status)
+    return running
+
+
+def _rank(recording: Recording, root: int) -> tuple[bool, bool]:
+    """The program's own recording first; of those before and after an exec, the last."""
+    return recording.process.pid != root, recording.process.ended == "replaced by exec"
+
+
+def _signals(settings: Settings) -> list[int]:
+    wanted = (settings.start_signal, settings.stop_signal, settings.dump_signal)
+    return [number for number in wanted if number is not None]
+
+
+def _remove_directory(directory: Path, copy: Path | None) -> None:
+    with contextlib.suppress(OSError):
+        if copy is not None:
+            copy.unlink()
+            if copy.parent != directory:
+                copy.parent.rmdir()
+        directory.rmdir()  # stays when something is left in it
+
+
+def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
+    notes = [*program.notes, *(harvest.farewells.notes if harvest.farewells else ())]
+    if harvest.unstarted and harvest.packed:
+        notes.append(f"{harvest.unstarted} process(es) ended before the agent in them had started")
+    return tuple(notes)
+
+
+def _nothing_recorded(done: Run, harvest: Harvest) -> LeakscopeError:
+    """Why there is no recording although the program ran."""
+    name = done.program.path
+    if harvest.problems:
+        return RecordingError(
+            f"{name} {done.outcome}, but no recording could be written: {harvest.problems[0]}",
+            hint="Make room or name another place with --output, then: leakscope report PATH",
+        )
+    if done.killed_by is not None:
+        return TargetError(
+            f"{name} {done.outcome} before the agent in it had started, so nothing was recorded",
+            hint="See what killed it: a limit (ulimit -a), the OOM killer (dmesg), or its parent.",
+        )
+    limits = [
+        f"{word} is {value >> 10} KiB"
+        for word, number in (
+            ("ulimit -f", resource.RLIMIT_FSIZE),
+            ("ulimit -v", resource.RLIMIT_AS),
+        )
+        if (value := resource.getrlimit(number)[0]) != resource.RLIM_INFINITY
+    ]
+    reason = (
+        f"the agent found no room for its tables ({', '.join(limits)})"
+        if limits
+        else "the agent did not come up in it, so nothing was recorded"
+    )
+    return TargetError(
+        f"{name} {done.outcome}, but {reason}",
+        hint=f"Lines from ld.so above tell why; `leakscope doctor {name}` tries it out.",
+    )

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Live recordings while their processes run: who writes them, in what state, how to steer.
+
+A live recording is a file `PID.SEQUENCE.live`; the agent maps it and nobody has to ask the
+traced process for anything. Only files of the user (or, for root, of anybody) are touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakscope.errors import RecordingError, TargetError
+from leakscope.proc.maps import Mapping, read_maps
+from leakscope.recording import _layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["LiveFile", "find_live_file", "list_live_files"]
+
+_HEADER = dict(_layout.HEADER_DTYPE.fields or {})
+_NAME = re.compile(r"(\d{1,10})\.(\d{1,5})\.live")
+PAUSED = 1
+"""Bit of the header's control word: recording is switched off."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFile:
+    """One live recording.
+
+    `path` is where it can be opened; for a file of another mount namespace that is below
+    /proc/PID/map_files or /proc/PID/root.
+    """
+
+    path: Path
+    pid: int
+    sequence: int
+
+    def started(self) -> bool:
+        """Whether the agent got as far as recording."""
+        return self.field("magic") == _layout.MAGIC
+
+    def field(self, name: str) -> int:
+        """Return one number of the header. Raises `RecordingError` when it cannot be read."""
+        form, offset = _HEADER[name][:2]
+        fd = self._open(os.O_RDONLY)
+        try:
+            data = os.pread(fd, form.itemsize, offset)
+        except OSError as error:
+            raise RecordingError(f"cannot read {self.path}: {error.strerror}") from error
+        finally:
+            os.close(fd)
+        if len(data) != form.itemsize:
+            raise RecordingError(f"{self.path} is shorter than a live recording's header")
+        return int.from_bytes(data, "little")
+
+    def set_paused(self, paused: bool) -> None:
+        """Switch recording off or on. Raises `RecordingError` when it cannot be written."""
+        version = self.field("version")
+        if version != _layout.VERSION:
+            raise RecordingError(
+                f"the agent in process {self.pid} writes version {version} of the recording and"
+                f" this leakscope knows version {_layout.VERSION}",
+                hint="Use the leakscope that the agent belongs to.",
+            )
+        form, offset = _HEADER["control"][:2]
+        value = self.field("control")
+        value = value | PAUSED if paused else value & ~PAUSED
+        fd = self._open(os.O_RDWR)
+        try:
+            os.pwrite(fd, value.to_bytes(form.itemsize, "little"), offset)
+        except OSError as error:
+            raise RecordingError(f"cannot write {self.path}: {error.strerror}") from error
+        finally:
+            os.close(fd)
+
+    def is_mapped(self) -> bool:
+        """Whether its process is still alive and writing it."""
+        try:
+            status = self.path.stat()
+            return any(mapping.inode == status.st_ino for mapping in _live_mappings(self.pid))
+        except (OSError, TargetError):
+            return False
+
+    def _open(self, flags: int) -> int:
+        try:
+            # Links below /proc are the kernel's; everywhere else a link is not followed.
+            follow = 0 if str(self.path).startswith("/proc/") else os.O_NOFOLLOW
+            fd = os.open(self.path, flags | follow | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise RecordingError(f"cannot open {self.path}: {error.strerror}") from error
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or os.geteuid() not in (0, status.st_uid):
+            os.close(fd)
+            raise RecordingError(
+                f"{self.path} is not a recording of this user (owner uid {status.st_uid})",
+                hint="Run as the user that the program runs as, or as root.",
+            )
+        return fd
+
+
+def list_live_files(directory: Path) -> tuple[LiveFile, ...]:
+    """Return the live recordings in `directory`, by pid and sequence. Links are left out."""
+    found = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                match = _NAME.fullmatch(entry.name)
+                if match and entry.is_file(follow_symlinks=False):
+                    found.append(LiveFile(Path(entry.path), int(match[1]), int(match[2])))
+    except OSError as error:
+        raise RecordingError(f"cannot read {directory}: {error.strerror}") from error
+    return tuple(sorted(found, key=lambda file: (file.pid, file.sequence)))
+
+
+def find_live_file(pid: int) -> LiveFile | None:
+    """Return the live recording that process `pid` is writing, None when it writes none.
+
+    Raises `TargetError` when there is no such process or it may not be looked at.
+    """
+    newest: LiveFile | None = None
+    for mapping in _live_mappings(pid):
+        match = _NAME.fullmatch(Path(mapping.path).name)
+        if match is None or (newest is not None and newest.sequence >= int(match[2])):
+            continue
+        newest = LiveFile(_reachable(pid, mapping), pid, int(match[2]))
+    return newest
+
+
+def _live_mappings(pid: int) -> Iterator[Mapping]:
+    for mapping in read_maps(pid):
+        if mapping.permissions.endswith("s") and mapping.path.endswith(".live"):
+            yield mapping
+
+
+def _reachable(pid: int, mapping: Mapping) -> Path:
+    """Another mount namespace, or a file that was deleted, is reached through /proc."""
+    candidates = [f"/proc/{pid}/root{mapping.path}", f"/proc/{pid}/map_files/{mapping.span}"]
+    if not mapping.deleted:
+        candidates.insert(0, mapping.path)
+    for candidate in candidates:
+        try:
+            if Path(candidate).stat().st_ino == mapping.inode:
+                return Path(candidate)
+        except OSError:
+            continue
+    raise TargetError(
+        f"the live recording {mapping.path} of process {pid} cannot be reached from here",
+        hint="Run as root, or in the container of the process.",
+    )

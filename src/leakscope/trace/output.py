@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where recordings go: checked before a program starts, safe when they are written.
+
+While a program runs, its recordings are in a private directory in shared memory (or, when
+that is small, next to the output). Afterwards each is packed into a file of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from leakscope.errors import RecordingError
+
+__all__ = ["Output", "check_writable", "make_live_directory", "plan_output"]
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
+DEFAULT_PATTERN = "%n.%p.leakscope"
+
+# 32 bytes a live block and a few MiB of tables: room for several million live blocks.
+_PLENTY = 256 << 20
+# The agent's tables before the first allocation, and a small program's; less is hopeless.
+_LEAST = 8 << 20
+_LEAST_OUTPUT = 1 << 20
+
+
+@dataclass(slots=True)
+class Output:
+    """Names for the packed recordings of one run.
+
+    `pattern` is a path in which %n stands for the program's name and %p for its pid.
+    """
+
+    directory: Path
+    pattern: str
+    taken: set[Path] = field(default_factory=set)
+
+    def path(self, name: str, pid: int) -> Path:
+        """Return the file for the process `pid` of program `name`, different at each call.
+
+        Raises `RecordingError` when a file that is not ours is in the way.
+        """
+        free = wanted = self.directory / self._expand(name, pid)
+        if wanted in self.taken and "%p" not in self.pattern:
+            free = wanted = wanted.with_name(f"{wanted.stem}.{pid}{wanted.suffix}")
+        number = 1
+        while free in self.taken:
+            free = wanted.with_name(f"{wanted.stem}.{number}{wanted.suffix}")
+            number += 1
+        self.taken.add(free)
+        check_replaceable(free)
+        return free
+
+    def snapshot(self, name: str, pid: int) -> Path:
+        """Return a file for a snapshot of a process; earlier snapshots are never replaced."""
+        wanted = self.directory / self._expand(name, pid)
+        number = 1
+        while True:
+            free = wanted.with_name(f"{wanted.stem}.dump{number}{wanted.suffix}")
+            if not free.exists() and not free.is_symlink():
+                return free
+            number += 1
+
+    def _expand(self, name: str, pid: int) -> str:
+        # A program chooses its name; it does not choose a directory or move a cursor.
+        plain = "".join("_" if c == "/" or not c.isprintable() else c for c in name) or "unknown"
+        values = {"%%": "%", "%n": plain, "%p": str(pid)}
+        return re.sub("%[%np]", lambda match: values[match[0]], self.pattern)
+
+
+def plan_output(output: str | os.PathLike[str] | None) -> Output:
+    """Decide where the packed recordings of a run go and make sure that they can.
+
+    `output` is a directory, or a file name that may hold %n and %p; None is the current
+    directory. Raises `RecordingError` when it is not writable, full, or not ours.
+    """
+    text = os.fspath(output) if output is not None else "."
+    if not text:
+        raise RecordingError("the output path is empty")
+    if "\0" in text:
+        raise RecordingError("the output path contains a zero byte")
+    if text.endswith("/") or Path(text).is_dir():
+        planned = Output(Path(text).absolute(), DEFAULT_PATTERN)
+    else:
+        path = Path(text).absolute()
+        planned = Output(path.parent, path.name)
+    check_writable(planned.directory)
+    if "%" not in planned.pattern:
+        check_replaceable(planned.directory / planned.pattern)
+    return planned
+
+
+def check_writable(directory: Path) -> None:
+    """Make sure that a file can be made in `directory`, else raise `RecordingError`."""
+    if not directory.exists():
+        raise RecordingError(
+            f"the output directory {directory} does not exist", hint=f"Make it: mkdir {directory}"
+        )
+    if not directory.is_dir():
+        raise RecordingError(f"{directory} is not a directory, so nothing can be written there")
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise RecordingError(
+            f"the output directory {directory} is not writable by this user",
+            hint="Name another place with --output.",
+        )
+    if _free(directory) < _LEAST_OUTPUT:
+        raise RecordingError(
+            f"there is no room on the disk of {directory}: {_free(directory)} bytes are free",
+            hint="Free some, or name another place with --output.",
+        )
+
+
+def check_replaceable(path: Path) -> None:
+    """Make sure that what is at `path`, if anything, is ours to replace."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RecordingError(f"cannot look at {path}: {error.strerror}") from error
+    if stat.S_ISLNK(status.st_mode):
+        if status.st_uid != os.geteuid():
+            raise RecordingError(
+                f"{path} is a symbolic link that belongs to someone else (uid {status.st_uid}),"
+                f" so it is not written to",
+                hint="Name another file with --output.",
+            )
+        return  # ours: renaming over it replaces the link, never what it points to
+    if not stat.S_ISREG(status.st_mode):
+        raise RecordingError(
+            f"{path} exists and is not a regular file", hint="Name another file with --output."
+        )
+    if status.st_uid != os.geteuid():
+        raise RecordingError(
+            f"{path} exists and belongs to someone else (uid {status.st_uid})",
+            hint="Name another file with --output.",
+        )
+
+
+def make_live_directory(output: Output) -> Path:
+    """Make a private directory for live recordings, in shared memory when that has room.
+
+    Raises `RecordingError` when no place has any.
+    """
+    places = [SHARED_MEMORY, output.directory, Path(tempfile.gettempdir())]
+    usable = [p for p in places if os.access(p, os.W_OK | os.X_OK, effective_ids=True)]
+    for least in (_PLENTY, _LEAST):
+        for place in usable:
+            if _free(place) < least:
+                continue
+            hidden = "" if place == SHARED_MEMORY else "."
+            prefix = f"{hidden}leakscope-{os.geteuid()}-"
+            try:
+                return Path(tempfile.mkdtemp(prefix=prefix, dir=place)).absolute()
+            except OSError:
+                continue
+    raise RecordingError(
+        "there is no room for a live recording in "
+        + ", ".join(f"{place} ({_free(place)} bytes free)" for place in dict.fromkeys(places)),
+        hint=f"At least {_LEAST >> 20} MiB are needed; free some, or name a place with --output.",
+    )
+
+
+def _free(directory: Path) -> int:
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return 0

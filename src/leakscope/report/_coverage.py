@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much a recording saw and did not see, as sentences.
+
+`summary` is the one line that stands under every verdict; `problems` are the losses that
+can make a verdict wrong and have to be said loudly; `remarks` are the limits that were
+asked for or that are harmless.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leakscope.report._text import bytes_text, count_text, percent_text, plural, printable
+
+if TYPE_CHECKING:
+    from leakscope.model.findings import Findings
+
+__all__ = ["problems", "remarks", "summary"]
+
+# Losses that can hide or invent a leak, by name of the counter.
+_LOSSES = {
+    "table_full": (
+        "block was",
+        "blocks were",
+        "not recorded: the table of live blocks could not grow",
+    ),
+    "no_space": ("event was", "events were", "lost: no room left where the recording is kept"),
+    "reentrant": ("event was", "events were", "missed inside signal handlers"),
+    "sites_full": (
+        "allocation has",
+        "allocations have",
+        "no call stack: the table of sites is full",
+    ),
+    "nodes_full": (
+        "allocation has",
+        "allocations have",
+        "no call stack: the table of stacks is full",
+    ),
+    "ranges_full": ("mapping was", "mappings were", "not recorded: the table of mappings is full"),
+    "modules_full": ("module was", "modules were", "not recorded: their frames have no symbols"),
+    "duplicate": ("address was", "addresses were", "allocated twice without a free that we saw"),
+}
+
+# What a recording leaves out by design or by request, by name of the counter.
+_LIMITS = {
+    "early": ("event", "before recording was ready"),
+    "filtered": ("allocation", "outside the requested sizes"),
+    "paused": ("event", "while recording was paused"),
+    "unknown_free": ("free", "of blocks from before the recording"),
+    "failed_allocation": ("allocation", "failed in the program itself"),
+}
+
+_STACKS = {
+    "stack_truncated": "truncated at the depth limit",
+    "stack_broken": "incomplete",
+    "foreign_stack": "from a stack the program switched to itself",
+}
+
+_TROUBLES = {
+    "own_malloc": "the program defines malloc itself: what it allocates through it was not seen",
+    "no_proc": "/proc was not readable: modules may be missing, so some frames have no symbols",
+    "no_grow": "the kernel is too old to grow tables on demand: they were of fixed size",
+}
+
+
+def summary(findings: Findings) -> str:
+    """Return the coverage line: mode, events seen, dropped, stacks and symbols."""
+    coverage = findings.coverage
+    parts = []
+    seen = []
+    if coverage.alloc_events is not None:
+        seen.append(plural(coverage.alloc_events, "allocation"))
+    if coverage.free_events is not None:
+        seen.append(plural(coverage.free_events, "free"))
+    if seen:
+        parts.append(" and ".join(seen) + " seen")
+    dropped = sum(count for name, count in coverage.dropped.items() if _is_loss(name))
+    parts.append(f"{count_text(dropped)} dropped")
+    for name, text in _STACKS.items():
+        count = coverage.dropped.get(name, 0)
+        if count:
+            parts.append(f"{plural(count, 'stack')} {text}")
+    unresolved, frames = _unresolved(findings)
+    if unresolved:
+        parts.append(f"{percent_text(unresolved, frames)} of frames without symbols")
+    return f"{_mode(findings)}; " + "; ".join(parts)
+
+
+def problems(findings: Findings) -> list[str]:
+    """Return one sentence for each thing that can make the verdicts wrong."""
+    coverage = findings.coverage
+    found = [_TROUBLES.get(trouble, printable(trouble)) for trouble in coverage.troubles]
+    for name, count in coverage.dropped.items():
+        if not count or not _is_loss(name):
+            continue
+        one, many, text = _LOSSES.get(
+            name, ("event was", "events were", f"lost ({printable(name).replace('_', ' ')})")
+        )
+        found.append(f"{plural(count, one, many)} {text}")
+    return found
+
+
+def remarks(findings: Findings) -> list[str]:
+    """Return one sentence for each harmless or requested limit of the recording."""
+    coverage = findings.coverage
+    left_out = [
+        f"{plural(coverage.dropped[name], noun)} {text}"
+        for name, (noun, text) in _LIMITS.items()
+        if coverage.dropped.get(name)
+    ]
+    found = ["not recorded: " + "; ".join(left_out)] if left_out else []
+    sizes = []
+    if coverage.min_size:
+        sizes.append(f"from {bytes_text(coverage.min_size)}")
+    if coverage.max_size:
+        sizes.append(f"up to {bytes_text(coverage.max_size)}")
+    if sizes:
+        found.append(f"only blocks {' '.join(sizes)} were recorded, as asked")
+    found.extend(printable(note) for note in coverage.notes)
+    return found
+
+
+def _is_loss(name: str) -> bool:
+    # A counter we do not know yet is a loss until somebody says otherwise.
+    return name not in _LIMITS and name not in _STACKS
+
+
+def _mode(findings: Findings) -> str:
+    coverage = findings.coverage
+    if coverage.mode == "sampled" and coverage.sample_bytes:
+        return f"sampled mode, one sample in {bytes_text(coverage.sample_bytes)}"
+    return f"{printable(coverage.mode)} mode"
+
+
+def _unresolved(findings: Findings) -> tuple[int, int]:
+    frames = [f for finding in findings.findings for f in finding.stack if not f.artificial]
+    return sum(1 for frame in frames if frame.function is None), len(frames)

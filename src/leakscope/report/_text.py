@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers and names as people read them.
+
+Every name that comes from a traced program (functions, paths, source lines) is hostile
+input: `printable` is the only way it gets into a report, and what it returns never
+moves the cursor, changes a colour or starts a new line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+
+__all__ = [
+    "bytes_text",
+    "cells",
+    "clip_left",
+    "clip_right",
+    "count_text",
+    "duration_text",
+    "head",
+    "interval_text",
+    "name_within",
+    "percent_text",
+    "plural",
+    "printable",
+    "rate_text",
+]
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def printable(text: str) -> str:
+    """Return `text` with every control, format and invalid character as a visible escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    named = _NAMED_ESCAPES.get(character)
+    if named is not None:
+        return named
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def cells(text: str) -> int:
+    """Return how many terminal columns printable `text` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(_cell(c) for c in text)
+
+
+def _cell(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def head(text: str, room: int) -> str:
+    """Return the longest beginning of `text` that fits in `room` columns."""
+    if cells(text) <= room:
+        return text
+    used = 0
+    for index, character in enumerate(text):
+        used += _cell(character)
+        if used > room:
+            return text[:index]
+    return text
+
+
+def _tail(text: str, room: int) -> str:
+    """The longest end of `text` that fits in `room` columns."""
+    used = 0
+    for index in range(len(text) - 1, -1, -1):
+        used += _cell(text[index])
+        if used > room:
+            return text[index + 1 :]
+    return text
+
+
+def clip_left(text: str, room: int, ellipsis: str) -> str:
+    """Cut a path from the left, at a slash when there is one, so that its end stays."""
+    if cells(text) <= room:
+        return text
+    tail = _tail(text, max(room - cells(ellipsis), 1))
+    slash = tail.find("/")
+    if 0 <= slash < len(tail) // 2:
+        tail = tail[slash:]
+    return head(ellipsis + tail, room)
+
+
+def clip_right(text: str, room: int, ellipsis: str) -> str:
+    """Cut a source line from the right."""
+    if cells(text) <= room:
+        return text
+    return head(text, max(room - cells(ellipsis), 0)).rstrip() + ellipsis
+
+
+def name_within(name: str, room: int, ellipsis: str) -> str:
+    """Shorten a function name to `room` columns, losing the least telling parts first.
+
+    Template arguments go first, then the parameter list, then the middle.
+    """
+    if cells(name) <= room:
+        return name
+    if not name.startswith("<"):  # Rust's `<T as Trait>::f` says it all between the brackets
+        name = _fold(name, "<", ">", ellipsis)
+        if cells(name) <= room:
+            return name
+    name = _fold(name, "(", ")", ellipsis)
+    if cells(name) <= room:
+        return name
+    room = max(room - cells(ellipsis), 1)
+    front = room * 2 // 3
+    return head(name, front) + ellipsis + _tail(name, room - front)
+
+
+# Brackets that belong to an operator's name and open nothing.
+_OPERATOR = re.compile(r"\boperator\s*(?:\(\)|<=>|->\*?|<<=?|>>=?|[<>]=?)")
+
+
+def _fold(name: str, opening: str, closing: str, ellipsis: str) -> str:
+    """Replace what stands between outermost brackets; an unbalanced name is left alone."""
+    parts: list[str] = []
+    depth = 0
+    index = 0
+    while index < len(name):
+        operator = _OPERATOR.match(name, index) if name[index] == "o" else None
+        token = operator.group() if operator else name[index]
+        index += len(token)
+        if token == opening:
+            depth += 1
+            if depth > 1:
+                continue
+        elif token == closing:
+            depth -= 1
+            if depth < 0:
+                return name
+            if depth > 0:
+                continue
+            if name[index - 2] != opening:
+                parts.append(ellipsis)
+        elif depth > 0:
+            continue
+        parts.append(token)
+    return "".join(parts) if depth == 0 else name
+
+
+def bytes_text(size: float) -> str:
+    """Return a size with binary units: "512 B", "4.1 KiB", "318 MiB"."""
+    if not math.isfinite(size):
+        return "?"
+    if size < 0:
+        return "-" + bytes_text(-size)
+    if size < 1023.5:
+        return f"{size:.0f} B"
+    for unit in _UNITS:
+        size /= 1024
+        if size < 1023.5 or unit == _UNITS[-1]:
+            # Three significant digits: enough to compare, few enough to read.
+            return f"{size:,.1f} {unit}" if size < 99.95 else f"{size:,.0f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def interval_text(low: str, high: str) -> str:
+    """Join two amounts, naming a shared unit once: "3.8 to 4.4 KiB/s"."""
+    number, _, unit = low.partition(" ")
+    return f"{number if high.endswith(' ' + unit) else low} to {high}"
+
+
+def rate_text(rate: float) -> str:
+    """Return a growth rate in the unit of time that keeps it readable."""
+    if not math.isfinite(rate):
+        return "?"
+    sign = "-" if rate < 0 else ""
+    size = abs(rate)
+    if size >= 1 or size == 0:
+        return f"{sign}{bytes_text(size)}/s"
+    if size * 3600 >= 1:
+        return f"{sign}{bytes_text(size * 3600)}/h"
+    return f"{sign}{bytes_text(size * 86400)}/day"
+
+
+def count_text(count: int) -> str:
+    """Return a whole number with thousands separated: "1,204"."""
+    return f"{count:,}"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return "1 block", "1,204 blocks"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def percent_text(part: float, whole: float) -> str:
+    """Return a share without pretending precision: "<1 %", "3 %", "100 %"."""
+    if whole <= 0 or part <= 0:
+        return "0 %"
+    share = 100 * part / whole
+    if share < 1:
+        return "<1 %"
+    return f"{min(int(share), 99) if part < whole else 100} %"
+
+
+def duration_text(nanoseconds: int) -> str:
+    """Return a duration in at most two units: "340 ms", "12.3 s", "2 h 5 min"."""
+    seconds = max(nanoseconds, 0) / 1e9
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h" if hours else f"{days} days"

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings as text for a person at a terminal: the verdict first, then where and why.
+
+The order is fixed: one line with the verdict, the process, each finding by weight (place,
+sentence, source lines, stack, evidence, next step), what is quiet, then what the
+recording saw and did not see. Plain ASCII or Unicode, with or without colour; no line is
+wider than asked except for the path of the line to look at, which is never cut.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leakscope.model.findings import Evidence, Finding, Findings, Verdict
+from leakscope.report import _coverage
+from leakscope.report._ink import ALARM, CALM, STEP, WARNING, Ink
+from leakscope.report._places import (
+    SourceContext,
+    chief_frame,
+    function_text,
+    location_text,
+    place_lines,
+    source_lines,
+    stack_lines,
+)
+from leakscope.report._text import (
+    bytes_text,
+    cells,
+    clip_left,
+    count_text,
+    duration_text,
+    interval_text,
+    name_within,
+    plural,
+    printable,
+    rate_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["SourceContext", "render", "render_brief"]
+
+_INDENT = "   "
+_NARROWEST = 40
+_SCREEN = 24  # lines; a longer report repeats its verdict at the end
+_OVERVIEW = 3  # findings from which a list of them comes first
+_UNDECIDED = 5  # rows of undecided sites before the rest is summed up
+_SIGNALS = 4  # supporting signals shown unless everything is asked for
+
+# Not a leak on their own, but a person has to look at them.
+_SUSPECT = (Verdict.FILLING, Verdict.RETAINED)
+
+
+def render(
+    findings: Findings,
+    *,
+    width: int = 80,
+    colour: bool = False,
+    source_context: SourceContext | None = None,
+    limit: int = 10,
+    show_known: bool = False,
+    verbose: bool = False,
+    unicode: bool = True,
+    base: str | None = None,
+) -> str:
+    """Return the report on one process, ending in a newline.
+
+    `limit` is the number of findings shown in full, `show_known` adds the quiet ones,
+    `verbose` keeps every frame and every piece of evidence. `base` is a directory that
+    source paths are shown relative to.
+    """
+    ink = Ink(max(width, _NARROWEST), colour, unicode, base)
+    limit = max(limit, 0)
+    loud = [f for f in findings.findings if f.is_leak]
+    loud += [f for f in findings.findings if f.known is None and f.verdict in _SUSPECT]
+    undecided = [f for f in findings.findings if f.known is None and f.verdict is Verdict.UNKNOWN]
+    shown = {id(f) for f in (*loud, *undecided)}
+    quiet = [f for f in findings.findings if id(f) not in shown]
+
+    lines = [*_headline(findings, ink), *_process(findings, ink)]
+    for problem in _coverage.problems(findings):
+        lines += ink.paint_all(WARNING, ink.wrap(problem, "warning: ", "  "))
+    groups = _group([*loud, *undecided] if verbose else loud)
+    if len(groups) >= _OVERVIEW:
+        lines += ["", *_overview(groups[:limit], ink)]
+    for number, group in enumerate(groups[:limit], 1):
+        lines += ["", *_finding(number, group, ink, source_context, verbose)]
+    if groups[limit:]:
+        lines += ["", *_rest(groups, limit, ink)]
+    if undecided and not verbose:
+        lines += ["", *_table("Not enough data to judge", undecided, ink, min(limit, _UNDECIDED))]
+        step = next((f.next_step for f in undecided if f.next_step), None)
+        if step:
+            lines += ink.paint_all(STEP, ink.wrap(step, "  Next: ", "    "))
+    if show_known:
+        for title, members in _by_verdict(quiet):
+            lines += ["", *_table(title, members, ink, limit)]
+    lines += ["", *_totals(findings, ink)]
+    if quiet and not show_known:
+        lines += _hidden(quiet, ink)
+    lines += _suppressions(findings, ink)
+    lines += ink.wrap(_coverage.summary(findings), "Coverage: ", "  ")
+    for remark in _coverage.remarks(findings):
+        lines += ink.wrap(remark, "  ", "    ")
+    for note in findings.notes:
+        lines += ink.wrap(note, "Note: ", "  ")
+    if len(lines) > _SCREEN:
+        lines += ["", *_headline(findings, ink)]
+    return "\n".join(lines) + "\n"
+
+
+def render_brief(findings: Findings, *, width: int = 80, colour: bool = False) -> str:
+    """Return one or two lines on a process about which there is little to say."""
+    ink = Ink(max(width, _NARROWEST), colour)
+    lines = _headline(findings, ink)
+    for problem in _coverage.problems(findings):
+        lines += ink.paint_all(WARNING, ink.wrap(problem, "  warning: ", "    "))
+    return "\n".join(lines) + "\n"
+
+
+# -- head ---------------------------------------------------------------------
+
+
+def _headline(findings: Findings, ink: Ink) -> list[str]:
+    code = CALM
+    if findings.leaks:
+        code = ALARM
+    elif findings.verdict in (*_SUSPECT, Verdict.UNKNOWN) or _coverage.problems(findings):
+        code = WARNING
+    return ink.paint_all(code, ink.wrap(findings.headline, "leakscope: ", "  "))
+
+
+def _process(findings: Findings, ink: Ink) -> list[str]:
+    process = findings.process
+    name = process.exe.rsplit("/", 1)[-1] if process.exe else "process"
+    text = f"{name} (pid {process.pid})" if process.pid is not None else name
+    text += f", ran {duration_text(findings.duration_ns)}"
+    if process.ended == "exited" and process.exit_status is not None:
+        text += f", exited with status {process.exit_status}"
+    elif process.ended == "running":
+        text += ", still running"
+    elif process.ended:
+        text += f", {process.ended}"
+    return [ink.dim(line) for line in ink.wrap(text, "", "  ")]
+
+
+def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:
+    digits = len(str(len(groups)))
+    lines = []
+    for number, group in enumerate(groups, 1):
+        size = bytes_text(sum(f.live_bytes for f in group))
+        head = f"  {number:>{digits}}. {group[0].verdict.value:<8} {size:>9}  "
+        lines.append(head + _where(group[0], ink.width - cells(head), ink))
+    return lines
+
+
+# -- one finding --------------------------------------------------------------
+
+
+def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Put findings with the same verdict and the same source line together, heaviest first."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in findings:
+        source = finding.source
+        key: tuple[object, ...] = (id(finding),)
+        if source is not None and source.file is not None and source.line is not None:
+            key = (finding.verdict, source.file, source.line)
+        groups.setdefault(key, []).append(finding)
+    return list(groups.values())
+
+
+def _finding(
+    number: int,
+    group: Sequence[Finding],
+    ink: Ink,
+    source_context: SourceContext | None,
+    verbose: bool,
+) -> list[str]:
+    first, others = group[0], group[1:]
+    lines = _title(number, first, ink)
+    lines += [ink.bold(line) for line in ink.wrap(_amount(group, ink), _INDENT)]
+    lines += place_lines(first, ink)
+    lines += ink.wrap(first.sentence, _INDENT)
+    lines += source_lines(first, ink, source_context) or [""]
+    lines += stack_lines(first, ink, whole=verbose)
+    if others:
+        text = (
+            f"and {plural(len(others), 'more stack')} through the same line: "
+            f"{bytes_text(sum(f.live_bytes for f in others))} in "
+            f"{plural(sum(f.live_count for f in others), 'block')}"
+        )
+        lines += ink.wrap(text, _INDENT)
+    signals = first.evidence if verbose else _telling(first.evidence)
+    if signals:
+        lines.append("")
+    for signal in signals:
+        lines += ink.wrap(signal.text, f"{_INDENT}{'+' if signal.supports else '-'} ", "     ")
+    if first.next_step:
+        lines += ink.paint_all(STEP, ink.wrap(first.next_step, f"{_INDENT}Next: ", "     "))
+    lines.append(ink.dim(f"{_INDENT}id {printable(first.fingerprint)}"))
+    return lines
+
+
+def _telling(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """The first few signals, never without those that speak against the verdict."""
+    return [e for e in evidence if e.supports][:_SIGNALS] + [e for e in evidence if not e.supports]
+
+
+def _title(number: int, finding: Finding, ink: Ink) -> list[str]:
+    verdict = finding.verdict.value.upper()
+    words = _confidence(finding.confidence)
+    if finding.pattern is not None:
+        words += f"{ink.dot}{finding.pattern.value}"
+    lines = ink.wrap(words, f"{number}. {verdict}{ink.dot}", _INDENT)
+    painted = ink.paint(ALARM if finding.is_leak else WARNING, verdict)
+    return [lines[0].replace(verdict, painted, 1), *lines[1:]]
+
+
+def _confidence(confidence: float) -> str:
+    for floor, words in (
+        (0.95, "almost certain"),
+        (0.8, "very likely"),
+        (0.6, "likely"),
+        (0.4, "possible"),
+    ):
+        if confidence >= floor:
+            return words
+    return "only a suspicion"
+
+
+def _amount(group: Sequence[Finding], ink: Ink) -> str:
+    """Live bytes and blocks with their growth; intervals only where they are not summed."""
+    alone = group[0] if len(group) == 1 else None
+    size = bytes_text(sum(f.live_bytes for f in group))
+    text = f"{size} in {plural(sum(f.live_count for f in group), 'block')}"
+    if not any(f.live_bytes for f in group):
+        text = f"{bytes_text(sum(f.peak_bytes or 0 for f in group))} at the peak, freed at the end"
+    if alone and alone.live_bytes_low is not None and alone.live_bytes_high is not None:
+        low, high = bytes_text(alone.live_bytes_low), bytes_text(alone.live_bytes_high)
+        text = f"about {text} ({interval_text(low, high)})"
+    rates = [f.rate for f in group if f.rate is not None]
+    if rates:
+        rate = sum(rates)
+        verb = "growing" if rate >= 0 else "shrinking"
+        text += f"{ink.dot}{verb} {rate_text(abs(rate))}"
+        if alone and alone.rate_low is not None and alone.rate_high is not None and rate >= 0:
+            low, high = rate_text(alone.rate_low), rate_text(alone.rate_high)
+            text += f" ({interval_text(low, high)})"
+    return f"{text}{ink.dot}{', '.join(sorted({f.kind for f in group}))}"
+
+
+# -- tables and the end -------------------------------------------------------
+
+
+def _where(finding: Finding, room: int, ink: Ink) -> str:
+    """Function and location of a finding in `room` columns; the location has precedence."""
+    frame = chief_frame(finding)
+    if frame is None:
+        return "(no call stack)"
+    location = location_text(frame, ink)
+    function = function_text(frame) or ""
+    if cells(function) + 2 + cells(location) > room:
+        location = clip_left(location, max(room * 3 // 5, 12), ink.ellipsis)
+        left = room - cells(location) - 2
+        function = name_within(function, left, ink.ellipsis) if left >= 6 else ""
+    return f"{function}  {location}".strip()
+
+
+def _table(title: str, members: Sequence[Finding], ink: Ink, limit: int) -> list[str]:
+    size = bytes_text(sum(f.live_bytes for f in members))
+    text = f"{title}: {plural(len(members), 'site')}, {size} live"
+    lines = [ink.bold(line) for line in ink.wrap(text, "", "  ")]
+    for finding in members[:limit]:
+        blocks = plural(finding.live_count, "block")
+        head = f"  {bytes_text(finding.live_bytes):>8} in {blocks:<13} "
+        lines.append(head + _where(finding, ink.width - cells(head), ink))
+    if members[limit:]:
+        lines.append(ink.dim(f"  {ink.ellipsis} and {count_text(len(members) - limit)} more"))
+    return lines
+
+
+def _rest(groups: Sequence[Sequence[Finding]], limit: int, ink: Ink) -> list[str]:
+    members = [f for group in groups[limit:] for f in group]
+    more = "leaking" if all(f.is_leak for f in members) else "suspicious"
+    places = plural(len(groups) - limit, f"more {more} place")
+    size = bytes_text(sum(f.live_bytes for f in members))
+    verb = "holds" if len(groups) - limit == 1 else "hold"
+    return ink.wrap(f"{places} {verb} {size}; --limit {len(groups)} shows all", "", "  ")
+
+
+def _by_verdict(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
+    tables: dict[str, list[Finding]] = {}
+    for finding in findings:
+        title = finding.verdict.value if finding.known is None else f"quiet, {finding.known}"
+        tables.setdefault(title[:1].upper() + title[1:], []).append(finding)
+    return list(tables.items())
+
+
+def _totals(findings: Findings, ink: Ink) -> list[str]:
+    when = "now" if findings.process.ended == "running" else "at the end"
+    text = (
+        f"{bytes_text(findings.live_bytes)} live in {plural(findings.live_count, 'block')} {when}, "
+        f"peak {bytes_text(findings.peak_bytes)}; {plural(findings.total_allocs, 'allocation')} "
+        f"of {bytes_text(findings.total_alloc_bytes)}, {plural(findings.total_frees, 'free')}"
+    )
+    return ink.wrap(text, "Total: ", "  ")
+
+
+def _hidden(quiet: Sequence[Finding], ink: Ink) -> list[str]:
+    """Say in one line what was judged harmless, so that nothing goes unsaid."""
+    parts: dict[str, list[Finding]] = {}
+    for finding in quiet:
+        name = "known or suppressed" if finding.known is not None else finding.verdict.value
+        parts.setdefault(name, []).append(finding)
+    text = ", ".join(
+        f"{count_text(len(members))} {name} ({bytes_text(sum(f.live_bytes for f in members))})"
+        for name, members in parts.items()
+    )
+    return ink.wrap(f"{text}; --all shows them", "Not shown: ", "  ")
+
+
+def _suppressions(findings: Findings, ink: Ink) -> list[str]:
+    lines = []
+    for use in findings.suppressions:
+        text = (
+            f"{use.name} ({use.source}) hid {bytes_text(use.bytes)} in "
+            f"{plural(use.blocks, 'block')} at {plural(use.sites, 'site')}"
+        )
+        lines += ink.wrap(text, "Suppressed: ", "  ")
+    return lines

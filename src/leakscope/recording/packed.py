@@ -231,7 +231,7 @@ def _read_directory(source: Source) -> dict[str, Any]:
         inflater = zlib.decompressobj()
         plain = inflater.decompress(data, inflated + 1)
         if len(plain) != inflated or not inflater.eof:
-            raise ValueError(inflated)  # noqa: TRY301 - as any other thing wrong with it
+            raise ValueError(inflated)
         facts = json.loads(plain)
     except (ValueError, RecursionError, zlib.error) as error:
         raise damaged(path, "its directory cannot be read") from error

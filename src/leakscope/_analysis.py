@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a recording to findings: symbols, then the verdict engine, in one call.
+
+No loop here runs over blocks. The addresses of all stacks that still hold memory are
+looked up together, once; what the engine asks for beyond them is looked up when it asks.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakscope.judge import Options, judge, load_suppressions
+from leakscope.model.frames import Address, Frame
+from leakscope.symbols import Symbolizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from leakscope.model.findings import Findings
+    from leakscope.model.recordings import Recording
+
+__all__ = ["Analyser", "analyse"]
+
+_EXACT, _TRUNCATED, _BROKEN = 1, 2, 4  # flags of NODE_DTYPE
+
+_END = Frame(Address(None, 0), artificial=True)
+"""Stands for the outer frames that a recording does not have."""
+
+
+class Stacks:
+    """The call stacks of one recording as frames, by site number."""
+
+    def __init__(self, recording: Recording, symbolizer: Symbolizer) -> None:
+        self._recording = recording
+        self._symbolizer = symbolizer
+        nodes = recording.nodes
+        self._parents: list[int] = nodes["parent"].tolist()
+        self._flags: list[int] = nodes["flags"].tolist()
+        self._frames: dict[int, tuple[Frame, ...]] = {}
+
+    def __call__(self, site: int) -> tuple[Frame, ...]:
+        """Return the stack of `site`, innermost first, ending in a placeholder when cut."""
+        path = self._path(int(self._recording.sites["node"][site]))
+        if any(node not in self._frames for node in path):
+            self._resolve(np.array([n for n in path if n not in self._frames]))
+        found: list[Frame] = []
+        for node in path:
+            found += self._frames[node]
+        if path and self._flags[path[-1]] & (_TRUNCATED | _BROKEN):
+            found.append(_END)
+        return tuple(found)
+
+    def prepare(self, sites: npt.NDArray[np.integer]) -> None:
+        """Look up everything on the stacks of `sites` in one go."""
+        parents = self._recording.nodes["parent"].astype(np.int64)
+        wanted = np.zeros(len(parents), dtype=bool)
+        level = np.unique(self._recording.sites["node"][sites].astype(np.int64))
+        level = level[(level > 0) & (level < len(parents))]
+        while level.size:
+            wanted[level] = True
+            above = parents[level]
+            above = above[(above > 0) & (above < level)]  # anything else is damage
+            level = np.unique(above[~wanted[above]])
+        self._resolve(np.flatnonzero(wanted))
+
+    def _path(self, node: int) -> list[int]:
+        path = []
+        while 0 < node < len(self._parents):
+            path.append(node)
+            parent = self._parents[node]
+            if parent >= node:
+                break
+            node = parent
+        return path
+
+    def _resolve(self, numbers: npt.NDArray[np.integer]) -> None:
+        nodes = self._recording.nodes[numbers]
+        modules = len(self._recording.modules)
+        addresses = [
+            Address(module - 1 if 0 < module <= modules else None, offset, bool(flags & _EXACT))
+            for module, offset, flags in zip(
+                nodes["module"].tolist(),
+                nodes["offset"].tolist(),
+                nodes["flags"].tolist(),
+                strict=True,
+            )
+        ]
+        frames = self._symbolizer.resolve(addresses)
+        for number, address in zip(numbers.tolist(), addresses, strict=True):
+            self._frames[number] = frames[address]
+
+
+class Analyser:
+    """Symbols and suppressions that serve several recordings, one after the other."""
+
+    def __init__(
+        self,
+        *,
+        suppressions: Sequence[str | os.PathLike[str]] = (),
+        debug_dirs: Sequence[str | os.PathLike[str]] = (),
+        debuginfod: bool = True,
+        min_bytes: int = 0,
+    ) -> None:
+        self._suppressions = load_suppressions(suppressions)
+        self._debug_dirs = [os.fspath(each) for each in debug_dirs]
+        self._debuginfod = debuginfod
+        self._options = Options(min_bytes=min_bytes)
+
+    def analyse(self, recording: Recording) -> Findings:
+        """Return the findings on one recording."""
+        running = recording.process.ended == "running"
+        symbolizer = Symbolizer(
+            recording.modules,
+            debug_dirs=self._debug_dirs,
+            debuginfod=self._debuginfod,
+            pid=recording.process.pid if running else None,
+        )
+        stacks = Stacks(recording, symbolizer)
+        findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
+        return replace(findings, notes=(*findings.notes, *symbolizer.notes))
+
+
+def analyse(
+    recording: Recording,
+    *,
+    suppressions: Sequence[str | os.PathLike[str]] = (),
+    debug_dirs: Sequence[str | os.PathLike[str]] = (),
+    debuginfod: bool = True,
+    min_bytes: int = 0,
+) -> Findings:
+    """Judge a recording: which allocation sites leak, with stack, line and evidence.
+
+    `suppressions` are files in LeakSanitizer's or valgrind's syntax, `debug_dirs` further
+    places for separate debug files, `min_bytes` leaves out sites that hold less. Raises
+    `UsageError` for a suppression file that cannot be read.
+    """
+    analyser = Analyser(
+        suppressions=suppressions,
+        debug_dirs=debug_dirs,
+        debuginfod=debuginfod,
+        min_bytes=min_bytes,
+    )
+    return analyser.analyse(recording)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: a table of commands, each in a file of its own that is loaded when asked for.
+
+A command module has `HELP` (one paragraph), `configure(parser)` and `run(args) -> int`.
+Exit status: 0 clean, 1 leaks found, 2 could not do it, 130 interrupted. Errors of
+`leakscope.errors` become one sentence and a hint on standard error; set LEAKSCOPE_DEBUG=1
+to see the traceback as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from leakscope.cli._streams import complain, silence
+from leakscope.errors import LeakscopeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+_BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
+_INTERRUPTED = 130
+_FAILED = 2
+
+
+class Command(NamedTuple):
+    """One verb: its name, the line `leakscope --help` shows, the module that does it."""
+
+    name: str
+    line: str
+    module: str
+
+
+COMMANDS = (
+    Command("run", "trace a program from its start and report what it leaks", "leakscope.cli.run"),
+    Command("report", "show the report on a recording again", "leakscope.cli.report"),
+    Command(
+        "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"
+    ),
+    Command(
+        "doctor",
+        "say what works on this machine, and how to enable the rest",
+        "leakscope.cli.doctor",
+    ),
+)
+
+_EXAMPLES = """\
+examples:
+  leakscope run -- ./app args           trace it, report when it ends
+  leakscope report app.1234.leakscope   the same report again, anywhere
+  leakscope doctor ./app                will it work here?
+
+`leakscope COMMAND --help` tells more. Exit status: 0 clean, 1 leaks found,
+2 could not do it.
+"""
+
+
+class _Module(Protocol):
+    HELP: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status. `argv` excludes the program's name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except LeakscopeError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return _BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - a bug must not end in status 1, "leaks found"
+        return _fail(
+            LeakscopeError(
+                f"a bug in leakscope stopped it: {type(error).__name__}: {error}",
+                hint="Please report it with what LEAKSCOPE_DEBUG=1 adds to this message.",
+            )
+        )
+
+
+def _fail(error: LeakscopeError) -> int:
+    complain(error)
+    if os.environ.get("LEAKSCOPE_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()
+    return _FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        status = _dispatch(arguments)
+    except SystemExit as leaving:  # argparse: --help or a wrong option
+        status = leaving.code if isinstance(leaving.code, int) else 0
+    sys.stdout.flush()  # here, so that a closed pipe is ours to handle
+    return status
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        if options.version:
+            from leakscope import __version__
+
+            print(f"leakscope {__version__}")
+            return 0
+        parser.print_help()
+        return 0
+    name, *rest = arguments
+    if name == "help":
+        return _dispatch([*rest[:1], "--help"])
+    command = next((c for c in COMMANDS if c.name == name), None)
+    if command is None:
+        raise _unknown(name)
+    module = cast("_Module", import_module(command.module))
+    parser = argparse.ArgumentParser(
+        prog=f"leakscope {name}",
+        description=module.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    return module.run(parser.parse_args(rest))
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(len(command.name) for command in COMMANDS)
+    table = "\n".join(f"  {c.name:<{width}}  {c.line}" for c in COMMANDS)
+    parser = argparse.ArgumentParser(
+        prog="leakscope",
+        usage="leakscope COMMAND [OPTION...]",
+        description=f"Find the line of code that makes memory grow.\n\ncommands:\n{table}",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    return parser
+
+
+def _unknown(name: str) -> UsageError:
+    from difflib import get_close_matches
+
+    from leakscope.report._text import printable
+
+    near = get_close_matches(name, [command.name for command in COMMANDS], n=1)
+    if near:
+        hint = f"Did you mean `leakscope {near[0]}`?"
+    elif os.access(name, os.F_OK):
+        hint = f"To trace a program: leakscope run -- {printable(name)}"
+    else:
+        hint = "`leakscope --help` lists the commands."
+    return UsageError(f"there is no command '{printable(name[:80])}'", hint=hint)

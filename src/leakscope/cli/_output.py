@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From recordings to a report on a stream and an exit status, for every command that reports."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TextIO
+
+from leakscope.cli._streams import silence
+from leakscope.errors import RecordingError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from leakscope.model.findings import Findings
+    from leakscope.model.recordings import Recording
+
+__all__ = ["Progress", "add_report_options", "report_recordings"]
+
+_BRIEF = 20  # processes with nothing to report that get a line of their own
+_PLAIN_WIDTH = 80
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `report_recordings` reads from its `args`."""
+    group = parser.add_argument_group("report")
+    group.add_argument("--json", action="store_true", help="write JSON instead of text")
+    group.add_argument(
+        "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
+    )
+    group.add_argument(
+        "--limit",
+        type=_whole_number,
+        default=10,
+        metavar="N",
+        help="show at most N findings in full (default 10)",
+    )
+    group.add_argument(
+        "--all",
+        action="store_true",
+        help="also show what is quiet by default: known and suppressed, bounded, one-off, churn",
+    )
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="show whole stacks and all evidence"
+    )
+    group.add_argument(
+        "--min-bytes",
+        type=_size,
+        default=0,
+        metavar="SIZE",
+        help="leave out findings that hold less, for example 64KiB",
+    )
+    group.add_argument(
+        "--suppressions",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="suppressions in LeakSanitizer's or valgrind's syntax; repeatable",
+    )
+    group.add_argument(
+        "--debug-dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="look for separate debug files here as well; repeatable",
+    )
+    group.add_argument(
+        "--no-debuginfod",
+        action="store_true",
+        help="do not ask the servers of DEBUGINFOD_URLS for debug information",
+    )
+    group.add_argument("--no-source", action="store_true", help="do not show source lines")
+    group.add_argument(
+        "--colour",
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour the text (default auto: on a terminal, unless NO_COLOR is set)",
+    )
+    group.add_argument(
+        "--exit-code",
+        type=_exit_code,
+        default=1,
+        metavar="N",
+        help="exit status when leaks are found (default 1)",
+    )
+
+
+def report_recordings(
+    recordings: Iterable[tuple[str, Recording]], args: argparse.Namespace, stream: TextIO
+) -> int:
+    """Judge each recording, write one report on all of them, return the exit status.
+
+    `recordings` are labelled with a file or process name and may be produced one by one;
+    `args` are those of `add_report_options`. The status is 0 when nothing leaks, else
+    `args.exit_code`. A reader that closes the pipe early changes nothing about it.
+    """
+    from leakscope._analysis import Analyser
+
+    judged: list[tuple[str, Findings]] = []
+    with Progress() as progress:
+        analyser = Analyser(
+            suppressions=[Path(name) for name in args.suppressions],
+            debug_dirs=[Path(name) for name in args.debug_dir],
+            debuginfod=not args.no_debuginfod,
+            min_bytes=args.min_bytes,
+        )
+        progress.stage("reading")
+        for label, recording in recordings:
+            progress.stage(f"judging {label}")
+            judged.append((label, analyser.analyse(recording)))
+            progress.stage("reading")
+        progress.stage("writing the report")
+        if args.json:
+            from leakscope.report.json_ import to_json
+
+            text = to_json(*(f for _, f in judged), labels=[label for label, _ in judged])
+        else:
+            text = _text(judged, args, None if args.report_file else stream)
+    if args.report_file:
+        _write_private(Path(args.report_file), text)
+    else:
+        _write(stream, text)
+    return int(args.exit_code) if any(findings.leaks for _, findings in judged) else 0
+
+
+# -- text ---------------------------------------------------------------------
+
+
+def _text(
+    judged: Sequence[tuple[str, Findings]], args: argparse.Namespace, stream: TextIO | None
+) -> str:
+    """The terminal report on one process, or on each of a tree, heaviest first."""
+    from leakscope.report.terminal import render, render_brief
+
+    width, colour = _width(stream), _colour(args.colour, stream)
+    from leakscope.symbols import source_context
+
+    def full(findings: Findings) -> str:
+        return render(
+            findings,
+            width=width,
+            colour=colour,
+            source_context=None if args.no_source else source_context,
+            limit=args.limit,
+            show_known=args.all,
+            verbose=args.verbose,
+            unicode=_can_show(stream, "…·▶│─"),
+            base=_here(),
+        )
+
+    if len(judged) == 1:
+        return full(judged[0][1])
+    rule = "─" if _can_show(stream, "─") else "-"
+    leaking = sum(1 for _, findings in judged if findings.leaks)
+    parts = [f"leakscope: {leaking} of {len(judged)} processes leak\n"]
+    order = sorted(judged, key=lambda each: -sum(finding.live_bytes for finding in each[1].leaks))
+    detailed = [each for each in order if args.all or each[1].leaks]
+    for label, findings in detailed:
+        parts.append(f"\n{_heading(label, width, rule)}\n{full(findings)}")
+    brief = [each for each in order if not (args.all or each[1].leaks)]
+    for label, findings in brief[:_BRIEF]:
+        parts.append(f"\n{_heading(label, width, rule)}\n")
+        parts.append(render_brief(findings, width=width, colour=colour))
+    if brief[_BRIEF:]:
+        parts.append(f"\n{len(brief) - _BRIEF} more processes without a leak; --all shows them\n")
+    return "".join(parts)
+
+
+def _here() -> str | None:
+    try:
+        return str(Path.cwd())
+    except OSError:  # the directory was removed under us
+        return None
+
+
+def _heading(label: str, width: int, rule: str) -> str:
+    from leakscope.report._text import cells, clip_left, printable
+
+    name = clip_left(printable(label), width - 6, "...")
+    return f"{rule * 2} {name} {rule * max(width - cells(name) - 4, 2)}"
+
+
+def _width(stream: TextIO | None) -> int:
+    if stream is None or not stream.isatty():
+        return _PLAIN_WIDTH
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _PLAIN_WIDTH
+    except (OSError, ValueError):
+        return _PLAIN_WIDTH
+
+
+def _colour(wanted: str, stream: TextIO | None) -> bool:
+    if wanted != "auto":
+        return wanted == "always"
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream is not None and stream.isatty()
+
+
+def _can_show(stream: TextIO | None, text: str) -> bool:
+    encoding = "utf-8" if stream is None else getattr(stream, "encoding", None)
+    if encoding is None:
+        return True
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+# -- writing ------------------------------------------------------------------
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        # `| head` has read enough; the exit status still tells the verdict.
+        silence(stream)
+    except OSError as error:
+        raise RecordingError(f"the report cannot be written: {error.strerror}") from error
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write `path` for this user only, whole or not at all."""
+    import tempfile
+
+    from leakscope.trace.output import check_replaceable
+
+    check_replaceable(path)
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RecordingError(
+            f"the report cannot be written to {path}: {error.strerror}",
+            hint="Name a file in a directory that you can write to.",
+        ) from error
+
+
+class Progress:
+    """Says on standard error what takes so long, once it has taken two seconds.
+
+    Silent when standard error is not a terminal.
+    """
+
+    def __init__(self, *, delay_s: float = 2.0, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._stage = "working"
+        self._shown = False
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        if self._stream.isatty():
+            self._timer = threading.Timer(delay_s, self._first)
+            self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        if self._timer is not None:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        with self._lock:
+            self._timer = None
+            if self._shown:
+                self._put("")
+
+    def stage(self, text: str) -> None:
+        """Name what is being done now."""
+        with self._lock:
+            self._stage = text
+            if self._shown:
+                self._put(text)
+
+    def _first(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._shown = True
+                self._put(self._stage)
+
+    def _put(self, text: str) -> None:
+        from leakscope.report._text import head, printable
+
+        line = f"leakscope: {printable(text)} ..." if text else ""
+        self._stream.write(f"\r\x1b[K{head(line, 79)}")
+        self._stream.flush()
+
+
+# -- values of options --------------------------------------------------------
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _exit_code(text: str) -> int:
+    number = _whole_number(text)
+    if number > 255:
+        raise argparse.ArgumentTypeError(f"an exit status is between 0 and 255, not {number}")
+    return number
+
+
+def _size(text: str) -> int:
+    from leakscope.trace.settings import parse_size
+
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(f"{error}") from error

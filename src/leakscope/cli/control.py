@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope control`: steer the recording of a running program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leakscope.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = """\
+Steer the recording of a program that runs under `leakscope run` or with the agent preloaded.
+
+  status   say whether it records, and where
+  stop     stop recording new allocations; frees of recorded ones are still seen
+  start    begin, or go on
+  dump     write a snapshot that `leakscope report` can show, without stopping anything
+
+Exit status: 0 done, 2 could not do it.
+"""
+
+_ACTIONS = ("status", "stop", "start", "dump")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("pid", type=int, metavar="PID")
+    parser.add_argument("action", choices=_ACTIONS, nargs="?", default="status")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="directory or file name for a dump; %%n stands for the program, %%p for its pid"
+        " (default: %%n.%%p.dumpN.leakscope in the current directory)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it and say what is now the case."""
+    from leakscope.trace import control
+
+    if args.pid < 1:
+        raise UsageError(f"{args.pid} is not a process id")
+    if args.output is not None and args.action != "dump":
+        raise UsageError("--output belongs to dump")
+    if args.action == "dump":
+        print(control.dump(args.pid, args.output))
+        return 0
+    act = {"status": control.look, "stop": control.stop, "start": control.start}[args.action]
+    status = act(args.pid)
+    how = f"one byte in {status.sample} sampled" if status.sample else "every allocation"
+    print(f"process {status.pid}: {'paused' if status.paused else 'recording'}, {how}")
+    print(f"live recording: {status.path} ({status.bytes_used >> 10} KiB)")
+    return 0

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope report`: the report on recordings made earlier, here or elsewhere, or still growing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakscope.cli._output import add_report_options, report_recordings
+from leakscope.cli._streams import complain
+from leakscope.errors import LeakscopeError, RecordingError, TargetError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from leakscope.model.recordings import Recording
+
+HELP = """\
+Show the report on one or more recordings: what leaks, where, and why we think so.
+
+A recording is a file that `leakscope run` left, a directory of such files, or the
+number of a process that is being traced right now.
+Exit status: 0 clean, 1 leaks found (see --exit-code), 2 a recording cannot be read.
+"""
+
+_SUFFIXES = (".leakscope", ".live")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("recordings", nargs="+", metavar="FILE|DIRECTORY|PID")
+    add_report_options(parser)
+    parser.add_argument("-o", "--output", dest="report_file", help="same as --report-file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Report on everything that can be read; 2 when something cannot."""
+    failed: list[LeakscopeError] = []
+    sources = [source for name in args.recordings for source in _sources(name)]
+    status = report_recordings(_load_each(sources, failed), args, sys.stdout)
+    return 2 if failed else status
+
+
+def _load_each(
+    sources: Sequence[tuple[str, Path]], failed: list[LeakscopeError]
+) -> Iterator[tuple[str, Recording]]:
+    """Load one recording after the other; the bad ones among several do not hide the rest."""
+    from leakscope.recording import load
+
+    for label, path in sources:
+        try:
+            recording = load(path)
+        except LeakscopeError as error:
+            failed.append(error)
+            if len(failed) == len(sources):
+                raise
+            complain(error)
+            continue
+        yield label, recording
+
+
+def _sources(name: str) -> list[tuple[str, Path]]:
+    """Return the labelled recordings that one argument stands for."""
+    path = Path(name)
+    try:
+        if not path.is_dir():
+            if name.isdecimal() and not path.exists():
+                return [(f"process {name}", _live(int(name)))]
+            return [(name, path)]
+        found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+    except OSError as error:
+        raise RecordingError(f"cannot read {name}: {error.strerror}") from error
+    if not found:
+        raise RecordingError(
+            f"there is no recording in the directory {name}",
+            hint="Recordings end in .leakscope; `leakscope run -- PROGRAM` makes one.",
+        )
+    return [(str(each), each) for each in found]
+
+
+def _live(pid: int) -> Path:
+    from leakscope.trace.live_files import find_live_file
+
+    live = find_live_file(pid)
+    if live is None:
+        raise TargetError(
+            f"process {pid} is not being traced",
+            hint="Start it with `leakscope run`, which records from the first allocation on.",
+        )
+    return live.path

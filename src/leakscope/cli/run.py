@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope run`: trace a program from its start and report when it ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+from leakscope.cli._output import add_report_options, report_recordings
+from leakscope.errors import UsageError
+from leakscope.trace.settings import parse_signal, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leakscope.trace.launch import Run
+
+HELP = """\
+Trace a program and its children from their start, and report when it ends.
+
+The program keeps its standard input, output and error, its terminal and its signals. The
+report goes to standard error, after the program's own output, or to --report-file; JSON
+belongs into a file, because the program may write to standard error as well. Each traced
+process leaves a recording that `leakscope report` can show again, anywhere.
+
+Exit status: 0 clean, 1 leaks found (see --exit-code), 2 could not do it. How the program
+itself ended is said in the report; --program-exit-code passes it on.
+"""
+
+_T = TypeVar("_T")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.usage = "leakscope run [OPTION...] -- PROGRAM [ARGUMENT...]"
+    what = parser.add_argument_group("what is recorded")
+    what.add_argument(
+        "--sample",
+        type=_value(parse_size),
+        metavar="SIZE",
+        help="sample one byte in SIZE on average, for example 512KiB, at nearly no cost"
+        " (default: every allocation)",
+    )
+    what.add_argument(
+        "--min-size",
+        type=_value(parse_size),
+        metavar="SIZE",
+        help="leave out smaller allocations",
+    )
+    what.add_argument(
+        "--max-size", type=_value(parse_size), metavar="SIZE", help="leave out larger allocations"
+    )
+    what.add_argument(
+        "--depth", type=int, metavar="N", help="frames kept of each stack, 1 to 256 (default: 128)"
+    )
+    what.add_argument(
+        "--no-children",
+        dest="children",
+        action="store_false",
+        help="record the program alone, not the processes that it starts",
+    )
+    what.add_argument(
+        "--no-scan",
+        dest="scan",
+        action="store_false",
+        help="do not look which blocks are lost when a process ends",
+    )
+    when = parser.add_argument_group("when")
+    when.add_argument(
+        "--start-after", type=float, metavar="SECONDS", help="begin to record later, after start-up"
+    )
+    when.add_argument(
+        "--start-signal",
+        type=_value(parse_signal),
+        metavar="SIGNAL",
+        help="begin to record when the program receives SIGNAL, for example USR1",
+    )
+    when.add_argument(
+        "--stop-signal",
+        type=_value(parse_signal),
+        metavar="SIGNAL",
+        help="stop recording on SIGNAL; when it is also the start signal, it switches",
+    )
+    when.add_argument(
+        "--dump-signal",
+        type=_value(parse_signal),
+        metavar="SIGNAL",
+        help="write a snapshot of the recording on SIGNAL",
+    )
+    when.add_argument(
+        "--wait-children",
+        action="store_true",
+        help="wait for daemons and background processes too; Ctrl-C ends the waiting",
+    )
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="directory or file name for recordings; %%n stands for the program, %%p for its pid"
+        " (default: %%n.%%p.leakscope in the current directory)",
+    )
+    results.add_argument(
+        "--no-report", dest="report", action="store_false", help="only write the recordings"
+    )
+    results.add_argument(
+        "--program-exit-code",
+        action="store_true",
+        help="without leaks, exit with the program's own status (128 + N when signal N killed it)",
+    )
+    results.add_argument("-q", "--quiet", action="store_true", help="say nothing but the report")
+    add_report_options(parser)
+    parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the program, report, and return the exit status."""
+    from leakscope._tracing import run as launch
+
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError("there is no program to run", hint="leakscope run -- PROGRAM ARGUMENTS")
+    if args.report_file:
+        _check_report_file(args.report_file)
+    done = launch(
+        command,
+        output=args.output,
+        sample=args.sample,
+        min_size=args.min_size,
+        max_size=args.max_size,
+        depth=args.depth,
+        start_after=args.start_after,
+        start_signal=args.start_signal,
+        stop_signal=args.stop_signal,
+        dump_signal=args.dump_signal,
+        children=args.children,
+        wait_children=args.wait_children,
+        scan=args.scan,
+        progress=lambda text: None if args.quiet else _say(text),
+    )
+    if not args.quiet:
+        _say(f"{command[0]} {done.outcome}")
+        for note in done.notes:
+            _say(note)
+    for problem in done.problems:
+        _say(problem)
+    leaks = 0
+    if args.report and done.recordings:
+        labelled = (
+            (_shown(path), each) for path, each in zip(done.files, done.recordings, strict=False)
+        )
+        leaks = report_recordings(labelled, args, sys.stderr)
+    if not args.quiet:
+        _tell_files(done, args)
+    if done.problems:
+        return 2
+    return leaks or (done.returncode if args.program_exit_code else 0)
+
+
+def _tell_files(done: Run, args: argparse.Namespace) -> None:
+    if len(done.files) == 1:
+        _say(f"recording: {_shown(done.files[0])}")
+    elif done.files:
+        _say(f"{len(done.files)} recordings, the program's own: {_shown(done.files[0])}")
+    if args.report_file and args.report:
+        _say(f"report: {args.report_file}")
+    for each in done.running:
+        _say(
+            f"process {each.pid} still runs and is being recorded:"
+            f" leakscope report {each.pid}, and when it has ended: leakscope report {each.path}"
+        )
+
+
+def _check_report_file(name: str) -> None:
+    """Before the program runs, not after: its run may have been long."""
+    from pathlib import Path
+
+    from leakscope.trace.output import check_replaceable, check_writable
+
+    path = Path(name).absolute()
+    if path.is_dir():
+        raise UsageError(f"{name} is a directory; the report needs a file name")
+    check_writable(path.parent)
+    check_replaceable(path)
+
+
+def _shown(path: os.PathLike[str]) -> str:
+    """A path as short as it can be typed here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _say(text: str) -> None:
+    from leakscope.report._text import printable
+
+    print(f"leakscope: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _value(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Make argparse tell what our parser says."""
+
+    def convert(text: str) -> _T:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(f"{error}") from error
+
+    return convert

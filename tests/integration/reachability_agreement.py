@@ -26,7 +26,6 @@ from integration.valgrind_agreement import (
     outstanding,
     programs,
 )
-
 from leakscope.recording import load
 
 if TYPE_CHECKING:
@@ -69,9 +68,7 @@ def cases(folder: Path) -> list[Program]:
     for source in sorted(FOLDER.glob("reach_*.c*")):
         program = folder / source.stem
         compiler = "gcc" if source.suffix == ".c" else "g++"
-        subprocess.run(
-            [compiler, "-O1", "-g", "-pthread", source, "-o", program], check=True
-        )
+        subprocess.run([compiler, "-O1", "-g", "-pthread", source, "-o", program], check=True)
         built.append(Program(source.stem, [str(program)]))
     return built
 

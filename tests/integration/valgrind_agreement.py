@@ -18,13 +18,16 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leakscope import _native
 from leakscope.model.recordings import Kind, Recording
 from leakscope.recording import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 StackKey = tuple[tuple[str, int], ...]
 HEAP_KINDS = {Kind.MALLOC, Kind.CALLOC, Kind.REALLOC, Kind.MEMALIGN, Kind.NEW, Kind.NEW_ARRAY}
@@ -127,7 +130,8 @@ def by_valgrind(program: Program, folder: Path) -> Outstanding:
             continue
         what = error.find("xwhat")
         frames = error.find("stack")
-        assert what is not None and frames is not None
+        assert what is not None
+        assert frames is not None
         size = int(what.findtext("leakedbytes") or 0)
         direct = re.search(r"\(([\d,]+) direct", what.findtext("text") or "")
         if direct:  # the total counts indirect blocks, which have records of their own
@@ -135,7 +139,7 @@ def by_valgrind(program: Program, folder: Path) -> Outstanding:
         key: list[tuple[str, int]] = []
         names: list[str] = []
         for frame in frames.iter("frame"):
-            module = os.path.basename(frame.findtext("obj") or "?")
+            module = Path(frame.findtext("obj") or "?").name
             if module.startswith("vgpreload"):
                 continue
             key.append((module, int(frame.findtext("ip") or "0", 16) & 0xFFF))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that bring another allocator, preloaded or linked, are traced on top of it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from integration.claims import claim
+from integration.conftest import describe, place
+
+LIBRARIES = {
+    name: next(
+        (
+            path
+            for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib")
+            for path in sorted(Path(folder).glob(f"{name}.so.*"))
+        ),
+        None,
+    )
+    for name in ("libjemalloc", "libtcmalloc_minimal")
+}
+
+
+@pytest.fixture(params=LIBRARIES)
+def allocator(request):
+    library = LIBRARIES[request.param]
+    if library is None:
+        pytest.skip(f"{request.param} is not installed; tools/setup-debian --test does it")
+    return library
+
+
+@pytest.mark.parametrize("program", ["leak_loop", "cache_bound", "cpp_new_leak"])
+def test_preloaded_allocator_changes_no_verdict(program, allocator, trace, tmp_path):
+    source = claim(program)
+
+    traced = trace([source.build(tmp_path, "O2")], env={"LD_PRELOAD": str(allocator)})
+
+    why = describe(traced)
+    assert traced.stdout == source.stdout, why
+    assert {place(each) for each in traced.leaks} == source.leaks, why
+    assert traced.returncode == (1 if source.leaks else 0), why
+    assert Path(traced.program["process"]["allocator"]).name.startswith(allocator.stem[:10]), why
+
+
+def test_linked_allocator_is_traced(allocator, trace, tmp_path):
+    source = claim("leak_loop")
+    program = tmp_path / "linked"
+    subprocess.run(["gcc", "-O2", "-g", source.source, "-o", program, allocator], check=True)
+
+    traced = trace([program])
+
+    why = describe(traced)
+    assert {place(each) for each in traced.leaks} == source.leaks, why
+    assert Path(traced.program["process"]["allocator"]).name.startswith(allocator.stem[:10]), why
+
+
+def test_realloc_and_alignment_work_on_top(allocator, trace, tmp_path):
+    for name in ("realloc_all", "cpp_new_family"):
+        traced = trace([claim(name).build(tmp_path, "O2")], env={"LD_PRELOAD": str(allocator)})
+        assert traced.stdout == claim(name).stdout, describe(traced)
+        assert not traced.leaks, describe(traced)

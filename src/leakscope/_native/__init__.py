@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from importlib.resources import files
+import sys
 from pathlib import Path
 
 __all__ = ["AGENT", "path"]
@@ -21,6 +21,8 @@ def path(name: str) -> Path:
     override = os.environ.get("LEAKSCOPE_AGENT")
     if override and name == AGENT:
         return Path(override).absolute()
-    # Wheels are always unpacked, and a library must be a real file to be preloaded. Asked of the
-    # top package: an editable install keeps built files apart from this folder's sources.
-    return Path(str(files("leakscope").joinpath("_native", name))).absolute()
+    # Wheels are always unpacked, and a library must be a real file to be preloaded. An editable
+    # install keeps built files in site-packages, apart from this folder's sources.
+    beside = Path(__file__).with_name(name)
+    others = (Path(entry, "leakscope", "_native", name) for entry in sys.path if entry)
+    return next((p.absolute() for p in (beside, *others) if p.is_file()), beside)

@@ -40,6 +40,9 @@ COMMANDS = (
     Command("run", "trace a program from its start and report what it leaks", "leakscope.cli.run"),
     Command("report", "show the report on a recording again", "leakscope.cli.report"),
     Command(
+        "scan", "say which blocks of a running process nothing points to", "leakscope.cli.scan"
+    ),
+    Command(
         "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"
     ),
     Command(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
 
-__all__ = ["Progress", "add_report_options", "report_recordings"]
+__all__ = ["Progress", "add_report_options", "report_recordings", "write_report"]
 
 _BRIEF = 20  # processes with nothing to report that get a line of their own
 _PLAIN_WIDTH = 80
@@ -122,11 +122,16 @@ def report_recordings(
             text = to_json(*(f for _, f in judged), labels=[label for label, _ in judged])
         else:
             text = _text(judged, args, None if args.report_file else stream)
+    write_report(text, args, stream)
+    return int(args.exit_code) if any(findings.leaks for _, findings in judged) else 0
+
+
+def write_report(text: str, args: argparse.Namespace, stream: TextIO) -> None:
+    """Write a report to the file that was asked for, else to `stream`."""
     if args.report_file:
         _write_private(Path(args.report_file), text)
     else:
         _write(stream, text)
-    return int(args.exit_code) if any(findings.leaks for _, findings in judged) else 0
 
 
 # -- text ---------------------------------------------------------------------

@@ -5,5 +5,6 @@ Outstanding is not leaked. The proof of a leak is that nothing points to the blo
 """
 
 from leakscope.scan.process import scan_process
+from leakscope.scan.untraced import scan_untraced
 
-__all__ = ["scan_process"]
+__all__ = ["scan_process", "scan_untraced"]

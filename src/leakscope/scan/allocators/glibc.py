@@ -44,6 +44,7 @@ _TCACHE_BINS = 64
 _MMAPPED, _NON_MAIN = 2, 4
 _PIECE = 64 << 20  # bytes of heap copied at a time
 _MOST_ARENAS = 4096
+_FEW_EMPTY = 4  # even a busy arena has so many empty bins
 _MOST_LINKS = 1 << 20  # free chunks in all lists; a list that loops ends there
 _MOST_CHUNKS = 1 << 28
 
@@ -129,8 +130,8 @@ def _main_arena(memory: Memory, libc: list[Mapping]) -> int | None:
                 continue
             total = np.concatenate([[0], np.cumsum(here)])
             inside = total[_BIN_COUNT:] - total[:-_BIN_COUNT]
-            for at in np.argsort(-inside, kind="stable")[:256]:
-                if inside[at] < _BIN_COUNT // 4:
+            for at in np.argsort(-inside, kind="stable")[:_MOST_ARENAS]:
+                if inside[at] < _FEW_EMPTY:
                     break
                 first = int(parity + 2 * at)
                 arena = int(addresses[first]) - _BINS

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scan of an untraced process found, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from leakscope.model.reachability import Reachability
+from leakscope.report._text import bytes_text, percent_text, plural, printable
+
+if TYPE_CHECKING:
+    from leakscope.model.heap import HeapScan
+
+__all__ = ["render_heap", "to_json"]
+
+SCHEMA = "leakscope-heap/1"
+_SIZES = 8
+
+
+def render_heap(scan: HeapScan, name: str) -> str:
+    """Return the report on one process, ending in a newline."""
+    lost = (Reachability.DEFINITELY_LOST, Reachability.INDIRECTLY_LOST)
+    count, size = sum(scan.counts[k] for k in lost), sum(scan.bytes[k] for k in lost)
+    who = f"{printable(name)} (pid {scan.pid})"
+    if scan.counts[Reachability.UNKNOWN]:
+        head = f"leakscope: {who}: could not tell what is lost"
+    elif count:
+        verb = "is" if count == 1 else "are"
+        head = f"leakscope: {who}: {plural(count, 'block')} of {bytes_text(size)} {verb} lost"
+    else:
+        head = f"leakscope: {who}: no block is lost"
+    lines = [head]
+    for kind, text in (
+        (Reachability.DEFINITELY_LOST, "definitely lost: nothing points to them"),
+        (Reachability.INDIRECTLY_LOST, "indirectly lost: only lost blocks point to them"),
+        (Reachability.POSSIBLY_LOST, "possibly lost: only pointers to their inside"),
+        (Reachability.REACHABLE, "still reachable"),
+    ):
+        if scan.counts[kind]:
+            blocks = plural(scan.counts[kind], "block")
+            lines.append(f"  {bytes_text(scan.bytes[kind]):>9} in {blocks:<16} {text}")
+    if scan.sizes:
+        lines += ["", "Lost, by size of block:"]
+        for each in scan.sizes[:_SIZES]:
+            blocks = plural(each.definite + each.indirect, "block")
+            lines.append(
+                f"  {bytes_text(each.bytes):>9} in {blocks:<16} of {each.size:,} usable bytes"
+            )
+        lines += ["", "Next: start the program with `leakscope run` to see who allocates them."]
+    account = scan.account
+    resident, mapped = bytes_text(account.resident), bytes_text(account.heap_mapped)
+    live, free = bytes_text(account.live), bytes_text(account.free_in_allocator)
+    top, overhead = bytes_text(account.top), bytes_text(account.overhead)
+    walked = percent_text(int(scan.share * 1000), 1000)
+    facts = scan.facts
+    lines.append("")
+    lines.append(
+        f"Memory: {resident} resident; the heap of {printable(scan.allocator)} has {mapped}:"
+    )
+    lines.append(f"  {live} in use, {free} free inside the allocator,")
+    lines.append(f"  {top} never used yet, {overhead} the allocator's own")
+    lines.append(
+        f"Scan: stopped for {facts.pause_ms:.0f} ms, {plural(facts.threads, 'thread')},"
+        f" {bytes_text(facts.scanned_bytes)} looked at, {walked} of the heap walked"
+    )
+    lines += [f"Note: {printable(note)}" for note in scan.facts.notes]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(scan: HeapScan, name: str) -> str:
+    """Return the same as one JSON document; sizes are bytes."""
+    document = asdict(scan)
+    document["counts"] = {kind.name.lower(): n for kind, n in scan.counts.items()}
+    document["bytes"] = {kind.name.lower(): n for kind, n in scan.bytes.items()}
+    named = name.encode("utf-8", "backslashreplace").decode()
+    return json.dumps({"schema": SCHEMA, "executable": named, **document}, indent=1) + "\n"

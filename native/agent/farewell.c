@@ -75,17 +75,18 @@ void ls_farewell(uintptr_t stack_end) {
   uint32_t bytes = sizeof peer;
   if (LS_SYSCALL5(LS_NR_getsockopt, fd, 1 /* SOL_SOCKET */, 17 /* SO_PEERCRED */, &peer, &bytes) == 0)
     LS_SYSCALL5(LS_NR_prctl, 0x59616d61 /* PR_SET_PTRACER */, peer.pid, 0, 0, 0);
-  /* An alternate signal stack may be known to the kernel alone: have its address here. */
-  volatile uintptr_t signal_stack[3];
+  uintptr_t signal_stack[3] = {0}; /* its address may be known to the kernel alone */
   LS_SYSCALL2(LS_NR_sigaltstack, 0, signal_stack);
-  /* The recording's path, our thread and the end of its stack. */
-  char message[600 + 2 * 17];
+  /* The recording's path, our thread, the end of its stack, its signal stack. */
+  char message[600 + 3 * 17];
   const char *name = ls_recording_path();
   size_t length = 0;
   do
     message[length] = name[length];
   while (name[length++] && length < 600);
-  length = (size_t)(put_hex(put_hex(message + length, (uint32_t)ls_gettid()), stack_end) - message);
+  char *end = put_hex(message + length, (uint32_t)ls_gettid());
+  end = put_hex(put_hex(end, stack_end), signal_stack[0]);
+  length = (size_t)(end - message);
   static const struct ls_timespec silence = {SILENCE_NS / 1000000000, 0};
   if (LS_SYSCALL6(LS_NR_sendto, fd, message, length, 0x4000 /* NOSIGNAL */, 0, 0) ==
           (long)length &&

@@ -309,6 +309,8 @@ static uintptr_t stack_behind_main(void) {
 /* The program is about to end by its own will: complete the recording. */
 void ls_process_ends(void) {
   struct ls_live *live = ls_live;
+  if (!live) /* called before we were relocated, from an ifunc's resolver */
+    return;
   if (live->phase != LS_PHASE_RUNNING || !ls_process_is_ours())
     return;
   uintptr_t busy = ls_tls.busy;

@@ -84,4 +84,5 @@ def _examine(farewell: Farewell) -> Recording | None:
         lambda: live.read(farewell.path),
         own=own_ranges(farewell.path),
         stack_ends={farewell.tid: farewell.stack_end} if farewell.stack_end else None,
+        pointers=[farewell.signal_stack],
     )

@@ -76,6 +76,8 @@ def leakscope(agent: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         environment = dict(os.environ) | dict(options.pop("env", {}))
         environment["PYTHONPATH"] = str(SOURCES)
         options = {"timeout": 100, "stdin": subprocess.DEVNULL} | options
+        if "input" in options:
+            del options["stdin"]
         return subprocess.run(
             [*LEAKSCOPE, *map(str, arguments)],
             env=environment,

@@ -260,7 +260,8 @@ def test_without_shared_memory_live_recordings_are_next_to_the_output(leakscope,
     )
 
     assert Path(done.stdout.strip()).parent == tmp_path
-    assert [name.split(".")[0] for name in names()] == ["sh"]
+    assert names()[0].split(".")[0] in {"sh", "dash"}  # what /bin/sh is
+    assert len(names()) == 1
 
 
 @pytest.mark.root
@@ -269,7 +270,7 @@ def test_when_there_is_no_room_at_the_end_the_live_recording_stays(leakscope, tm
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1100k", "none", place], check=True)
     try:
-        fill = f"head -c 1080000 /dev/zero > {place}/fill"
+        fill = f"cat /dev/zero > {place}/fill; true"  # until there is no room
         done = leakscope("run", "--no-report", "-o", f"{place}/x.leakscope", "--", "sh", "-c", fill)
         left = sorted(path.name for path in place.iterdir())
     finally:
@@ -277,9 +278,10 @@ def test_when_there_is_no_room_at_the_end_the_live_recording_stays(leakscope, tm
 
     assert done.returncode == 2, done.stderr
     assert left == ["fill"]
-    (live,) = {word.rstrip(":,") for word in done.stderr.split() if ".0.live" in word}
+    stay = {word.rstrip(":,") for word in done.stderr.split() if word.endswith((".live", ".live:"))}
+    live = min(stay)
     try:
-        assert api.load(live).process.exe.endswith("sh")
+        assert "sh" in {api.load(each).process.exe[-2:] for each in stay}
     finally:
         shutil.rmtree(Path(live).parent)
 

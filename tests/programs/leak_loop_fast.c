@@ -2,7 +2,7 @@
 // The same leak in a program that is over in milliseconds.
 // expect LEAK: leaking lost
 // leaks: LEAK
-// variants: O0 O2 musl aarch64
+// variants: O0 O2 musl
 #include <stdlib.h>
 
 #include "program.h"

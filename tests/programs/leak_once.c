@@ -2,7 +2,7 @@
 // Loses one table at start, then works cleanly: lost for good, but it does not grow.
 // expect ONCE: lost (one-off)
 // leaks: ONCE
-// variants: O0 O2 musl aarch64
+// variants: O0 O2 musl
 #include <stdlib.h>
 #include <string.h>
 

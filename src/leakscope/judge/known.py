@@ -19,6 +19,7 @@ __all__ = ["known_one_off"]
 
 _C_LIBRARY = re.compile(r"(?:^|/)(?:libc[-.]|libpthread|libc\.musl|ld-musl)[^/]*$")
 _LOADER = re.compile(r"(?:^|/)ld-(?:linux|musl|[\d.])[^/]*$")
+_ALLOCATOR = re.compile(r"(?:^|/)lib(?:jemalloc|tcmalloc|mimalloc)[^/]*$")
 _CXX = re.compile(r"(?:^|/)libstdc\+\+[^/]*$")
 
 # Function of the C library anywhere between the allocation and the program's own code: why.
@@ -46,7 +47,7 @@ def known_one_off(stack: Sequence[Frame]) -> str | None:
     runtime = []
     for frame in stack:
         path = frame.module_path or ""
-        if not (_C_LIBRARY.search(path) or _LOADER.search(path) or _CXX.search(path)):
+        if not any(each.search(path) for each in (_C_LIBRARY, _LOADER, _CXX, _ALLOCATOR)):
             break
         runtime.append(frame)
     else:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Ints = npt.NDArray[np.int64]
 
-__all__ = ["WINDOWS", "Growth", "Lifetimes", "growth", "lifetimes"]
+__all__ = ["WINDOWS", "Growth", "Lifetimes", "growth", "lifetimes", "survivors_course"]
 
 WINDOWS = 16
 """Parts of the run in which survivors are counted by time of birth."""
@@ -199,6 +199,25 @@ def growth(recording: Recording, sites: Ints, until_ns: int | None = None) -> Gr
         times = np.append(times, end)
         counts = np.concatenate([counts, now["live_count"][:, None].astype(np.float64)], axis=1)
         sizes = np.concatenate([sizes, now["live_bytes"][:, None].astype(np.float64)], axis=1)
+    return _judged(sites, times, counts, sizes, end)
+
+
+def survivors_course(recording: Recording, lives: Lifetimes, sites: Ints) -> Growth:
+    """Judge growth by when the living were born, where the timeline has too few moments.
+
+    That is the true course only where nothing dies; other sites show no growth.
+    """
+    end = recording.duration_ns
+    times = (np.arange(1, WINDOWS + 1) * end) // WINDOWS
+    counts = lives.by_window[sites].cumsum(axis=1).astype(np.float64)
+    each = recording.sites["live_bytes"][sites] / np.maximum(lives.survivors[sites], 1)
+    found = _judged(sites, times, counts, counts * each[:, None], end)
+    mortal = lives.deaths[sites] > 0.05 * (lives.deaths[sites] + lives.survivors[sites])
+    found.p_value[mortal] = 1.0
+    return found
+
+
+def _judged(sites: Ints, times: Ints, counts: Floats, sizes: Floats, end: int) -> Growth:
     rows = len(times)
     score = np.zeros(len(sites))
     for step in range(1, rows):

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.judge.lifetimes import WINDOWS, Growth, Lifetimes, growth, lifetimes
+from leakscope.judge.lifetimes import (
+    WINDOWS,
+    Growth,
+    Lifetimes,
+    growth,
+    lifetimes,
+    survivors_course,
+)
 from leakscope.model.findings import Pattern, Verdict
 from leakscope.model.reachability import Reachability
 
@@ -82,6 +89,8 @@ def judge_sites(recording: Recording, options: Options) -> Judged:
     sites = sites[np.argsort(-weight[sites], kind="stable")]
 
     course = growth(recording, sites)
+    if course.rows < options.min_rows:
+        course = survivors_course(recording, lives, sites)
     back = given_back[sites]
     if back.any():
         course = _until_teardown(recording, course, back, options)

@@ -47,12 +47,13 @@ def scan_process(
     *,
     own: Sequence[tuple[int, int]] = (),
     stack_ends: Mapping[int, int] | None = None,
+    pointers: Sequence[int] = (),
 ) -> Recording:
     """Stop the process, and return its recording with the reachability of every block.
 
     `read` is called while the process stands still; `own` are ranges of memory that belong to
     the tracer; `stack_ends` says by thread where a stack ends whose inner part is known to be
-    of no meaning, registers included. Raises `TargetError` when the process may not be stopped or ends meanwhile.
+    of no meaning, registers included; `pointers` are further roots. Raises `TargetError` when the process may not be stopped or ends meanwhile.
     """
     began = time.monotonic_ns()
     with Frozen(pid) as frozen:
@@ -74,6 +75,7 @@ def scan_process(
             for thread in threads:
                 if thread.tid not in ends:
                     marker.mark_words(thread.words)
+            marker.mark_words(np.array(pointers, np.uint64))
             marker.mark(roots)
             kinds = marker.sweep()
             scanned, unread = marker.scanned_bytes, marker.unread_bytes

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import struct
 import tempfile
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Farewell", "Farewells", "with_reachability"]
 
-_MESSAGE = 1024  # bytes: path of the recording, thread, end of its stack
-_PARTS = 3  # each ends with a zero byte
+_MESSAGE = 1024  # bytes: the recording's path and the numbers of a Farewell
+_PARTS = 4  # each ends with a zero byte
 _PATIENCE_S = 5.0  # for the message: it is sent right after the connection
 _AT_ONCE = 2  # scans; each holds a copy of a table of blocks
 _LONGEST = 107  # bytes of a socket's path
@@ -48,6 +49,7 @@ class Farewell:
     path: Path  # its live recording
     tid: int  # the thread that ends it
     stack_end: int  # where that thread's stack ends; 0: at its stack pointer
+    signal_stack: int  # its alternate signal stack, which the kernel alone may know of
 
 
 class Farewells:
@@ -83,7 +85,12 @@ class Farewells:
             self.notes.append(f"no reachability scan: no socket could be made ({error.strerror})")
             self.stop()
             return None
-        threading.Thread(target=self._accept, args=(self._socket,), daemon=True).start()
+        # A signal for us must find the thread that waits for it, never one of these.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            threading.Thread(target=self._accept, args=(self._socket,), daemon=True).start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return path
 
     def stop(self) -> None:
@@ -140,11 +147,11 @@ class Farewells:
             if not part or len(message) > _MESSAGE:
                 return
             message += part
-        name, tid, stack_end, *_ = message.split(b"\0")
+        name, *numbers = message.split(b"\0")[:_PARTS]
         # A process in another mount namespace may call our directory something else.
         path = self._directory / Path(os.fsdecode(name)).name
         try:
-            farewell = Farewell(pid, path, int(tid, 16), int(stack_end, 16))
+            farewell = Farewell(pid, path, *(int(number, 16) for number in numbers))
         except ValueError:
             return
         if pid <= 0 or not path.name.endswith(".live"):

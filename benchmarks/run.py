@@ -107,12 +107,12 @@ def main() -> None:
         for part in PARTS:
             if part in wanted:
                 title, measure = parts[part]
-                page += [f"## {title}", "", *measure(), ""]
+                part_page = [f"## {title}", "", *measure(), ""]
+                print("\n".join(part_page), flush=True)
+                page += part_page
     page.append(f"The whole took {(time.monotonic() - began) / 60:.1f} minutes.")
-    text = "\n".join(page) + "\n"
-    print(text)
     if arguments.out:
-        arguments.out.write_text(text)
+        arguments.out.write_text("\n".join(page) + "\n")
 
 
 if __name__ == "__main__":

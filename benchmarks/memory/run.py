@@ -48,13 +48,14 @@ def measure_blocks(folder: Path) -> list[str]:
 def measure_sampling(folder: Path, rounds: int) -> list[str]:
     """Estimates of live bytes for each site against an exact run of the same program."""
     from leakscope.judge import judge
-    from leakscope.judge.places import fingerprint
+    from leakscope.judge.places import Fingerprints
 
     program = build(folder)
     arguments = ["--live", "100000", "--pairs", "200000", "--sites", "64"]
     exact, _, _ = record(program, "leakscope", arguments)
+    identities = Fingerprints(exact)
     truth = {
-        fingerprint(exact, site): int(exact.sites["live_bytes"][site])
+        identities.of(site): int(exact.sites["live_bytes"][site])
         for site in range(1, len(exact.sites))
         if exact.sites["live_bytes"][site]
     }

@@ -63,7 +63,7 @@ def added(program: Path, arguments: list[str], rounds: int, pairs: int) -> dict[
 def measure(folder: Path, *, quick: bool, rounds: int) -> list[str]:
     """Return the table as lines of Markdown."""
     program = build(folder)
-    pairs = 200_000 if quick else 1_000_000
+    pairs = 200_000 if quick else 500_000
     configurations = [
         (f"{depth}", f"{threads}", f"{live:.0e}".replace("e+0", "e"), [
             "--depth", str(depth), "--threads", str(threads), "--live", str(live)])

@@ -11,6 +11,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ print(sum(len(v) for v in index.values()))
 """
 
 
+class ToolError(Exception):
+    """The program did not survive the tool; the argument is its status, negative for a signal."""
+
+
 @dataclass
 class Run:
     """One run: seconds, peak resident KiB, bytes left on disk."""
@@ -40,6 +45,36 @@ class Run:
     seconds: float
     peak_kib: int
     disk: int
+
+
+class Peak:
+    """The highest resident memory of a process, read a hundred times a second.
+
+    ru_maxrss would do, if it did not count what the forking parent had before exec.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._kib = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.01):
+            try:
+                text = self._status.read_text()
+            except OSError:
+                return
+            for line in text.splitlines():
+                if line.startswith("VmHWM:"):
+                    self._kib = max(self._kib, int(line.split()[1]))
+
+    def kib(self) -> int:
+        """Return it, after the end of the process."""
+        self._ended.set()
+        self._thread.join()
+        return self._kib
 
 
 def disk_of(tool: Tool, folder: Path) -> int:
@@ -68,12 +103,13 @@ def command(arguments: list[str], **kw: str) -> Callable[[Tool], Run]:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            _, status, usage = os.wait4(process.pid, 0)
+            peak = Peak(process.pid)
+            _, status, _ = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - before
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
-                raise SystemExit(f"{arguments[0]} under {tool.name}: status {process.returncode}")
-            return Run(seconds, usage.ru_maxrss, disk_of(tool, folder))
+                raise ToolError(process.returncode)
+            return Run(seconds, peak.kib(), disk_of(tool, folder))
 
     return run
 
@@ -89,6 +125,7 @@ def redis(folder: Path) -> Callable[[Tool], Run]:
                  "--enable-debug-command", "no"],
                 env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
+            peak = Peak(server.pid)
             deadline = time.monotonic() + 60
             while subprocess.run(
                 ["redis-cli", "-p", port, "ping"], capture_output=True, check=False
@@ -105,9 +142,9 @@ def redis(folder: Path) -> Callable[[Tool], Run]:
             subprocess.run(
                 ["redis-cli", "-p", port, "shutdown", "nosave"], capture_output=True, check=False
             )
-            _, _, usage = os.wait4(server.pid, 0)
+            os.wait4(server.pid, 0)
             server.returncode = 0
-            return Run(seconds, usage.ru_maxrss, disk_of(tool, kept))
+            return Run(seconds, peak.kib(), disk_of(tool, kept))
 
     return run
 
@@ -146,6 +183,7 @@ def workloads(folder: Path, *, quick: bool) -> dict[str, Callable[[Tool], Run]]:
     code.write_text(
         f"#include <map>\n#include <regex>\n#include <string>\n#include <vector>\n{functions}\n"
     )
+    subprocess.run(["g++", "-E", code, "-o", folder / "big.ii"], check=True)
     cc1plus = subprocess.run(
         ["g++", "-print-prog-name=cc1plus"], capture_output=True, text=True, check=True
     )
@@ -158,7 +196,15 @@ def workloads(folder: Path, *, quick: bool) -> dict[str, Callable[[Tool], Run]]:
         "jq, big file": command(["jq", "map(.v[2]) | length", str(data)]),
         "xmllint, big file": command(["xmllint", "--noout", str(xml)]),
         "cc1plus -O1": command(
-            [cc1plus.stdout.strip(), "-quiet", "-O1", str(code), "-o", "/dev/null"]
+            [
+                cc1plus.stdout.strip(),
+                "-fpreprocessed",
+                str(folder / "big.ii"),
+                "-quiet",
+                "-O1",
+                "-o",
+                "/dev/null",
+            ]
         ),
         "redis-server": redis(folder),
     }
@@ -178,13 +224,22 @@ def measure(folder: Path, *, quick: bool, rounds: int) -> list[str]:
     ahead, all_of_them = 0, 0
     for program, run in workloads(folder, quick=quick).items():
         runs: dict[str, list[Run]] = {}
+        broken: dict[str, str] = {}
         bases = {n: t for n, t in tools().items() if n in LEFT_OUT}
         for round_number in range(rounds):
             for name, tool in {**found, **bases}.items():
                 if name == "valgrind" and (round_number or quick):
                     continue
+                if name in broken:
+                    continue
                 print(f"real: {program} under {name}", file=sys.stderr)
-                runs.setdefault(name, []).append(run(tool))
+                try:
+                    runs.setdefault(name, []).append(run(tool))
+                except ToolError as failed:
+                    if name == "native":
+                        raise
+                    broken[name] = f"fails with status {failed}"
+                    runs.pop(name, None)
         seconds = {n: statistics.median(r.seconds for r in rs) for n, rs in runs.items()}
         peak = {n: statistics.median(r.peak_kib for r in rs) for n, rs in runs.items()}
         if "heaptrack" in seconds:
@@ -204,4 +259,5 @@ def measure(folder: Path, *, quick: bool, rounds: int) -> list[str]:
                 f"| {program} | {label} | {seconds[name]:.2f} | {ratio:.2f}{note} "
                 f"| {peak[name] / 1024:.1f} | {more} | {left} |"
             )
+        lines += [f"| {program} | {name} | {why} | | | | |" for name, why in broken.items()]
     return [*lines, "", f"leakscope is ahead of heaptrack in {ahead} of {all_of_them} programs."]

@@ -11,7 +11,7 @@ import numpy as np
 
 from leakscope.judge.known import known_one_off
 from leakscope.judge.options import Options
-from leakscope.judge.places import fingerprint, source_frame
+from leakscope.judge.places import Fingerprints, source_frame
 from leakscope.judge.rules import Judged, judge_sites
 from leakscope.judge.sentences import evidence, next_step, sentence
 from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
@@ -63,8 +63,9 @@ def judge(
     described = _described(judged, options.most_findings)
     if prepare is not None:
         prepare(judged.sites[described])
+    identities = Fingerprints(recording)
     for i in described:
-        finding = _finding(recording, judged, i, frames_of)
+        finding = _finding(recording, judged, i, frames_of, identities)
         rule = next((s for s in suppressions if _applies(s, finding, judged, i)), None)
         if rule is not None:
             finding = _quiet(finding, f"suppressed: {rule.name}")
@@ -95,7 +96,11 @@ def judge(
 
 
 def _finding(
-    recording: Recording, judged: Judged, i: int, frames_of: Callable[[int], tuple[Frame, ...]]
+    recording: Recording,
+    judged: Judged,
+    i: int,
+    frames_of: Callable[[int], tuple[Frame, ...]],
+    identities: Fingerprints,
 ) -> Finding:
     site = int(judged.sites[i])
     row = recording.sites[site]
@@ -129,7 +134,7 @@ def _finding(
         evidence=evidence(judged, i),
         stack=stack,
         source=source,
-        fingerprint=fingerprint(recording, site),
+        fingerprint=identities.of(site),
         known=known,
         live_bytes_low=low,
         live_bytes_high=high,

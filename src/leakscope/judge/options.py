@@ -14,7 +14,7 @@ class Options:
 
     min_bytes: int = 0
     """Leave out sites that hold less, now and at their peak."""
-    most_findings: int = 20_000
+    most_findings: int = 10_000
     """So many sites are described, leaks first; the rest is summed up in a note."""
     min_age_ns: int = 200_000_000
     """A run shorter than this shows no trend: start-up is all there was."""

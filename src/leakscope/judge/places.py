@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.model.frames import Frame, Module
+    from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
 
-__all__ = ["fingerprint", "is_runtime", "source_frame"]
+__all__ = ["Fingerprints", "is_runtime", "source_frame"]
 
 # The C and C++ run-time libraries, allocators, and we: code that allocates for somebody else.
 _RUNTIME_MODULE = re.compile(
@@ -42,63 +43,69 @@ _WRAPPER = re.compile(
 
 def is_runtime(frame: Frame) -> bool:
     """Whether the frame belongs to the C or C++ run-time libraries, or to an allocator."""
-    if frame.artificial or (frame.module_path and _RUNTIME_MODULE.search(frame.module_path)):
+    return frame.artificial or _is_runtime(frame.module_path, frame.function, frame.file)
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_runtime(module: str | None, function: str | None, file: str | None) -> bool:
+    if module and _RUNTIME_MODULE.search(module):
         return True
-    if frame.function is not None and _RUNTIME_FUNCTION.match(frame.function):
+    if function is not None and _RUNTIME_FUNCTION.match(function):
         return True
-    return frame.file is not None and _RUNTIME_FILE.search(frame.file) is not None
+    return file is not None and _RUNTIME_FILE.search(file) is not None
 
 
 def source_frame(stack: Sequence[Frame]) -> Frame | None:
     """Return the innermost frame of the program's own code that is no allocation wrapper.
 
-    Code with line numbers has precedence over code without, as long as it is not further out
-    than the first function that is known by name alone in another module.
+    Code with line numbers has precedence over code without; a wrapper is better than nothing,
+    and so is the innermost frame of all.
     """
-    own = [frame for frame in stack if not is_runtime(frame)]
-    telling = [f for f in own if f.function is None or not _WRAPPER.match(f.function.split("(")[0])]
-    found = telling or own
-    if not found:
-        return next((frame for frame in stack if not frame.artificial), None)
-    if found[0].line is None:
-        same = (f for f in found if f.line is not None)
-        return next(same, found[0])
-    return found[0]
-
-
-def fingerprint(recording: Recording, site: int) -> str:
-    """Return 16 hex digits that are the same for this stack in every run and on every host.
-
-    Hash of the allocation kind and of each frame's build-id (or file name) and offset.
-    """
-    digest = hashlib.blake2b(bytes([int(recording.sites["kind"][site])]), digest_size=8)
-    nodes = recording.nodes
-    node = int(recording.sites["node"][site])
-    names = _names(recording.modules)
-    for _ in range(4096):
-        if not 0 < node < len(nodes):
-            break
-        row = nodes[node]
-        module = int(row["module"])
-        # An address without a module differs in each run: only its place in the stack counts.
-        if 0 < module <= len(names):
-            digest.update(names[module - 1])
-            digest.update(int(row["offset"]).to_bytes(8, "little"))
+    telling: Frame | None = None
+    wrapper: Frame | None = None
+    for frame in stack:
+        if is_runtime(frame):
+            continue
+        if frame.function is not None and _WRAPPER.match(frame.function.split("(")[0]):
+            wrapper = wrapper or frame
+        elif frame.line is not None:
+            return frame
         else:
-            digest.update(b"?")
-        parent = int(row["parent"])
-        if parent >= node:
-            break
-        node = parent
-    return digest.hexdigest()
+            telling = telling or frame
+    return telling or wrapper or next((f for f in stack if not f.artificial), None)
 
 
-_names_of: tuple[tuple[Module, ...], list[bytes]] = ((), [])
+class Fingerprints:
+    """Identities of the stacks of one recording: equal in every run and on every host.
 
+    16 hex digits: a hash of the allocation kind and of each frame's build-id (or file name) and
+    offset. An address without a module differs in each run: only its place in the stack counts.
+    """
 
-def _names(modules: tuple[Module, ...]) -> list[bytes]:
-    global _names_of  # noqa: PLW0603 - the last recording's, asked for once a site
-    if _names_of[0] is not modules:
-        made = [(m.build_id or m.path.rsplit("/", 1)[-1]).encode(errors="replace") for m in modules]
-        _names_of = (modules, made)
-    return _names_of[1]
+    def __init__(self, recording: Recording) -> None:
+        nodes, sites = recording.nodes, recording.sites
+        self._parents: list[int] = nodes["parent"].tolist()
+        self._modules: list[int] = nodes["module"].tolist()
+        self._offsets: list[bytes] = [offset.tobytes() for offset in nodes["offset"].astype("<u8")]
+        self._nodes: list[int] = sites["node"].tolist()
+        self._kinds: list[int] = sites["kind"].tolist()
+        self._names = [b"?"] + [
+            (m.build_id or m.path.rsplit("/", 1)[-1]).encode(errors="replace")
+            for m in recording.modules
+        ]
+
+    def of(self, site: int) -> str:
+        """Return the fingerprint of a site."""
+        parts = [bytes([self._kinds[site]])]
+        node = self._nodes[site]
+        while 0 < node < len(self._parents) and len(parts) < 8192:
+            module = self._modules[node]
+            if 0 < module < len(self._names):
+                parts += (self._names[module], self._offsets[node])
+            else:
+                parts.append(b"?")
+            parent = self._parents[node]
+            if parent >= node:  # damage
+                break
+            node = parent
+        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()

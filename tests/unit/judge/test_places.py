@@ -10,7 +10,7 @@ import pytest
 
 from leakscope.judge import judge
 from leakscope.judge.known import known_one_off
-from leakscope.judge.places import fingerprint, source_frame
+from leakscope.judge.places import Fingerprints, source_frame
 from leakscope.judge.sentences import _without_parameters
 from leakscope.model.findings import Verdict
 from leakscope.model.frames import Module
@@ -57,11 +57,11 @@ def test_the_fingerprint_does_not_depend_on_where_modules_are():
     moved = replace(
         made, modules=(Module("/elsewhere/app", "ab" * 20, 0x7000, 0x9000, 0x7000, unloaded=True),)
     )
-    assert fingerprint(made, 1) == fingerprint(moved, 1)
-    assert fingerprint(made, 1) != fingerprint(made, 2)
-    assert len(fingerprint(made, 1)) == 16
+    assert Fingerprints(made).of(1) == Fingerprints(moved).of(1)
+    assert Fingerprints(made).of(1) != Fingerprints(made).of(2)
+    assert len(Fingerprints(made).of(1)) == 16
     other = replace(made, modules=(replace(made.modules[0], build_id="cd" * 20),))
-    assert fingerprint(made, 1) != fingerprint(other, 1)
+    assert Fingerprints(made).of(1) != Fingerprints(other).of(1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope scan` on running processes: what is lost, who holds the rest, and nobody is harmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+HOLDERS = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+struct node { struct node *next; void *payload; };
+struct node *cache[16];
+static __thread void *volatile mine[4];
+static void insert(int i) {
+  struct node *node = calloc(1, sizeof *node);
+  node->next = cache[i % 16];
+  cache[i % 16] = node;
+}
+static void payload(struct node *node) { node->payload = malloc(100); }
+static void lose(void) { void *volatile lost = calloc(1, 3000); lost = NULL; }
+static void local(void) { mine[1] = calloc(1, 777); }
+static void *on_stack(void) { return calloc(1, 888); }
+static void *work(void *unused) {
+  local();
+  void *volatile here = on_stack();
+  sleep(600);
+  return here;
+}
+int main(void) {
+  for (int i = 0; i < 3000; i++) insert(i);
+  for (int i = 0; i < 16; i++) payload(cache[i]);
+  for (int i = 0; i < 10; i++) lose();
+  pthread_t thread;
+  pthread_create(&thread, NULL, work, NULL);
+  usleep(200000);
+  puts("ready");
+  fflush(stdout);
+  sleep(600);
+}
+"""
+
+# Threads that come, go, allocate and count; writes a line whenever it is asked.
+BUSY = r"""
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+static atomic_long steps;
+static void *brief(void *unused) { free(malloc(100)); return NULL; }
+static void *work(void *unused) {
+  void *held[64] = {0};
+  for (unsigned i = 0;; i++) {
+    free(held[i % 64]);
+    held[i % 64] = malloc(i % 4000);
+    if (i % 5000 == 0) {
+      pthread_t thread;
+      if (!pthread_create(&thread, NULL, brief, NULL)) pthread_join(thread, NULL);
+    }
+    atomic_fetch_add(&steps, 1);
+  }
+}
+int main(void) {
+  void **kept = calloc(20000, sizeof *kept);
+  for (int i = 0; i < 20000; i++) kept[i] = malloc(200);
+  pthread_t thread;
+  for (int i = 0; i < 3; i++) pthread_create(&thread, NULL, work, NULL);
+  puts("ready");
+  fflush(stdout);
+  while (getchar() != EOF) { printf("%ld\n", atomic_load(&steps)); fflush(stdout); }
+  return kept[7] == NULL;
+}
+"""
+
+
+def build(folder: Path, text: str, name: str) -> Path:
+    (folder / f"{name}.c").write_text(text)
+    program = folder / name
+    subprocess.run(
+        ["gcc", "-O1", "-g", "-fno-inline", "-pthread", folder / f"{name}.c", "-o", program],
+        check=True,
+    )
+    return program
+
+
+def start(program: Path, **env: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | env
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "leakscope", "scan", *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT / "src")} | more
+
+
+def scan(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment(**env), check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def traced(agent, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("held")
+    recordings = folder / "live"
+    recordings.mkdir(mode=0o700)
+    program = build(folder, HOLDERS, "held")
+    process = start(program, LD_PRELOAD=str(agent), LEAKSCOPE_DIR=str(recordings))
+    yield process.pid, recordings
+    process.kill()
+    process.communicate()
+
+
+def held_by(traced, site: str) -> list[dict]:
+    pid, recordings = traced
+    done = scan(pid, "--held-by", site, "--json", LEAKSCOPE_DIR=str(recordings))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["sites"]
+
+
+def test_lost_blocks_of_a_traced_process(traced):
+    pid, recordings = traced
+    done = scan(pid, LEAKSCOPE_DIR=str(recordings))
+    assert done.returncode == 1, done.stderr
+    assert "All 10 blocks from here are lost" in done.stdout
+    assert "in lose at" in done.stdout
+    assert "was stopped for" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("site", "count", "root", "steps"),
+    [
+        ("insert", 1000, "cache in held", 1),
+        ("payload", 16, "cache in held", 2),
+        ("local", 1, "thread-local storage of thread", 1),
+        ("on_stack", 1, "stack of thread", 1),
+    ],
+)
+def test_who_holds_a_place(traced, site, count, root, steps):
+    (answer,) = held_by(traced, site)
+    (holder,) = answer["holders"]
+    assert answer["examined"] == holder["count"] == count
+    assert holder["root"].startswith(root)
+    assert len(holder["path"]) == steps
+
+
+def test_a_path_says_where_in_each_block(traced):
+    (answer,) = held_by(traced, "payload")
+    root, node = answer["holders"][0]["path"]
+    assert root["offset"] % 8 == 0
+    assert root["offset"] < 16 * 8
+    assert (node["offset"], node["size"]) == (8, 16)
+
+
+def test_nobody_holds_what_is_lost(traced):
+    (answer,) = held_by(traced, "lose")
+    assert answer["holders"] == []
+
+
+def test_the_text_for_people(traced):
+    pid, recordings = traced
+    done = scan(pid, "--held-by", "payload", LEAKSCOPE_DIR=str(recordings))
+    assert "16 of 16 looked at are held by\n    cache in held" in done.stdout
+    assert "-> block of 16 B from insert at held.c:" in done.stdout
+
+
+def test_a_place_that_is_not_there(traced):
+    pid, recordings = traced
+    done = scan(pid, "--held-by", "nowhere", LEAKSCOPE_DIR=str(recordings))
+    assert done.returncode == 2
+    assert "no place that holds memory is named 'nowhere'" in done.stderr
+    assert "insert" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory):
+    program = build(tmp_path_factory.mktemp("busy"), BUSY, "busy")
+    process = start(program)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def steps(process: subprocess.Popen[str]) -> int:
+    process.stdin.write("?")
+    process.stdin.flush()
+    return int(process.stdout.readline())
+
+
+def stopped(pid: int) -> list[str]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            status = (task / "status").read_text()
+        except OSError:
+            continue
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        if fields["State"][0] in "tT" or fields["TracerPid"] != "0":
+            found.append(f"{task.name}: {fields['State']}")
+    return found
+
+
+def test_killing_the_scanner_at_any_moment_leaves_nobody_stopped(busy):
+    chance = random.Random(3)
+    began = time.monotonic()
+    assert scan(busy.pid).returncode in {0, 1}
+    whole = time.monotonic() - began
+    met = 0
+    for _ in range(25):
+        scanner = subprocess.Popen(
+            command(busy.pid), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=environment(),
+        )  # fmt: skip
+        end = time.monotonic() + chance.uniform(0.2, 1.0) * whole
+        while time.monotonic() < end and scanner.poll() is None:
+            time.sleep(0.001)
+        met += bool(stopped(busy.pid))
+        scanner.kill()
+        scanner.wait()
+        assert stopped(busy.pid) == []
+        before = steps(busy)
+        time.sleep(0.02)
+        assert steps(busy) > before
+    assert met, "no scanner was met while the process stood still"
+
+
+def test_a_process_that_ends_at_any_moment_is_an_answer_or_an_error(tmp_path):
+    program = build(tmp_path, BUSY, "busy")
+    chance = random.Random(5)
+    for _ in range(12):
+        process = start(program)
+        scanner = subprocess.Popen(
+            command(process.pid), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(),
+        )  # fmt: skip
+        time.sleep(chance.uniform(0.1, 0.6))
+        process.kill()
+        _, error = scanner.communicate(timeout=30)
+        process.communicate()
+        assert scanner.returncode in {0, 1, 2}
+        assert "Traceback" not in error
+        if scanner.returncode == 2:
+            assert error.startswith("leakscope: ")
+
+
+def test_a_signal_that_comes_while_it_stands_still_is_delivered(tmp_path):
+    program = build(tmp_path, BUSY, "busy")
+    process = start(program)
+    os.kill(process.pid, signal.SIGSTOP)
+    done = scan(process.pid)
+    os.kill(process.pid, signal.SIGCONT)
+    assert done.returncode in {0, 1}, done.stderr
+    assert steps(process) >= 0
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("0", "is not a process id"),
+        ("99999999999", "is not a process id"),
+        ("4194304", "there is no process 4194304"),
+        ("2", "is a thread of the kernel"),
+        ("/nowhere/core", "neither a process id nor a file"),
+        ("/etc/passwd", "is not a core file"),
+        ("/dev/null", "is not a regular file"),
+        ("/", "is not a regular file"),
+    ],
+)
+def test_what_cannot_be_scanned_is_said_in_one_sentence(target, message):
+    if target == "2" and Path("/proc/2/comm").read_text().strip() != "kthreadd":
+        pytest.skip("process 2 is not the kernel's here")
+    done = scan(target)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_zombie(tmp_path):
+    process = subprocess.Popen(["true"])
+    time.sleep(0.3)
+    done = scan(process.pid)
+    process.wait()
+    assert done.returncode == 2
+    assert "has ended already" in done.stderr

@@ -29,8 +29,11 @@ from leakscope.recording import load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+
 StackKey = tuple[tuple[str, int], ...]
 HEAP_KINDS = {Kind.MALLOC, Kind.CALLOC, Kind.REALLOC, Kind.MEMALIGN, Kind.NEW, Kind.NEW_ARRAY}
+NEW_KINDS = {Kind.NEW, Kind.NEW_ARRAY}
 VALGRIND_NAMES = ("Unknown", "DefinitelyLost", "IndirectlyLost", "PossiblyLost", "StillReachable")
 
 
@@ -169,22 +172,29 @@ def by_leakscope(program: Program, folder: Path) -> Outstanding:
     return outstanding(load(live / f"{process.pid}.0.live"))
 
 
+def kind_of(row: np.void) -> Kind:
+    """Return how a site's memory was asked for."""
+    return Kind(int(row["kind"]))
+
+
 def outstanding(recording: Recording) -> Outstanding:
     """Return the live heap blocks of `recording` by stack, in valgrind's terms."""
     found = Outstanding()
     kinds = recording.reachability
     for site, row in enumerate(recording.sites):
-        if not row["live_count"] or Kind(int(row["kind"])) not in HEAP_KINDS:
+        if not row["live_count"] or kind_of(row) not in HEAP_KINDS:
             continue
-        key = stack_key(
-            [
-                (
-                    Path(recording.modules[a.module].path).name if a.module is not None else "?",
-                    (a.offset - (0 if a.exact else 1)) & 0xFFF,
-                )
-                for a in recording.stack(site)
-            ]
-        )
+        frames = [
+            (
+                Path(recording.modules[a.module].path).name if a.module is not None else "?",
+                (a.offset - (0 if a.exact else 1)) & 0xFFF,
+            )
+            for a in recording.stack(site)
+        ]
+        # Valgrind puts its own operator new in the place of this one.
+        if kind_of(row) in NEW_KINDS and frames[0][0].startswith("libstdc++"):
+            frames = frames[1:]
+        key = stack_key(frames)
         found.blocks[key] += int(row["live_count"])
         found.bytes[key] += int(row["live_bytes"])
         if kinds is not None:

@@ -13,7 +13,7 @@
 #include "program.h"
 
 static void *volatile in_bss;
-static void *volatile in_data = &in_bss;
+static void *volatile in_data = (void *)&in_bss;
 static __thread void *volatile in_tls;
 static pthread_key_t key;
 static sem_t ready;

@@ -213,3 +213,12 @@ def test_min_bytes_leaves_small_sites_out(generator):
 
     made = recording(lives([0.5], NEVER, 10), lives(times(generator, 300), NEVER, 100))
     assert len(judge(made, frames_of, options=Options(min_bytes=100)).findings) == 1
+
+
+def test_a_little_growth_on_a_large_level_is_no_verdict(generator):
+    """A significant trend that adds one block in twenty is an effect too small to call a leak."""
+    many = cache(generator, 900, times(generator, 6000))
+    kept = lives(times(generator, 300, 0.0, 0.5), NEVER)
+    few = lives(times(generator, 60, 0.5, 10.0), NEVER)
+    together = tuple(np.concatenate(parts) for parts in zip(many, kept, few, strict=True))
+    assert not only(judged(together)).is_leak

@@ -7,15 +7,17 @@
  *
  * Blocks are sorted by address; an index with an entry each 512 bytes finds the block of an
  * address in a few steps. Memory is read in batches: all blocks that wait are sorted, runs of
- * neighbours become one read, and one system call makes up to 512 reads.
+ * neighbours become one read, and pieces of memory that are looked at a lot are kept.
  */
 #define _GNU_SOURCE
 #include <stdbool.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
+#include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -24,18 +26,28 @@ enum { UNREACHED = 0, LEADER = 1, INDIRECT = 2, POSSIBLE = 3, REACHABLE = 4 };
 #define GRANULE 9u            /* log2 bytes to an index entry */
 #define REGION_GAP (4u << 20) /* a gap in the heap that starts another index */
 #define BUFFER (4u << 20)     /* bytes of the process's memory held at a time */
-#define BATCH 512u            /* reads to a system call; the kernel takes 1024 */
+#define BATCH 512u            /* reads whose answers are looked at together */
 #define JOIN 256u             /* bytes of gap that are cheaper to read than to leave out */
 #define TAKE 8192u            /* blocks taken off the stack at a time */
 #define NO_BLOCK UINT32_MAX
+#define PIECE 14u             /* log2 bytes of the process's memory that are kept at a time */
+#define PIECE_AFTER 4u        /* small reads of a piece before it is read whole and kept */
+#define KEPT_SHARE 16u        /* of the heap, one byte in so many may be kept */
 
 struct region {
   uint64_t low, high; /* addresses */
   uint32_t *first;    /* per granule: first block that ends beyond its start */
+  uint8_t *visits;    /* per piece: small reads since it was kept last */
   size_t granules;
 };
 
-/* Memory we hold ourselves: a core file. */
+/* A piece of memory that is kept, because much of it is looked at. */
+struct piece {
+  uint64_t start, bytes; /* bytes 0: none */
+  uint8_t *memory;
+};
+
+/* Memory we hold ourselves: a core file. Ascending, not overlapping. */
 struct segment {
   uint64_t start, end;
   const uint8_t *bytes;
@@ -46,13 +58,15 @@ struct span {
 };
 
 struct lss_scan {
-  int pid; /* 0: `segments` */
+  int pid;    /* 0: `segments` */
+  int memory; /* its memory, -1: none */
   const struct segment *segments;
   size_t segment_count;
   const uint64_t *starts, *sizes;
   size_t count;
   uint8_t *state;    /* caller's, one a block */
   uint32_t *leader;  /* caller's: of an indirectly lost block, the block that leads to it */
+  uint64_t *from;    /* caller's or NULL: where the pointer was that reached a block first */
   uint64_t guard;    /* glibc's pointer guard, 0: unknown */
   const struct span *tables; /* where C++ vtables are */
   size_t table_count;
@@ -63,6 +77,8 @@ struct lss_scan {
   size_t depth, room;
   uint8_t *buffer;
   uint32_t *batch, *small; /* blocks being looked at */
+  struct piece *pieces;
+  size_t piece_count;
   uint64_t scanned; /* bytes */
   uint64_t unread;  /* bytes that could not be read */
   bool failed;      /* out of memory: answers would be wrong */
@@ -77,7 +93,8 @@ EXPORT struct lss_scan *lss_new(int pid, const struct segment *segments, size_t 
                                 const struct span *tables, size_t table_count);
 EXPORT void lss_free(struct lss_scan *scan);
 EXPORT int lss_roots(struct lss_scan *scan, const struct span *spans, size_t count);
-EXPORT int lss_words(struct lss_scan *scan, const uint64_t *words, size_t count);
+EXPORT void lss_keep_from(struct lss_scan *scan, uint64_t *from);
+EXPORT int lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin);
 EXPORT int lss_sweep(struct lss_scan *scan);
 EXPORT uint64_t lss_scanned(const struct lss_scan *scan);
 EXPORT uint64_t lss_unread(const struct lss_scan *scan);
@@ -97,6 +114,7 @@ static inline uint64_t end_of(const struct lss_scan *scan, uint32_t block) {
 
 static bool build_index(struct lss_scan *scan) {
   size_t room = 0;
+  uint64_t bytes = 0;
   for (size_t i = 0; i < scan->count;) {
     size_t last = i;
     while (last + 1 < scan->count &&
@@ -114,8 +132,10 @@ static bool build_index(struct lss_scan *scan) {
     region->high = end_of(scan, (uint32_t)last);
     region->granules = ((region->high - region->low) >> GRANULE) + 1;
     region->first = malloc(region->granules * sizeof *region->first);
-    if (!region->first)
+    region->visits = calloc(((region->high - region->low) >> PIECE) + 2, 1);
+    if (!region->first || !region->visits)
       return false;
+    bytes += region->high - region->low;
     size_t block = i;
     for (size_t g = 0; g < region->granules; g++) {
       uint64_t at = region->low + ((uint64_t)g << GRANULE);
@@ -129,7 +149,9 @@ static bool build_index(struct lss_scan *scan) {
     scan->low = scan->starts[0];
     scan->high = scan->regions[scan->region_count - 1].high;
   }
-  return true;
+  scan->piece_count = scan->pid ? (bytes / KEPT_SHARE >> PIECE) + 16 : 0;
+  scan->pieces = calloc(scan->piece_count + 1, sizeof *scan->pieces);
+  return scan->pieces != NULL;
 }
 
 static uint32_t find_in(const struct lss_scan *scan, const struct region *region, uint64_t address) {
@@ -139,9 +161,7 @@ static uint32_t find_in(const struct lss_scan *scan, const struct region *region
   return block < scan->count && scan->starts[block] <= address ? block : NO_BLOCK;
 }
 
-static inline uint32_t find(const struct lss_scan *scan, uint64_t address) {
-  if (address - scan->low >= scan->high - scan->low)
-    return NO_BLOCK;
+static struct region *region_of(const struct lss_scan *scan, uint64_t address) {
   size_t low = 0, high = scan->region_count;
   while (low < high) {
     size_t middle = (low + high) / 2;
@@ -150,27 +170,39 @@ static inline uint32_t find(const struct lss_scan *scan, uint64_t address) {
     else
       high = middle;
   }
-  if (low == scan->region_count || address < scan->regions[low].low)
+  return low < scan->region_count && address >= scan->regions[low].low ? &scan->regions[low] : NULL;
+}
+
+static inline uint32_t find(const struct lss_scan *scan, uint64_t address) {
+  if (address - scan->low >= scan->high - scan->low)
     return NO_BLOCK;
-  return find_in(scan, &scan->regions[low], address);
+  const struct region *region = region_of(scan, address);
+  return region ? find_in(scan, region, address) : NO_BLOCK;
 }
 
 /* ---- reading ---- */
 
 static const uint8_t *local(const struct lss_scan *scan, uint64_t address, uint64_t *ret_bytes) {
-  for (size_t i = 0; i < scan->segment_count; i++)
-    if (address >= scan->segments[i].start && address < scan->segments[i].end) {
-      *ret_bytes = scan->segments[i].end - address;
-      return scan->segments[i].bytes + (address - scan->segments[i].start);
-    }
-  return NULL;
+  size_t low = 0, high = scan->segment_count;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (scan->segments[middle].end <= address)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  if (low == scan->segment_count || address < scan->segments[low].start)
+    return NULL;
+  *ret_bytes = scan->segments[low].end - address;
+  return scan->segments[low].bytes + (address - scan->segments[low].start);
 }
 
 /* Read up to `bytes`; returns how many from the start could be read. */
 static uint64_t read_at(const struct lss_scan *scan, uint64_t address, void *out, uint64_t bytes) {
   if (scan->pid) {
-    struct iovec here = {out, bytes}, there = {(void *)address, bytes};
-    ssize_t got = process_vm_readv(scan->pid, &here, 1, &there, 1, 0);
+    /* Not process_vm_readv: it pins pages, for which the kernel copies every page that a forked
+     * image shares with its parent. */
+    ssize_t got = pread(scan->memory, out, bytes, (off_t)address);
     return got > 0 ? (uint64_t)got : 0;
   }
   uint64_t done = 0, have;
@@ -242,7 +274,7 @@ static void push(struct lss_scan *scan, uint32_t block) {
   scan->stack[scan->depth++] = block;
 }
 
-static void met(struct lss_scan *scan, uint32_t block, uint64_t pointer) {
+static void met(struct lss_scan *scan, uint32_t block, uint64_t pointer, uint64_t place) {
   uint8_t old = scan->state[block];
   if (scan->clique != NO_BLOCK) {
     /* Any pointer from a lost block, to its start or not, makes another one indirect. */
@@ -261,31 +293,34 @@ static void met(struct lss_scan *scan, uint32_t block, uint64_t pointer) {
                       : POSSIBLE;
   if (fresh > old) {
     scan->state[block] = fresh;
+    if (scan->from)
+      scan->from[block] = place;
     push(scan, block);
   }
 }
 
-static inline void look(struct lss_scan *scan, uint64_t word) {
+static inline void look(struct lss_scan *scan, uint64_t word, uint64_t place) {
   uint32_t block = find(scan, word);
   if (block != NO_BLOCK) {
-    met(scan, block, word);
+    met(scan, block, word, place);
   } else if (scan->guard && word >> 48) {
     /* glibc's PTR_MANGLE, as in jmp_buf: xor with the guard, then rotated left by 17. */
     uint64_t plain = (word >> 17 | word << 47) ^ scan->guard;
     block = find(scan, plain);
     if (block != NO_BLOCK)
-      met(scan, block, plain);
+      met(scan, block, plain, place);
   }
 }
 
-static void look_at(struct lss_scan *scan, const uint8_t *memory, uint64_t bytes) {
+/* `memory` is a copy of `bytes` from `place`. */
+static void look_at(struct lss_scan *scan, const uint8_t *memory, uint64_t bytes, uint64_t place) {
   scan->scanned += bytes;
   for (uint64_t i = 0; i + 8 <= bytes; i += 8) {
     uint64_t word;
     memcpy(&word, memory + i, sizeof word);
     /* Most words are small numbers. */
     if (word - scan->low < scan->high - scan->low || word >> 48)
-      look(scan, word);
+      look(scan, word, place + i);
   }
 }
 
@@ -294,7 +329,7 @@ static void look_at_range(struct lss_scan *scan, uint64_t start, uint64_t end) {
   while (start < end) {
     uint64_t want = end - start < BUFFER ? end - start : BUFFER;
     uint64_t got = read_at(scan, start, scan->buffer, want);
-    look_at(scan, scan->buffer, got);
+    look_at(scan, scan->buffer, got, start);
     if (got < want) {
       /* Go on behind the page that could not be read. */
       uint64_t skip = ((start + got) | 4095) + 1;
@@ -311,10 +346,34 @@ static int by_number(const void *a, const void *b) {
   return (left > right) - (left < right);
 }
 
-/* Read a sorted batch of small blocks with one call, then look at each. All of a batch have
+/* Memory of a block whose surroundings are looked at a lot, NULL: read it by itself. A piece is
+ * read whole after some small reads, so that scattered blocks cost little more than those. */
+static const uint8_t *kept(struct lss_scan *scan, uint32_t block) {
+  uint64_t start = scan->starts[block], end = end_of(scan, block);
+  uint64_t base = start >> PIECE << PIECE;
+  if (!scan->piece_count || (end - 1) >> PIECE != start >> PIECE)
+    return NULL;
+  struct piece *piece = &scan->pieces[(start >> PIECE) % scan->piece_count];
+  if (piece->bytes && piece->start == base)
+    return end - base <= piece->bytes ? piece->memory + (start - base) : NULL;
+  const struct region *region = region_of(scan, start);
+  uint8_t *visits = &region->visits[(base >> PIECE) - (region->low >> PIECE)];
+  if (++*visits < PIECE_AFTER)
+    return NULL;
+  *visits = 0;
+  if (!piece->memory)
+    piece->memory = malloc(1u << PIECE);
+  if (!piece->memory)
+    return NULL;
+  piece->start = base;
+  piece->bytes = read_at(scan, base, piece->memory, 1u << PIECE);
+  return end - base <= piece->bytes ? piece->memory + (start - base) : NULL;
+}
+
+/* Read a sorted batch of small blocks, then look at each. All of a batch have
  * the same standing: definite, or not. */
 static void look_at_batch(struct lss_scan *scan, const uint32_t *blocks, size_t count) {
-  struct iovec there[BATCH];
+  size_t run_bytes[BATCH];
   size_t runs = 0, bytes = 0, taken = 0;
   uint64_t run_start[BATCH];
   size_t run_offset[BATCH];
@@ -323,41 +382,36 @@ static void look_at_batch(struct lss_scan *scan, const uint32_t *blocks, size_t 
     size_t from = taken;
     for (; taken < count; taken++) {
       uint64_t start = scan->starts[blocks[taken]], end = end_of(scan, blocks[taken]);
-      uint64_t run_end = runs ? run_start[runs - 1] + there[runs - 1].iov_len : 0;
+      uint64_t run_end = runs ? run_start[runs - 1] + run_bytes[runs - 1] : 0;
       if (runs && start <= run_end + JOIN) {
         if (end <= run_end)
           continue;
         if (bytes + (end - run_end) > BUFFER)
           break;
-        there[runs - 1].iov_len += end - run_end;
+        run_bytes[runs - 1] += end - run_end;
         bytes += end - run_end;
       } else {
         if (runs == BATCH || bytes + (end - start) > BUFFER)
           break;
         run_start[runs] = start;
         run_offset[runs] = bytes;
-        there[runs] = (struct iovec){(void *)start, end - start};
+        run_bytes[runs] = end - start;
         bytes += end - start;
         runs++;
       }
     }
-    struct iovec here = {scan->buffer, bytes};
-    bool whole = false;
-    if (scan->pid)
-      whole = process_vm_readv(scan->pid, &here, 1, there, runs, 0) == (ssize_t)bytes;
-    if (!whole)
-      for (size_t r = 0; r < runs; r++) {
-        uint64_t got = read_at(scan, run_start[r], scan->buffer + run_offset[r], there[r].iov_len);
-        memset(scan->buffer + run_offset[r] + got, 0, there[r].iov_len - got);
-        scan->unread += there[r].iov_len - got;
-      }
+    for (size_t r = 0; r < runs; r++) {
+      uint64_t got = read_at(scan, run_start[r], scan->buffer + run_offset[r], run_bytes[r]);
+      memset(scan->buffer + run_offset[r] + got, 0, run_bytes[r] - got);
+      scan->unread += run_bytes[r] - got;
+    }
     size_t run = 0;
     for (size_t i = from; i < taken; i++) {
       uint64_t start = scan->starts[blocks[i]];
       while (run + 1 < runs && run_start[run + 1] <= start)
         run++;
       look_at(scan, scan->buffer + run_offset[run] + (start - run_start[run]),
-              end_of(scan, blocks[i]) - start);
+              end_of(scan, blocks[i]) - start, start);
     }
   }
 }
@@ -381,8 +435,11 @@ static void follow(struct lss_scan *scan) {
         if (scan->clique == NO_BLOCK ? definite != !pass : pass)
           continue;
         scan->definite = definite;
+        const uint8_t *memory;
         if (size_of(scan, batch[i]) > large)
           look_at_range(scan, scan->starts[batch[i]], end_of(scan, batch[i]));
+        else if ((memory = kept(scan, batch[i])))
+          look_at(scan, memory, size_of(scan, batch[i]), scan->starts[batch[i]]);
         else
           other[m++] = batch[i];
       }
@@ -402,6 +459,12 @@ struct lss_scan *lss_new(int pid, const struct segment *segments, size_t segment
   if (!scan)
     return NULL;
   scan->pid = pid;
+  scan->memory = -1;
+  if (pid) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/mem", pid);
+    scan->memory = open(path, O_RDONLY | O_CLOEXEC);
+  }
   scan->segments = segments;
   scan->segment_count = segment_count;
   scan->starts = starts;
@@ -416,7 +479,7 @@ struct lss_scan *lss_new(int pid, const struct segment *segments, size_t segment
   scan->buffer = malloc(BUFFER);
   scan->batch = malloc(2 * TAKE * sizeof *scan->batch);
   scan->small = scan->batch + TAKE;
-  if (!scan->buffer || !scan->batch || count >= NO_BLOCK || !build_index(scan)) {
+  if ((pid && scan->memory < 0) || !scan->buffer || !scan->batch || count >= NO_BLOCK || !build_index(scan)) {
     lss_free(scan);
     return NULL;
   }
@@ -424,8 +487,15 @@ struct lss_scan *lss_new(int pid, const struct segment *segments, size_t segment
 }
 
 void lss_free(struct lss_scan *scan) {
-  for (size_t i = 0; i < scan->region_count; i++)
+  if (scan->memory >= 0)
+    close(scan->memory);
+  for (size_t i = 0; i < scan->region_count; i++) {
     free(scan->regions[i].first);
+    free(scan->regions[i].visits);
+  }
+  for (size_t i = 0; scan->pieces && i < scan->piece_count; i++)
+    free(scan->pieces[i].memory);
+  free(scan->pieces);
   free(scan->regions);
   free(scan->buffer);
   free(scan->batch);
@@ -442,10 +512,14 @@ int lss_roots(struct lss_scan *scan, const struct span *spans, size_t count) {
   return scan->failed ? -1 : 0;
 }
 
-int lss_words(struct lss_scan *scan, const uint64_t *words, size_t count) {
+/* Keep, for each block, the address of the first pointer that gave it its standing. */
+void lss_keep_from(struct lss_scan *scan, uint64_t *from) { scan->from = from; }
+
+/* Words of no address, such as registers; `origin` is what is kept as their place. */
+int lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin) {
   scan->definite = true;
   for (size_t i = 0; i < count; i++)
-    look(scan, words[i]);
+    look(scan, words[i], origin);
   follow(scan);
   return scan->failed ? -1 : 0;
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`leakscope scan`: say which blocks of a running process nothing points to."""
+"""`leakscope scan`: say which blocks of a running process or a core file nothing points to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from leakscope.errors import LeakscopeError, UsageError
 if TYPE_CHECKING:
     import argparse
 
+    from leakscope.model.findings import Finding
+
 _ELF64 = 2
+_MOST_PID = 1 << 22
+_SHORTEST_PRINT = 6  # digits of a fingerprint that are taken for one
 
 HELP = """\
 Stop a process for a moment, and say which of its blocks nothing points to any more.
@@ -22,13 +26,21 @@ Stop a process for a moment, and say which of its blocks nothing points to any m
 A process that leakscope traces gives findings with call stacks and lines. For any other one
 the heap of glibc's malloc is walked from outside: lost blocks are told by their size, and the
 account says how much of the memory the program uses and how much its allocator keeps.
+A core file is read in the same way.
 Exit status: 0 nothing lost, 1 lost blocks or leaks, 2 could not do it.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("pid", metavar="PID", help="the process, traced by leakscope or not")
+    parser.add_argument(
+        "pid", metavar="PID|CORE", help="the process, traced by leakscope or not; or a core file"
+    )
+    parser.add_argument(
+        "--held-by",
+        metavar="SITE",
+        help="show what holds the blocks of one place: FILE:LINE, a function, or a fingerprint",
+    )
     add_report_options(parser)
 
 
@@ -36,12 +48,17 @@ def run(args: argparse.Namespace) -> int:
     """Scan, report, and return the exit status."""
     from leakscope.trace.live_files import find_live_file
 
-    if not args.pid.isdecimal() or int(args.pid) <= 0:
-        raise UsageError(f"{args.pid!r} is not a process id", hint="leakscope scan PID")
+    if not args.pid.isdecimal():
+        return _core(args.pid, args)
     pid = int(args.pid)
+    if not 0 < pid <= _MOST_PID:
+        raise UsageError(f"{args.pid} is not a process id", hint="leakscope scan PID")
     _check(pid)
     live = find_live_file(pid)
-    return _untraced(pid, args) if live is None else _traced(pid, live.path, args)
+    if live is None:
+        _refuse_held_by(args)
+        return _untraced(pid, args)
+    return _held_by(pid, live.path, args) if args.held_by else _traced(pid, live.path, args)
 
 
 def _check(pid: int) -> None:
@@ -108,6 +125,85 @@ def _untraced(pid: int, args: argparse.Namespace) -> int:
     scan = scan_untraced(pid)
     name = _name(pid)
     write_report(to_json(scan, name) if args.json else render_heap(scan, name), args, sys.stdout)
+    return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0
+
+
+def _refuse_held_by(args: argparse.Namespace) -> None:
+    if args.held_by:
+        raise UsageError(
+            "--held-by needs a process that leakscope traces: only it knows who allocated a block",
+            hint="Start the program with `leakscope run -- PROGRAM`.",
+        )
+
+
+def _held_by(pid: int, path: Path, args: argparse.Namespace) -> int:
+    from leakscope._analysis import Analyser
+    from leakscope.recording import live
+    from leakscope.recording.own import own_ranges
+    from leakscope.report.holders import render_holders, to_json
+    from leakscope.scan import scan_holders
+
+    recording, holders = scan_holders(pid, lambda: live.read(path), own=own_ranges(path))
+    analyser = Analyser(
+        debug_dirs=[Path(name) for name in args.debug_dir], debuginfod=not args.no_debuginfod
+    )
+    findings = analyser.analyse(recording).findings
+    sites = {finding.site: finding for finding in findings if finding.site is not None}
+    chosen = [finding for finding in sites.values() if _names(finding, args.held_by)]
+    if not chosen:
+        some = ", ".join(_place(finding) for finding in list(sites.values())[:3])
+        raise UsageError(
+            f"no place that holds memory is named {args.held_by!r}",
+            hint=f"The heaviest are {some}." if some else None,
+        )
+    answers = [
+        (finding, *holders.of_site(recording, finding.site))
+        for finding in chosen
+        if finding.site is not None
+    ]
+    if args.json:
+        text = to_json(answers)
+    else:
+        text = "\n".join(render_holders(*answer, sites) for answer in answers)
+    write_report(text, args, sys.stdout)
+    return 0
+
+
+def _names(finding: Finding, text: str) -> bool:
+    """Whether a user who writes `text` can mean this finding."""
+    if len(text) >= _SHORTEST_PRINT and finding.fingerprint.startswith(text):
+        return True
+    frame = finding.source or next(iter(finding.stack), None)
+    if frame is None:
+        return False
+    if frame.file is not None and frame.line is not None:
+        place = f"{frame.file}:{frame.line}"
+        if place == text or place.endswith("/" + text):
+            return True
+    name = (frame.function or "").split("(")[0]
+    return bool(name) and text.removesuffix("()") in {name, frame.function}
+
+
+def _place(finding: Finding) -> str:
+    from leakscope.report.holders import place_text
+
+    return place_text(finding)
+
+
+def _core(name: str, args: argparse.Namespace) -> int:
+    from leakscope.model.reachability import Reachability
+    from leakscope.report.heap import render_heap, to_json
+    from leakscope.scan import scan_core
+
+    if not Path(name).exists():
+        raise UsageError(
+            f"{name!r} is neither a process id nor a file", hint="leakscope scan PID|CORE"
+        )
+    _refuse_held_by(args)
+    scan, program = scan_core(name)
+    write_report(
+        to_json(scan, program) if args.json else render_heap(scan, program), args, sys.stdout
+    )
     return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0
 
 

@@ -56,13 +56,15 @@ def render_heap(scan: HeapScan, name: str) -> str:
     walked = percent_text(int(scan.share * 1000), 1000)
     facts = scan.facts
     lines.append("")
+    held = "in the core file" if scan.facts.method == "core" else "resident"
     lines.append(
-        f"Memory: {resident} resident; the heap of {printable(scan.allocator)} has {mapped}:"
+        f"Memory: {resident} {held}; the heap of {printable(scan.allocator)} has {mapped}:"
     )
     lines.append(f"  {live} in use, {free} free inside the allocator,")
     lines.append(f"  {top} never used yet, {overhead} the allocator's own")
+    how = "of a core file" if facts.method == "core" else f"stopped for {facts.pause_ms:.0f} ms"
     lines.append(
-        f"Scan: stopped for {facts.pause_ms:.0f} ms, {plural(facts.threads, 'thread')},"
+        f"Scan: {how}, {plural(facts.threads, 'thread')},"
         f" {bytes_text(facts.scanned_bytes)} looked at, {walked} of the heap walked"
     )
     lines += [f"Note: {printable(note)}" for note in scan.facts.notes]

@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Frozen", "Thread"]
+__all__ = ["Frozen", "Thread", "libc"]
 
 _SEIZE, _INTERRUPT, _DETACH, _GETREGSET = 0x4206, 0x4207, 17, 0x4204
 _PRSTATUS, _XSTATE, _FPREGS, _ARM_TLS = 1, 0x202, 2, 0x401
 _ALL = 0x40000000  # __WALL: threads, too
 _PATIENCE_S = 3.0
+_TRAP = 5  # what PTRACE_INTERRUPT stops for; a user's stop has its own signal
 _ROUNDS = 64  # a process that starts threads faster than we stop them
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.ptrace.restype = ctypes.c_long
-_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.restype = ctypes.c_long
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
 
 class _Vector(ctypes.Structure):
@@ -58,15 +59,20 @@ class Thread:
 class Frozen:
     """A context manager: the process `pid` is stopped inside, and goes on behind it.
 
-    Raises `TargetError` when there is no such process or it may not be stopped.
+    With `one`, only one of its threads is. Raises `TargetError` when there is no such process
+    or it may not be stopped.
     """
 
-    def __init__(self, pid: int) -> None:
+    method = "frozen"
+
+    def __init__(self, pid: int, *, one: bool = False) -> None:
         self.pid = pid
+        self._one = one
         self.threads: tuple[Thread, ...] = ()
         self.mappings: tuple[Mapping, ...] = ()
         self.paused_ns = 0
         self._seized: list[int] = []
+        self._calm: set[int] = set()
         self._signals: dict[int, int] = {}  # by thread: taken in a stop, to be delivered
         self._memory = -1
         self._since = 0
@@ -101,10 +107,19 @@ class Frozen:
         except (OSError, OverflowError):
             return b""
 
+    def check(self) -> None:
+        """Raise `TargetError` when the process is gone: what was read of it says nothing."""
+        if not any(self.read(mapping.start, 1) for mapping in self.mappings[:8]):
+            raise TargetError(f"process {self.pid} ended while it was scanned")
+
+    def calm_thread(self) -> int | None:
+        """Return a thread that is not in the middle of a signal or of a stop by its user."""
+        return next((tid for tid in self._seized if tid in self._calm), None)
+
     def release(self) -> None:
         """Let the process go on. May be called more than once."""
         for tid in self._seized:
-            _libc.ptrace(_DETACH, tid, None, self._signals.get(tid, 0))  # dead: fine
+            libc.ptrace(_DETACH, tid, None, self._signals.get(tid, 0))  # dead: fine
         if self._seized and not self.paused_ns:
             self.paused_ns = time.monotonic_ns() - self._since
         self._seized = []
@@ -119,18 +134,20 @@ class Frozen:
                 return
             for tid in fresh:
                 self._stop(tid)
+                if self._one and self._seized:
+                    return
         raise TargetError(
             f"process {self.pid} starts threads faster than they can be stopped",
             hint="Try again when it is calmer.",
         )
 
     def _stop(self, tid: int) -> None:
-        if _libc.ptrace(_SEIZE, tid, None, None) < 0:
+        if libc.ptrace(_SEIZE, tid, None, None) < 0:
             if ctypes.get_errno() == errno.ESRCH and tid != self.pid:
                 return  # it ended meanwhile
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         self._seized.append(tid)
-        if _libc.ptrace(_INTERRUPT, tid, None, None) < 0:
+        if libc.ptrace(_INTERRUPT, tid, None, None) < 0:
             self._seized.remove(tid)
             return
         status = self._wait(tid)
@@ -143,6 +160,8 @@ class Frozen:
         signal = os.WSTOPSIG(status)
         if status >> 16 == 0 and signal:
             self._signals[tid] = signal
+        elif signal == _TRAP:
+            self._calm.add(tid)
 
     def _wait(self, tid: int) -> int:
         give_up = time.monotonic() + _PATIENCE_S
@@ -181,7 +200,7 @@ def _registers(tid: int) -> Thread:
 def _regset(tid: int, kind: int) -> bytes:
     buffer = ctypes.create_string_buffer(16384)
     vector = _Vector(ctypes.cast(buffer, ctypes.c_void_p), len(buffer))
-    if _libc.ptrace(_GETREGSET, tid, ctypes.c_void_p(kind), ctypes.byref(vector)) < 0:
+    if libc.ptrace(_GETREGSET, tid, ctypes.c_void_p(kind), ctypes.byref(vector)) < 0:
         return b""
     return buffer.raw[: vector.length]
 

@@ -7,13 +7,14 @@ The work is done by native/scan/mark.c, which says how.
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from leakscope import _native
-from leakscope.errors import LeakscopeError
+from leakscope.errors import LeakscopeError, TargetError
 from leakscope.model.reachability import Reachability
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ _KINDS = np.array(
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Memory at `start` that this process holds at the address `place`, of a core file."""
+    """Memory at `start` that this process holds at the address `place`, of a core file.
+
+    Segments are given in ascending order and do not overlap.
+    """
 
     start: int
     end: int
@@ -53,7 +57,8 @@ class Segment:
 class Marker:
     """Marks `starts`, ascending and not overlapping, in the memory of `pid` or in `segments`.
 
-    A context manager. Raises `LeakscopeError` when there is not enough memory to go on.
+    A context manager. Raises `LeakscopeError` when there is not enough memory to go on,
+    `TargetError` when the process is gone.
     """
 
     def __init__(
@@ -86,6 +91,8 @@ class Marker:
             self._vtables.ctypes.data,
             len(vtables),
         )
+        if not self._scan and pid and not _is_readable(pid):
+            raise TargetError(f"process {pid} ended while it was scanned")
         if not self._scan:
             raise LeakscopeError(
                 f"there is not enough memory to scan {len(starts):,} blocks",
@@ -109,10 +116,20 @@ class Marker:
         spans = np.array([(root.start, root.end) for root in roots], np.uint64)
         self._check(self._library.lss_roots(self._scan, spans.ctypes.data, len(roots)))
 
-    def mark_words(self, words: Words) -> None:
-        """Mark everything that can be reached from registers."""
+    def mark_words(self, words: Words, origin: int = 0) -> None:
+        """Mark everything that can be reached from registers; `origin` stands for their place."""
         words = np.ascontiguousarray(words, np.uint64)
-        self._check(self._library.lss_words(self._scan, words.ctypes.data, len(words)))
+        self._check(self._library.lss_words(self._scan, words.ctypes.data, len(words), origin))
+
+    def keep_places(self) -> Words:
+        """Return an array that marking fills: for each block, where a pointer to it was found.
+
+        That is the address of the pointer that gave the block its standing, or the `origin` of
+        `mark_words`; 0 for a block that was not reached. Costs 8 bytes a block.
+        """
+        self._places = np.zeros(len(self.starts), np.uint64)
+        self._library.lss_keep_from(self._scan, self._places.ctypes.data)
+        return self._places
 
     def sweep(self) -> npt.NDArray[np.uint8]:
         """Return the `Reachability` of each block.
@@ -159,6 +176,14 @@ class Marker:
             )
 
 
+def _is_readable(pid: int) -> bool:
+    try:
+        os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 _loaded: ctypes.CDLL | None = None
 
 
@@ -172,7 +197,8 @@ def _library() -> ctypes.CDLL:
                               word, pointer, size]),
             ("free", None, [pointer]),
             ("roots", ctypes.c_int, [pointer, pointer, size]),
-            ("words", ctypes.c_int, [pointer, pointer, size]),
+            ("words", ctypes.c_int, [pointer, pointer, size, word]),
+            ("keep_from", None, [pointer, pointer]),
             ("sweep", ctypes.c_int, [pointer]),
             ("scanned", word, [pointer]),
             ("unread", word, [pointer]),

@@ -12,9 +12,11 @@ import numpy as np
 
 from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.scan.allocators import walk
+from leakscope.scan.forked import Forked
 from leakscope.scan.frozen import Frozen
+from leakscope.scan.holders import Holders, origin_of
 from leakscope.scan.mark import Marker
-from leakscope.scan.roots import find_roots, guard_of
+from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +26,13 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.proc import maps
     from leakscope.scan.allocators import Heap, Memory
+    from leakscope.scan.frozen import Thread
+    from leakscope.scan.roots import Root
 
-__all__ = ["Graph", "graph_of", "scan_process"]
+__all__ = ["Graph", "graph_of", "scan_holders", "scan_process"]
+
+_WHOLE = 0.999  # of a heap: what may be missing holds hardly a pointer
+_MOST = 0.9  # of a recording's blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,52 +56,159 @@ def scan_process(
     stack_ends: Mapping[int, int] | None = None,
     pointers: Sequence[int] = (),
 ) -> Recording:
-    """Stop the process, and return its recording with the reachability of every block.
+    """Take an image of the process, and return its recording with the reachability of blocks.
 
-    `read` is called while the process stands still; `own` are ranges of memory that belong to
+    `read` returns the live recording. It is called while the process stands still, or, when the
+    image is a copy, before and after it was taken: a block that is not in both is `UNKNOWN`.
+    `own` are ranges of memory that belong to
     the tracer; `stack_ends` says by thread where a stack ends whose inner part is known to be
-    of no meaning, registers included; `pointers` are further roots. Raises `TargetError` when the process may not be stopped or ends meanwhile.
+    of no meaning, registers included; `pointers` are further roots. Raises `TargetError` when
+    the process may not be stopped or ends meanwhile.
     """
+    return _scan(pid, read, own, stack_ends, pointers, keep=False)[0]
+
+
+def scan_holders(
+    pid: int, read: Callable[[], Recording], *, own: Sequence[tuple[int, int]] = ()
+) -> tuple[Recording, Holders]:
+    """Do what `scan_process` does, and keep what leads to each block."""
+    recording, holders = _scan(pid, read, own, None, (), keep=True)
+    assert holders is not None
+    return recording, holders
+
+
+def _scan(
+    pid: int,
+    read: Callable[[], Recording],
+    own: Sequence[tuple[int, int]],
+    stack_ends: Mapping[int, int] | None,
+    pointers: Sequence[int],
+    *,
+    keep: bool,
+) -> tuple[Recording, Holders | None]:
     began = time.monotonic_ns()
+    paused_ns = 0
+    if not stack_ends and not pointers:  # at its end, a process stands still anyway
+        before = read()
+        with Forked(pid) as image:
+            paused_ns = image.paused_ns
+            heap = None if image.refused else walk(image)
+            if heap is not None and heap.enumerated_share >= _WHOLE and _covers(heap, before):
+                marked = _mark(image, before, heap, own, {}, (), keep=keep)
+                after = read()
+                return _result(image, marked, before, after, heap, began, paused_ns)
     with Frozen(pid) as frozen:
         recording = read()
         heap = walk(frozen)
-        graph = graph_of(recording, heap)
-        notes = list(heap.notes) if heap is not None else []
-        complete = _is_complete(recording, heap, notes)
-        ends = stack_ends or {}
-        threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in frozen.threads]
-        roots = find_roots(frozen, threads, _owned(frozen, heap, graph), own)
-        with Marker(
-            graph.starts,
-            graph.sizes,
-            pid=pid,
-            guard=guard_of(frozen, frozen.threads),
-            vtables=_vtables(frozen.mappings),
-        ) as marker:
-            for thread in threads:
-                if thread.tid not in ends:
-                    marker.mark_words(thread.words)
-            marker.mark_words(np.array(pointers, np.uint64))
-            marker.mark(roots)
-            kinds = marker.sweep()
-            scanned, unread = marker.scanned_bytes, marker.unread_bytes
-    if unread:
-        notes.append(f"{unread:,} bytes could not be read")
+        if heap is not None and not _covers(heap, recording):
+            heap = None  # there, but the program uses another allocator
+        marked = _mark(frozen, recording, heap, own, stack_ends or {}, pointers, keep=keep)
+    paused_ns += frozen.paused_ns
+    return _result(frozen, marked, recording, recording, heap, began, paused_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    graph: Graph
+    kinds: npt.NDArray[np.uint8]
+    places: npt.NDArray[np.uint64] | None
+    roots: list[Root]
+    threads: list[Thread]
+    scanned: int
+    unread: int
+
+
+def _mark(
+    image: Frozen | Forked,
+    recording: Recording,
+    heap: Heap | None,
+    own: Sequence[tuple[int, int]],
+    ends: Mapping[int, int],
+    pointers: Sequence[int],
+    *,
+    keep: bool,
+) -> _Marked:
+    graph = graph_of(recording, heap)
+    threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
+    roots = find_roots(image, threads, _owned(image, heap, graph), own)
+    with Marker(
+        graph.starts,
+        graph.sizes,
+        pid=image.pid,
+        guard=guard_of(image, image.threads),
+        vtables=_vtables(image.mappings),
+    ) as marker:
+        places = marker.keep_places() if keep else None
+        # What lasts comes first: it tells more about who holds a block.
+        marker.mark([root for root in roots if not root.is_stack])
+        marker.mark([root for root in roots if root.is_stack])
+        for thread in threads:
+            if thread.tid not in ends:
+                marker.mark_words(thread.words, origin_of(thread))
+        marker.mark_words(np.array(pointers, np.uint64))
+        marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
+        kinds = marker.sweep()
+        image.check()
+        return _Marked(
+            graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes
+        )
+
+
+def _result(
+    image: Frozen | Forked,
+    marked: _Marked,
+    before: Recording,
+    after: Recording,
+    heap: Heap | None,
+    began: int,
+    paused_ns: int,
+) -> tuple[Recording, Holders | None]:
+    """Give the blocks of `after` the kinds of those of `before` that are the same."""
+    notes = list(heap.notes) if heap is not None else []
+    complete = _is_complete(before, heap, notes)
+    if marked.unread:
+        notes.append(f"{marked.unread:,} bytes could not be read")
     facts = ScanFacts(
-        method="frozen",
-        pause_ms=frozen.paused_ns / 1e6,
+        method=image.method,
+        pause_ms=paused_ns / 1e6,
         seconds=(time.monotonic_ns() - began) / 1e9,
-        scanned_bytes=scanned,
-        threads=len(frozen.threads),
-        roots_bytes=sum(root.end - root.start for root in roots),
+        scanned_bytes=marked.scanned,
+        threads=len(image.threads),
+        roots_bytes=sum(root.end - root.start for root in marked.roots),
         notes=tuple(notes),
     )
-    reachability = np.full(len(recording.blocks), int(Reachability.UNKNOWN), np.uint8)
+    graph = replace(marked.graph, known=_in(after, before, marked.graph.known))
+    reachability = np.full(len(after.blocks), int(Reachability.UNKNOWN), np.uint8)
     if complete:
         ours = graph.known >= 0
-        reachability[graph.known[ours]] = kinds[ours]
-    return replace(recording, reachability=reachability, scan=facts)
+        reachability[graph.known[ours]] = marked.kinds[ours]
+    holders = None
+    if marked.places is not None:
+        holders = Holders(graph, marked.places, marked.roots, marked.threads)
+    return replace(after, reachability=reachability, scan=facts), holders
+
+
+def _in(after: Recording, before: Recording, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Turn positions in the blocks of `before` into those in `after`; -1 for what went."""
+    if after is before:
+        return known
+    old, new = before.blocks, after.blocks
+    moved = np.full(len(old) + 1, -1, np.int64)  # the last one stands for -1
+    order = np.argsort(new["address"], kind="stable")
+    at = np.searchsorted(new["address"], old["address"], sorter=order)
+    inside = np.flatnonzero(at < len(new))
+    there = order[at[inside]]
+    # A block that was freed and allocated again in the meantime is another one. Each reading
+    # knows the length of a tick a little better, so it is ticks that are compared.
+    same = _ticks(before)[inside] == _ticks(after)[there]
+    for column in ("address", "size", "site"):
+        same &= old[column][inside] == new[column][there]
+    moved[inside[same]] = there[same]
+    return moved[known]
+
+
+def _ticks(recording: Recording) -> npt.NDArray[np.float64]:
+    return np.asarray(np.rint(recording.blocks["birth_ns"] / recording.tick_ns), np.float64)
 
 
 def graph_of(recording: Recording, heap: Heap | None) -> Graph:
@@ -116,10 +230,21 @@ def graph_of(recording: Recording, heap: Heap | None) -> Graph:
     return Graph(starts, sizes, known)
 
 
+def _covers(heap: Heap, recording: Recording) -> bool:
+    """Whether the recording's blocks lie in this heap: the program may use another allocator."""
+    addresses = recording.blocks["address"]
+    if not len(addresses):
+        return True
+    starts = np.array([start for start, _ in heap.regions], np.uint64)
+    ends = np.array([0] + [end for _, end in heap.regions], np.uint64)
+    inside = addresses < ends[np.searchsorted(starts, addresses, side="right")]
+    return float(np.mean(inside)) > _MOST
+
+
 def _is_complete(recording: Recording, heap: Heap | None, notes: list[str]) -> bool:
     """Whether every block that may hold a pointer is known: else "lost" could be false."""
     if heap is not None:
-        if heap.enumerated_share < 0.999:
+        if heap.enumerated_share < _WHOLE:
             notes.append(
                 f"only {heap.enumerated_share:.0%} of the heap could be walked, so no block is called lost"
             )

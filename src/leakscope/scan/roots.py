@@ -7,6 +7,7 @@ module, and all memory that the allocator does not own. (Registers are `Thread.w
 
 from __future__ import annotations
 
+import platform
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from leakscope.scan.allocators import Memory
     from leakscope.scan.frozen import Thread
 
-__all__ = ["Root", "find_roots", "guard_of"]
+__all__ = ["Root", "find_roots", "find_thread_vectors", "guard_of"]
 
 _RED_ZONE = 128  # bytes below the stack pointer that a leaf function may use (System V ABI)
 _SHARED = ("shm", "zero")
@@ -36,6 +37,7 @@ class Root:
     start: int
     end: int
     name: str  # "stack of thread 12", "libfoo.so.1", "mapping"
+    is_stack: bool = False
 
 
 def find_roots(
@@ -54,18 +56,40 @@ def find_roots(
     for mapping in memory.mappings:
         if not _is_scanned(mapping):
             continue
-        start, name = mapping.start, _name(mapping)
+        start, name, is_stack = mapping.start, _name(mapping), False
         at = bisect_right(stacks, mapping.start)
         if at < len(stacks) and stacks[at] < mapping.end:
             # Below the lowest stack pointer lies what has returned.
-            start = max(start, stacks[at] - _RED_ZONE)
+            start, is_stack = max(start, stacks[at] - _RED_ZONE), True
             tids = [t.tid for t in threads if mapping.start <= t.sp < mapping.end]
             name = f"stack of thread {tids[0]}" if len(tids) == 1 else f"stacks of threads {tids}"
-        elif not mapping.path and _is_dead_stack(memory, mapping):
+        elif not mapping.path and _dead_stack(memory, mapping) is not None:
             continue
         for low, high in _without(start, mapping.end, hidden):
-            found.append(Root(low, high, name))
+            found.append(Root(low, high, name, is_stack))
     return found
+
+
+def find_thread_vectors(memory: Memory, threads: Sequence[Thread]) -> list[int]:
+    """Return the addresses of the vectors through which threads find their TLS (DTV).
+
+    A thread's descriptor points to the second of a vector's entries, so to the inside of the
+    block; those of threads that have ended wait in their stacks for the next ones.
+    """
+    x86 = platform.machine() == "x86_64"
+    places = [thread.tls + 8 if x86 else thread.tls for thread in threads if thread.tls]
+    stacks = sorted(thread.sp for thread in threads)
+    for mapping in memory.mappings:
+        if mapping.path or not _is_scanned(mapping):
+            continue
+        at = bisect_right(stacks, mapping.start)
+        if at < len(stacks) and stacks[at] < mapping.end:
+            continue
+        descriptor = _dead_stack(memory, mapping)
+        if descriptor is not None:
+            places.append(descriptor + 8)
+    words = [int.from_bytes(memory.read(place, 8), "little") for place in places]
+    return [word - 16 for word in words if word > 16]
 
 
 def guard_of(memory: Memory, threads: Sequence[Thread]) -> int:
@@ -95,24 +119,25 @@ def _name(mapping: Mapping) -> str:
     return PurePath(mapping.path).name or "mapping"
 
 
-def _is_dead_stack(memory: Memory, mapping: Mapping) -> bool:
-    """Whether this is the stack of a thread that ended, kept by glibc for the next one.
+def _dead_stack(memory: Memory, mapping: Mapping) -> int | None:
+    """Return the descriptor in the stack of a thread that ended, kept by glibc for the next one.
 
-    At its top lies the thread's descriptor, which begins with its own address. The kernel
+    None when this is something else. At its top lies the thread's descriptor, which begins with its own address. The kernel
     zeroes the thread id in it when the thread ends; joining sets it to -1.
     """
     start = max(mapping.start, mapping.end - _TCB_REACH)
     raw = memory.read(start, mapping.end - start)
     words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
     if len(words) < 128:
-        return False
+        return None
     addresses = start + 8 * np.arange(len(words), dtype=np.uint64)
     for at in np.flatnonzero((words[:-2] == addresses[:-2]) & (words[2:] == addresses[:-2])):
         for offset in _TID_OFFSETS:
             place = int(at) + offset // 8
             if place < len(words):
-                return int(words[place]) & 0xFFFFFFFF in {0, 0xFFFFFFFF}
-    return False
+                ended = int(words[place]) & 0xFFFFFFFF in {0, 0xFFFFFFFF}
+                return start + 8 * int(at) if ended else None
+    return None
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scan a process that nobody traced: walk its heap, then mark and sweep the blocks found."""
+"""Scan a process that nobody traced, or its core file: walk the heap, then mark and sweep."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,22 @@ from leakscope.errors import TargetError
 from leakscope.model.heap import Account, HeapScan, LostSize
 from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.scan.allocators import walk
-from leakscope.scan.frozen import Frozen
+from leakscope.scan.core import Core
+from leakscope.scan.forked import open_image
 from leakscope.scan.mark import Marker
-from leakscope.scan.roots import find_roots, guard_of
+from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
-    from leakscope.scan.allocators import Heap
+    from leakscope.scan.allocators import Heap, Memory
+    from leakscope.scan.frozen import Thread
+    from leakscope.scan.mark import Segment
 
-__all__ = ["scan_untraced"]
+__all__ = ["scan_core", "scan_untraced"]
 
 _MOST_SIZES = 20
 
@@ -35,37 +42,107 @@ def scan_untraced(pid: int) -> HeapScan:
     allocator that is not known.
     """
     began = time.monotonic_ns()
-    with Frozen(pid) as frozen:
-        heap = walk(frozen)
-        if heap is None:
-            raise TargetError(
-                f"process {pid} has no heap of an allocator that can be walked from outside",
-                hint="glibc's malloc is known. Start the program with `leakscope run` instead.",
-            )
-        roots = find_roots(frozen, frozen.threads, [*heap.regions, *heap.tables], ())
-        guard = guard_of(frozen, frozen.threads)
-        with Marker(
-            heap.starts, heap.sizes, pid=pid, guard=guard, vtables=_tables(frozen)
-        ) as marker:
-            for thread in frozen.threads:
-                marker.mark_words(thread.words)
-            marker.mark(roots)
-            kinds = marker.sweep()
-            scanned = marker.scanned_bytes
+    with open_image(pid) as image:
+        found = _scan(image, image.threads, f"process {pid}", pid=image.pid)
+        image.check()
         resident = _resident(pid)
-    notes = list(heap.notes)
-    if heap.enumerated_share < 0.999:
-        notes.append("the heap could not be walked whole, so nothing is called lost")
-        kinds = np.full(len(kinds), int(Reachability.UNKNOWN), np.uint8)
     facts = ScanFacts(
-        method="frozen",
-        pause_ms=frozen.paused_ns / 1e6,
+        method=image.method,
+        pause_ms=image.paused_ns / 1e6,
         seconds=(time.monotonic_ns() - began) / 1e9,
-        scanned_bytes=scanned,
-        threads=len(frozen.threads),
-        roots_bytes=sum(root.end - root.start for root in roots),
-        notes=tuple(notes),
+        scanned_bytes=found.scanned,
+        threads=len(image.threads),
+        roots_bytes=found.roots_bytes,
+        notes=tuple(found.notes),
     )
+    return _result(pid, found, resident, facts)
+
+
+def scan_core(path: str | os.PathLike[str]) -> tuple[HeapScan, str]:
+    """Walk the heap in a core file, and say what nothing points to; and the program's name.
+
+    Raises `TargetError` when the file is not a core file that can be read, or when the
+    allocator is not known.
+    """
+    began = time.monotonic_ns()
+    with Core(path) as core:
+        if core.missing_bytes and walk(core) is None:
+            raise TargetError(
+                f"core file {path} was cut off: {core.missing_bytes:,} bytes are missing, the"
+                " allocator's tables among them",
+                hint="See ulimit -c, and the free space where it was written.",
+            )
+        found = _scan(core, core.threads, f"core file {path}", segments=core.segments)
+        if core.missing_bytes:
+            found.give_up(f"the core file was cut off: {core.missing_bytes:,} bytes are missing")
+        if core.left_out_bytes:
+            found.give_up(f"{core.left_out_bytes:,} bytes of memory are not in the core file")
+        resident, pid, name, threads = core.dumped_bytes, core.pid, core.name, len(core.threads)
+    facts = ScanFacts(
+        method="core",
+        pause_ms=0.0,
+        seconds=(time.monotonic_ns() - began) / 1e9,
+        scanned_bytes=found.scanned,
+        threads=threads,
+        roots_bytes=found.roots_bytes,
+        notes=tuple(found.notes),
+    )
+    return _result(pid, found, resident, facts), name
+
+
+@dataclass(slots=True)
+class _Found:
+    heap: Heap
+    kinds: npt.NDArray[np.uint8]
+    scanned: int
+    roots_bytes: int
+    notes: list[str]
+
+    def give_up(self, why: str) -> None:
+        """Call nothing lost: a pointer may be in what was not seen."""
+        self.notes.append(f"{why}, so nothing is called lost")
+        self.kinds = np.full(len(self.kinds), int(Reachability.UNKNOWN), np.uint8)
+
+
+def _scan(
+    memory: Memory,
+    threads: Sequence[Thread],
+    what: str,
+    *,
+    pid: int = 0,
+    segments: Sequence[Segment] = (),
+) -> _Found:
+    heap = walk(memory)
+    if heap is None:
+        raise TargetError(
+            f"{what} has no heap of an allocator that can be walked from outside",
+            hint="glibc's malloc is known. Start the program with `leakscope run` instead.",
+        )
+    roots = find_roots(memory, threads, [*heap.regions, *heap.tables], ())
+    with Marker(
+        heap.starts,
+        heap.sizes,
+        pid=pid,
+        segments=segments,
+        guard=guard_of(memory, threads),
+        vtables=_tables(memory),
+    ) as marker:
+        for thread in threads:
+            marker.mark_words(thread.words)
+        marker.mark_words(np.array(find_thread_vectors(memory, threads), np.uint64))
+        marker.mark(roots)
+        kinds = marker.sweep()
+        size = sum(root.end - root.start for root in roots)
+        found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
+        if marker.unread_bytes:
+            found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
+    if heap.enumerated_share < 0.999:
+        found.give_up("the heap could not be walked whole")
+    return found
+
+
+def _result(pid: int, found: _Found, resident: int, facts: ScanFacts) -> HeapScan:
+    heap, kinds = found.heap, found.kinds
     return HeapScan(
         pid=pid,
         allocator=heap.allocator,
@@ -93,10 +170,10 @@ def _by_size(heap: Heap, kinds: npt.NDArray[np.uint8]) -> tuple[LostSize, ...]:
     return tuple(sorted(found, key=lambda each: -each.bytes)[:_MOST_SIZES])
 
 
-def _tables(frozen: Frozen) -> list[tuple[int, int]]:
+def _tables(memory: Memory) -> list[tuple[int, int]]:
     return [
         (m.start, m.end)
-        for m in frozen.mappings
+        for m in memory.mappings
         if m.permissions.startswith("r--") and m.path.startswith("/")
     ]
 

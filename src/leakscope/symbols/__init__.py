@@ -8,5 +8,6 @@ file only when it is the one the recording names.
 
 from leakscope.symbols._source import source_context
 from leakscope.symbols._symbolizer import Symbolizer
+from leakscope.symbols._variables import find_variables
 
-__all__ = ["Symbolizer", "source_context"]
+__all__ = ["Symbolizer", "find_variables", "source_context"]

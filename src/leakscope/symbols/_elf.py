@@ -22,6 +22,7 @@ import numpy.typing as npt
 from leakscope.errors import SymbolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 __all__ = ["ElfFile", "Section", "SymbolTable", "crc32_of", "open_regular"]
@@ -32,7 +33,7 @@ _SHT_SYMTAB, _SHT_NOTE, _SHT_NOBITS, _SHT_DYNSYM = 2, 7, 8, 11
 _SHF_COMPRESSED = 0x800
 _PT_LOAD, _PT_NOTE = 1, 4
 _NT_GNU_BUILD_ID = 3
-_STT_NOTYPE, _STT_FUNC, _STT_GNU_IFUNC = 0, 2, 10
+_STT_NOTYPE, _STT_OBJECT, _STT_FUNC, _STT_GNU_IFUNC = 0, 1, 2, 10
 
 MAX_SECTION = 2 << 30  # bytes of one section that we are ready to hold
 _MAX_NOTES = 1 << 20
@@ -97,7 +98,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class SymbolTable:
-    """Function symbols sorted by address; columns of equal length.
+    """Symbols sorted by address, of functions or of variables; columns of equal length.
 
     `rank` orders names of the same address: 0 global, 1 weak, 2 local.
     """
@@ -382,6 +383,15 @@ class ElfFile:
 
     def symbols(self) -> SymbolTable:
         """Return the functions of the symbol tables. Empty when there are none."""
+        return self._symbols(_sorted_functions)
+
+    def variables(self) -> SymbolTable:
+        """Return the variables of the symbol tables. Empty when there are none."""
+        return self._symbols(_sorted_variables)
+
+    def _symbols(
+        self, choose: Callable[[list[npt.NDArray[np.void]], list[int], bytes], SymbolTable]
+    ) -> SymbolTable:
         parts: list[npt.NDArray[np.void]] = []
         bases: list[int] = []
         strings = b""
@@ -400,19 +410,38 @@ class ElfFile:
                 strings += self.read(names.offset, names.size) + b"\0"
         except struct.error as error:
             raise SymbolError(f"{self.path} is a damaged ELF file: {error}") from error
-        return _sorted_functions(parts, bases, strings)
+        return choose(parts, bases, strings)
 
 
 def _sorted_functions(
     parts: list[npt.NDArray[np.void]], bases: list[int], strings: bytes
 ) -> SymbolTable:
-    starts, sizes, names, ranks = [], [], [], []
-    for part, base in zip(parts, bases, strict=True):
-        kind, binding = part["info"] & 15, part["info"] >> 4
+    wanted = []
+    for part in parts:
+        kind = part["info"] & 15
         # Code from assembler files may have no type; without a size too it is a mere label.
-        wanted = (kind == _STT_FUNC) | (kind == _STT_GNU_IFUNC)
-        wanted |= (kind == _STT_NOTYPE) & (part["size"] > 0)
-        wanted &= (part["shndx"] != 0) & (part["value"] != 0)
+        code = (kind == _STT_FUNC) | (kind == _STT_GNU_IFUNC)
+        wanted.append(code | ((kind == _STT_NOTYPE) & (part["size"] > 0)))
+    return _sorted(parts, wanted, bases, strings)
+
+
+def _sorted_variables(
+    parts: list[npt.NDArray[np.void]], bases: list[int], strings: bytes
+) -> SymbolTable:
+    wanted = [((part["info"] & 15) == _STT_OBJECT) & (part["size"] > 0) for part in parts]
+    return _sorted(parts, wanted, bases, strings)
+
+
+def _sorted(
+    parts: list[npt.NDArray[np.void]],
+    chosen: list[npt.NDArray[np.bool_]],
+    bases: list[int],
+    strings: bytes,
+) -> SymbolTable:
+    starts, sizes, names, ranks = [], [], [], []
+    for part, which, base in zip(parts, chosen, bases, strict=True):
+        binding = part["info"] >> 4
+        wanted = which & (part["shndx"] != 0) & (part["value"] != 0)
         starts.append(part["value"][wanted])
         sizes.append(part["size"][wanted])
         names.append(part["name"][wanted].astype(np.uint64) + base)

@@ -205,7 +205,8 @@ def growth(recording: Recording, sites: Ints, until_ns: int | None = None) -> Gr
 def survivors_course(recording: Recording, lives: Lifetimes, sites: Ints) -> Growth:
     """Judge growth by when the living were born, where the timeline has too few moments.
 
-    That is the true course only where nothing dies; other sites show no growth.
+    That is the true course only where hardly anything dies, or where what dies lives so briefly
+    that it is none of the course; other sites show no growth.
     """
     end = recording.duration_ns
     times = (np.arange(1, WINDOWS + 1) * end) // WINDOWS
@@ -213,6 +214,7 @@ def survivors_course(recording: Recording, lives: Lifetimes, sites: Ints) -> Gro
     each = recording.sites["live_bytes"][sites] / np.maximum(lives.survivors[sites], 1)
     found = _judged(sites, times, counts, counts * each[:, None], end)
     mortal = lives.deaths[sites] > 0.05 * (lives.deaths[sites] + lives.survivors[sites])
+    mortal &= lives.lifetime_ns[sites] > 0.05 * end
     found.p_value[mortal] = 1.0
     return found
 

@@ -222,3 +222,13 @@ def test_a_little_growth_on_a_large_level_is_no_verdict(generator):
     few = lives(times(generator, 60, 0.5, 10.0), NEVER)
     together = tuple(np.concatenate(parts) for parts in zip(many, kept, few, strict=True))
     assert not only(judged(together)).is_leak
+
+
+def test_a_thin_timeline_is_made_up_for_by_the_births_of_the_living(generator):
+    steady = only(judged(lives(times(generator, 300), NEVER), rows=4))
+    assert steady.verdict is Verdict.LEAKING
+    lifetime = np.where(generator.random(3000) < 0.02, NEVER, generator.exponential(0.002, 3000))
+    rare = only(judged(lives(times(generator, 3000), lifetime), rows=4))
+    assert rare.verdict is Verdict.LEAKING
+    full = only(judged(cache(generator, 300, times(generator, 3000)), rows=4))
+    assert not full.is_leak

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ARG001, ARG005 - every shape has the same three parameters
+"""Simulators of truth: the courses memory, descriptors and slabs take, with the answer known.
+
+Each shape is a function (t in hours, rng) -> values around `LEVEL`; noise is added apart. Shapes of the
+held-out set use other parameters (periods, time constants, heights) than those of the training set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+LEVEL = 400.0 * (1 << 20)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A named course: `draw(t, rng, held_out)` gives values in units of the level (1.0 = the level)."""
+
+    name: str
+    leaks: bool
+    draw: Callable[[Array, np.random.Generator, bool], Array]
+    hours: float = 6.0
+    noise: tuple[float, float] = (
+        0.01,
+        0.5,
+    )  # standard deviation of the level, AR(1) coefficient at 10 s
+    level: float = LEVEL
+    unit: str = "bytes"
+    step_s: float = 10.0
+    ramp: bool = False  # a straight ramp until its bound or first fall: until then nothing tells it from a leak
+
+
+def noise(n: int, sigma: float, phi: float, rng: np.random.Generator) -> Array:
+    """Stationary AR(1) noise, made by convolution (the kernel is cut where it is below 1e-6)."""
+    white = rng.standard_normal(n + 4000)
+    if phi <= 0:
+        return sigma * white[-n:]
+    length = min(4000, int(np.ceil(np.log(1e-6) / np.log(phi))))
+    return (
+        sigma
+        * np.sqrt(1 - phi * phi)
+        * np.convolve(white, phi ** np.arange(length), "full")[: n + 4000][-n:]
+    )
+
+
+def leak(rate: float) -> Callable[[Array, np.random.Generator, bool], Array]:
+    return lambda t, rng, held: 1.0 + rate * t
+
+
+def warm_up(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    tau = rng.uniform(0.1, 0.6) if held else rng.uniform(0.15, 0.5)
+    return 0.5 + 0.5 * (1 - np.exp(-t / tau))
+
+
+def cache(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    end = rng.uniform(1.0, 3.5) if held else rng.uniform(1.5, 3.0)
+    return 0.4 + 0.6 * np.minimum(t / end, 1.0)
+
+
+def gc(rate: float) -> Callable[[Array, np.random.Generator, bool], Array]:
+    def draw(t: Array, rng: np.random.Generator, held: bool) -> Array:
+        period = rng.uniform(0.05, 0.5) if held else rng.uniform(0.1, 0.4)
+        return 1.0 + rate * t + rng.uniform(0.2, 0.6) * ((t / period + rng.uniform()) % 1.0)
+
+    return draw
+
+
+def season(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    sharp = rng.uniform(0.8, 1.4) if held else 1.0
+    wave = np.sin(2 * np.pi * (t / 24 + rng.uniform()))
+    return 1.0 + rng.uniform(0.05, 0.3) * np.sign(wave) * np.abs(wave) ** sharp
+
+
+def step(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    return 1.0 + rng.uniform(0.1, 0.6) * (t > rng.uniform(0.15, 0.85) * t[-1])
+
+
+def pools(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    """Workers forked and reaped: a level that hops among a few integers."""
+    hops = rng.integers(2, 9 if held else 7, size=int(t[-1] * 12) + 2) * 0.05
+    return 0.8 + hops[(t * 12).astype(int)]
+
+
+def fragmentation(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    """Grows by ever rarer steps to a plateau."""
+    tau = rng.uniform(0.3, 0.9) if held else rng.uniform(0.4, 0.8)
+    return 0.7 + 0.3 * np.floor(20 * (1 - np.exp(-t / tau))) / 20
+
+
+def logs(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    return 0.1 + 0.9 * ((t / rng.uniform(0.5, 1.5) + rng.uniform()) % 1.0)
+
+
+def flat(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    return np.ones_like(t)
+
+
+def late_leak(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    return warm_up(t, rng, held) + 0.03 * t
+
+
+SHAPES: tuple[Shape, ...] = (
+    Shape("leak 1 %/h, white 5 %", True, leak(0.01), noise=(0.05, 0.0)),
+    Shape("leak 1 %/h, AR(1) 0.5, 5 %", True, leak(0.01), noise=(0.05, 0.5)),
+    Shape("leak 1 %/h, AR(1) 0.8, 5 %", True, leak(0.01), noise=(0.05, 0.8)),
+    Shape("leak 1 %/h, AR(1) 0.9, 5 %", True, leak(0.01), noise=(0.05, 0.9)),
+    Shape("leak 3 %/h, AR(1) 0.8, 5 %", True, leak(0.03), noise=(0.05, 0.8)),
+    Shape("leak 10 %/h, white 5 %", True, leak(0.10), noise=(0.05, 0.0)),
+    Shape("leak 10 %/h, AR(1) 0.5, 5 %", True, leak(0.10), noise=(0.05, 0.5)),
+    Shape("leak 10 %/h, AR(1) 0.8, 5 %", True, leak(0.10), noise=(0.05, 0.8)),
+    Shape("leak 3 %/h below a GC sawtooth", True, gc(0.03)),
+    Shape("leak 3 %/h after a warm-up", True, late_leak),
+    Shape(
+        "fd leak, 12 an hour",
+        True,
+        lambda t, r, h: 1 + np.floor(t * 12) / 200,
+        level=200.0,
+        unit="count",
+    ),
+    Shape("slab growth 2 %/h", True, leak(0.02)),
+    Shape("flat, white 5 %", False, flat, noise=(0.05, 0.0)),
+    Shape("flat, AR(1) 0.8, 5 %", False, flat, noise=(0.05, 0.8)),
+    Shape("flat, AR(1) 0.9, 5 %", False, flat, noise=(0.05, 0.9)),
+    Shape("warm-up then flat", False, warm_up),
+    Shape("cache filling to its bound", False, cache, ramp=True),
+    Shape("GC sawtooth", False, gc(0.0)),
+    Shape("step", False, step),
+    Shape("fork pools", False, pools),
+    Shape("fragmentation plateau", False, fragmentation),
+    Shape("log-rotated tmpfs", False, logs, ramp=True),
+    Shape("daily season, 3 days", False, season, hours=72.0, step_s=60.0),
+)

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tell from the course of a gauge whether it leaks, fills, warms up, steps, breathes or rests.
+
+`judge_series` is a pure function of its data. Values are never compared across a cut: only the stretch after
+the last one counts. A leak needs three things at once: a Mann-Kendall trend that survives false-discovery
+control over all series judged together, an effect worth a word, and floors that rise as well; and nothing may
+explain the growth better (a bend, a step, a day's rhythm, elder processes of the same executable that stopped).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence  # noqa: TC003 (typing.get_type_hints works)
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from leakscope.judge import _series_stats as stats
+from leakscope.model.series import Series, Trend, TrendVerdict
+
+__all__ = ["TrendOptions", "judge_series"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrendOptions:
+    """Where the lines are drawn. The defaults were tuned on the training half of benchmarks/series."""
+
+    min_points: int = 30
+    min_window_s: float = 900.0
+    min_age_s: float = 2400.0  # a younger process is never called a leak
+    min_effect: float = 0.02  # growth in the window, of the level
+    min_bytes: float = 1 << 20
+    min_count: float = 8.0
+    p_value: float = 2e-3  # one-sided, per series
+    false_discovery: float = 0.01
+    bins: int = 72
+
+
+@dataclass(slots=True)
+class _Look:
+    """What was measured of one series, before the series are weighed together."""
+
+    series: Series
+    verdict: TrendVerdict = TrendVerdict.NOT_ENOUGH_DATA
+    line: stats.Line | None = None
+    why: str = ""
+    p: float = 1.0
+    floor_z: float = 0.0
+    window_h: float = 0.0
+    last: float = 0.0
+    more_s: float | None = None
+    tail_from: float = 0.0  # hours, where the line starts
+    sure: float = 0.0
+    extra: tuple[tuple[str, float], ...] = ()
+
+
+def judge_series(
+    series: Sequence[Series], *, options: TrendOptions = TrendOptions()
+) -> list[Trend]:
+    """One `Trend` per series, in the same order; rates are per hour with a 95 % interval."""
+    looks = [_look(one, options) for one in series]
+    # Every series that was tested counts in the correction, not only those that look bad.
+    tested = [look for look in looks if look.line is not None]
+    kept = stats.benjamini_hochberg(np.array([look.p for look in tested]), options.false_discovery)
+    for look, survives in zip(tested, kept, strict=True):
+        if look.verdict is TrendVerdict.LEAK and not survives:
+            look.verdict = TrendVerdict.NOT_ENOUGH_DATA
+            look.why = "rises, but among so many series one may rise by chance"
+            look.more_s = max(600.0, look.window_h * 3600.0 * 0.5)
+    _compare_at_equal_age(looks)
+    return [_trend(look) for look in looks]
+
+
+def _look(series: Series, options: TrendOptions) -> _Look:
+    look = _Look(series)
+    times, values = series.times_ns, series.values
+    if series.cuts and len(times):
+        first = int(np.searchsorted(times, max(cut.time_ns for cut in series.cuts), side="left"))
+        times, values = times[first:], values[first:]
+    good = np.isfinite(values)
+    if not good.all():
+        times, values = times[good], values[good]
+    n = len(values)
+    window_s = (int(times[-1]) - int(times[0])) / 1e9 if n > 1 else 0.0
+    look.window_h = window_s / 3600.0
+    look.last = float(values[-1]) if n else 0.0
+    started = series.subject.started_ns
+    age_s = (int(times[-1]) - started) / 1e9 if n and started is not None else math.inf
+    # The points still missing arrive at the pace seen so far.
+    missing_s = (
+        (options.min_points - n) * (window_s / (n - 1)) if 1 < n < options.min_points else 0.0
+    )
+    wait = max(options.min_window_s - window_s, options.min_age_s - age_s, missing_s)
+    if n < options.min_points or wait > 0:
+        look.more_s = max(wait, 1.0)
+        look.why = f"only {n} {'sample' if n == 1 else 'samples'} over {_duration(window_s)}"
+        if age_s < options.min_age_s:
+            look.why += f" of a process {_duration(age_s)} old"
+        return look
+    hours = (times - times[0]) / 3.6e12
+    bins = int(min(options.bins, max(12, n // 8)))
+    t, y, low = stats.decimate(hours, np.asarray(values, dtype=np.float64), bins)
+    if len(t) > options.bins:
+        t, y, low = t[-options.bins :], y[-options.bins :], low[-options.bins :]
+    _classify(look, hours, values, t, y, low, options)
+    return look
+
+
+def _classify(
+    look: _Look,
+    hours: stats.Array,
+    values: stats.Array,
+    t: stats.Array,
+    y: stats.Array,
+    low: stats.Array,
+    options: TrendOptions,
+) -> None:
+    """Set verdict and evidence. The order matters: what explains the growth is asked before the leak."""
+    level = float(np.median(y))
+    least = max(
+        options.min_effect * abs(level),
+        options.min_bytes if look.series.unit == "bytes" else options.min_count,
+    )
+    line = look.line = stats.fit_line(t, y)
+    look.p = line.p
+    look.sure = min(0.95, 0.6 + 0.35 * min(1.0, look.window_h / 6.0))
+    if float(np.ptp(y)) == 0.0:
+        look.verdict, look.why = TrendVerdict.PLATEAU, "constant"
+        return
+
+    # A fine view for drops: a sawtooth's period may be shorter than a bin of the slope.
+    fine_t, fine_y, _ = stats.decimate(hours, values, min(720, len(values)))
+    at, floor, drop = stats.floors(fine_t, fine_y)
+    # A drop counts when the rest breathes less than it: white noise has no such drops, six times its own spread.
+    if len(floor) >= 3 and drop > least:
+        floor_line = stats.fit_line(at, floor)
+        grown = floor_line.slope * float(at[-1] - at[0])
+        look.line, look.p, look.floor_z = floor_line, floor_line.p, floor_line.z
+        look.extra = (("drops", float(len(floor))),)
+        if len(floor) >= 8 and grown >= least and floor_line.p < options.p_value:
+            if _bends(at, floor):
+                look.verdict, look.why = TrendVerdict.FILLING, "its floors rise, but ever slower"
+            else:
+                look.verdict, look.why = TrendVerdict.LEAK, "rises and falls, and its floors rise"
+        else:
+            look.verdict, look.why = (
+                TrendVerdict.SAWTOOTH,
+                f"rises and falls ({len(floor)} drops), floors do not rise",
+            )
+        return
+
+    daily = stats.daily_strength(t, y)
+    if daily > 0.5:
+        days = int(look.window_h // 24)
+        look.extra = (("daily", daily),)
+        # Whole days compared with whole days: the lowest quarter of each.
+        whole = np.floor((t - t[-1]) / 24.0)
+        means = np.array([np.mean(y[whole == d]) for d in np.unique(whole) if d >= -days])
+        rises = len(means) >= 2 and bool(np.all(np.diff(means) > 0))
+        if not (
+            rises
+            and means[-1] - means[0] >= max(least, 0.25 * float(np.ptp(y)))
+            and len(means) >= 3
+        ):
+            look.verdict, look.why = (
+                TrendVerdict.SEASONAL,
+                "follows a daily rhythm, no growth from day to day",
+            )
+            return
+        look.why = "follows a daily rhythm and grows from day to day"
+
+    grown = line.slope * float(t[-1] - t[0])
+    fall = float(np.max(fine_y[:-1] - fine_y[1:]))
+    if fall > max(least, 0.5 * float(np.ptp(fine_y))) and fall > 8.0 * float(
+        np.median(np.abs(np.diff(fine_y)))
+    ):
+        look.why = "it fell sharply in between, and three falls are needed to know its floors"
+        look.more_s = look.window_h * 3600.0
+        return
+    early = _early_growth(look, t, y, line, least, options)
+    if early:
+        return
+    look.floor_z = stats.fit_line(t, low).z
+    significant = line.p < options.p_value and line.slope > 2.5 * line.error
+    if not significant or grown < least:
+        # Could a growth worth a word hide in this noise?
+        hidden = (line.slope + 1.96 * line.error) * float(t[-1] - t[0])
+        if grown >= least and line.slope > 1.645 * line.error:
+            look.verdict, look.why = (
+                TrendVerdict.NOT_ENOUGH_DATA,
+                "rises, not yet beyond its own noise",
+            )
+            # z grows with time to the power 3/2: how long until it reaches the bar?
+            ratio = (3.2 / max(0.5, line.slope / line.error)) ** (2.0 / 3.0)
+            look.more_s = max(600.0, look.window_h * 3600.0 * (ratio - 1.0))
+        else:
+            look.verdict = TrendVerdict.PLATEAU
+            look.why = "flat" if hidden < 2 * least else "no growth beyond its noise"
+        return
+    if look.floor_z < 1.0:
+        look.verdict, look.why = (
+            TrendVerdict.NOT_ENOUGH_DATA,
+            "the mean rises, the floors do not yet",
+        )
+        look.more_s = max(600.0, 0.5 * look.window_h * 3600.0)
+        return
+    look.verdict = TrendVerdict.LEAK
+    look.why = look.why or "floors rise as well"
+
+
+def _bends(t: stats.Array, y: stats.Array) -> bool:
+    bend_z, late = stats.relaxation(t, y)
+    return bend_z < -3.0 and late < 0.7
+
+
+def _early_growth(
+    look: _Look,
+    t: stats.Array,
+    y: stats.Array,
+    line: stats.Line,
+    least: float,
+    options: TrendOptions,
+) -> bool:
+    """True when a step or a saturation explains the growth (and the verdict is set)."""
+    span = float(t[-1] - t[0])
+    where, ratio, height = stats.step_at(y)
+    # A step happens within a bin or two; what takes longer is growth, whatever the best two levels say.
+    sudden = float(y[min(where + 1, len(y) - 1)] - y[max(where - 2, 0)]) / height if height else 0.0
+    tau, saturating, reached = stats.saturation(t, y)
+    if abs(height) >= least and ratio < min(0.6, saturating) and sudden > 0.7:
+        after = stats.fit_line(t[where:], y[where:]) if len(y) - where >= 8 else None
+        if after is None or after.p > options.p_value or after.slope * (t[-1] - t[where]) < least:
+            back = look.window_h - float(t[where])
+            look.verdict = TrendVerdict.STEP
+            look.why = f"one step {'up' if height > 0 else 'down'} of {_amount(abs(height), look.series.unit)}"
+            look.why += (
+                f" {_duration(back * 3600)} ago, flat since" if after is not None else " just now"
+            )
+            return True
+        if height > 0 and after.p < options.p_value and after.slope * (t[-1] - t[where]) >= least:
+            look.line, look.p = after, after.p  # the growth after the step is what is judged on
+    edge = max(3, len(y) // 12)
+    rise = float(np.mean(y[-edge:]) - np.mean(y[:edge]))
+    bends = _bends(t, y)
+    tail = t >= t[0] + 0.6 * span
+    end = stats.fit_line(t[tail], y[tail])
+    flat_end = end.slope < 0.3 * line.slope and (line.slope - end.slope) > 2.6 * end.error
+    if rise < least or not (bends or flat_end or saturating < 0.8):
+        return False
+    # A bent tail makes its own residuals look autocorrelated: its rise is then weighed without that.
+    bent = _bends(t[tail], y[tail])
+    error = end.error / math.sqrt(end.inflation) * 2.0 if bent else end.error
+    grows = end.slope * span >= least and end.slope > 2.0 * error and (bent or end.p < 0.01)
+    look.extra = (("tau_h", tau), ("saturation_ratio", saturating), ("bound_reached", reached))
+    if grows and not bent and 3.5 * tau < 0.6 * span and end.slope * 0.4 * span >= least:
+        look.line, look.p = end, end.p  # warmed up long ago, and leaks below it: judge the rest
+        look.verdict, look.why = TrendVerdict.LEAK, "after its warm-up it keeps growing"
+        look.floor_z = end.z
+        return end.p < options.p_value
+    look.line = end
+    if grows:
+        look.verdict, look.why = TrendVerdict.FILLING, "grows, but ever slower"
+    else:
+        look.verdict, look.why = TrendVerdict.WARM_UP, "grew early, then stopped"
+    return True
+
+
+def _compare_at_equal_age(looks: list[_Look]) -> None:
+    """An extra vote: what elder processes of the same executable did at the age this one has now.
+
+    A rise that every elder one made too and then stopped is a warm-up; one that several make now is surer.
+    Source of the idea: RESIN (Lou et al., OSDI 2022).
+    """
+    groups: dict[tuple[str, str], list[_Look]] = defaultdict(list)
+    for look in looks:
+        subject = look.series.subject
+        if subject.exe and subject.started_ns is not None and len(look.series.times_ns):
+            groups[(subject.exe, look.series.metric)].append(look)
+    rested = (TrendVerdict.PLATEAU, TrendVerdict.WARM_UP, TrendVerdict.SAWTOOTH)
+    for group in groups.values():
+        leaking = sum(look.verdict is TrendVerdict.LEAK for look in group)
+        for look in group:
+            if look.verdict is not TrendVerdict.LEAK:
+                continue
+            mine = _age_s(look)
+            elders = [one for one in group if one is not look and _age_s(one) > 1.5 * mine]
+            calm = [one for one in elders if one.verdict in rested and one.last >= 0.9 * look.last]
+            if elders and len(calm) == len(elders):
+                look.verdict = TrendVerdict.WARM_UP
+                look.why = f"grows, as {len(calm)} elder of the same executable did before they stopped higher up"
+                look.sure = 0.6
+            elif leaking >= 3 and leaking >= 0.5 * len(group):
+                look.why += f", and {leaking} processes of this executable grow alike"
+                look.sure = min(0.99, look.sure + 0.03)
+
+
+def _age_s(look: _Look) -> float:
+    started = look.series.subject.started_ns
+    assert started is not None
+    return (int(look.series.times_ns[-1]) - started) / 1e9
+
+
+def _trend(look: _Look) -> Trend:
+    series, line = look.series, look.line
+    if line is None:
+        wait = f"; watch {_duration(look.more_s)} more" if look.more_s else ""
+        return Trend(
+            series,
+            look.verdict,
+            0.0,
+            None,
+            None,
+            None,
+            f"not enough data: {look.why}{wait}",
+            None,
+            more_s=look.more_s,
+        )
+    half = 1.96 * line.error if math.isfinite(line.error) else abs(line.slope)
+    low, high = line.slope - half, line.slope + half
+    trend = Trend(
+        series,
+        look.verdict,
+        0.0,
+        line.slope,
+        low,
+        high,
+        "",
+        None,
+        more_s=look.more_s,
+        evidence=(
+            ("mann_kendall_z", line.z),
+            ("p", look.p),
+            ("floor_z", look.floor_z),
+            ("variance_inflation", line.inflation),
+            ("window_h", look.window_h),
+            *look.extra,
+        ),
+    )
+    if look.verdict is TrendVerdict.LEAK:
+        return _leak(look, trend, line.slope, low, high)
+    if look.verdict is TrendVerdict.NOT_ENOUGH_DATA:
+        sentence = f"not enough data: {look.why}"
+        if look.more_s:
+            sentence += f"; watch {_duration(look.more_s)} more"
+        return replace(trend, confidence=0.3, sentence=sentence)
+    confidence = look.sure
+    return replace(
+        trend,
+        confidence=confidence,
+        sentence=f"{look.verdict}: {look.why} ({_word(confidence)}, {confidence:.2f})",
+    )
+
+
+def _leak(look: _Look, trend: Trend, rate: float, low: float, high: float) -> Trend:
+    series, unit = look.series, look.series.unit
+    confidence = min(look.sure, 1.0 - look.p) + (0.04 if look.floor_z > 5 else 0.0)
+    grown = f"grew {_amount(rate, unit)}/h ({_amount(low, unit)} to {_amount(high, unit)}) for "
+    sentence = grown + f"{_duration(look.window_h * 3600)}, {look.why}"
+    ends: tuple[float | None, float | None, float | None] = (None, None, None)
+    limit = series.subject.limit
+    if limit is not None and math.isfinite(limit) and limit > look.last and rate > 0:
+        left = (limit - look.last) * 3600.0
+        ends = (left / rate, left / high, left / low if low > 0 else None)
+        upper = _duration(ends[2]) if ends[2] is not None else "never"
+        until = f"{_duration(left / rate)} ({_duration(left / high)} to {upper})"
+        sentence += f"; runs out of its {_amount(limit, unit)} limit in {until}"
+    elif limit is not None and look.last >= limit:
+        sentence += f"; its {_amount(limit, unit)} limit is reached"
+        ends = (0.0, 0.0, 0.0)
+    if look.window_h < 24:
+        sentence += "; watched for less than a day, so a daily rhythm is not excluded"
+        confidence = min(confidence, 0.95)
+    sentence += f" ({_word(confidence)}, {confidence:.2f})"
+    pid = series.subject.pid
+    return replace(
+        trend,
+        confidence=confidence,
+        sentence=sentence,
+        next_step=f"leakscope scan {pid}" if pid is not None and unit == "bytes" else None,
+        exhausted_in_s=ends[0],
+        exhausted_low_s=ends[1],
+        exhausted_high_s=ends[2],
+    )
+
+
+def _word(confidence: float) -> str:
+    return "almost certain" if confidence >= 0.95 else "likely" if confidence >= 0.8 else "possible"
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit != "bytes":
+        return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
+    for name in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or name == "TiB":
+            break
+        value /= 1024
+    return f"{value:.3g} {name}" if abs(value) < 1000 else f"{value:.0f} {name}"
+
+
+def _duration(seconds: float) -> str:
+    for size, name in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size or (size != 86400.0 and seconds >= size):
+            return (
+                f"{seconds / size:.2g} {name}"
+                if seconds < 10 * size
+                else f"{seconds / size:.0f} {name}"
+            )
+    return f"{seconds:.0f} s"

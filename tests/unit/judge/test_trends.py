@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A gauge's course gets the verdict a person would give it, and says how sure it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats as oracle
+
+from leakscope.judge import _series_stats
+from leakscope.judge.trends import TrendOptions, judge_series
+from leakscope.model.series import Cut, Series, Subject, TrendVerdict
+
+MIB = float(1 << 20)
+
+
+def series(values, *, step_s=10.0, age_s=0.0, limit=None, unit="bytes", name="a", cuts=()):
+    values = np.asarray(values, dtype=np.float64)
+    times = ((age_s + np.arange(len(values)) * step_s) * 1e9).astype(np.int64)
+    subject = Subject("process", name, name, pid=7, exe="/bin/server", started_ns=0, limit=limit)
+    return Series(subject, "anon", unit, times, values, cuts)
+
+
+def hours(n=2160, step_s=10.0):
+    return np.arange(n) * step_s / 3600
+
+
+def noise(n, sigma, seed=3):
+    return np.random.default_rng(seed).normal(0.0, sigma, n)
+
+
+def judge(one):
+    return judge_series([one])[0]
+
+
+def test_a_leak_is_told_with_its_rate_and_the_time_its_limit_lasts():
+    t = hours()
+    got = judge(series((400 + 12 * t) * MIB + noise(2160, 4 * MIB), limit=1024 * MIB))
+    assert got.verdict is TrendVerdict.LEAK
+    assert got.rate_low < 12 * MIB < got.rate_high
+    assert got.rate == pytest.approx(12 * MIB, rel=0.05)
+    left_s = (1024 - 472) / 12 * 3600
+    assert got.exhausted_in_s == pytest.approx(left_s, rel=0.1)
+    assert got.exhausted_low_s < got.exhausted_in_s < got.exhausted_high_s
+    assert "MiB/h" in got.sentence
+    assert (
+        "runs out of its 1 GiB limit in 1.9 days" in got.sentence or "limit in 46 h" in got.sentence
+    )
+    assert got.confidence >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        (lambda t: 400 + 0 * t, TrendVerdict.PLATEAU),
+        (lambda t: 200 + 200 * (1 - np.exp(-t / 0.3)), TrendVerdict.WARM_UP),
+        (lambda t: 400 + 150 * (t > 3), TrendVerdict.STEP),
+        (lambda t: 300 + 150 * ((t / 0.3) % 1), TrendVerdict.SAWTOOTH),
+        (lambda t: 300 + 15 * t + 150 * ((t / 0.3) % 1), TrendVerdict.LEAK),
+        (lambda t: 200 + 400 * (1 - np.exp(-t / 3)), TrendVerdict.FILLING),
+    ],
+)
+def test_each_course_gets_its_name(values, verdict):
+    t = hours()
+    got = judge(series(values(t) * MIB + noise(len(t), MIB)))
+    assert got.verdict is verdict, got.sentence
+
+
+def test_three_days_of_a_daily_rhythm_are_seasonal():
+    t = hours(4320, 60.0)
+    got = judge(
+        series((400 + 60 * np.sin(2 * np.pi * t / 24)) * MIB + noise(4320, MIB), step_s=60.0)
+    )
+    assert got.verdict is TrendVerdict.SEASONAL
+
+
+def test_a_young_process_never_cries_wolf():
+    t = hours(120)  # 20 minutes
+    got = judge(series((100 + 1000 * t) * MIB))
+    assert got.verdict is TrendVerdict.NOT_ENOUGH_DATA
+    assert got.more_s == pytest.approx(TrendOptions().min_age_s - 1190, abs=1)
+    old = judge(series((100 + 1000 * t) * MIB, age_s=86400))
+    assert old.verdict is TrendVerdict.LEAK
+
+
+def test_a_growth_too_small_to_matter_is_no_leak():
+    t = hours()
+    assert (
+        judge(series((400 + 0.5 * t) * MIB)).verdict is TrendVerdict.PLATEAU
+    )  # 0.75 % in six hours
+    assert judge(series(20 + np.floor(t / 2), unit="count")).verdict is not TrendVerdict.LEAK
+
+
+def test_values_are_never_compared_across_a_cut():
+    low, high = np.full(1080, 100.0 * MIB), np.full(1080, 900.0 * MIB)
+    one = series(np.r_[low, high] + noise(2160, MIB))
+    assert judge(one).verdict is TrendVerdict.STEP
+    cut = replace(one, cuts=(Cut(int(one.times_ns[1080]), "restart"),))
+    assert judge(cut).verdict is TrendVerdict.PLATEAU
+    late = replace(one, cuts=(Cut(int(one.times_ns[2150]), "restart"),))
+    assert judge(late).verdict is TrendVerdict.NOT_ENOUGH_DATA
+
+
+def test_a_rise_the_elders_made_too_and_stopped_higher_is_a_warm_up():
+    t = hours(720)
+    young = series((100 + 50 * t) * MIB, name="young")
+    assert judge(young).verdict is TrendVerdict.LEAK
+    elder = series(np.full(2160, 500 * MIB) + noise(2160, MIB), age_s=86400, name="elder")
+    assert judge_series([young, elder])[0].verdict is TrendVerdict.WARM_UP
+    lower = replace(elder, values=elder.values / 10)
+    assert judge_series([young, lower])[0].verdict is TrendVerdict.LEAK
+
+
+def test_bad_samples_and_tiny_series_are_answered():
+    t = hours()
+    values = (400 + 12 * t) * MIB
+    values[::7] = np.nan
+    values[5] = np.inf
+    assert judge(series(values)).verdict is TrendVerdict.LEAK
+    for n in (0, 1, 2, 3):
+        got = judge(series(np.arange(n) * MIB))
+        assert got.verdict is TrendVerdict.NOT_ENOUGH_DATA
+        assert got.more_s > 0
+    assert judge_series([]) == []
+
+
+def test_slope_and_trend_test_agree_with_scipy():
+    rng = np.random.default_rng(5)
+    t = np.sort(rng.uniform(0, 6, 60))
+    y = 3 * t + rng.normal(0, 1, 60)
+    line = _series_stats.fit_line(t, y)
+    assert line.slope == pytest.approx(oracle.theilslopes(y, t).slope)
+    tau = oracle.kendalltau(t, y)
+    s = tau.statistic * 60 * 59 / 2
+    expected = (s - 1) / np.sqrt(60 * 59 * 125 / 18 * line.inflation)
+    assert line.z == pytest.approx(expected)
+
+
+def test_false_discovery_control_agrees_with_scipy():
+    p = np.random.default_rng(1).uniform(0, 1, 50) ** 3
+    assert (
+        _series_stats.benjamini_hochberg(p, 0.05) == (oracle.false_discovery_control(p) <= 0.05)
+    ).all()
+
+
+def test_sixty_thousand_points_take_milliseconds():
+    values = np.full(60_000, 400 * MIB) + noise(60_000, MIB)
+    many = [series(values, name=str(i)) for i in range(20)]
+    began = time.process_time()
+    judge_series(many)
+    assert time.process_time() - began < 2.0  # measured about 0.1 s

@@ -46,13 +46,16 @@ def report_speed(folder: Path, *, quick: bool) -> list[str]:
     seconds = []
     for _ in range(4):
         began = time.perf_counter()
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "leakscope", "report", "--no-debuginfod", big],
             env=env,
             capture_output=True,
+            text=True,
             check=False,
         )
         seconds.append(time.perf_counter() - began)
+        if not done.stdout:  # a status other than 0 may be a verdict; no report is a failure
+            raise SystemExit(f"leakscope report failed ({done.returncode}): {done.stderr[-500:]}")
     size = big.stat().st_size / 1e6
     again = sorted(seconds[1:])[1]
     lines.append(

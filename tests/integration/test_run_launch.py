@@ -541,7 +541,8 @@ def test_the_config_file_switches_a_running_program(agent, programs, leakscope, 
         assert find_live_file(pid) is None
         asleep = leakscope("control", pid)
         config.write_text(line)
-        live = wait_for(lambda: find_live_file(pid), 60)
+        # The file is there a moment before the agent has filled in its header.
+        live = wait_for(lambda: (found := find_live_file(pid)) and found.started() and found, 60)
         wait_for(lambda: api.load(live.path).sites["allocs"].sum() > 0)
         recorded = api.load(live.path)
         config.write_text("# nothing\n")

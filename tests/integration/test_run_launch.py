@@ -319,7 +319,8 @@ def test_hundreds_of_children_are_packed_while_the_program_runs(leakscope, tmp_p
 
     done = leakscope("run", "--no-report", "-o", f"{tmp_path}/", "--", "bash", "-c", script)
 
-    assert int(done.stdout) < 20
+    # Up to 64 that have ended may wait; then there are the shell's own and its children's.
+    assert int(done.stdout) <= 64 + 5
     assert len([name for name in names() if name.startswith("true.")]) == 150
 
 

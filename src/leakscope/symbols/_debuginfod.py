@@ -109,10 +109,13 @@ class Debuginfod:
         )
         started = time.monotonic()
         job.start()
-        job.join(self._left)
+        # The answer has its own limit: timeouts of sockets do not bound a name that is looked up
+        # for long, several addresses tried in turn, or headers that arrive byte by byte.
+        answered = job.answered.wait(min(self._answer, self._left))
+        job.join(self._left - (time.monotonic() - started) if answered else 0)
         self._left -= time.monotonic() - started
         try:
-            return self._keep(job, url, build_id, folder / "debuginfo")
+            return self._keep(job, url, build_id, folder / "debuginfo", answered)
         except OSError as error:
             self._give_up(url, f"cannot keep debug information in {folder}: {error.strerror}")
             return None
@@ -122,10 +125,17 @@ class Debuginfod:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # succeeds only when nothing was kept in it
 
-    def _keep(self, job: _Download, url: str, build_id: str, target: Path) -> bool | None:
+    def _keep(
+        self, job: _Download, url: str, build_id: str, target: Path, answered: bool
+    ) -> bool | None:
         if job.is_alive():
             job.stop = True
-            self._left = 0
+            if answered:
+                self._left = 0
+            else:
+                self._give_up(
+                    url, f"the debuginfod server {url} cannot be used: it does not answer"
+                )
             return None
         if job.trouble is not None:
             self._give_up(url, f"the debuginfod server {url} cannot be used: {job.trouble}")
@@ -173,6 +183,7 @@ class _Download(threading.Thread):
         super().__init__(name="debuginfod", daemon=True)
         self.url, self.path = url, path
         self.answer_seconds, self.max_bytes = answer_seconds, max_bytes
+        self.answered = threading.Event()  # its headers are here, or it failed
         self.found = False
         self.stop = False
         self.trouble: str | None = None
@@ -188,6 +199,8 @@ class _Download(threading.Thread):
             self.trouble = _reason(error.reason)
         except (OSError, HTTPException, ValueError) as error:
             self.trouble = _reason(error)
+        finally:
+            self.answered.set()
 
     def _run(self) -> None:
         # Only http and https get here: Debuginfod drops other URLs.
@@ -196,6 +209,7 @@ class _Download(threading.Thread):
             urllib.request.urlopen(request, timeout=self.answer_seconds) as answer,  # noqa: S310
             self.path.open("wb") as file,
         ):
+            self.answered.set()
             size = 0
             while not self.stop:
                 part = answer.read(1 << 18)

@@ -72,17 +72,22 @@ class Lines:
         for address in addresses:
             try:
                 places = self._program.source_location(address)
+                found[address] = tuple([_activation(places, n) for n in range(len(places))])
             except LookupError:
                 continue
             except Exception as error:
                 raise SymbolError(f"the debug information is damaged: {error}") from error
-            found[address] = tuple(
-                Activation(
-                    place.name() or None,
-                    place.filename or None,
-                    place.line or None,
-                    place.column or None,
-                )
-                for place in places
-            )
         return found
+
+
+def _activation(places: Any, number: int) -> Activation:
+    # File names need not be UTF-8, and drgn then raises; one such name must not cost the others.
+    try:
+        place = places[number]
+    except UnicodeDecodeError:
+        return Activation(None, None, None, None)
+    try:
+        name = place.name() or None
+    except UnicodeDecodeError:
+        name = None
+    return Activation(name, place.filename or None, place.line or None, place.column or None)

@@ -66,6 +66,7 @@ class Symbolizer:
         self._open: dict[int, _Reader] = {}
         self._notes: list[str] = []
         self._without_lines: dict[int, bool] = {}  # module: whether functions at least are named
+        self._unread = False  # there is debug information, and nothing to read it with
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +91,8 @@ class Symbolizer:
         notes = [*self._notes, *(self._debuginfod.notes if self._debuginfod is not None else ())]
         named = [self._modules[i].path for i, some in self._without_lines.items() if some]
         unnamed = [self._modules[i].path for i, some in self._without_lines.items() if not some]
+        if self._unread:
+            notes.append("no lines and no inlined functions, drgn is not installed: install drgn")
         hint = "install their debug packages"
         if self._debuginfod is None:
             hint += " or set DEBUGINFOD_URLS"
@@ -188,7 +191,10 @@ class Symbolizer:
 
     def _judge(self, index: int, wanted: set[int]) -> None:
         """Note which modules have no lines at all."""
-        if index not in self._open or self._open[index].files.debug is not None:
+        if index not in self._open:
+            return
+        if self._open[index].files.debug is not None:
+            self._unread = self._unread or not can_read_lines()
             return
         known = self._known[index]
         some = any(place.function for address in wanted for place in known.get(address, ()))

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -249,3 +251,201 @@ def test_a_source_that_is_no_file_is_not_opened(program, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     frames, _ = resolve(program, call_of_malloc(program))
     assert source_context(replace(frames[0], file=str(tmp_path / "pipe")), 1) == []
+
+
+# -- other compilers, languages and circumstances ------------------------------
+
+C_SOURCE = """\
+#include <stdlib.h>
+static void *make(int n) {
+  void *p = malloc(n); // MAKE
+  __asm__ volatile("" : : "r"(p) : "memory");
+  return p;
+}
+int main(int c, char **v) { (void)v; return make(c) == 0; } // MAIN
+"""
+MAKE, MAIN = 3, 7
+
+
+def after_malloc(path: Path) -> int:
+    """The return address of the only call to malloc."""
+    lines = sh("objdump", "-d", "--no-show-raw-insn", path).splitlines()
+    at = next(i for i, line in enumerate(lines) if "call" in line and "<malloc@plt>" in line)
+    return int(lines[at + 1].split(":")[0], 16)
+
+
+@pytest.fixture
+def compile_c(tmp_path):
+    def compiled(*flags: str) -> Path:
+        (tmp_path / "made.c").write_text(C_SOURCE)
+        path = tmp_path / "made"
+        # In two steps: split DWARF goes beside the object file.
+        sh("gcc", *flags, "-c", tmp_path / "made.c", "-o", tmp_path / "made.o")
+        sh("gcc", tmp_path / "made.o", "-o", path)
+        return path
+
+    return compiled
+
+
+@pytest.mark.parametrize("debug", ["-gdwarf-3", "-gdwarf-4", "-gdwarf-5", "-gsplit-dwarf"])
+def test_unoptimised_and_optimised_code_in_each_kind_of_dwarf(compile_c, debug):
+    path = compile_c("-O0", "-g", debug)
+    (frame,), _ = resolve(path, after_malloc(path))
+    assert (frame.function, frame.line, frame.inlined) == ("make", MAKE, False)
+    path = compile_c("-O2", "-g", debug)
+    (inner, outer), _ = resolve(path, after_malloc(path))
+    assert (inner.function, inner.line, inner.inlined) == ("make", MAKE, True)
+    assert (outer.function, outer.line, outer.inlined) == ("main", MAIN, False)
+
+
+def test_a_c_library_gives_functions_of_its_dynamic_symbols():
+    with open("/proc/self/maps") as maps:
+        path = next(Path(x.split()[-1]) for x in maps if x.rstrip().endswith("/libc.so.6"))
+    rows = sh("readelf", "-W", "--dyn-syms", path).splitlines()
+    value = next(int(row.split()[1], 16) for row in rows if " strdup@" in row)
+    frames, _ = resolve(path, value + 5)
+    assert frames[-1].function in {"strdup", "__strdup"}
+
+
+def test_a_module_that_was_unloaded_is_still_named(program):
+    from dataclasses import replace
+
+    gone = replace(module_of(program), unloaded=True)
+    check(resolve(program, call_of_malloc(program), module=gone)[0])
+
+
+def test_without_drgn_functions_stay_and_the_missing_lines_are_said(program, monkeypatch):
+    offset = call_of_malloc(program)
+    monkeypatch.setattr("leakscope.symbols._symbolizer.can_read_lines", lambda: False)
+    (frame,), notes = resolve(program, offset)
+    assert frame.function.startswith("shop::Cart::add(")
+    assert frame.line is None
+    assert "drgn is not installed" in " ".join(notes)
+
+
+def test_a_name_that_is_not_utf8_does_not_cost_the_lines(compile_c):
+    path = compile_c("-O0", "-g")
+    offset = after_malloc(path)
+    data = path.read_bytes()
+    assert b"made.c\0" in data
+    path.write_bytes(data.replace(b"made.c\0", b"m\xe9de.c\0"))
+    frames, notes = resolve(path, offset)
+    assert frames[0].function == "make"
+    assert notes == ()
+
+
+def test_a_file_of_the_cache_is_private(program, tmp_path):
+    cache = tmp_path / "cache"
+    resolve(program, call_of_malloc(program), cache_dir=cache)
+    (file,) = cache.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_cache_folder_that_is_a_symbolic_link_is_left_alone(program, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "elsewhere")
+    check(resolve(program, call_of_malloc(program), cache_dir=tmp_path / "cache")[0])
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+# -- servers that misbehave -----------------------------------------------------
+
+
+@pytest.fixture
+def serve():
+    """Start a server on this machine that treats each connection in a given way."""
+    listening: list[socket.socket] = []
+
+    def start(treat) -> str:
+        server = socket.create_server(("127.0.0.1", 0))
+        listening.append(server)
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=treat, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+    yield start
+    for server in listening:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+def silent(connection: socket.socket) -> None:
+    with connection:
+        time.sleep(8)
+
+
+def trickle(connection: socket.socket) -> None:
+    """Send headers byte by byte, so that no single read ever times out."""
+    with connection, contextlib.suppress(OSError):
+        connection.recv(4096)
+        for byte in b"HTTP/1.0 200 OK\r\nX-Filler: " + b"a" * 80:
+            connection.send(bytes([byte]))
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("treat", [silent, trickle])
+def test_a_server_that_never_answers_is_asked_once_for_all_modules(
+    program, tmp_path, monkeypatch, serve, treat
+):
+    offset = call_of_malloc(program)
+    sh("strip", program)
+    modules = []
+    for number in range(4):
+        identity = f"{number:02x}" * 20
+        copy = tmp_path / f"copy{number}"
+        copy.write_bytes(
+            program.read_bytes().replace(bytes.fromhex(build_id(program)), bytes.fromhex(identity))
+        )
+        modules.append(module_of(copy, id=identity))
+    url = serve(treat)
+    monkeypatch.setenv("DEBUGINFOD_URLS", url)
+    monkeypatch.setenv("DEBUGINFOD_TIMEOUT", "1")
+    monkeypatch.setenv("DEBUGINFOD_CACHE_PATH", str(tmp_path / "fetched"))
+    symbols = Symbolizer(modules, cache_dir="")
+    began = time.monotonic()
+    symbols.resolve(Address(number, offset) for number in range(4))
+    assert time.monotonic() - began < 3
+    assert [note for note in symbols.notes if url in note] == [
+        f"the debuginfod server {url} cannot be used: it does not answer"
+    ]
+
+
+def test_a_server_that_sends_another_file_is_not_believed(
+    program, built, tmp_path, monkeypatch, serve
+):
+    offset = call_of_malloc(program)
+    sh("strip", program)
+    other = tmp_path / "other"
+    theirs = bytes.fromhex(build_id(program))
+    other.write_bytes((built / "shop").read_bytes().replace(theirs, b"\xcd" * 20))
+
+    def send_other(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + other.read_bytes())
+
+    monkeypatch.setenv("DEBUGINFOD_URLS", serve(send_other))
+    monkeypatch.setenv("DEBUGINFOD_CACHE_PATH", str(tmp_path / "fetched"))
+    (frame,), notes = resolve(program, offset, debuginfod=True)
+    assert frame.line is None
+    assert "not the one asked for" in " ".join(notes)
+    assert [path for path in (tmp_path / "fetched").rglob("*") if path.is_file()] == []
+
+
+def test_no_server_is_asked_without_the_variable(program, tmp_path, monkeypatch):
+    offset = call_of_malloc(program)
+    sh("strip", program)
+    monkeypatch.delenv("DEBUGINFOD_URLS", raising=False)
+    monkeypatch.setattr(
+        "leakscope.symbols._debuginfod._Download.start", lambda _: pytest.fail("asked a server")
+    )
+    _, notes = resolve(program, offset, debuginfod=True)
+    assert "set DEBUGINFOD_URLS" in " ".join(notes)

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Passes put together to series, in bounded memory.
+
+A series that has `limit` points is thinned to half, so a long watch keeps the whole course at a
+coarser step. Times are CLOCK_BOOTTIME, which neither clock steps nor time zones touch; a suspend
+and a long gap make a cut.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakscope.model.series import Cut, Series, Subject
+
+if TYPE_CHECKING:
+    from leakscope.observe.measures import Measure, Pass
+
+__all__ = ["Collection", "Standing", "asleep_ns"]
+
+_SUSPEND_NS = 2_000_000_000
+_GAP = 5.0
+_SELDOM = 6  # sparse gauges are read at every sixth pass or so
+_FEW = 30
+# PSS and USS are read in rotation and tell the same story as `anon`; "available" is the rest of
+# "used"; "room" is no gauge of its own; files in a cgroup, which its working set counts as well,
+# are dropped on demand.
+_SHOWN_ONLY = {"pss", "uss", "available", "room", "oom_kills", "file", "working_set"}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one gauge stands now, without its course."""
+
+    subject: Subject
+    metric: str
+    unit: str
+    first: float
+    last: float
+
+
+@dataclass(slots=True)
+class _Course:
+    subject: Subject
+    metric: str
+    unit: str
+    times: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+    stride: int = 1
+    skipped: int = 0
+
+    def add(self, time_ns: int, value: float, limit: int) -> None:
+        self.skipped += 1
+        if self.skipped < self.stride and self.times:
+            return
+        self.skipped = 0
+        self.times.append(time_ns)
+        self.values.append(value)
+        if len(self.times) >= limit:
+            self.times, self.values = self.times[::2], self.values[::2]
+            self.stride *= 2
+
+
+@dataclass(slots=True)
+class Collection:
+    """Series under construction; `limit` is the most points one of them keeps."""
+
+    limit: int = 720
+    interval_s: float = 10.0
+    forget_ns: int = 3_600_000_000_000  # ended processes are kept for so long
+    _courses: dict[tuple[str, str, str], _Course] = field(default_factory=dict)
+    _cuts: list[Cut] = field(default_factory=list)
+    _first_ns: int = 0
+    _last_ns: int = 0
+    _asleep_ns: int | None = None
+    _swept_ns: int = 0
+
+    def add(self, one: Pass, *, asleep_ns: int | None = None) -> None:
+        """Add a pass. `asleep_ns` is CLOCK_BOOTTIME - CLOCK_MONOTONIC, when known."""
+        before = self._asleep_ns
+        if before is not None and asleep_ns is not None and asleep_ns - before > _SUSPEND_NS:
+            self._cuts.append(Cut(one.time_ns, "suspend"))
+        elif self._last_ns and one.time_ns - self._last_ns > _GAP * self.interval_s * 1e9:
+            self._cuts.append(Cut(one.time_ns, "gap"))
+        self._asleep_ns = asleep_ns if asleep_ns is not None else self._asleep_ns
+        self._first_ns = self._first_ns or one.time_ns
+        self._last_ns = one.time_ns
+        for measure in one.measures:
+            self._put(one.time_ns, measure)
+        if one.time_ns - self._swept_ns > self.forget_ns // 4:
+            self._swept_ns = one.time_ns
+            old = one.time_ns - self.forget_ns
+            for key in [k for k, c in self._courses.items() if c.times[-1] < old]:
+                del self._courses[key]
+
+    def _put(self, time_ns: int, measure: Measure) -> None:
+        subject = measure.subject
+        key = (subject.kind, subject.key, measure.metric)
+        course = self._courses.get(key)
+        if course is None:
+            course = self._courses[key] = _Course(subject, measure.metric, measure.unit)
+        course.add(time_ns, float(measure.value), self.limit)
+
+    def series(self) -> list[Series]:
+        """Return all series as they are now, each with the bound it runs into."""
+        cuts = tuple(self._cuts[-16:])
+        last = {key: course.values[-1] for key, course in self._courses.items()}
+        return [
+            Series(
+                replace(c.subject, limit=_limit(c, last)),
+                c.metric,
+                c.unit,
+                np.array(c.times, dtype=np.int64),
+                np.array(c.values, dtype=np.float64),
+                tuple(cut for cut in cuts if c.times[0] < cut.time_ns <= c.times[-1]),
+            )
+            for c in self._courses.values()
+        ]
+
+    def standings(self) -> list[Standing]:
+        """Return where each gauge that is judged stands: cheap, for screens."""
+        return [
+            Standing(c.subject, c.metric, c.unit, c.values[0], c.values[-1])
+            for c in self._courses.values()
+            if c.metric not in _SHOWN_ONLY and c.subject.key != "/" and c.times[-1] == self._last_ns
+        ]
+
+    def latest(self, pid: int) -> list[tuple[str, str, float]]:
+        """Return (metric, unit, value) of everything known of a process now."""
+        return [
+            (c.metric, c.unit, c.values[-1])
+            for c in self._courses.values()
+            if c.subject.pid == pid and c.metric != "room"
+        ]
+
+    def course(self, subject: Subject, metric: str) -> Series | None:
+        """Return one series; None when it was forgotten meanwhile."""
+        c = self._courses.get((subject.kind, subject.key, metric))
+        if c is None:
+            return None
+        times, values = np.array(c.times, dtype=np.int64), np.array(c.values, dtype=np.float64)
+        return Series(c.subject, c.metric, c.unit, times, values)
+
+    def judged(self) -> list[Series]:
+        """Return the series a verdict is asked for: those that say something of their own.
+
+        Left out is what came and went too quickly for a verdict ever to be had.
+        """
+        gone = self._last_ns - int(3 * _SELDOM * self.interval_s * 1e9)
+        return [
+            series
+            for series in self.series()
+            if series.metric not in _SHOWN_ONLY
+            and series.subject.key != "/"  # the machine again
+            and (series.times_ns[-1] > gone or len(series.values) >= _FEW)
+        ]
+
+    @property
+    def began_ns(self) -> int:
+        """When the first pass was, CLOCK_BOOTTIME; 0 before it."""
+        return self._first_ns
+
+
+def asleep_ns() -> int:
+    """Return how long this machine has been suspended since it booted."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+# The gauges that the limit of their subject bounds; it is no limit of the others.
+_BOUNDED = {
+    ("process", "fds"),
+    ("system", "used"),
+    ("tmpfs", "tmpfs"),
+}
+
+
+def _limit(course: _Course, last: dict[tuple[str, str, str], float]) -> float | None:
+    """Return where the gauge ends: at its own limit, or where the machine's memory does."""
+    subject = course.subject
+    if (subject.kind, course.metric) in _BOUNDED:
+        return subject.limit
+    if course.metric not in {"anon", "shmem", "pss", "uss", "kernel"}:
+        return None
+    rooms = [last.get(("system", "machine", "available")), _room(subject, last)]
+    known = [room for room in rooms if room is not None]
+    return course.values[-1] + min(known) if known else None
+
+
+def _room(subject: Subject, last: dict[tuple[str, str, str], float]) -> float | None:
+    """Return how much the cgroup, or the cgroup of the process, may still take."""
+    if subject.kind == "process":
+        return last.get(("process", subject.key, "room"))
+    held = last.get(("cgroup", subject.key, "working_set"))
+    return None if held is None or subject.limit is None else max(0.0, subject.limit - held)

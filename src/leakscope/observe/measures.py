@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one pass over the machine read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leakscope.model.series import Subject
+
+__all__ = ["Measure", "Pass"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One value of one gauge. A `sparse` gauge is not read in every pass."""
+
+    subject: Subject
+    metric: str
+    unit: str  # "bytes" or "count"
+    value: int
+    sparse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Everything read at one moment, and what reading it cost."""
+
+    time_ns: int  # CLOCK_BOOTTIME
+    measures: tuple[Measure, ...]
+    processes: int
+    cpu_s: float
+    wall_s: float
+    missing: tuple[str, ...] = ()

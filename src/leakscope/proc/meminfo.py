@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine's memory, from /proc/meminfo, in bytes."""
+
+from __future__ import annotations
+
+from leakscope.proc._text import read_text
+
+__all__ = ["parse_meminfo", "read_meminfo"]
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """Return name -> bytes; the few fields without "kB" (page counts) as they are.
+
+    A line that does not parse is left out: fields differ from kernel to kernel.
+    """
+    fields: dict[str, int] = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if not words or not words[0].isdecimal():
+            continue
+        fields[name.strip()] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
+    return fields
+
+
+def read_meminfo() -> dict[str, int]:
+    """Return `parse_meminfo` of this machine; empty when /proc is not mounted."""
+    return parse_meminfo(read_text("/proc/meminfo") or "")

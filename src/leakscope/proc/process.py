@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one process holds, from the cheap files of /proc/PID that every user may read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from leakscope.proc._text import read_text
+
+__all__ = ["Gauges", "children_of", "count_mappings", "parse_gauges", "parse_start", "pids"]
+__all__ += ["is_called", "read_executable", "read_start"]
+
+_FIELDS = {
+    b"VmRSS": "rss",
+    b"RssAnon": "rss_anon",
+    b"RssFile": "rss_file",
+    b"RssShmem": "rss_shmem",
+    b"VmSwap": "swap",
+    b"VmPTE": "page_tables",
+    b"VmStk": "stack",
+    b"VmData": "data",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """Sizes in bytes, from /proc/PID/status. A kernel thread and a zombie have all sizes 0."""
+
+    name: str  # at most 15 characters, as the kernel keeps it
+    state: str  # one letter
+    parent: int
+    threads: int
+    rss: int
+    rss_anon: int
+    rss_file: int
+    rss_shmem: int
+    swap: int
+    page_tables: int
+    stack: int  # of the first thread
+    data: int  # address space for data, not memory held
+
+    @property
+    def anon(self) -> int:
+        """Anonymous memory held, in memory or in swap: what a leak of the heap adds to."""
+        return self.rss_anon + self.swap
+
+
+def parse_gauges(text: bytes) -> Gauges | None:
+    """Read /proc/PID/status; None when it is cut short or is something else."""
+    found: dict[str, int] = dict.fromkeys(_FIELDS.values(), 0)
+    name, state, parent, threads = "", "", -1, -1
+    try:
+        for line in text.split(b"\n"):
+            key, _, rest = line.partition(b":")
+            field = _FIELDS.get(key)
+            if field is not None:
+                found[field] = int(rest.split()[0]) * 1024
+            elif key == b"Name":
+                name = rest.strip().decode("utf-8", "replace")
+            elif key == b"State":
+                state = rest.split()[0].decode("ascii", "replace")
+            elif key == b"PPid":
+                parent = int(rest)
+            elif key == b"Threads":
+                threads = int(rest)
+    except (ValueError, IndexError):
+        return None
+    if not state or parent < 0 or threads < 0:
+        return None
+    return Gauges(name=name, state=state, parent=parent, threads=threads, **found)
+
+
+def parse_start(text: str) -> int | None:
+    """Return the start in clock ticks since boot, field 22 of /proc/PID/stat."""
+    # The name in brackets may itself hold brackets and spaces: count from the last one.
+    words = text.rpartition(")")[2].split()
+    return int(words[19]) if len(words) > 19 and words[19].isdecimal() else None
+
+
+def read_start(pid: int) -> int | None:
+    """Return the start of `pid` in clock ticks since boot; None when it is gone."""
+    return parse_start(read_text(f"/proc/{pid}/stat", 4096) or "")
+
+
+def read_executable(pid: int) -> str | None:
+    """Return the path of the program; None for kernel threads and without permission."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except OSError:
+        return None
+
+
+def pids() -> list[int]:
+    """Return the processes we can see, ascending. With hidepid these are only our own."""
+    try:
+        return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+    except OSError:
+        return []
+
+
+def count_mappings(pid: int) -> int | None:
+    """Return the number of mappings; None without permission or when the process is gone.
+
+    The kernel refuses more than vm.max_map_count (65,530 unless changed).
+    """
+    text = read_text(f"/proc/{pid}/maps")
+    return None if not text else text.count("\n")
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of all threads of `pid`, zombies included.
+
+    Empty on a kernel without CONFIG_PROC_CHILDREN.
+    """
+    found: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for task in tasks:
+        text = read_text(f"/proc/{pid}/task/{task}/children") or ""
+        found += [int(word) for word in text.split() if word.isdecimal()]
+    return found
+
+
+def is_called(pid: int, name: str) -> bool:
+    """Whether the program of `pid` is called `name`, by its file or by what it calls itself."""
+    own = (read_text(f"/proc/{pid}/comm", 64) or "").rstrip("\n")
+    return own == name[:15] or (read_executable(pid) or "").rpartition("/")[2] == name

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's object caches, from /proc/slabinfo (readable by root alone)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from leakscope.proc._text import read_text
+
+__all__ = ["Slab", "aliases", "is_reclaimable", "parse_slabinfo", "read_slabinfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """One cache; `bytes` is what its slabs take, used or not."""
+
+    name: str
+    active: int
+    objects: int
+    object_bytes: int
+    bytes: int
+
+
+def parse_slabinfo(text: str, page: int = 4096) -> tuple[Slab, ...]:
+    """Read slabinfo version 2; lines that do not fit it are left out."""
+    slabs: list[Slab] = []
+    for line in text.splitlines():
+        words = line.replace(":", " ").split()
+        if len(words) < 13 or words[0].startswith("#") or "slabdata" not in words:
+            continue
+        data = words.index("slabdata")
+        numbers = [*words[1:6], *words[data + 1 : data + 3]]
+        if len(numbers) < 7 or not all(word.isdecimal() for word in numbers):
+            continue
+        active, objects, size, _, pages, _, slab_count = (int(word) for word in numbers)
+        slabs.append(Slab(words[0], active, objects, size, slab_count * pages * page))
+    return tuple(slabs)
+
+
+def read_slabinfo() -> tuple[Slab, ...] | None:
+    """Return the caches of this kernel; None without permission."""
+    text = read_text("/proc/slabinfo")
+    return None if text is None else parse_slabinfo(text, os.sysconf("SC_PAGE_SIZE"))
+
+
+def is_reclaimable(name: str) -> bool:
+    """Whether the kernel gives this cache back under pressure (SLAB_RECLAIM_ACCOUNT).
+
+    From /sys/kernel/slab, or a list of the usual ones where that is not mounted.
+    """
+    flag = read_text(f"/sys/kernel/slab/{name}/reclaim_account", 16) if "/" not in name else None
+    if flag is not None:
+        return flag.strip() == "1"
+    return name in {"dentry", "buffer_head", "radix_tree_node"} or "inode" in name
+
+
+def aliases(name: str) -> tuple[str, ...]:
+    """Return the other caches whose objects are kept in the one called `name` (SLUB merges them).
+
+    Empty where /sys/kernel/slab is not mounted.
+    """
+    base = "/sys/kernel/slab"
+    try:
+        own = os.path.realpath(f"{base}/{name}")
+        names = os.listdir(base)
+    except OSError:
+        return ()
+    same = (n for n in names if n != name and not n.startswith(":"))
+    return tuple(sorted(n for n in same if os.path.realpath(f"{base}/{n}") == own))

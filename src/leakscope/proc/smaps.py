@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process's memory with shared pages divided fairly, from smaps_rollup or the sum of smaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leakscope.proc._text import read_text
+
+__all__ = ["Rollup", "parse_smaps", "read_rollup"]
+
+_KEYS = (
+    "Rss",
+    "Pss",
+    "Pss_Anon",
+    "Pss_File",
+    "Pss_Shmem",
+    "Private_Clean",
+    "Private_Dirty",
+    "Private_Hugetlb",
+    "Swap",
+    "SwapPss",
+    "AnonHugePages",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """Sizes in bytes."""
+
+    rss: int
+    pss: int  # shared pages divided by the number of processes that map them
+    pss_anon: int
+    pss_file: int
+    pss_shmem: int
+    uss: int  # given back if the process ended: private clean, dirty and hugetlb
+    swap: int
+    swap_pss: int
+    anon_huge: int
+
+
+def parse_smaps(text: str) -> Rollup | None:
+    """Add up the text of smaps_rollup or of smaps; None when it holds no mapping.
+
+    Kernels before 5.9 do not tell the kinds of PSS apart: those fields are 0.
+    """
+    sums = dict.fromkeys(_KEYS, 0)
+    seen = False
+    for line in text.splitlines():
+        key, _, rest = line.partition(":")
+        if key in sums:
+            words = rest.split()
+            if words and words[0].isdecimal():
+                sums[key] += int(words[0]) * 1024
+                seen = True
+    if not seen:
+        return None
+    return Rollup(
+        rss=sums["Rss"],
+        pss=sums["Pss"],
+        pss_anon=sums["Pss_Anon"],
+        pss_file=sums["Pss_File"],
+        pss_shmem=sums["Pss_Shmem"],
+        uss=sums["Private_Clean"] + sums["Private_Dirty"] + sums["Private_Hugetlb"],
+        swap=sums["Swap"],
+        swap_pss=sums["SwapPss"],
+        anon_huge=sums["AnonHugePages"],
+    )
+
+
+def read_rollup(pid: int) -> Rollup | None:
+    """Return the sums of `pid`; None without permission, or when it is gone or has no memory.
+
+    Other users' processes need CAP_SYS_PTRACE. Kernels before 4.14 have no smaps_rollup;
+    smaps is read instead.
+    """
+    text = read_text(f"/proc/{pid}/smaps_rollup")
+    return parse_smaps(read_text(f"/proc/{pid}/smaps") or "" if text is None else text)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Passes, the series made of them, and the account of the machine."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from leakscope.model.series import Subject
+from leakscope.observe.collect import Collection
+from leakscope.observe.gather import Gatherer
+from leakscope.observe.machine import account, unexplained
+from leakscope.observe.measures import Measure, Pass
+from leakscope.proc.meminfo import read_meminfo
+
+SECOND = 1_000_000_000
+ONE = Subject("process", "1@1", "x", limit=9.0)
+
+
+def one_pass(second, value, subject=ONE, metric="anon"):
+    return Pass(second * SECOND, (Measure(subject, metric, "bytes", value),), 1, 0.0, 0.0)
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.stdin.close()
+    process.wait()
+
+
+def metrics(one, pid):
+    return {m.metric: m.value for m in one.measures if m.subject.pid == pid}
+
+
+def test_the_account_adds_up_to_all_memory():
+    fields = read_meminfo()
+    lines = account(fields)
+    assert sum(line.bytes for line in lines) == fields["MemTotal"]
+    assert all(line.bytes >= 0 for line in lines[:-1])
+    # Nothing on an idle machine hides this much.
+    assert abs(unexplained(fields)) < fields["MemTotal"] // 4
+
+
+def test_what_no_counter_shows_is_the_last_line():
+    fields = {"MemTotal": 1000, "MemFree": 100, "AnonPages": 200, "Cached": 300, "Shmem": 50}
+    assert {line.name: line.bytes for line in account(fields) if line.bytes} == {
+        "free": 100,
+        "programs": 200,
+        "page cache": 250,
+        "shared memory and tmpfs": 50,
+        "unexplained": 400,
+    }
+
+
+def test_stacks_are_not_counted_again_in_vmalloc():
+    fields = {"MemTotal": 100, "KernelStack": 30, "VmallocUsed": 40}
+    assert unexplained(fields) == 60
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_pass_sees_this_process(keep):
+    gatherer = Gatherer(only=frozenset({os.getpid()}), system=False, keep_fds=keep)
+    try:
+        first, second = gatherer.gather(), gatherer.gather()
+    finally:
+        gatherer.close()
+    held = metrics(second, os.getpid())
+    assert held["threads"] >= 1
+    assert held["fds"] >= 3
+    assert held["anon"] > 1 << 20
+    assert metrics(first, os.getpid())["pss"] > 1 << 20
+    assert 0 < second.cpu_s < 1
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_process_that_ends_between_passes_is_gone_from_the_next(sleeper, keep):
+    gatherer = Gatherer(only=frozenset({sleeper.pid}), system=False, keep_fds=keep)
+    try:
+        assert gatherer.gather().processes == 1
+        sleeper.kill()
+        sleeper.wait()
+        after = gatherer.gather()
+    finally:
+        gatherer.close()
+    assert after.processes == 0
+    assert not [m for m in after.measures if m.subject.kind == "process"]
+
+
+def test_descriptors_kept_are_given_back():
+    before = len(os.listdir("/proc/self/fd"))
+    gatherer = Gatherer(only=frozenset({os.getpid()}), system=False)
+    gatherer.gather()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    gatherer.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_reused_pid_is_another_subject():
+    collection = Collection()
+    collection.add(one_pass(1, 5))
+    collection.add(one_pass(2, 7, Subject("process", "1@2", "y")))
+    assert [list(s.values) for s in collection.series()] == [[5], [7]]
+
+
+def test_memory_is_bounded_and_the_whole_course_is_kept():
+    collection = Collection(limit=64)
+    for second in range(1, 10_001):
+        collection.add(one_pass(second, second))
+    (series,) = collection.series()
+    assert 32 <= len(series.values) < 64
+    assert series.times_ns[0] == SECOND
+    assert series.times_ns[-1] > 9_500 * SECOND
+    assert list(series.values) == [t / SECOND for t in series.times_ns]
+
+
+def test_suspend_and_gap_cut():
+    collection = Collection(interval_s=1)
+    for second, asleep in [(1, 0), (2, 0), (100, 97 * SECOND), (101, 97 * SECOND)]:
+        collection.add(one_pass(second, 1), asleep_ns=asleep)
+    (series,) = collection.series()
+    assert [(c.time_ns // SECOND, c.reason) for c in series.cuts] == [(100, "suspend")]
+
+    collection = Collection(interval_s=1)
+    for second in (1, 2, 3, 60, 61):
+        collection.add(one_pass(second, 1))
+    (series,) = collection.series()
+    assert [(c.time_ns // SECOND, c.reason) for c in series.cuts] == [(60, "gap")]
+
+
+def test_a_stopped_watcher_is_a_gap_even_when_the_machine_never_slept():
+    collection = Collection(interval_s=1)
+    for second in (1, 2, 60, 61):
+        collection.add(one_pass(second, 1), asleep_ns=0)
+    (series,) = collection.series()
+    assert [c.reason for c in series.cuts] == ["gap"]
+
+
+def test_ended_processes_are_forgotten():
+    collection = Collection(forget_ns=100 * SECOND)
+    collection.add(one_pass(1, 5))
+    for second in range(2, 400):
+        collection.add(one_pass(second, 7, Subject("process", "2@2", "y")))
+    assert [s.subject.key for s in collection.series()] == ["2@2"]
+
+
+def test_a_limit_bounds_only_its_own_gauge():
+    collection = Collection()
+    collection.add(one_pass(1, 5))
+    collection.add(one_pass(1, 5, metric="fds"))
+    limits = {s.metric: s.subject.limit for s in collection.series()}
+    assert limits == {"anon": None, "fds": 9.0}
+
+
+def test_memory_ends_where_the_machine_or_the_cgroup_ends_whichever_is_nearer():
+    machine = Subject("system", "machine", "this machine")
+    inside, outside = Subject("process", "7@1", "in", 7), Subject("process", "8@1", "out", 8)
+    group = Subject("cgroup", "/a", "/a", limit=500.0)
+    measures = (
+        Measure(machine, "available", "bytes", 1000),
+        Measure(inside, "anon", "bytes", 10),
+        Measure(inside, "room", "bytes", 300),
+        Measure(outside, "anon", "bytes", 20),
+        Measure(group, "working_set", "bytes", 200),
+        Measure(group, "anon", "bytes", 150),
+    )
+    collection = Collection()
+    collection.add(Pass(SECOND, measures, 2, 0.0, 0.0))
+    limits = {(s.subject.key, s.metric): s.subject.limit for s in collection.judged()}
+    assert limits == {("7@1", "anon"): 310, ("8@1", "anon"): 1020, ("/a", "anon"): 450}
+
+
+def test_what_came_and_went_is_not_judged():
+    collection = Collection(interval_s=1)
+    brief = Subject("process", "9@1", "brief", 9)
+    for second in range(1, 101):
+        collection.add(one_pass(second, 5))
+        if second < 5:
+            collection.add(one_pass(second, 5, brief))
+    assert "9@1" in {s.subject.key for s in collection.series()}
+    assert "9@1" not in {s.subject.key for s in collection.judged()}
+    assert len(collection.judged()) == 1
+
+
+def test_a_limit_of_a_group_above_binds_those_below(tmp_path):
+    from leakscope.observe.groups import measure_groups, room_of
+    from leakscope.proc.cgroup import Hierarchy
+
+    for path, limit, current in (("a", "1000", 700), ("a/b", "max", 300), ("a/c", "400", 100)):
+        group = tmp_path / path
+        group.mkdir()
+        (group / "memory.stat").write_text("anon 100\nkernel 50\nslab_reclaimable 30\n")
+        (group / "memory.current").write_text(f"{current}\n")
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.events").write_text("oom_kill 2\n")
+    hierarchy = Hierarchy(str(tmp_path), 2)
+    out = []
+    assert measure_groups(hierarchy, "/a", out) == {"/a": 300, "/a/b": 300, "/a/c": 300}
+    assert room_of(hierarchy, "/a/c") == 300
+    limits = {m.subject.key: m.subject.limit for m in out}
+    assert limits == {"/a": 1000, "/a/b": 1000, "/a/c": 400}
+    values = {m.metric: m.value for m in out if m.subject.key == "/a/c"}
+    assert values == {"working_set": 100, "anon": 100, "kernel": 20, "oom_kills": 2}
+    below = []
+    measure_groups(hierarchy, "/a/b", below)
+    assert {m.subject.limit for m in below} == {1000}
+
+
+def test_a_pass_over_the_machine_has_its_kernel_gauges():
+    gatherer = Gatherer(pss_budget_s=0.0)
+    try:
+        one = gatherer.gather()
+    finally:
+        gatherer.close()
+    kinds = {m.subject.kind for m in one.measures}
+    assert {"system", "process", "tmpfs", "sysv"} <= kinds
+    assert ({"slab", "vmalloc"} <= kinds) == (os.geteuid() == 0)
+    machine = {m.metric: m.value for m in one.measures if m.subject.kind == "system"}
+    assert machine["used"] + machine["available"] == read_meminfo()["MemTotal"]
+    assert machine["processes"] > 2
+    if os.geteuid() != 0:
+        return
+    slabs = {m.subject.name: m.metric for m in one.measures if m.subject.kind == "slab"}
+    assert slabs["dentry"] == "reclaimable"
+    assert slabs["task_struct"] == "unreclaimable"
+
+
+def as_nobody(work):
+    """Return what `work` returns, as JSON, in a child that is nobody; the caller must be root."""
+    receive, send = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(send, json.dumps(work()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(send)
+    with os.fdopen(receive) as file:
+        text = file.read()
+    assert os.waitpid(pid, 0)[1] == 0
+    return json.loads(text)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_without_permission_it_says_what_is_missing_and_shows_the_rest():
+    parent = os.getpid()
+
+    def work():
+        gatherer = Gatherer()
+        one = gatherer.gather()
+        return [list(one.missing), metrics(one, parent)]
+
+    missing, held = as_nobody(work)
+    assert "PSS of other users' processes (needs CAP_SYS_PTRACE)" in missing
+    assert "kernel caches by name (needs root)" in missing
+    assert held["anon"] > 1 << 20
+    assert held["threads"] >= 1
+    # Since Linux 6.2 anybody may count them.
+    assert ("fds" in held) != ("descriptors of other users' processes" in missing)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel writes about tmpfs, shared memory, vmalloc, sockets and the page allocator."""
+
+import os
+import socket
+
+import pytest
+
+from leakscope.proc import slabinfo, sockets, sysv, tmpfs, vm, vmalloc
+
+MOUNTS = """\
+22 1 254:0 / / rw shared:1 - ext4 /dev/root rw
+25 22 0:23 / /dev/shm rw,nosuid shared:4 - tmpfs tmpfs rw
+26 22 0:24 / /mnt/with\\040space rw - tmpfs tmpfs rw,size=1k
+27 22 0:23 /a /run/very/long/bind rw - tmpfs tmpfs rw
+broken line
+"""
+
+
+def test_each_tmpfs_once_by_its_shortest_path():
+    assert tmpfs.parse_mounts(MOUNTS) == {"0:23": "/dev/shm", "0:24": "/mnt/with space"}
+
+
+def test_a_file_in_tmpfs_is_memory():
+    path = f"/dev/shm/leakscope-test-{os.getpid()}"
+
+    def used():
+        return next(t.used for t in tmpfs.read_tmpfs() if t.mount == "/dev/shm")
+
+    before = used()
+    with open(path, "wb") as file:
+        file.write(b"x" * (8 << 20))
+    during = used()
+    os.unlink(path)
+    # Other tests use shared memory at the same time, a little.
+    assert during - before == pytest.approx(8 << 20, abs=4 << 20)
+
+
+SEGMENTS = """\
+       key      shmid perms                  size  cpid  lpid nattch   uid   gid  rss  swap
+         0          3  1600               1048576   812   812      0     0     0  524288     0
+         0          x  1600               1048576   812   812      0     0     0  524288     0
+"""
+
+
+def test_segments_and_what_they_hold():
+    assert sysv.parse_segments(SEGMENTS) == (sysv.Segment(3, 1 << 20, 1 << 19, 0, 812),)
+    assert sysv.parse_segments("") == ()
+
+
+VMALLOC = """\
+0x0000000000001000-0x0000000000006000   20480 kernel_clone+0x94/0x3e0 pages=4 vmalloc N0=4
+0x0000000000011000-0x0000000000016000   20480 kernel_clone+0x94/0x3e0 pages=4 vmalloc N0=4
+0x0000000000021000-0x0000000000024000   12288 acpi_os_map_iomem+0x1bc/0x1e0 phys=0x9f000 ioremap
+0x0000000000031000-0x0000000000034000   12288 drv_open+0x1/0x2 [drv] pages=1024 vmalloc vpages
+bad
+"""
+
+
+def test_vmalloc_by_caller_without_device_memory():
+    assert vmalloc.parse_vmallocinfo(VMALLOC) == (
+        vmalloc.Buffers("drv_open", 1, 1024 * 4096),
+        vmalloc.Buffers("kernel_clone", 2, 8 * 4096),
+    )
+
+
+def test_fragmentation_is_the_share_that_cannot_serve_a_large_block():
+    text = "Node 0, zone      DMA      1      0      2\nNode 0, zone   Normal      3      4      0\nx\n"
+    blocks = vm.parse_buddyinfo(text)
+    assert blocks == (4, 4, 2)
+    assert vm.fragmentation(blocks, order=2) == pytest.approx(12 / 20)
+    assert vm.fragmentation((), order=2) is None
+
+
+def test_pages_kept_for_single_cpus():
+    text = (
+        "Node 0, zone   Normal\n  pages free     100\n  pagesets\n    cpu: 0\n"
+        "              count:    12\n              high:     99\n    cpu: 1\n"
+        "              count:    30\n  start_pfn:           1\nNode 0, zone  Movable\n"
+        "              count:    7\n"
+    )
+    assert vm.parse_per_cpu_pages(text) == 42
+    assert vm.read_per_cpu_pages() >= 0
+
+
+def test_pressure_and_numbers():
+    text = "some avg10=1.50 avg60=0.20 avg300=0.00 total=77\nfull avg10=x\n\n"
+    assert vm.parse_pressure(text)["some avg10"] == 1.5
+    assert "full avg10" not in vm.parse_pressure(text)
+    assert vm.parse_numbers("oom_kill 3\nbad\nworse x\n") == {"oom_kill": 3}
+    assert vm.read_vmstat()["pgfault"] > 0
+
+
+def test_socket_totals():
+    text = "sockets: used 9\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 119\nUDP: inuse 0 mem 2\n"
+    assert sockets.parse_sockstat(text) == sockets.SocketTotals(9, 121)
+
+
+def test_peers_of_real_sockets():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+        six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        six.bind(("::1", 0))
+        unix = socket.socket(socket.AF_UNIX)
+        unix.bind(f"\0leakscope-{os.getpid()}")
+
+        def inode(one):
+            return int(os.readlink(f"/proc/self/fd/{one.fileno()}")[8:-1])
+
+        peers = sockets.read_peers(os.getpid())
+        own = client.getsockname()[1]
+        assert peers[inode(server)] == f"tcp listening on 127.0.0.1:{port}"
+        assert peers[inode(client)] == f"tcp to 127.0.0.1:{port}, established"
+        assert peers[inode(six)] == f"udp on [::1]:{six.getsockname()[1]}"
+        assert peers[inode(unix)] == f"unix @leakscope-{os.getpid()}"
+        client.close()
+        assert sockets.read_peers(os.getpid())[inode(accepted)].endswith(f":{own}, close-wait")
+        for one in (accepted, six, unix):
+            one.close()
+
+
+@pytest.mark.parametrize("text", ["", "x\n", "h\n0: zz zz 01 a b c d e f 7\n", "h\n0: 0:0\n"])
+def test_broken_tables_of_sockets_are_left_out(text):
+    assert sockets.parse_internet(text, "tcp") == {}
+    assert sockets.parse_unix("h\nshort\n") == {}
+
+
+def test_which_caches_the_kernel_gives_back():
+    assert slabinfo.is_reclaimable("dentry")
+    assert not slabinfo.is_reclaimable("task_struct")
+    assert not slabinfo.is_reclaimable("../../../etc")

@@ -29,6 +29,7 @@ class TrendOptions:
     min_points: int = 30
     min_window_s: float = 900.0
     min_age_s: float = 2400.0  # a younger process is never called a leak
+    min_ageless_s: float = 1800.0  # what has no age, as a cgroup, is watched for so long at least
     min_effect: float = 0.02  # growth in the window, of the level
     min_bytes: float = 1 << 20
     min_count: float = 8.0
@@ -69,6 +70,10 @@ def judge_series(
             look.why = "rises, but among so many series one may rise by chance"
             look.more_s = max(600.0, look.window_h * 3600.0 * 0.5)
     _compare_at_equal_age(looks)
+    for look in looks:
+        if look.verdict is TrendVerdict.LEAK and _is_cache(look.series):
+            look.verdict = TrendVerdict.CACHE
+            look.why = "grows as files and names are used; the kernel gives it back on demand"
     return [_trend(look) for look in looks]
 
 
@@ -91,7 +96,8 @@ def _look(series: Series, options: TrendOptions) -> _Look:
     missing_s = (
         (options.min_points - n) * (window_s / (n - 1)) if 1 < n < options.min_points else 0.0
     )
-    wait = max(options.min_window_s - window_s, options.min_age_s - age_s, missing_s)
+    window = options.min_window_s if started is not None else options.min_ageless_s
+    wait = max(window - window_s, options.min_age_s - age_s, missing_s)
     if n < options.min_points or wait > 0:
         look.more_s = max(wait, 1.0)
         look.why = f"only {n} {'sample' if n == 1 else 'samples'} over {_duration(window_s)}"
@@ -207,6 +213,16 @@ def _classify(
         return
     look.verdict = TrendVerdict.LEAK
     look.why = look.why or "floors rise as well"
+
+
+def _is_cache(series: Series) -> bool:
+    kind, metric = series.subject.kind, series.metric
+    return (kind, metric) in {
+        ("system", "page_cache"),
+        ("system", "slab_reclaimable"),
+        ("slab", "reclaimable"),
+        ("cgroup", "file"),
+    }
 
 
 def _bends(t: stats.Array, y: stats.Array) -> bool:
@@ -345,6 +361,12 @@ def _trend(look: _Look) -> Trend:
             sentence += f"; watch {_duration(look.more_s)} more"
         return replace(trend, confidence=0.3, sentence=sentence)
     confidence = look.sure
+    if look.verdict is TrendVerdict.CACHE:
+        trend = replace(
+            trend,
+            next_step="to be sure that it comes back: echo 2 | sudo tee /proc/sys/vm/drop_caches"
+            " (slows the machine for a while), then see whether it shrank",
+        )
     return replace(
         trend,
         confidence=confidence,
@@ -362,26 +384,63 @@ def _leak(look: _Look, trend: Trend, rate: float, low: float, high: float) -> Tr
     if limit is not None and math.isfinite(limit) and limit > look.last and rate > 0:
         left = (limit - look.last) * 3600.0
         ends = (left / rate, left / high, left / low if low > 0 else None)
-        upper = _duration(ends[2]) if ends[2] is not None else "never"
-        until = f"{_duration(left / rate)} ({_duration(left / high)} to {upper})"
-        sentence += f"; runs out of its {_amount(limit, unit)} limit in {until}"
+        upper = _duration(ends[2]) if ends[2] is not None else "for ever"
+        until, lower = _duration(left / rate), _duration(left / high)
+        span = "" if lower == until == upper else f" ({lower} to {upper})"
+        sentence += f"; {_bound(series)} lasts {until}{span}"
     elif limit is not None and look.last >= limit:
-        sentence += f"; its {_amount(limit, unit)} limit is reached"
+        sentence += f"; {_bound(series)} is used up"
         ends = (0.0, 0.0, 0.0)
-    if look.window_h < 24:
-        sentence += "; watched for less than a day, so a daily rhythm is not excluded"
+    if look.window_h < 24:  # a daily rhythm is not excluded
         confidence = min(confidence, 0.95)
     sentence += f" ({_word(confidence)}, {confidence:.2f})"
-    pid = series.subject.pid
     return replace(
         trend,
         confidence=confidence,
         sentence=sentence,
-        next_step=f"leakscope scan {pid}" if pid is not None and unit == "bytes" else None,
+        next_step=_next_step(series),
         exhausted_in_s=ends[0],
         exhausted_low_s=ends[1],
         exhausted_high_s=ends[2],
     )
+
+
+def _bound(series: Series) -> str:
+    """Name what the gauge runs into."""
+    subject = series.subject
+    if subject.kind in {"process", "cgroup"} and series.unit == "bytes":
+        return "the memory it can get"
+    if subject.kind == "system":
+        return "the memory of this machine"
+    return f"its limit of {_amount(subject.limit or 0.0, series.unit)}"
+
+
+def _next_step(series: Series) -> str | None:
+    """Return the command that looks further into a leak of this gauge."""
+    pid, kind, name = series.subject.pid, series.subject.kind, series.subject.name
+    if kind == "process" and pid is not None:
+        return {
+            "anon": f"leakscope scan {pid}",
+            "fds": f"ls -l /proc/{pid}/fd",
+            "threads": f"head -n1 /proc/{pid}/task/*/comm",
+            "mappings": f"cat /proc/{pid}/maps",
+            "zombies": f"ps --ppid {pid} (it does not wait for its children)",
+            "children": f"ps --ppid {pid}",
+            "shmem": f"grep -B1 -A3 -E 'SYSV|memfd|/dev/shm' /proc/{pid}/smaps",
+        }.get(series.metric)
+    if kind == "tmpfs":
+        return f"du -xah {name} | sort -h | tail"
+    if kind == "sysv":
+        return "ipcs -m -p"
+    if kind == "cgroup":
+        return f"leakscope watch --cgroup {name}"
+    if kind == "slab":
+        return f"grep . /sys/kernel/slab/{name}/alloc_traces (or boot with slab_debug=U,{name})"
+    if kind == "vmalloc":
+        return f"sudo grep {name} /proc/vmallocinfo"
+    if series.metric == "unexplained":
+        return "sudo cat /proc/allocinfo (Linux 6.10 and later), or boot with page_owner=on"
+    return None
 
 
 def _word(confidence: float) -> str:

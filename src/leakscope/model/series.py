@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Cut", "Series", "Subject", "Trend", "TrendVerdict"]
+__all__ = ["Cause", "Cut", "Series", "Subject", "Trend", "TrendVerdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class TrendVerdict(enum.StrEnum):
     STEP = "step"
     SEASONAL = "seasonal"
     FILLING = "filling"
+    CACHE = "cache"
     NOT_ENOUGH_DATA = "not enough data"
 
 
@@ -75,3 +76,15 @@ class Trend:
     exhausted_high_s: float | None = None
     more_s: float | None = None  # for "not enough data": how much longer to watch
     evidence: tuple[tuple[str, float], ...] = ()  # name of the statistic, its value
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One thing that leaks: the gauge that says it best, and the gauges that only follow it.
+
+    `alike` are other processes of the same executable whose same gauge leaks as well.
+    """
+
+    trend: Trend
+    follows: tuple[Trend, ...] = ()
+    alike: tuple[Trend, ...] = ()

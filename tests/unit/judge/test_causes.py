@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One leak moves many gauges: it is told once, by the gauge that says it best."""
+
+import numpy as np
+import pytest
+
+from leakscope.judge.causes import find_causes
+from leakscope.judge.trends import judge_series
+from leakscope.model.series import Series, Subject, Trend, TrendVerdict
+
+MIB = float(1 << 20)
+
+
+def leak(kind, key, metric, rate, *, unit="bytes", exe=None, name=None, verdict=TrendVerdict.LEAK):
+    pid = int(key.split("@")[0]) if kind == "process" else None
+    subject = Subject(kind, key, name or key, pid, exe)
+    series = Series(subject, metric, unit, np.array([0]), np.array([1.0]))
+    return Trend(series, verdict, 0.9, rate, rate, rate, "", None)
+
+
+def told(causes):
+    return [
+        (
+            c.trend.series.subject.key,
+            c.trend.series.metric,
+            {(t.series.subject.key, t.series.metric) for t in c.follows},
+        )
+        for c in causes
+    ]
+
+
+def test_memory_of_a_process_explains_its_cgroup_and_the_machine():
+    trends = [
+        leak("system", "machine", "used", 11 * MIB),
+        leak("cgroup", "/", "working_set", 10.5 * MIB),
+        leak("cgroup", "/a", "working_set", 10 * MIB),
+        leak("process", "7@1", "anon", 10 * MIB),
+        leak("process", "7@1", "page_tables", 0.1 * MIB),
+    ]
+    assert told(find_causes(trends)) == [
+        (
+            "7@1",
+            "anon",
+            {
+                ("machine", "used"),
+                ("/", "working_set"),
+                ("/a", "working_set"),
+                ("7@1", "page_tables"),
+            },
+        )
+    ]
+
+
+def test_growth_that_nothing_explains_stands_alone():
+    trends = [
+        leak("system", "machine", "used", 100 * MIB),
+        leak("process", "7@1", "anon", 10 * MIB),
+    ]
+    assert told(find_causes(trends)) == [("machine", "used", set()), ("7@1", "anon", set())]
+
+
+def test_threads_bring_stacks_mappings_and_kernel_objects():
+    trends = [
+        leak("process", "7@1", "anon", 60 * 20 * 1024.0),
+        leak("process", "7@1", "threads", 60, unit="count"),
+        leak("process", "7@1", "mappings", 120, unit="count"),
+        leak("slab", "task_struct", "unreclaimable", 0.5 * MIB),
+        leak("slab", "dma-kmalloc-8k", "unreclaimable", 0.5 * MIB),
+    ]
+    assert told(find_causes(trends)) == [
+        ("dma-kmalloc-8k", "unreclaimable", set()),
+        (
+            "7@1",
+            "threads",
+            {("7@1", "anon"), ("7@1", "mappings"), ("task_struct", "unreclaimable")},
+        ),
+    ]
+
+
+def test_much_memory_beside_a_few_descriptors_is_a_leak_of_its_own():
+    trends = [
+        leak("process", "7@1", "anon", 100 * MIB),
+        leak("process", "7@1", "fds", 12, unit="count"),
+    ]
+    assert told(find_causes(trends)) == [("7@1", "anon", set()), ("7@1", "fds", set())]
+
+
+def test_a_heap_that_grows_by_mmap_is_told_as_memory():
+    trends = [
+        leak("process", "7@1", "anon", 100 * MIB),
+        leak("process", "7@1", "mappings", 100, unit="count"),
+    ]
+    assert told(find_causes(trends)) == [("7@1", "anon", {("7@1", "mappings")})]
+
+
+def test_workers_that_leak_alike_are_one_cause():
+    rates = {"7@1": 5, "8@1": 9, "9@1": 7}
+    trends = [leak("process", k, "anon", r * MIB, exe="/bin/w") for k, r in rates.items()]
+    trends.append(leak("process", "5@1", "anon", 6 * MIB, exe="/bin/other"))
+    causes = find_causes(trends)
+    assert [(c.trend.series.subject.key, len(c.alike)) for c in causes] == [("8@1", 2), ("5@1", 0)]
+
+
+def test_two_processes_are_no_pattern():
+    trends = [leak("process", k, "anon", MIB, exe="/bin/w") for k in ("7@1", "8@1")]
+    assert [len(c.alike) for c in find_causes(trends)] == [0, 0]
+
+
+def test_shared_memory_of_a_process_explains_the_tmpfs_it_is_in():
+    trends = [
+        leak("tmpfs", "0:5", "tmpfs", 10 * MIB, name="/dev/shm"),
+        leak("process", "7@1", "shmem", 10 * MIB),
+        leak("system", "machine", "shmem", 10 * MIB),
+    ]
+    assert told(find_causes(trends)) == [("7@1", "shmem", {("0:5", "tmpfs"), ("machine", "shmem")})]
+
+
+def test_what_is_no_leak_is_no_cause():
+    assert find_causes([leak("process", "7@1", "anon", MIB, verdict=TrendVerdict.FILLING)]) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "verdict"),
+    [
+        ("slab", "reclaimable", TrendVerdict.CACHE),
+        ("slab", "unreclaimable", TrendVerdict.LEAK),
+        ("system", "page_cache", TrendVerdict.CACHE),
+        ("system", "unexplained", TrendVerdict.LEAK),
+    ],
+)
+def test_a_cache_the_kernel_gives_back_is_no_leak(kind, metric, verdict):
+    subject = Subject(kind, "dentry", "dentry")
+    n = np.arange(1080)
+    values = 100 * MIB + n * 0.1 * MIB + np.random.default_rng(3).normal(0, MIB, len(n))
+    (got,) = judge_series([Series(subject, metric, "bytes", n * 10_000_000_000, values)])
+    assert got.verdict is verdict
+    assert ("drop_caches" in (got.next_step or "")) == (verdict is TrendVerdict.CACHE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "said"),
+    [
+        ("system", "used", "the memory of this machine lasts"),
+        ("cgroup", "anon", "the memory it can get lasts"),
+        ("tmpfs", "tmpfs", "its limit of 1 GiB lasts"),
+        ("process", "anon", "the memory it can get lasts"),
+    ],
+)
+def test_what_runs_out_has_its_right_name(kind, metric, said):
+    subject = Subject(kind, "x", "x", limit=1024 * MIB)
+    n = np.arange(1080)
+    values = 100 * MIB + n * 0.1 * MIB + np.random.default_rng(3).normal(0, MIB, len(n))
+    (got,) = judge_series([Series(subject, metric, "bytes", n * 10_000_000_000, values)])
+    assert said in got.sentence

@@ -42,6 +42,7 @@ COMMANDS = (
     Command(
         "scan", "say which blocks of a running process nothing points to", "leakscope.cli.scan"
     ),
+    Command("watch", "say which processes and kernel caches leak", "leakscope.cli.watch"),
     Command(
         "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"
     ),
@@ -54,6 +55,8 @@ COMMANDS = (
 
 _EXAMPLES = """\
 examples:
+  leakscope                             where is the memory of this machine?
+  leakscope watch 1234 --for 1h         does this process leak?
   leakscope run -- ./app args           trace it, report when it ends
   leakscope report app.1234.leakscope   the same report again, anywhere
   leakscope doctor ./app                will it work here?
@@ -109,7 +112,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0].startswith("-"):
+    if not arguments or arguments[0] in {"--json", "--colour"}:
+        return _triage(arguments)
+    if arguments[0].startswith("-"):
         parser = _parser()
         options = parser.parse_args(arguments)
         if options.version:
@@ -136,12 +141,20 @@ def _dispatch(arguments: list[str]) -> int:
     return module.run(parser.parse_args(rest))
 
 
+def _triage(arguments: list[str]) -> int:
+    from leakscope.cli import triage
+
+    parser = argparse.ArgumentParser(prog="leakscope", allow_abbrev=False)
+    triage.configure(parser)
+    return triage.run(parser.parse_args(arguments))
+
+
 def _parser() -> argparse.ArgumentParser:
     width = max(len(command.name) for command in COMMANDS)
     table = "\n".join(f"  {c.name:<{width}}  {c.line}" for c in COMMANDS)
     parser = argparse.ArgumentParser(
         prog="leakscope",
-        usage="leakscope COMMAND [OPTION...]",
+        usage="leakscope [COMMAND [OPTION...]]",
         description=f"Find the line of code that makes memory grow.\n\ncommands:\n{table}",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

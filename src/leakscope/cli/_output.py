@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
+    from leakscope.report._ink import Ink
 
-__all__ = ["Progress", "add_report_options", "report_recordings", "write_report"]
+__all__ = ["Progress", "add_report_options", "ink_for", "report_recordings", "write_private"]
+__all__ += ["write_report", "write_text"]
 
 _BRIEF = 20  # processes with nothing to report that get a line of their own
 _PLAIN_WIDTH = 80
@@ -129,9 +131,16 @@ def report_recordings(
 def write_report(text: str, args: argparse.Namespace, stream: TextIO) -> None:
     """Write a report to the file that was asked for, else to `stream`."""
     if args.report_file:
-        _write_private(Path(args.report_file), text)
+        write_private(Path(args.report_file), text)
     else:
-        _write(stream, text)
+        write_text(stream, text)
+
+
+def ink_for(stream: TextIO | None, colour: str = "auto") -> Ink:
+    """Return how to mark a report for `stream`; None is a file."""
+    from leakscope.report._ink import Ink
+
+    return Ink(_width(stream), _colour(colour, stream), _can_show(stream, "…·▶│─▁█"))
 
 
 # -- text ---------------------------------------------------------------------
@@ -225,7 +234,8 @@ def _can_show(stream: TextIO | None, text: str) -> bool:
 # -- writing ------------------------------------------------------------------
 
 
-def _write(stream: TextIO, text: str) -> None:
+def write_text(stream: TextIO, text: str) -> None:
+    """Write `text`, escaped where the stream does not know a character, and flush."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -237,7 +247,7 @@ def _write(stream: TextIO, text: str) -> None:
         raise RecordingError(f"the report cannot be written: {error.strerror}") from error
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Write `path` for this user only, whole or not at all."""
     import tempfile
 

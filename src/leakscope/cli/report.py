@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_report_options, report_recordings
 from leakscope.cli._streams import complain
+from leakscope.cli.watch import add_store_options
 from leakscope.errors import LeakscopeError, RecordingError, TargetError
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 HELP = """\
 Show the report on one or more recordings: what leaks, where, and why we think so.
 
-A recording is a file that `leakscope run` left, a directory of such files, or the
-number of a process that is being traced right now.
+A recording is a file that `leakscope run` or `leakscope watch --record` left, a directory
+of such files, or the number of a process that is being traced right now.
 Exit status: 0 clean, 1 leaks found (see --exit-code), 2 a recording cannot be read.
 """
 
@@ -32,11 +33,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("recordings", nargs="+", metavar="FILE|DIRECTORY|PID")
     add_report_options(parser)
+    add_store_options(parser)
     parser.add_argument("-o", "--output", dest="report_file", help="same as --report-file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Report on everything that can be read; 2 when something cannot."""
+    from leakscope.cli.watch import report_store
+    from leakscope.observe.store import is_store
+
+    if len(args.recordings) == 1 and is_store(args.recordings[0]):
+        return report_store(args.recordings[0], args)
     failed: list[LeakscopeError] = []
     sources = [source for name in args.recordings for source in _sources(name)]
     status = report_recordings(_load_each(sources, failed), args, sys.stdout)

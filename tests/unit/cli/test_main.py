@@ -38,7 +38,7 @@ def raising(error):
     return run
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
 def test_help_lists_every_command(arguments, capsys):
     assert main(arguments) == 0
 

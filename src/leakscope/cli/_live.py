@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live screen of `leakscope watch`: what grows most, with its course, sorted as one likes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual.app import App
+from textual.binding import Binding
+from textual.widgets import DataTable, Footer, Static
+
+from leakscope.model.series import TrendVerdict
+from leakscope.report._gauges import amount, gauge_name, signed, spark, subject_name
+from leakscope.report._text import duration_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from textual.binding import BindingType
+    from textual.widget import Widget
+
+    from leakscope._watching import Watch
+    from leakscope.model.series import Trend
+    from leakscope.observe.collect import Standing
+
+__all__ = ["LiveScreen"]
+
+_ROWS = 200
+_ASK_S = 0.1
+_COLUMNS = ("verdict", "now", "grown", "per hour", "course", "gauge")
+_SORTS = ("grown", "now", "per hour", "verdict", "gauge")
+_COLOURS = {TrendVerdict.LEAK: "bold red", TrendVerdict.FILLING: "yellow"}
+_Key = tuple[str, str, str]
+
+
+class LiveScreen(App[None]):
+    """Shows `watch` until `over` says that it is, or somebody presses q.
+
+    Looks are made in a thread of their own; an error there ends the screen and is raised by
+    `finish`.
+    """
+
+    CSS = """
+    #head { height: 1; text-style: bold; }
+    #detail { height: 3; border-top: solid $accent; }
+    DataTable { height: 1fr; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("q", "quit", "End"),
+        ("s", "sort", "Sort"),
+        ("r", "reverse", "Reverse"),
+        ("l", "leaks", "Leaks"),
+        ("j", "judge", "Judge"),
+        Binding("ctrl+c", "quit", show=False, priority=True),
+    ]
+    ENABLE_COMMAND_PALETTE = False
+
+    def __init__(self, watch: Watch, over: Callable[[], bool]) -> None:
+        super().__init__()
+        self.watching, self.over = watch, over
+        self.failure: Exception | None = None
+        self._stop = threading.Event()
+        self._judge_now = threading.Event()
+        self._fresh = threading.Event()
+        self._done = threading.Event()
+        self._standings: list[Standing] = []
+        self._sorted_by = "grown"
+        self._reversed = False
+        self._leaks_only = False
+        self._looker = threading.Thread(target=self._look_on, name="watch", daemon=True)
+
+    def compose(self) -> Iterator[Widget]:
+        """Lay out the screen."""
+        yield Static("", id="head")
+        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield Static("", id="detail")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to look."""
+        self.theme = "textual-ansi" if "textual-ansi" in self.available_themes else self.theme
+        table = self.query_one(DataTable)
+        for name in _COLUMNS:
+            table.add_column(name, key=name)
+        table.focus()
+        # The screen asks the looking thread, never the other way round: neither waits at the end.
+        self.set_interval(_ASK_S, self._ask)
+        self._looker.start()
+
+    def finish(self) -> None:
+        """Wait for the last look; raise what ended the watch, if something did."""
+        self._stop.set()
+        if self._looker.is_alive():
+            self._looker.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        self._sort_by(_SORTS[(_SORTS.index(self._sorted_by) + 1) % len(_SORTS)])
+
+    def action_reverse(self) -> None:
+        """Turn the order round."""
+        self._reversed = not self._reversed
+        self._fill()
+
+    def action_leaks(self) -> None:
+        """Show leaks alone, or everything again."""
+        self._leaks_only = not self._leaks_only
+        self._fill()
+
+    def action_judge(self) -> None:
+        """Ask for verdicts at the next look."""
+        self._judge_now.set()
+
+    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
+        """Sort by the column that was clicked; a second click turns the order round."""
+        name = str(event.column_key.value)
+        if name == self._sorted_by:
+            self.action_reverse()
+        elif name in _SORTS:
+            self._sort_by(name)
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """Say below the table what the verdict on the chosen gauge is."""
+        trend = self._trends().get(_key(event.row_key.value))
+        text = trend.sentence if trend is not None else "not judged yet"
+        if trend is not None and trend.next_step:
+            text += f"\nNext: {trend.next_step}"
+        self.query_one("#detail", Static).update(Text(text))
+
+    def _sort_by(self, name: str) -> None:
+        self._sorted_by, self._reversed = name, False
+        self._fill()
+
+    def _look_on(self) -> None:
+        due = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                self.watching.look()
+                if self._judge_now.is_set():
+                    self._judge_now.clear()
+                    self.watching.judge()
+                else:
+                    self.watching.judge_when_due()
+                if self._stop.is_set():
+                    return
+                self._standings = self.watching.collection.standings()
+                self._fresh.set()
+                if self.over():
+                    break
+                due = max(due + self.watching.interval_s, time.monotonic())
+                self._stop.wait(due - time.monotonic())
+        except Exception as error:  # noqa: BLE001 (raised again by finish, in the main thread)
+            self.failure = error
+        self._done.set()
+
+    def _ask(self) -> None:
+        if self._done.is_set():
+            self.exit()
+        elif self._fresh.is_set():
+            self._fresh.clear()
+            self._fill()
+
+    def _trends(self) -> dict[_Key, Trend]:
+        judgement = self.watching.judgement
+        found = () if judgement is None else judgement.trends
+        return {(t.series.subject.kind, t.series.subject.key, t.series.metric): t for t in found}
+
+    def _fill(self) -> None:
+        """Put the table together again, the cursor staying on its gauge."""
+        watching, trends = self.watching, self._trends()
+        passed = duration_text(round(watching.watched_s) * 1_000_000_000)
+        leaks = sum(t.verdict is TrendVerdict.LEAK for t in trends.values())
+        said = f"{leaks} gauges leak" if trends else "no verdicts yet"
+        used = next((s for s in self._standings if s.metric == "used"), None)
+        memory = "" if used is None else f"{amount(used.last, used.unit)} in use  "
+        cost = f"look {watching.look_s * 1000:.0f} ms, {watching.core_share * 100:.1f} % of a core"
+        head = f" {passed}  {memory}{watching.processes} processes  {said}  {cost}"
+        self.query_one("#head", Static).update(Text(head, no_wrap=True))
+        table = self.query_one(DataTable)
+        chosen = None
+        if table.row_count and table.cursor_row < table.row_count:
+            chosen = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+        table.clear()
+        for one in self._ordered(trends)[:_ROWS]:
+            key = (one.subject.kind, one.subject.key, one.metric)
+            table.add_row(*self._cells(one, trends.get(key)), key="\n".join(key))
+            if chosen == "\n".join(key):
+                table.move_cursor(row=table.row_count - 1)
+
+    def _ordered(self, trends: dict[_Key, Trend]) -> list[Standing]:
+        def trend(one: Standing) -> Trend | None:
+            return trends.get((one.subject.kind, one.subject.key, one.metric))
+
+        def rank(one: Standing) -> tuple[object, ...]:
+            found = trend(one)
+            leaks = found is not None and found.verdict is TrendVerdict.LEAK
+            # Sums follow what they are made of.
+            counts = one.unit != "bytes", one.subject.kind in {"system", "cgroup"}
+            if self._sorted_by == "gauge":
+                return (subject_name(one.subject), one.metric)
+            if self._sorted_by == "now":
+                return (counts, -one.last)
+            rate = (found.rate or 0.0) if found is not None else 0.0
+            if self._sorted_by == "per hour":
+                return (counts, -rate)
+            if self._sorted_by == "verdict":
+                return (not leaks, str(found.verdict) if found else "~", -rate)
+            return (counts, one.first - one.last, -one.last)
+
+        shown = self._standings
+        if self._leaks_only:
+            shown = [
+                one
+                for one in shown
+                if (found := trend(one)) is not None and found.verdict is TrendVerdict.LEAK
+            ]
+        return sorted(shown, key=rank, reverse=self._reversed)
+
+    def _cells(self, one: Standing, trend: Trend | None) -> list[Text]:
+        series = self.watching.collection.course(one.subject, one.metric)
+        verdict = "" if trend is None else str(trend.verdict)
+        waiting = trend is not None and trend.verdict is TrendVerdict.NOT_ENOUGH_DATA
+        style = _COLOURS.get(trend.verdict, "") if trend is not None else ""
+        rate = None if trend is None or waiting else trend.rate
+        return [
+            Text("..." if waiting else verdict, style=style),
+            Text(amount(one.last, one.unit), justify="right"),
+            Text(signed(one.last - one.first, one.unit), justify="right"),
+            Text("" if rate is None else signed(rate, one.unit), justify="right"),
+            Text("" if series is None else spark(series, 12)),
+            Text(f"{subject_name(one.subject)}, {gauge_name(one.metric)}"),
+        ]
+
+
+def _key(text: str | None) -> _Key:
+    kind, key, metric = ((text or "") + "\n\n").split("\n")[:3]
+    return kind, key, metric

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope` without a command: where the memory of this machine is, in seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from leakscope.cli._output import ink_for, write_text
+from leakscope.report._text import plural
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from leakscope.observe.measures import Pass
+    from leakscope.report.triage import Holder, Oddity, Triage
+
+HELP = """\
+Say where the memory of this machine is, what is odd about it and what to run next.
+
+Exit status: 0, or 2 when /proc cannot be read. Odd things do not change it: one look
+cannot tell a leak.
+"""
+
+_WINDOW_S = 1.0
+_MANY_FDS = 0.8  # of the limit
+_MANY_THREADS = 5000
+_MANY_ZOMBIES = 50
+_MANY_MAPPINGS = 0.8 * 65530
+_LARGE = 64 << 20
+_GIB = 1 << 30
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("--json", action="store_true", help="write JSON instead of text")
+    parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look twice and print the screen."""
+    from leakscope.report.triage import render_triage, to_json
+
+    triage = _look()
+    height = shutil.get_terminal_size().lines if sys.stdout.isatty() else None
+    ink = ink_for(sys.stdout, args.colour)
+    text = to_json(triage) if args.json else render_triage(triage, ink, height=height)
+    write_text(sys.stdout, text)
+    return 0
+
+
+def _look() -> Triage:
+    from leakscope.errors import TargetError
+    from leakscope.observe.gather import Gatherer
+    from leakscope.observe.machine import account
+    from leakscope.proc import vm
+    from leakscope.proc.meminfo import read_meminfo
+    from leakscope.report.triage import Account, Triage
+
+    began = time.perf_counter()
+    gatherer = Gatherer(keep_fds=False, pss_budget_s=1.0)
+    try:
+        first = gatherer.gather()
+        before = vm.read_vmstat()
+        time.sleep(_WINDOW_S)
+        after = vm.read_vmstat()
+        second = gatherer.gather()
+    finally:
+        gatherer.close()
+    fields = read_meminfo()
+    if "MemTotal" not in fields:
+        raise TargetError("/proc/meminfo cannot be read", hint="Is /proc mounted here?")
+    per_cpu = vm.read_per_cpu_pages() * os.sysconf("SC_PAGE_SIZE")
+    lines = tuple(Account(line.name, line.bytes, line.what) for line in account(fields, per_cpu))
+    holders = _holders(first, second)
+    cgroup = _own_cgroup()
+    state = _state(before, after)
+    sizes = {line.name: line.bytes for line in lines}
+    oddities = [*_pressing(fields, state, cgroup), *_large(fields, sizes), *_owned(second)]
+    return Triage(
+        total=fields["MemTotal"],
+        available=fields.get("MemAvailable", fields.get("MemFree", 0)),
+        lines=lines,
+        processes=holders,
+        oddities=tuple(oddities),
+        notes=tuple(f"could not see {what}" for what in second.missing),
+        next_step=_next(holders),
+        seconds=time.perf_counter() - began,
+        cgroup=cgroup,
+        state=state,
+    )
+
+
+def _state(before: dict[str, int], after: dict[str, int]) -> dict[str, float]:
+    """Return numbers on how the page allocator does; those the kernel does not tell are absent."""
+    from leakscope.proc import vm
+
+    found: dict[str, float] = {}
+    for name, value in (vm.read_pressure() or {}).items():
+        found[f"pressure {name}"] = value
+    unusable = vm.fragmentation(vm.read_buddyinfo())
+    if unusable is not None:
+        found["fragmentation"] = unusable
+    if "oom_kill" in after:
+        found["oom kills since boot"] = after["oom_kill"]
+    for name in ("pswpin", "pswpout", "pgmajfault", "workingset_refault_anon"):
+        if name in before and name in after:
+            found[f"{name} per second"] = (after[name] - before[name]) / _WINDOW_S
+    return found
+
+
+def _holders(first: Pass, second: Pass) -> tuple[Holder, ...]:
+    from leakscope.report.triage import Holder
+
+    values: dict[str, dict[str, int]] = {}
+    subjects = {}
+    for one in (first, second):
+        for measure in one.measures:
+            if measure.subject.kind == "process":
+                values.setdefault(measure.subject.key, {})[measure.metric] = measure.value
+                subjects[measure.subject.key] = measure.subject
+    found = [
+        Holder(
+            subjects[key].pid or 0,
+            subjects[key].name,
+            held["anon"],
+            held.get("pss"),
+            held["threads"],
+            held.get("fds"),
+            subjects[key].exe,
+        )
+        for key, held in values.items()
+        if "anon" in held
+    ]
+    return tuple(sorted(found, key=lambda h: -h.held))
+
+
+def _pressing(
+    fields: dict[str, int], state: dict[str, float], cgroup: tuple[str, int, int] | None
+) -> Iterator[Oddity]:
+    """What hurts already."""
+    from leakscope.report._text import bytes_text
+    from leakscope.report.triage import Oddity
+
+    total = fields["MemTotal"]
+    available = fields.get("MemAvailable", total)
+    watch = "See who takes it: leakscope watch"
+    if available < total // 10:
+        yield Oddity(f"only {bytes_text(available)} are available", watch, urgent=True)
+    if cgroup is not None and cgroup[1] > 0.9 * cgroup[2]:
+        text = f"the limit of this cgroup is near: {bytes_text(cgroup[2] - cgroup[1])} are left"
+        yield Oddity(text, f"leakscope watch --cgroup {cgroup[0]}", urgent=True)
+    waiting = state.get("pressure some avg10", 0.0)
+    if waiting > 10.0:
+        text = f"programs waited for memory {waiting:.0f} % of the last 10 s"
+        yield Oddity(text, watch, urgent=True)
+    swapped = state.get("pswpin per second", 0.0)
+    if swapped > 100.0:
+        text = (
+            f"{swapped:,.0f} pages a second come back from swap: memory is too small for the work"
+        )
+        yield Oddity(text, watch, urgent=True)
+    killed = int(state.get("oom kills since boot", 0))
+    if killed:
+        text = f"the kernel has killed {plural(killed, 'process', 'processes')} for want of memory"
+        yield Oddity(f"{text} since it booted", "See which: journalctl -k -g 'Out of memory'")
+
+
+def _large(fields: dict[str, int], lines: dict[str, int]) -> Iterator[Oddity]:
+    """Parts of the account that are larger than on a machine at rest."""
+    from leakscope.proc.sysv import read_segments
+    from leakscope.report._text import bytes_text
+    from leakscope.report.triage import Oddity
+
+    total = fields["MemTotal"]
+    if lines["unexplained"] > max(_GIB, total // 10):
+        text = f"{bytes_text(lines['unexplained'])} of kernel or driver pages are in no counter"
+        yield Oddity(text, "Watch whether they grow: leakscope watch --for 30m")
+    unreclaimable = lines["kernel caches, unreclaimable"]
+    if unreclaimable > max(_GIB // 2, total // 10):
+        text = f"kernel objects that cannot be reclaimed take {bytes_text(unreclaimable)}"
+        yield Oddity(text, "See which cache grows: sudo leakscope watch --for 30m")
+    if lines["page tables"] > max(_GIB // 4, total // 20):
+        text = f"page tables take {bytes_text(lines['page tables'])}"
+        yield Oddity(text, "Many processes that map the same large memory: huge pages would help")
+    tmpfs = lines["shared memory and tmpfs"]
+    if tmpfs > total // 5:
+        text = f"shared memory and tmpfs take {bytes_text(tmpfs)} until deleted"
+        yield Oddity(text, "See who: df -t tmpfs, ipcs -m")
+    orphans = [s for s in read_segments() if not s.attached]
+    size = sum(s.resident for s in orphans)
+    if size > _LARGE:
+        text = f"{plural(len(orphans), 'segment')} of System V shared memory, {bytes_text(size)},"
+        yield Oddity(f"{text} belong to no running process", "See them: ipcs -m -p; ipcrm -m ID")
+    idle = fields.get("HugePages_Free", 0) * fields.get("Hugepagesize", 0)
+    if idle > max(_GIB, total // 10):
+        text = f"{bytes_text(idle)} are reserved for huge pages that nobody uses"
+        yield Oddity(text, "See /proc/sys/vm/nr_hugepages")
+
+
+def _owned(one: Pass) -> Iterator[Oddity]:
+    """What single processes have too much of."""
+    from leakscope.report._text import count_text
+    from leakscope.report.triage import Oddity
+
+    for measure in one.measures:
+        subject, value = measure.subject, measure.value
+        if subject.kind != "process":
+            continue
+        who = f"{subject.name} (pid {subject.pid})"
+        step = f"leakscope watch {subject.pid} --for 30m"
+        if measure.metric == "fds" and subject.limit and value > _MANY_FDS * subject.limit:
+            text = f"{who} has {count_text(value)} of {subject.limit:,.0f} descriptors open"
+            yield Oddity(text, step)
+        elif measure.metric == "threads" and value > _MANY_THREADS:
+            yield Oddity(f"{who} has {count_text(value)} threads", step)
+        elif measure.metric == "mappings" and value > _MANY_MAPPINGS:
+            yield Oddity(f"{who} has {count_text(value)} memory mappings", step)
+        elif measure.metric == "zombies" and value > _MANY_ZOMBIES:
+            text = f"{who} has {count_text(value)} children that ended and were not waited for"
+            yield Oddity(text, step)
+    yield from _deleted_files(one)
+
+
+def _deleted_files(one: Pass) -> list[Oddity]:
+    from leakscope.proc.fds import read_open_files
+    from leakscope.report._text import bytes_text
+    from leakscope.report.triage import Oddity
+
+    found = []
+    counted: set[tuple[int, int]] = set()
+    for measure in one.measures:
+        subject = measure.subject
+        if measure.metric != "fds" or subject.pid is None or not measure.value:
+            continue
+        opened = read_open_files(subject.pid)
+        if opened is None:
+            continue
+        fresh = [d for d in opened.deleted if d[2:] not in counted]
+        counted.update(d[2:] for d in fresh)
+        size = sum(d[1] for d in fresh)
+        if size > _LARGE:
+            name = max(fresh, key=lambda d: d[1])[0]
+            text = (
+                f"{subject.name} (pid {subject.pid}) keeps {bytes_text(size)} of deleted files,"
+                f" for one {name}"
+            )
+            found.append(Oddity(text, "The space comes back when it closes them or ends."))
+    return found
+
+
+def _own_cgroup() -> tuple[str, int, int] | None:
+    from leakscope.proc.cgroup import find_hierarchy, own_path, read_cgroup
+
+    hierarchy = find_hierarchy()
+    if hierarchy is None:
+        return None
+    group = read_cgroup(hierarchy, own_path(hierarchy))
+    if group is None or group.limit is None or group.working_set is None:
+        return None
+    return group.path, group.working_set, group.limit
+
+
+def _next(holders: tuple[Holder, ...]) -> str:
+    others = [h for h in holders if h.pid != os.getpid()]
+    if not others:
+        return "leakscope watch --for 1h"
+    return f"leakscope watch --for 1h     (or one process: leakscope watch {others[0].pid})"

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope watch`: is it a leak at all, and whose? Looks on until told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakscope.cli._output import Progress, ink_for, write_private, write_report, write_text
+from leakscope.errors import TargetError, UsageError
+from leakscope.report._text import printable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from leakscope._watching import Judgement, Watch
+    from leakscope.observe.measures import Measure
+    from leakscope.observe.store import StoreReader, StoreWriter
+
+HELP = """\
+Watch processes, cgroups and kernel caches, and say which of them leak.
+
+Without an argument it watches everything it may see. A verdict takes 15 minutes of
+watching and 40 minutes of a process's life: until then it says how much longer to watch.
+Exit status: 0 no leak, 1 a leak was found, 2 could not do it.
+"""
+
+_ACCOUNTS = 4
+_REPLAYED = 1440  # looks of a long recording that are put together again
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("targets", nargs="*", metavar="PID|NAME", help="only these processes")
+    parser.add_argument("--cgroup", metavar="PATH", help="only this cgroup and all below it")
+    parser.add_argument("--for", dest="duration", metavar="TIME", help="stop after 20s, 30m, 2h")
+    parser.add_argument("--every", default="10s", metavar="TIME", help="between looks (10s)")
+    parser.add_argument(
+        "--until-verdict",
+        action="store_true",
+        help="stop once every gauge has had the same verdict twice",
+    )
+    parser.add_argument("--record", metavar="FILE", help="also write what is seen to a new file")
+    parser.add_argument("--json", action="store_true", help="write JSON instead of text")
+    parser.add_argument("--html", metavar="FILE", help="also write a page with plots")
+    parser.add_argument(
+        "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
+    )
+    parser.add_argument("--plain", action="store_true", help="lines instead of a live screen")
+    parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch, then say what was seen."""
+    from leakscope._watching import Watch
+    from leakscope.observe.gather import Gatherer
+
+    every = parse_duration(args.every)
+    length = None if args.duration is None else parse_duration(args.duration)
+    if args.targets and args.cgroup:
+        raise UsageError("name processes or a cgroup, not both", hint="Leave out --cgroup.")
+    only, names = _targets(args.targets) if args.targets else (None, frozenset[str]())
+    group = _cgroup(args.cgroup) if args.cgroup else None
+    if length is not None:
+        every = min(every, max(length / 10, 0.1))
+    gatherer = Gatherer(only=only, names=names, cgroup=group, system=only is None and group is None)
+    store = _store(args.record, every) if args.record else None
+    try:
+        watch = Watch(gatherer, every, store)
+        with contextlib.suppress(KeyboardInterrupt):  # that is how a watch ends: with the report
+            _look_on(watch, args, length)
+        lasted = watch.watched_s
+        with Progress() as progress:
+            progress.stage("judging what was seen")
+            judgement = watch.judge()
+    finally:
+        gatherer.close()
+        if store is not None:
+            store.close()
+    cost = (
+        f"Cost: {watch.looks} looks of {watch.look_s * 1000:.1f} ms each; with the verdicts"
+        f" {watch.core_share * 100:.2f} % of one core."
+    )
+    return _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or ())
+
+
+def report_store(path: str, args: argparse.Namespace) -> int:
+    """Show the report on a recording of a watch."""
+    from leakscope._watching import judge
+    from leakscope.observe.collect import Collection
+    from leakscope.observe.store import StoreReader
+
+    reader = StoreReader(Path(path))
+    began = reader.began_ns
+    since = began + _nanoseconds(args.since)
+    until = None if args.until is None else began + _nanoseconds(args.until)
+    if args.csv:
+        _export(reader, args, since, until)
+    stride = max(1, reader.frames // _REPLAYED)
+    interval = reader.about.get("interval_s")
+    interval = float(interval) if isinstance(interval, int | float) and interval > 0 else 10.0
+    collection = Collection(interval_s=interval * stride, forget_ns=1 << 62)
+    first = last = None
+    with Progress() as progress:
+        progress.stage(f"reading {path}")
+        for one, asleep in reader.passes(stride=stride, since_ns=since, until_ns=until):
+            wanted = tuple(_only(one.measures, args.of)) if args.of else one.measures
+            collection.add(replace(one, measures=wanted), asleep_ns=asleep)
+            first, last = one.time_ns if first is None else first, one.time_ns
+        progress.stage("judging what was seen")
+        judgement = judge(collection)
+    watched = 0.0 if first is None or last is None else (last - first) / 1e9
+    cost = f"Recorded: {reader.frames} looks."
+    if reader.truncated:
+        cost += " The end was cut off, as by a crash; all before it was read."
+    return _tell(judgement, args, watched, 0.0, cost)
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `report_store` reads from its `args`."""
+    group = parser.add_argument_group("recordings of a watch")
+    group.add_argument("--of", metavar="PID|NAME", help="only what is called so")
+    group.add_argument("--since", metavar="TIME", help="leave out the first 20s, 30m, 2h")
+    group.add_argument("--until", metavar="TIME", help="leave out what came later than this")
+    group.add_argument("--html", metavar="FILE", help="also write a page with plots")
+    group.add_argument(
+        "--csv", metavar="FILE", help="also write every value, for sqlite, DuckDB or a sheet"
+    )
+
+
+def _nanoseconds(text: str | None) -> int:
+    return 0 if text is None else int(parse_duration(text) * 1e9)
+
+
+def _only(measures: Iterable[Measure], name: str) -> Iterator[Measure]:
+    """Yield what belongs to the subject that is called `name`, or has that pid."""
+    for measure in measures:
+        subject = measure.subject
+        own = {subject.name, (subject.exe or "").rpartition("/")[2], str(subject.pid)}
+        if name in own:
+            yield measure
+
+
+def _export(reader: StoreReader, args: argparse.Namespace, since: int, until: int | None) -> None:
+    """Write one line a value, with the time as seconds since 1970."""
+    wall = reader.about.get("started")
+    start = float(wall) if isinstance(wall, int | float) else 0.0
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(("time", "kind", "key", "name", "pid", "metric", "unit", "value"))
+    for one, _ in reader.passes(since_ns=since, until_ns=until):
+        seconds = f"{start + (one.time_ns - reader.began_ns) / 1e9:.3f}"
+        for m in _only(one.measures, args.of) if args.of else one.measures:
+            who = (m.subject.kind, _cell(m.subject.key), _cell(m.subject.name), m.subject.pid)
+            rows.writerow((seconds, *who, m.metric, m.unit, m.value))
+    write_private(Path(args.csv), out.getvalue())
+
+
+def _cell(text: str) -> str:
+    """Keep a name from being taken for a formula by a sheet."""
+    shown = printable(text)
+    return f"'{shown}" if shown[:1] in {"=", "+", "-", "@"} else shown
+
+
+def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> None:
+    """Look until the time is over, every process has ended, or everything has its verdict."""
+
+    def over() -> bool:
+        if watch.gatherer.only is not None and watch.gatherer.ended:
+            return True
+        if args.until_verdict:
+            watch.judge_when_due()
+            if watch.settled:
+                return True
+        return length is not None and watch.watched_s + watch.interval_s > length
+
+    if args.plain or args.json or args.report_file or not _is_terminal():
+        due = time.monotonic()
+        while True:
+            watch.look()
+            if not args.json:
+                _say_lines(watch)
+            if over():
+                return
+            due = max(due + watch.interval_s, time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
+    from leakscope.cli._live import LiveScreen
+
+    screen = LiveScreen(watch, over)
+    try:
+        screen.run()
+    finally:
+        screen.finish()
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _say_lines(watch: Watch) -> None:
+    """Write a line for each process that was asked for; all of them would drown a log."""
+    from leakscope.report.watch import render_line
+
+    only = sorted(watch.gatherer.only or ())
+    for pid in only[:_ACCOUNTS]:
+        gauges = watch.collection.latest(pid)
+        if gauges:
+            who = f"{pid} " if len(only) > 1 else ""
+            write_text(sys.stdout, f"{who}{render_line(watch.watched_s, gauges)}\n")
+
+
+def _held(pid: int) -> tuple[str, list[str]] | None:
+    """Return the key of a process and what it holds now."""
+    from leakscope.observe.process import account_of, points_to
+    from leakscope.proc.process import read_start
+    from leakscope.report.watch import held_lines
+
+    account, start = account_of(pid), read_start(pid)
+    if account is None or start is None:
+        return None
+    lines = held_lines(
+        f"{account.name} (pid {pid})",
+        account.lines,
+        (("RSS", account.rss), ("PSS", account.pss), ("USS", account.uss)),
+        (
+            ("descriptors", account.descriptors),
+            ("of these", points_to(pid)),
+            ("threads", account.threads),
+        ),
+    )
+    return f"{pid}@{start}", lines
+
+
+def _tell(
+    judgement: Judgement,
+    args: argparse.Namespace,
+    watched_s: float,
+    look_s: float,
+    cost: str,
+    missing: Sequence[str] = (),
+    only: Sequence[int] | frozenset[int] | None = None,
+) -> int:
+    """Report; `only` is None when nothing is alive any more to be looked at."""
+    from leakscope.report.watch import Watched, render_watch, to_json
+
+    held: dict[str, list[str]] = {}
+    if only is not None:
+        leaking = [cause.trend.series.subject.pid for cause in judgement.causes]
+        for pid in dict.fromkeys([*leaking, *sorted(only)]):
+            if pid is not None and len(held) < _ACCOUNTS and (found := _held(pid)):
+                held[found[0]] = found[1]
+    watched = Watched(judgement.trends, judgement.causes, watched_s, cost, look_s, missing, held)
+    stream = None if args.report_file else sys.stdout
+    text = to_json(watched) if args.json else render_watch(watched, ink_for(stream, args.colour))
+    write_report(text, args, sys.stdout)
+    html = getattr(args, "html", None)
+    if html:
+        from leakscope.report.watch_html import to_html
+
+        write_private(Path(html), to_html(watched))
+    return int(getattr(args, "exit_code", 1)) if judgement.leaks else 0
+
+
+def _store(path: str, every: float) -> StoreWriter:
+    from leakscope.observe.store import StoreWriter
+
+    about = {"interval_s": every, "host": os.uname().nodename, "kernel": os.uname().release}
+    return StoreWriter(path, {**about, "started": time.time()})
+
+
+def _cgroup(path: str) -> str:
+    from leakscope.proc.cgroup import find_hierarchy, read_cgroup
+
+    hierarchy = find_hierarchy()
+    if hierarchy is None:
+        raise TargetError("no memory cgroups can be seen here", hint="Is /sys/fs/cgroup mounted?")
+    below = "/" + path.removeprefix(hierarchy.root).strip("/")
+    if ".." in below.split("/") or read_cgroup(hierarchy, below) is None:
+        raise TargetError(
+            f"there is no memory cgroup {path}",
+            hint=f"They are below {hierarchy.root}; systemd-cgls shows them.",
+        )
+    return below
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds of "20s", "30m", "2h" or "1d"; a bare number is seconds."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(f"'{text[:40]}' is no length of time", hint="Write it as 20s, 30m or 2h.")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _targets(targets: list[str]) -> tuple[frozenset[int], frozenset[str]]:
+    """Return the processes that are asked for now, and the names new ones are known by."""
+    from leakscope.proc.process import is_called, pids, read_start
+
+    found: set[int] = set()
+    names = frozenset(target for target in targets if not target.isdecimal())
+    for target in targets:
+        if target.isdecimal():
+            if len(target) > 10 or read_start(int(target)) is None:
+                raise TargetError(f"there is no process {target[:80]}")
+            found.add(int(target))
+            continue
+        named = {pid for pid in pids() if pid != os.getpid() and is_called(pid, target)}
+        if not named:
+            raise TargetError(
+                f"there is no process called '{target[:80]}'",
+                hint="The name is that of the program, without its directory and arguments.",
+            )
+        found |= named
+    return frozenset(found), names

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the gauges of a watch are called and drawn, the same in every report."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from leakscope.report._text import bytes_text, count_text, printable
+
+if TYPE_CHECKING:
+    from leakscope.model.series import Series, Subject
+
+__all__ = ["amount", "gauge_name", "grown", "signed", "spark", "subject_name"]
+
+_BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
+_NAMES = {
+    "anon": "private memory",
+    "shmem": "shared memory",
+    "page_tables": "page tables",
+    "fds": "open descriptors",
+    "mappings": "memory mappings",
+    "zombies": "zombies",
+    "children": "child processes",
+    "used": "memory in use",
+    "unexplained": "unexplained kernel pages",
+    "page_cache": "page cache",
+    "slab_unreclaimable": "unreclaimable kernel caches",
+    "slab_reclaimable": "reclaimable kernel caches",
+    "kernel_stacks": "kernel stacks",
+    "percpu": "per-CPU memory",
+    "hugetlb": "huge pages",
+    "socket_buffers": "socket buffers",
+    "working_set": "working set",
+    "kernel": "kernel memory",
+    "tmpfs": "content",
+    "shm": "content",
+    "unreclaimable": "objects",
+    "reclaimable": "objects",
+    "buffers": "buffers",
+    "pss": "PSS",
+    "uss": "USS",
+}
+_KINDS = {
+    "cgroup": "cgroup ",
+    "slab": "slab cache ",
+    "tmpfs": "tmpfs ",
+    "vmalloc": "vmalloc by ",
+}
+
+
+def amount(value: float, unit: str) -> str:
+    """Return a value of a gauge with its unit."""
+    return bytes_text(value) if unit == "bytes" else count_text(round(value))
+
+
+def signed(value: float, unit: str) -> str:
+    """Return a change of a gauge, such as "+4.1 MiB"; empty for none."""
+    if not round(value):
+        return ""
+    return ("+" if value > 0 else "-") + amount(abs(value), unit)
+
+
+def subject_name(subject: Subject) -> str:
+    """Return what people call it: "postgres (pid 1234)", "slab cache dentry"."""
+    pid = "" if subject.pid is None else f" (pid {subject.pid})"
+    return f"{_KINDS.get(subject.kind, '')}{printable(subject.name)}{pid}"
+
+
+def gauge_name(metric: str) -> str:
+    """Return what the gauge is called: "private memory"."""
+    return _NAMES.get(metric, printable(metric).replace("_", " "))
+
+
+def grown(series: Series) -> float:
+    """Return how much it grew since it was first seen."""
+    return float(series.values[-1] - series.values[0]) if len(series.values) else 0.0
+
+
+def spark(series: Series, width: int = 16, *, unicode: bool = True) -> str:
+    """Return the course of a series as at most `width` bars: the mean of each stretch."""
+    values = series.values
+    if not len(values):
+        return ""
+    bars = _BARS if unicode else _ASCII_BARS
+    edges = [round(n * len(values) / width) for n in range(width + 1)]
+    means = [float(values[a:b].mean()) for a, b in pairwise(edges) if b > a]
+    low, high = min(means), max(means)
+    # What moves less than a thousandth rests: noise must not look like a mountain range.
+    if high - low <= 0.001 * abs(high):
+        return bars[0] * len(means)
+    return "".join(bars[int((mean - low) / (high - low) * (len(bars) - 1))] for mean in means)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one screen that says where the memory of this machine is, and what to run next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from leakscope.report._ink import ALARM, CALM, STEP, WARNING
+from leakscope.report._text import bytes_text, clip_right, count_text, percent_text, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from leakscope.report._ink import Ink
+
+__all__ = ["Account", "Holder", "Oddity", "Program", "Triage", "render_triage", "to_json"]
+
+SCHEMA = "leakscope-triage/1"
+_PROGRAMS, _FEWEST = 8, 3
+_ODDITIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One line of the account of the machine."""
+
+    name: str
+    bytes: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """One process and what it holds. `pss` is None where it may not be read."""
+
+    pid: int
+    name: str
+    anon: int
+    pss: int | None
+    threads: int
+    fds: int | None
+    exe: str | None = None
+
+    @property
+    def held(self) -> int:
+        """PSS, or private memory where PSS may not be read."""
+        return self.anon if self.pss is None else self.pss
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """All processes of one executable. `pss` is None where one of theirs may not be read."""
+
+    name: str
+    processes: int
+    pid: int  # of the biggest
+    held: int
+    pss: int | None
+    anon: int
+    threads: int
+    fds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """Something unusual, in a sentence, and what to do about it; `urgent` hurts already."""
+
+    sentence: str
+    next_step: str
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Triage:
+    """Everything the screen shows."""
+
+    total: int
+    available: int
+    lines: tuple[Account, ...]
+    processes: tuple[Holder, ...]  # biggest first
+    oddities: tuple[Oddity, ...]
+    notes: tuple[str, ...]
+    next_step: str
+    seconds: float
+    cgroup: tuple[str, int, int] | None = None  # path, working set, limit, when bounded
+    state: Mapping[str, float] = field(default_factory=dict)  # pressure, fragmentation, …
+
+
+def programs_of(processes: Sequence[Holder]) -> tuple[Program, ...]:
+    """Put the processes of each executable together, the biggest program first."""
+    groups: dict[str, list[Holder]] = {}
+    for one in processes:
+        groups.setdefault(one.exe or one.name, []).append(one)
+    found: list[Program] = []
+    for group in groups.values():
+        first = max(group, key=lambda h: h.held)
+        shares = [h.pss for h in group if h.pss is not None]
+        opened = [h.fds for h in group if h.fds is not None]
+        name = first.name if len(group) == 1 else (first.exe or first.name).rpartition("/")[2]
+        found.append(
+            Program(
+                name,
+                len(group),
+                first.pid,
+                sum(h.held for h in group),
+                sum(shares) if len(shares) == len(group) else None,
+                sum(h.anon for h in group),
+                sum(h.threads for h in group),
+                sum(opened) if len(opened) == len(group) else None,
+            )
+        )
+    return tuple(sorted(found, key=lambda p: -p.held))
+
+
+def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str:
+    """Return the screen, verdict first and the next command last, ending in a newline.
+
+    The list of programs is shortened to fit into `height` lines.
+    """
+    used = triage.total - triage.available
+    share = percent_text(used, triage.total)
+    text = f"leakscope: {bytes_text(used)} of {bytes_text(triage.total)} in use ({share}); "
+    urgent = any(o.urgent for o in triage.oddities)
+    colour = ALARM if urgent else WARNING if triage.oddities else CALM
+    head = ink.paint_all(colour, ink.wrap(f"{text}{_verdict(triage.oddities)}."))
+    if triage.cgroup is not None:
+        path, held, limit = triage.cgroup
+        part, room = percent_text(held, limit), bytes_text(limit)
+        head += ink.wrap(f"This cgroup ({path}): {bytes_text(held)} of {room} ({part}).")
+    for oddity in triage.oddities[:_ODDITIES]:
+        said = ink.wrap(f"! {oddity.sentence}", hanging="  ")
+        head += ink.paint_all(ALARM if oddity.urgent else WARNING, said)
+        head += ink.paint_all(STEP, ink.wrap(oddity.next_step, indent="  "))
+    if len(triage.oddities) > _ODDITIES:
+        head.append(f"  and {len(triage.oddities) - _ODDITIES} more: see --json")
+    head += ["", ink.bold(f"Where the memory is ({bytes_text(triage.total)} in all)")]
+    for line in triage.lines:
+        if line.bytes or line.name == "unexplained":
+            row = f"  {bytes_text(line.bytes):>9}  {line.name:<28}  {line.what}"
+            head.append(clip_right(row, ink.width, ink.ellipsis))
+    foot = [""]
+    foot += [x for note in triage.notes for x in ink.wrap(f"Note: {note}.", hanging="      ")]
+    once = f"One look of {triage.seconds:.1f} s cannot tell growth from rest."
+    foot += ink.paint_all(STEP, ink.wrap(f"{once} Next: {triage.next_step}", hanging="  "))
+    rows = _PROGRAMS if height is None else height - len(head) - len(foot) - 3
+    lines = [*head, *_table(triage, ink, min(_PROGRAMS, max(rows, _FEWEST))), *foot]
+    return "\n".join(lines) + "\n"
+
+
+def _table(triage: Triage, ink: Ink, limit: int) -> list[str]:
+    columns = f"  {'PSS':>9} {'private':>9} {'fds':>7} {'threads':>7}  program"
+    lines = ["", ink.bold(columns)]
+    for one in programs_of(triage.processes)[:limit]:
+        pss = "?" if one.pss is None else bytes_text(one.pss)
+        fds = "?" if one.fds is None else count_text(one.fds)
+        row = f"  {pss:>9} {bytes_text(one.anon):>9} {fds:>7} {count_text(one.threads):>7}"
+        many = f" x{one.processes}, pid {one.pid}" if one.processes > 1 else f" (pid {one.pid})"
+        lines.append(clip_right(f"{row}  {printable(one.name)}{many}", ink.width, ink.ellipsis))
+    return lines
+
+
+def _verdict(oddities: Sequence[Oddity]) -> str:
+    if not oddities:
+        return "nothing odd at this moment"
+    return "one thing is odd" if len(oddities) == 1 else f"{len(oddities)} things are odd"
+
+
+def to_json(triage: Triage) -> str:
+    """Return the same as one JSON document; sizes are bytes."""
+    return json.dumps({"schema": SCHEMA, **asdict(triage)}, indent=1) + "\n"

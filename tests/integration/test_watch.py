@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope watch` on real programs that leak memory, descriptors and threads."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from leakscope.model.series import Subject
+from leakscope.observe.measures import Measure, Pass
+from leakscope.observe.store import StoreWriter
+
+SECOND = 1_000_000_000
+LEAKS = {
+    "anon": "kept.append(bytearray(200_000))",
+    "fds": "kept.append(os.pipe())",
+    "threads": "kept.append(threading.Thread(target=threading.Event().wait, daemon=True)); kept[-1].start()",
+}
+
+
+def leakscope(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "leakscope", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80"},
+        **options,
+    )
+
+
+@pytest.fixture(params=list(LEAKS))
+def leaking(request):
+    code = f"import os, threading, time\nkept = []\nprint(flush=True)\nwhile len(kept) < 400:\n    {LEAKS[request.param]}\n    time.sleep(.01)\ntime.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    yield process.pid, request.param
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_gauge_that_leaks_is_the_one_that_grows(leaking):
+    pid, metric = leaking
+    done = leakscope("watch", pid, "--for", "2s", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    gauges = {g["metric"]: g for g in document["gauges"]}
+    assert gauges[metric]["samples"] >= 5
+    assert gauges[metric]["last"] > {"anon": 8 << 20, "fds": 60, "threads": 20}[metric]
+    # Two seconds of a young process are no evidence, however steep the rise.
+    assert {g["verdict"] for g in gauges.values()} == {"not enough data"}
+    assert gauges[metric]["more_s"] > 600
+    assert document["cpu_s_per_pass"] > 0
+
+
+def test_lines_then_verdict_then_next_command(leaking):
+    pid, metric = leaking
+    done = leakscope("watch", pid, "--for", "1s")
+    lines = done.stdout.splitlines()
+    shown = {"anon": "private memory", "fds": "open descriptors", "threads": "threads"}[metric]
+    assert f"{shown} " in lines[0]
+    assert any(line.startswith("leakscope: not enough data") for line in lines)
+    assert lines[-1].startswith("Next: ")
+    kind = {"fds": "pipe ", "threads": "threads: python", "anon": "private, as heap"}[metric]
+    assert kind in done.stdout
+
+
+def test_it_ends_when_the_process_does():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+    reaper = threading.Thread(target=process.wait)
+    reaper.start()
+    done = leakscope("watch", process.pid, "--for", "30s", "--every", "0.2s")
+    reaper.join()
+    assert done.returncode == 0
+    assert "leakscope: not enough data" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-program-xyz"], "there is no process called 'no-such-program-xyz'"),
+        (["4194999"], "there is no process 4194999"),
+        (["--for", "soon"], "'soon' is no length of time"),
+        (["--for", "0s"], "'0s' is no length of time"),
+        (["--cgroup", "/no/such"], "cgroup"),
+        (["1", "--cgroup", "/"], "not both"),
+        (["99999999999999999999"], "there is no process 9999"),
+        (["--record", "/no/such/file", "--for", "1s"], "cannot create /no/such/file"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(arguments, said):
+    done = leakscope("watch", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_recorded_and_reported_later(tmp_path):
+    path = tmp_path / "r"
+    assert leakscope("watch", os.getpid(), "--for", "1s", "--record", path).returncode == 0
+    path.write_bytes(path.read_bytes()[:-3])
+    done = leakscope("report", path)
+    assert done.returncode == 0, done.stderr
+    assert "The end was cut off" in done.stdout
+    path.write_bytes(path.read_bytes()[:60] + b"\0" * 40 + path.read_bytes()[100:])
+    done = leakscope("report", path)
+    assert done.returncode == 2
+    assert "damaged" in done.stderr
+
+
+@pytest.fixture
+def recorded_leak(tmp_path):
+    """Three hours of one process that grows by 36 MiB an hour and one that rests."""
+    writer = StoreWriter(tmp_path / "leak", {"interval_s": 10})
+    bad = Subject("process", "5@1", "<script>x", 5, "/bin/bad", SECOND)
+    good = Subject("process", "6@1", "good", 6, "/bin/good", SECOND)
+    for n in range(1080):
+        noise = 1024 * (hash((n, 7)) % 512)
+        measures = (
+            Measure(bad, "anon", "bytes", (100 << 20) + n * 102_400 + noise),
+            Measure(good, "anon", "bytes", (100 << 20) + noise),
+        )
+        writer.add(Pass((10_000 + 10 * n) * SECOND, measures, 2, 0.0, 0.0))
+    writer.close()
+    return tmp_path / "leak"
+
+
+def test_a_recorded_leak_is_found_and_its_rate_is_right(recorded_leak):
+    done = leakscope("report", recorded_leak, "--json")
+    assert done.returncode == 1, done.stderr
+    gauges = {g["name"]: g for g in json.loads(done.stdout)["gauges"]}
+    assert gauges["<script>x"]["verdict"] == "leak"
+    assert gauges["<script>x"]["rate"] == pytest.approx(360 * 102_400, rel=0.1)
+    assert gauges["good"]["verdict"] != "leak"
+    text = leakscope("report", recorded_leak).stdout
+    assert text.startswith("leakscope: 1 leak after 3 h: <script>x (pid 5), private memory")
+    assert "Next: leakscope scan 5" in text
+
+
+def test_the_page_escapes_names_and_needs_nothing_from_elsewhere(tmp_path):
+    page = tmp_path / "page.html"
+    name = tmp_path / "a<b>&"
+    name.symlink_to("/bin/sleep")
+    process = subprocess.Popen([name, "30"])
+    try:
+        done = leakscope("watch", process.pid, "--for", "1s", "--html", page)
+        assert done.returncode == 0, done.stderr
+        again = leakscope("watch", process.pid, "--for", "1s", "--html", page)
+    finally:
+        process.kill()
+        process.wait()
+    text = page.read_text()
+    assert "a&lt;b&gt;&amp;" in text
+    assert "a<b>" not in text
+    assert "<polyline" in text
+    assert "http" not in text
+    assert "src=" not in text
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert again.returncode == 0  # like --report-file, it replaces what this user wrote
+    assert sorted(os.listdir(tmp_path)) == ["a<b>&", "page.html"]
+
+
+def test_ctrl_c_ends_with_the_report():
+    import signal
+    import time
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "leakscope", "watch", str(os.getpid()), "--every", "0.2s"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    process.stdout.readline()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "leakscope: not enough data" in rest
+
+
+def test_a_terminal_that_knows_only_ascii(recorded_leak, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for arguments in (["report", recorded_leak], ["watch", os.getpid(), "--for", "1s"], []):
+        done = leakscope(*arguments)
+        assert done.returncode in {0, 1}, done.stderr
+        assert done.stdout.isascii()
+        assert "Next: " in done.stdout
+
+
+def test_options_of_report_hold_for_a_recorded_watch(recorded_leak, tmp_path):
+    out = tmp_path / "out"
+    done = leakscope("report", recorded_leak, "--report-file", out, "--exit-code", "7")
+    assert done.returncode == 7
+    assert done.stdout == ""
+    assert out.read_text().startswith("leakscope: 1 leak after 3 h: ")
+
+
+@pytest.fixture
+def child():
+    """A program that opens a socket to itself, and one thread of its own name."""
+    code = (
+        "import os, socket, threading, time\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "kept = [socket.create_connection(server.getsockname()) for _ in range(30)]\n"
+        "print(server.getsockname()[1], flush=True)\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0: os._exit(0)\n"
+        "print(flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    port = int(process.stdout.readline())
+    process.stdout.readline()
+    yield process.pid, port
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_it_says_whom_the_descriptors_point_to_and_counts_zombies(child):
+    pid, port = child
+    done = leakscope("watch", pid, "--for", "1s", "--json")
+    gauges = {g["metric"]: g["last"] for g in json.loads(done.stdout)["gauges"]}
+    assert gauges["zombies"] == 3
+    assert "children" not in gauges
+    assert gauges["mappings"] > 20
+    text = leakscope("watch", pid, "--for", "1s").stdout
+    assert f"tcp to 127.0.0.1:{port}, established 30" in text
+
+
+def test_a_name_follows_the_program_through_a_restart(tmp_path):
+    import time
+
+    name = tmp_path / "restarted"
+    name.symlink_to("/bin/sleep")
+    first = subprocess.Popen([name, "30"])
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "leakscope", "watch", "restarted", "--for", "4s", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    time.sleep(1.5)
+    first.kill()
+    first.wait()
+    second = subprocess.Popen([name, "30"])
+    out, _ = watch.communicate(timeout=60)
+    second.kill()
+    second.wait()
+    pids = {g["pid"] for g in json.loads(out)["gauges"] if g["kind"] == "process"}
+    assert {first.pid, second.pid} <= pids
+
+
+def test_a_store_on_a_full_disk_is_one_sentence_and_stays_readable(tmp_path):
+    """A file-size limit stands for the full disk: the write fails in the same place."""
+    path = tmp_path / "r"
+    command = [sys.executable, "-m", "leakscope", "watch", "--for", "4s", "--every", "0.1s"]
+    done = subprocess.run(
+        ["prlimit", "--fsize=9000", *command, "--plain", "--record", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 2
+    assert f"cannot write {path}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert leakscope("report", path).returncode == 0

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live screen: what it shows, how it is sorted, and that it never hides an error."""
+
+import asyncio
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from textual.widgets import DataTable, Static
+
+from leakscope._watching import Judgement, Watch
+from leakscope.cli._live import LiveScreen
+from leakscope.errors import RecordingError
+from leakscope.model.series import Series, Subject, Trend, TrendVerdict
+from leakscope.observe.measures import Measure, Pass
+
+MIB = 1 << 20
+SMALL = Subject("process", "5@1", "small", 5)
+BIG = Subject("process", "6@1", "big", 6)
+MACHINE = Subject("system", "machine", "this machine")
+
+
+class Gatherer:
+    """Two processes and the machine: the small one grows, the big one rests."""
+
+    only = None
+    system = True
+
+    def __init__(self, fail_at=None):
+        self.looks, self.fail_at = 0, fail_at
+
+    def gather(self):
+        self.looks += 1
+        if self.looks == self.fail_at:
+            raise RecordingError("the disk is full")
+        n = self.looks
+        measures = (
+            Measure(SMALL, "anon", "bytes", (10 + n) * MIB),
+            Measure(BIG, "anon", "bytes", 900 * MIB),
+            Measure(MACHINE, "used", "bytes", (2000 + n) * MIB),
+            Measure(SMALL, "fds", "count", 7),
+        )
+        return Pass(n * 1_000_000_000, measures, 2, 0.001, 0.001)
+
+
+def trend(subject, verdict):
+    series = Series(subject, "anon", "bytes", np.array([0]), np.array([1.0]))
+    return Trend(series, verdict, 0.9, 3.0 * MIB, None, None, "it grows", "leakscope scan 5")
+
+
+def names(app):
+    table = app.query_one(DataTable)
+    return [str(table.get_row_at(n)[-1]).partition(",")[0] for n in range(table.row_count)]
+
+
+async def until(pilot, condition):
+    for _ in range(200):
+        if condition():
+            return
+        await pilot.pause(0.02)
+    pytest.fail("the screen never came to show it")
+
+
+def drive(steps, *, over=lambda: False, size=(80, 24), gatherer=None):
+    watch = Watch(gatherer or Gatherer(), 0.05)
+
+    async def run():
+        app = LiveScreen(watch, over)
+        async with app.run_test(size=size) as pilot:
+            await steps(app, pilot)
+        return app
+
+    app = asyncio.run(run())
+    app.finish()
+    return app
+
+
+def test_what_grows_comes_first_sums_after_it_and_sorting_changes_that():
+    async def steps(app, pilot):
+        await until(pilot, lambda: app.watching.looks > 3 and len(names(app)) == 4)
+        assert names(app)[:3] == ["small (pid 5)", "big (pid 6)", "this machine"]
+        await pilot.press("s")
+        assert names(app)[:2] == ["big (pid 6)", "small (pid 5)"]
+        await pilot.press("r")
+        assert names(app)[-1] == "big (pid 6)"
+        head = str(app.query_one("#head", Static).render())
+        assert "2 processes" in head
+        assert "in use" in head
+
+    drive(steps)
+
+
+def test_leaks_alone_with_the_sentence_and_the_next_step():
+    async def steps(app, pilot):
+        trends = (trend(SMALL, TrendVerdict.LEAK), trend(BIG, TrendVerdict.PLATEAU))
+        app.watching.judgement = Judgement(trends, ())
+        await until(pilot, lambda: len(names(app)) == 4)
+        await pilot.press("l")
+        await until(pilot, lambda: names(app) == ["small (pid 5)"])
+        row = [str(cell) for cell in app.query_one(DataTable).get_row_at(0)]
+        assert row[0] == "leak"
+        assert row[3] == "+3.0 MiB"
+        await pilot.press("up")
+        detail = str(app.query_one("#detail", Static).render())
+        assert "it grows" in detail
+        assert "leakscope scan 5" in detail
+        await pilot.press("l")
+        await until(pilot, lambda: len(names(app)) == 4)
+
+    drive(steps)
+
+
+def test_the_cursor_stays_on_its_gauge():
+    async def steps(app, pilot):
+        await until(pilot, lambda: len(names(app)) == 4)
+        await pilot.press("down")
+        table = app.query_one(DataTable)
+        assert names(app)[table.cursor_row] == "big (pid 6)"
+        await pilot.press("s")
+        assert names(app)[table.cursor_row] == "big (pid 6)"
+
+    drive(steps)
+
+
+def test_it_ends_by_itself_when_the_watch_is_over():
+    watch_over = {"now": False}
+
+    async def steps(app, pilot):
+        await until(pilot, lambda: app.watching.looks > 2)
+        watch_over["now"] = True
+        await until(pilot, lambda: not app.is_running or app._exit)
+
+    drive(steps, over=lambda: watch_over["now"])
+
+
+def test_an_error_of_a_look_is_raised_after_the_screen_is_gone():
+    async def steps(app, pilot):
+        await until(pilot, lambda: app.failure is not None)
+
+    with pytest.raises(RecordingError, match="the disk is full"):
+        drive(steps, gatherer=Gatherer(fail_at=3))
+
+
+@pytest.mark.parametrize("size", [(20, 4), (80, 24), (300, 100)])
+def test_any_size_of_terminal(size):
+    async def steps(app, pilot):
+        await until(pilot, lambda: len(names(app)) == 4)
+
+    drive(steps, size=size)
+
+
+@pytest.mark.parametrize("key", [b"q", b"\x03"])
+def test_on_a_real_terminal_it_ends_with_the_report(key):
+    """The whole command in a pseudo-terminal: alternate screen, key, report, exit status."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "leakscope", "watch", str(os.getpid()), "--every", "0.2s"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm-256color", "LINES": "24"},
+    )
+    os.close(theirs)
+    seen, pressed, deadline = b"", False, time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            seen += part
+        if not pressed and b"private memory" in seen:
+            pressed = os.write(ours, key) > 0
+    os.close(ours)
+    assert process.wait(timeout=30) == 0
+    assert b"\x1b[?1049h" in seen
+    after = seen.rpartition(b"\x1b[?1049l")[2]
+    assert b"leakscope: not enough data" in after
+    assert b"Traceback" not in seen

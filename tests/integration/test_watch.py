@@ -66,7 +66,7 @@ def test_lines_then_verdict_then_next_command(leaking):
     assert f"{shown} " in lines[0]
     assert any(line.startswith("leakscope: not enough data") for line in lines)
     assert lines[-1].startswith("Next: ")
-    kind = {"fds": "pipe ", "threads": "threads: python", "anon": "private, as heap"}[metric]
+    kind = {"fds": " pipe", "threads": " python", "anon": "private, as heap"}[metric]
     assert kind in done.stdout
 
 
@@ -230,7 +230,7 @@ def test_it_says_whom_the_descriptors_point_to_and_counts_zombies(child):
     assert "children" not in gauges
     assert gauges["mappings"] > 20
     text = leakscope("watch", pid, "--for", "1s").stdout
-    assert f"tcp to 127.0.0.1:{port}, established 30" in text
+    assert f"30 tcp to 127.0.0.1:{port}, established" in text
 
 
 def test_a_name_follows_the_program_through_a_restart(tmp_path):
@@ -272,3 +272,61 @@ def test_a_store_on_a_full_disk_is_one_sentence_and_stays_readable(tmp_path):
     assert f"cannot write {path}" in done.stderr
     assert "Traceback" not in done.stderr
     assert leakscope("report", path).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A C program: `threads` starts seven in a library, `holes` frees nine blocks of ten."""
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "pool.c").write_text(
+        "#include <pthread.h>\n#include <unistd.h>\n"
+        "static void *pool_worker(void *a) { for (;;) pause(); return a; }\n"
+        "void start(void) { pthread_t t; pthread_create(&t, 0, pool_worker, 0); }\n"
+    )
+    (folder / "main.c").write_text(
+        "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n"
+        "void start(void);\n"
+        "static char *kept[300000];\n"
+        "int main(int c, char **v) {\n"
+        '  if (c > 1 && !strcmp(v[1], "threads")) for (int n = 0; n < 7; n++) start();\n'
+        "  else {\n"
+        "    for (int n = 0; n < 300000; n++) kept[n] = memset(malloc(100), 1, 100);\n"
+        "    for (int n = 0; n < 300000; n++) if (n % 10) free(kept[n]);\n"
+        "  }\n"
+        '  puts("ready"); fflush(stdout); for (;;) pause();\n'
+        "}\n"
+    )
+    subprocess.run(
+        ["cc", "-g", "-shared", "-fPIC", "pool.c", "-o", "libpool.so", "-pthread"],
+        check=True,
+        cwd=folder,
+    )
+    subprocess.run(
+        ["cc", "-g", "main.c", "-o", "built", "-L.", "-lpool", "-Wl,-rpath,$ORIGIN"],
+        check=True,
+        cwd=folder,
+    )
+    return folder / "built"
+
+
+def told_of(program, what, *options):
+    process = subprocess.Popen([program, what], stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        return leakscope("watch", process.pid, "--for", "1s", *options).stdout
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_it_says_in_which_library_and_function_the_threads_began(built):
+    assert "began in: 7 pool_worker in libpool.so" in told_of(built, "threads")
+
+
+def test_memory_that_is_free_inside_the_allocator_is_told_as_such(built):
+    text = told_of(built, "holes", "--heap")
+    assert "in use, 30,00" in text
+    assert "More is free than in use" in text
+    assert "free inside" not in told_of(built, "holes")
+    assert "More is free" not in told_of(built, "threads", "--heap")

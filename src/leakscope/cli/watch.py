@@ -56,6 +56,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
     )
+    parser.add_argument(
+        "--heap",
+        action="store_true",
+        help="at the end say how much of each heap is free; stops the process for some ms",
+    )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live screen")
     parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto")
 
@@ -219,7 +224,7 @@ def _say_lines(watch: Watch) -> None:
             write_text(sys.stdout, f"{who}{render_line(watch.watched_s, gauges)}\n")
 
 
-def _held(pid: int) -> tuple[str, list[str]] | None:
+def _held(pid: int, heap: bool) -> tuple[str, list[str]] | None:
     """Return the key of a process and what it holds now."""
     from leakscope.observe.process import account_of, points_to
     from leakscope.proc.process import read_start
@@ -234,11 +239,46 @@ def _held(pid: int) -> tuple[str, list[str]] | None:
         (("RSS", account.rss), ("PSS", account.pss), ("USS", account.uss)),
         (
             ("descriptors", account.descriptors),
-            ("of these", points_to(pid)),
+            ("point to", points_to(pid)),
             ("threads", account.threads),
+            ("began in", _thread_starts(pid)),
         ),
     )
+    if heap:
+        lines += _heap(pid)
     return f"{pid}@{start}", lines
+
+
+def _thread_starts(pid: int) -> list[tuple[str, int]]:
+    """Name the functions in which the threads of a process began."""
+    from leakscope.model.frames import Address
+    from leakscope.observe.threads import thread_starts
+    from leakscope.symbols import Symbolizer
+
+    starts = thread_starts(pid)
+    if len(starts) == 0:
+        return []
+    modules = list(dict.fromkeys(start.module for start in starts))
+    places = {Address(modules.index(s.module), s.offset, exact=True): s for s in starts}
+    counts: dict[str, int] = {}
+    with Symbolizer(modules, debuginfod=False, pid=pid) as symbols:
+        resolved = symbols.resolve(places)
+    for address, start in places.items():
+        frames = resolved.get(address, ())
+        function = frames[-1].function if frames else None
+        text = f"{function or hex(start.offset)} in {Path(start.module.path).name}"
+        counts[text] = counts.get(text, 0) + start.count
+    return sorted(counts.items(), key=lambda each: -each[1])
+
+
+def _heap(pid: int) -> list[str]:
+    from leakscope.report.watch import heap_lines
+    from leakscope.scan.heap_account import account_heap
+
+    try:
+        return heap_lines(account_heap(pid))
+    except TargetError as error:
+        return [f"  its heap was not walked: {error}"]
 
 
 def _tell(
@@ -257,7 +297,7 @@ def _tell(
     if only is not None:
         leaking = [cause.trend.series.subject.pid for cause in judgement.causes]
         for pid in dict.fromkeys([*leaking, *sorted(only)]):
-            if pid is not None and len(held) < _ACCOUNTS and (found := _held(pid)):
+            if pid is not None and len(held) < _ACCOUNTS and (found := _held(pid, args.heap)):
                 held[found[0]] = found[1]
     watched = Watched(judgement.trends, judgement.causes, watched_s, cost, look_s, missing, held)
     stream = None if args.report_file else sys.stdout

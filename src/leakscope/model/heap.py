@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leakscope.model.reachability import Reachability, ScanFacts
 
-__all__ = ["Account", "HeapScan", "LostSize"]
+__all__ = ["Account", "HeapAccount", "HeapScan", "LostSize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,17 @@ class Account:
     free_in_allocator: int
     top: int
     overhead: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeapAccount:
+    """What the heap of a process holds, without knowing what points to it."""
+
+    allocator: str
+    blocks: int  # in use
+    account: Account
+    share: float  # of the heap that could be walked
+    pause_ms: float
 
 
 @dataclass(frozen=True, slots=True)

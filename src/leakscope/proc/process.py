@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from leakscope.proc._text import read_text
 
 __all__ = ["Gauges", "children_of", "count_mappings", "parse_gauges", "parse_start", "pids"]
-__all__ += ["is_called", "read_executable", "read_start"]
+__all__ += ["is_called", "read_executable", "read_resident", "read_start"]
 
 _FIELDS = {
     b"VmRSS": "rss",
@@ -89,6 +89,13 @@ def read_executable(pid: int) -> str | None:
         return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
     except OSError:
         return None
+
+
+def read_resident(pid: int) -> int:
+    """Return the resident bytes of `pid`; 0 when it is gone."""
+    words = (read_text(f"/proc/{pid}/statm", 4096) or "").split()
+    known = len(words) > 1 and words[1].isdecimal()
+    return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if known else 0
 
 
 def pids() -> list[int]:

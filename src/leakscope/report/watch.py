@@ -23,15 +23,26 @@ from leakscope.report._text import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from leakscope.model.heap import HeapAccount
     from leakscope.model.series import Cause, Series, Trend
     from leakscope.report._ink import Ink
 
-__all__ = ["Watched", "headline", "held_lines", "render_line", "render_watch", "to_json"]
+__all__ = [
+    "Watched",
+    "headline",
+    "heap_lines",
+    "held_lines",
+    "render_line",
+    "render_watch",
+    "to_json",
+]
 
 SCHEMA = "leakscope-watch/1"
 _CAUSES = 8
 _OTHERS = 8
 _DAY_S = 86400.0
+_WALKED = 0.99
+_IDLE = 16 << 20
 _MOVING = (
     TrendVerdict.FILLING,
     TrendVerdict.STEP,
@@ -75,8 +86,10 @@ def headline(watched: Watched) -> str:
 
 def render_line(seconds: float, gauges: Sequence[tuple[str, str, float]]) -> str:
     """Return one line on where the gauges (metric, unit, value) of one subject stand."""
-    parts = [f"{gauge_name(metric)} {amount(value, unit)}" for metric, unit, value in gauges]
-    return f"{seconds:7.0f} s  " + ", ".join(parts)
+    parts = [
+        f"{gauge_name(metric)} {amount(value, unit)}" for metric, unit, value in gauges if value
+    ]
+    return f"{seconds:8.{0 if seconds >= 10 else 1}f} s  " + ", ".join(parts)
 
 
 def render_watch(watched: Watched, ink: Ink) -> str:
@@ -204,8 +217,29 @@ def held_lines(
     for what, kinds in counts:
         if kinds:
             total = count_text(sum(n for _, n in kinds))
-            few = ", ".join(f"{printable(kind)} {count_text(n)}" for kind, n in kinds[:5])
-            out.append(f"  {total:>9}  {what}: {few}")
+            few = ", ".join(f"{count_text(n)} {printable(kind)}" for kind, n in kinds[:5])
+            more = len(kinds) - 5
+            out.append(f"  {total:>9}  {what}: {few}" + (f" and {more} more" if more > 0 else ""))
+    return out
+
+
+def heap_lines(heap: HeapAccount) -> list[str]:
+    """Return what the heap of a process is made of, and what that means."""
+    parts = heap.account
+    out = [
+        f"  heap of {printable(heap.allocator)}, {bytes_text(parts.heap_mapped)} mapped:",
+        f"  {bytes_text(parts.live):>9}  in use, {plural(heap.blocks, 'block')}",
+        f"  {bytes_text(parts.free_in_allocator):>9}  free inside the allocator",
+        f"  {bytes_text(parts.top):>9}  at the end of the heap, not handed out",
+        f"  {bytes_text(parts.overhead):>9}  headers and tables",
+    ]
+    if heap.share < _WALKED:
+        out.append(f"  only {heap.share:.0%} of it could be walked".replace("%", " %"))
+    idle = parts.free_in_allocator + parts.top
+    if idle > max(parts.live, _IDLE):
+        out.append("  More is free than in use: fragmentation or retention, not lost blocks;")
+        out.append("  malloc_trim(0) in the program gives back what it can.")
+    out.append(f"  (it stood still for {heap.pause_ms:.1f} ms)")
     return out
 
 

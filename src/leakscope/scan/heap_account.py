@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of a heap is in use and how much is free inside the allocator, without a scan."""
+
+from __future__ import annotations
+
+from leakscope.errors import TargetError
+from leakscope.model.heap import Account, HeapAccount
+from leakscope.proc.process import read_resident
+from leakscope.scan.allocators import walk
+from leakscope.scan.forked import open_image
+
+__all__ = ["account_heap"]
+
+
+def account_heap(pid: int) -> HeapAccount:
+    """Stop the process for some milliseconds, fork a copy of it, and walk the copy's heap.
+
+    Raises `TargetError` when the process may not be stopped, ends meanwhile, or uses an
+    allocator that is not known.
+    """
+    with open_image(pid) as image:
+        heap = walk(image)
+        image.check()
+        resident = read_resident(pid)
+        paused_ns = image.paused_ns
+    if heap is None:
+        raise TargetError(
+            f"process {pid} has no heap of an allocator that can be walked from outside",
+            hint="glibc's malloc is known.",
+        )
+    return HeapAccount(
+        allocator=heap.allocator,
+        blocks=len(heap.sizes),
+        account=Account(
+            resident=resident,
+            heap_mapped=heap.mapped_bytes,
+            live=heap.live_bytes,
+            free_in_allocator=heap.free_bytes,
+            top=heap.top_bytes,
+            overhead=heap.overhead_bytes,
+        ),
+        share=heap.enumerated_share,
+        pause_ms=paused_ns / 1e6,
+    )

@@ -29,6 +29,7 @@ from leakscope.judge.trends import judge_series
 from leakscope.model.series import TrendVerdict
 from leakscope.observe.collect import Collection
 from leakscope.observe.store import StoreReader
+from leakscope.proc.slabinfo import merged_caches
 
 HERE = Path(__file__).parent
 # Shape -> the gauge of the process, machine or cache that leaks.
@@ -118,6 +119,9 @@ def tell(file: str, begin: float) -> None:
                 called.setdefault(key, []).append(minute)
     names = {s.subject.key: s.subject.name for s in collection.series()}
     named = {(kind, names[key], metric): (kind, key, metric) for kind, key, metric in judged}
+    for key in judged:  # merged caches show one name of several
+        if key[0] == "slab" and "posix_timers_cache" in _caches(key[1]):
+            named[LEAKS["leak-slab"]] = key
     print(f"{reader.frames} looks of the recorder, {len(judged)} gauges, a look every 5 minutes.\n")
     print("| program | gauge | called a leak after | verdict at the end |\n|---|---|---:|---|")
     times: list[float] = []
@@ -142,6 +146,10 @@ def tell(file: str, begin: float) -> None:
     print(f"\nFound {found} of {len(LEAKS)} leaks", end="")
     print(f", after {statistics.median(times):.0f} min in the median." if times else ".")
     print(f"{len(wrong)} false alarms in {hours:.0f} gauge-hours of healthy gauges.")
+
+
+def _caches(name: str) -> tuple[str, ...]:
+    return (name, *merged_caches().get(name, ()))
 
 
 def _for_good(called: list[float], looks: list[float]) -> float | None:

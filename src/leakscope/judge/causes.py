@@ -59,10 +59,11 @@ def find_causes(trends: Sequence[Trend]) -> list[Cause]:
     for own in by_process.values():
         causes += _of_process(own)
     causes = _alike(causes)
-    for kinds in (("tmpfs", "sysv"), ("slab", "vmalloc"), ("cgroup",), ("system",)):
+    for kinds in (("sysv", "tmpfs"), ("slab", "vmalloc"), ("cgroup",), ("system",)):
         # Groups below others first: what explains the inner one explains the outer one too.
         some = [t for t in leaks if t.series.subject.kind in kinds]
-        for trend in sorted(some, key=_depth, reverse=True):
+        some.sort(key=lambda t: (-_depth(t), t.series.unit != "bytes"))
+        for trend in some:
             at = _explained_by(trend, causes)
             if at is None:
                 causes.append(Cause(trend))
@@ -129,6 +130,10 @@ def _explained_by(trend: Trend, causes: list[Cause]) -> int | None:
     """Return the place of the cause that this gauge of the machine follows most."""
     series = trend.series
     kind, name, rate = series.subject.kind, series.subject.name, trend.rate or 0.0
+    if kind in {"tmpfs", "sysv"}:  # its bytes and its number of pieces are one leak
+        for at, cause in enumerate(causes):
+            if cause.trend.series.subject.key == series.subject.key:
+                return at
     if kind == "slab":
         for at, cause in enumerate(causes):
             if any(part in name for part in _OBJECTS.get(cause.trend.series.metric, ())):

@@ -435,7 +435,8 @@ def _next_step(series: Series) -> str | None:
     if kind == "cgroup":
         return f"leakscope watch --cgroup {name}"
     if kind == "slab":
-        return f"grep . /sys/kernel/slab/{name}/alloc_traces (or boot with slab_debug=U,{name})"
+        cache = series.subject.key
+        return f"boot with slab_debug=U,{cache}, then sudo cat /sys/kernel/debug/slab/{cache}/alloc_traces"
     if kind == "vmalloc":
         return f"sudo grep {name} /proc/vmallocinfo"
     if series.metric == "unexplained":

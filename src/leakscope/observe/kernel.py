@@ -10,7 +10,7 @@ from leakscope.model.series import Subject
 from leakscope.observe.machine import unexplained
 from leakscope.observe.measures import Measure
 from leakscope.proc.meminfo import read_meminfo
-from leakscope.proc.slabinfo import is_reclaimable, read_slabinfo
+from leakscope.proc.slabinfo import is_reclaimable, merged_caches, read_slabinfo
 from leakscope.proc.sockets import read_sockstat
 from leakscope.proc.sysv import read_segments
 from leakscope.proc.tmpfs import read_tmpfs
@@ -32,6 +32,7 @@ _SYSTEM = {
 }
 _SELDOM = 6  # passes between two looks at what is long to read
 _MIN_VMALLOC = 64 << 10
+_NAMED = 6
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -40,6 +41,7 @@ class KernelGauges:
     """Reads what belongs to no single process."""
 
     _passes: int = 0
+    _merged: dict[str, tuple[str, ...]] | None = None
     _caches: dict[str, tuple[Subject, str]] = field(default_factory=dict)
 
     def read(self, out: list[Measure], missing: set[str]) -> None:
@@ -95,9 +97,17 @@ class KernelGauges:
                 if not slab.bytes:
                     continue
                 kind = "reclaimable" if is_reclaimable(slab.name) else "unreclaimable"
-                known = Subject("slab", slab.name, slab.name), kind
+                known = Subject("slab", slab.name, self._named(slab.name)), kind
                 self._caches[slab.name] = known
             out.append(Measure(known[0], known[1], "bytes", slab.bytes))
+
+    def _named(self, name: str) -> str:
+        """Return the cache's name with those of caches that are merged with it."""
+        if self._merged is None:
+            self._merged = merged_caches()
+        others = self._merged.get(name, ())
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        return f"{name} (with {', '.join(others[:_NAMED])}{more})" if others else name
 
     def _vmalloc(self, out: list[Measure], missing: set[str]) -> None:
         buffers = read_vmallocinfo(_PAGE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from leakscope.proc._text import read_text
 
-__all__ = ["Slab", "aliases", "is_reclaimable", "parse_slabinfo", "read_slabinfo"]
+__all__ = ["Slab", "is_reclaimable", "merged_caches", "parse_slabinfo", "read_slabinfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +55,24 @@ def is_reclaimable(name: str) -> bool:
     return name in {"dentry", "buffer_head", "radix_tree_node"} or "inode" in name
 
 
-def aliases(name: str) -> tuple[str, ...]:
-    """Return the other caches whose objects are kept in the one called `name` (SLUB merges them).
+def merged_caches() -> dict[str, tuple[str, ...]]:
+    """Return cache -> the others whose objects are kept with its own, for those that share.
 
-    Empty where /sys/kernel/slab is not mounted.
+    SLUB merges caches of like objects, and /proc/slabinfo shows one of their names. Empty where
+    /sys/kernel/slab is not mounted.
     """
     base = "/sys/kernel/slab"
+    groups: dict[str, list[str]] = {}
     try:
-        own = os.path.realpath(f"{base}/{name}")
-        names = os.listdir(base)
+        with os.scandir(base) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    groups.setdefault(os.readlink(entry.path), []).append(entry.name)
     except OSError:
-        return ()
-    same = (n for n in names if n != name and not n.startswith(":"))
-    return tuple(sorted(n for n in same if os.path.realpath(f"{base}/{n}") == own))
+        return {}
+    return {
+        name: tuple(sorted(other for other in group if other != name))
+        for group in groups.values()
+        for name in group
+        if len(group) > 1
+    }

@@ -115,6 +115,14 @@ def test_shared_memory_of_a_process_explains_the_tmpfs_it_is_in():
     assert told(find_causes(trends)) == [("7@1", "shmem", {("0:5", "tmpfs"), ("machine", "shmem")})]
 
 
+def test_segments_and_what_they_hold_are_one_leak():
+    trends = [
+        leak("sysv", "shm", "segments", 60, unit="count"),
+        leak("sysv", "shm", "shm", 30 * MIB),
+    ]
+    assert told(find_causes(trends)) == [("shm", "shm", {("shm", "segments")})]
+
+
 def test_what_is_no_leak_is_no_cause():
     assert find_causes([leak("process", "7@1", "anon", MIB, verdict=TrendVerdict.FILLING)]) == []
 

@@ -222,7 +222,7 @@ def test_a_pass_over_the_machine_has_its_kernel_gauges():
     assert machine["processes"] > 2
     if os.geteuid() != 0:
         return
-    slabs = {m.subject.name: m.metric for m in one.measures if m.subject.kind == "slab"}
+    slabs = {m.subject.key: m.metric for m in one.measures if m.subject.kind == "slab"}
     assert slabs["dentry"] == "reclaimable"
     assert slabs["task_struct"] == "unreclaimable"
 

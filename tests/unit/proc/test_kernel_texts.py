@@ -131,3 +131,12 @@ def test_which_caches_the_kernel_gives_back():
     assert slabinfo.is_reclaimable("dentry")
     assert not slabinfo.is_reclaimable("task_struct")
     assert not slabinfo.is_reclaimable("../../../etc")
+
+
+def test_caches_that_share_their_slabs_know_each_other():
+    merged = slabinfo.merged_caches()
+    for name, others in merged.items():
+        assert name not in others
+        for other in others:
+            assert name in merged[other]
+    assert any(merged.values())  # every kernel but one booted with slab_nomerge merges some

@@ -32,11 +32,13 @@ def _series(shape: Shape, index: int, held_out: bool) -> Series:
     subject = Subject(
         "process", f"{index}", shape.name, pid=index, started_ns=0, limit=4.0 * shape.level
     )
-    return Series(subject, "anon", shape.unit, (t * 3.6e12).astype(np.int64), values)
+    times = ((t + shape.age_h) * 3.6e12).astype(np.int64)
+    return Series(subject, "anon", shape.unit, times, values)
 
 
 def _until(one: Series, hours: float) -> Series:
-    n = int(np.searchsorted(one.times_ns, hours * 3.6e12, side="right"))
+    until = one.times_ns[0] + hours * 3.6e12
+    n = int(np.searchsorted(one.times_ns, until, side="right"))
     return Series(one.subject, one.metric, one.unit, one.times_ns[:n], one.values[:n], one.cuts)
 
 

@@ -33,6 +33,7 @@ class Shape:
     level: float = LEVEL
     unit: str = "bytes"
     step_s: float = 10.0
+    age_h: float = 0.0  # of the process when the watch begins
     ramp: bool = False  # a straight ramp until its bound or first fall: until then nothing tells it from a leak
 
 
@@ -105,6 +106,23 @@ def late_leak(t: Array, rng: np.random.Generator, held: bool) -> Array:
     return warm_up(t, rng, held) + 0.03 * t
 
 
+def walk(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    """A random walk of 0.1 % a sample: no direction, and no memory of a level either."""
+    return 1.0 + np.cumsum(0.001 * rng.standard_normal(len(t)))
+
+
+def bursts(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    """Leaks 6 % an hour for some minutes, rests for about as long, and so on: 3 % in all."""
+    period = rng.uniform(0.2, 0.8) if held else rng.uniform(0.3, 0.7)
+    phase = (t / period + rng.uniform()) % 1.0
+    return 1.0 + 0.06 * np.cumsum(phase < 0.5) * (t[1] - t[0])
+
+
+def season_leak(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    return season(t, rng, held) + 0.1 * t / 24
+
+
+# New shapes go to the end: a shape's place is part of its seed.
 SHAPES: tuple[Shape, ...] = (
     Shape("leak 1 %/h, white 5 %", True, leak(0.01), noise=(0.05, 0.0)),
     Shape("leak 1 %/h, AR(1) 0.5, 5 %", True, leak(0.01), noise=(0.05, 0.5)),
@@ -135,4 +153,13 @@ SHAPES: tuple[Shape, ...] = (
     Shape("fragmentation plateau", False, fragmentation),
     Shape("log-rotated tmpfs", False, logs, ramp=True),
     Shape("daily season, 3 days", False, season, hours=72.0, step_s=60.0),
+    Shape("leak 10 %/h, process 3 h old", True, leak(0.10), age_h=3.0),
+    Shape("leak 10 %/h, white 5 %, process 3 h old", True, leak(0.10), noise=(0.05, 0.0), age_h=3),
+    Shape("leak 30 %/h, process 3 h old", True, leak(0.30), age_h=3.0),
+    Shape("leak 3 %/h in bursts", True, bursts),
+    Shape("leak 10 %/day below a season, 5 days", True, season_leak, hours=120.0, step_s=60.0),
+    Shape("flat, process 3 h old", False, flat, age_h=3.0),
+    Shape("GC sawtooth, process 3 h old", False, gc(0.0), age_h=3.0),
+    Shape("fork pools, process 3 h old", False, pools, age_h=3.0),
+    Shape("random walk, process 3 h old", False, walk, noise=(0.0, 0.0), age_h=3.0),
 )

@@ -7,6 +7,7 @@ Everything is a pure function of arrays. Time is in hours, values in the unit of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable  # noqa: TC003 (typing.get_type_hints works)
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ __all__ = [
     "Line",
     "benjamini_hochberg",
     "daily_strength",
+    "daily_wave",
     "decimate",
     "fit_line",
     "floors",
@@ -192,6 +194,29 @@ def daily_strength(t: Array, y: Array) -> float:
         return 0.0
     power = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / power if power > 0 else 0.0
+
+
+def daily_wave(t: Array, y: Array) -> Callable[[Array], Array]:
+    """The daily rhythm of a series, to be subtracted: three harmonics of 24 h, fitted beside a line.
+
+    Weights are re-fitted (Huber) so that a few wild values do not bend the wave.
+    """
+    omega = 2.0 * math.pi / 24.0
+
+    def waves(at: Array) -> Array:
+        turns = [f(omega * k * at) for k in (1, 2, 3) for f in (np.cos, np.sin)]
+        return np.stack(turns, axis=1)
+
+    design = np.column_stack([np.ones_like(t), t, waves(t)])
+    weights = np.ones_like(y)
+    found = np.zeros(design.shape[1])
+    for _ in range(4):
+        root = np.sqrt(weights)
+        found = np.linalg.lstsq(design * root[:, None], y * root, rcond=None)[0]
+        rest = np.abs(y - design @ found)
+        scale = 1.4826 * float(np.median(rest)) or 1.0
+        weights = 1.0 / np.maximum(1.0, rest / (1.5 * scale))
+    return lambda at: np.asarray(waves(at) @ found[2:])
 
 
 def benjamini_hochberg(p: Array, q: float) -> npt.NDArray[np.bool_]:

@@ -122,6 +122,31 @@ def _classify(
     low: stats.Array,
     options: TrendOptions,
 ) -> None:
+    """Set verdict and evidence; a daily rhythm is taken out first, and put into words afterwards."""
+    daily = stats.daily_strength(t, y)
+    if daily <= 0.5 or float(np.ptp(y)) == 0.0:
+        _classify_course(look, hours, values, t, y, low, options)
+        return
+    wave = stats.daily_wave(t, y)
+    own, fine = wave(t), wave(hours)
+    _classify_course(look, hours, values - fine, t, y - own, low - own, options)
+    look.extra = (("daily", daily), *look.extra)
+    if look.verdict is TrendVerdict.LEAK:
+        look.why = "follows a daily rhythm and grows from day to day"
+    elif look.verdict in (TrendVerdict.PLATEAU, TrendVerdict.SAWTOOTH):
+        look.verdict = TrendVerdict.SEASONAL
+        look.why = "follows a daily rhythm, no growth from day to day"
+
+
+def _classify_course(
+    look: _Look,
+    hours: stats.Array,
+    values: stats.Array,
+    t: stats.Array,
+    y: stats.Array,
+    low: stats.Array,
+    options: TrendOptions,
+) -> None:
     """Set verdict and evidence. The order matters: what explains the growth is asked before the leak."""
     level = float(np.median(y))
     least = max(
@@ -155,26 +180,6 @@ def _classify(
                 f"rises and falls ({len(floor)} drops), floors do not rise",
             )
         return
-
-    daily = stats.daily_strength(t, y)
-    if daily > 0.5:
-        days = int(look.window_h // 24)
-        look.extra = (("daily", daily),)
-        # Whole days compared with whole days: the lowest quarter of each.
-        whole = np.floor((t - t[-1]) / 24.0)
-        means = np.array([np.mean(y[whole == d]) for d in np.unique(whole) if d >= -days])
-        rises = len(means) >= 2 and bool(np.all(np.diff(means) > 0))
-        if not (
-            rises
-            and means[-1] - means[0] >= max(least, 0.25 * float(np.ptp(y)))
-            and len(means) >= 3
-        ):
-            look.verdict, look.why = (
-                TrendVerdict.SEASONAL,
-                "follows a daily rhythm, no growth from day to day",
-            )
-            return
-        look.why = "follows a daily rhythm and grows from day to day"
 
     grown = line.slope * float(t[-1] - t[0])
     fall = float(np.max(fine_y[:-1] - fine_y[1:]))

@@ -75,6 +75,15 @@ def test_three_days_of_a_daily_rhythm_are_seasonal():
     assert got.verdict is TrendVerdict.SEASONAL
 
 
+def test_a_leak_below_a_daily_rhythm_is_found_and_its_rate_is_its_own():
+    t = hours(7200, 60.0)
+    wave = 80 * np.sin(2 * np.pi * t / 24 + 1.0)
+    got = judge(series((400 + 2 * t + wave) * MIB + noise(7200, 4 * MIB), step_s=60.0))
+    assert got.verdict is TrendVerdict.LEAK
+    assert got.rate == pytest.approx(2 * MIB, rel=0.1)
+    assert "daily rhythm and grows" in got.sentence
+
+
 def test_a_young_process_never_cries_wolf():
     t = hours(120)  # 20 minutes
     got = judge(series((100 + 1000 * t) * MIB))

@@ -5,6 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from leakscope.proc.cgroup import find_hierarchy, own_path
 
 
 def leakscope(*arguments):
@@ -69,3 +75,59 @@ def test_help_still_lists_the_commands():
     done = leakscope("--help")
     assert done.returncode == 0
     assert " watch " in done.stdout
+
+
+@pytest.fixture
+def bounded():
+    """A cgroup of 300 MiB below our own; this machine may have version 1 or 2."""
+    hierarchy = find_hierarchy()
+    own = own_path(hierarchy)
+    path = f"{hierarchy.root}{own.rstrip('/')}/leakscope-test-{os.getpid()}"
+    os.mkdir(path)
+    name = "memory.max" if hierarchy.version == 2 else "memory.limit_in_bytes"
+    Path(path, name).write_text(str(300 << 20))
+    yield Path(path)
+    for _ in range(50):
+        try:
+            os.rmdir(path)
+            break
+        except OSError:
+            time.sleep(0.1)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.access("/sys/fs/cgroup", os.W_OK), reason="cgroups may not be made"
+)
+def test_inside_a_cgroup_its_limit_counts_not_that_of_the_machine(bounded):
+    code = "kept = b'x' * (200 << 20); print(flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"input(); {code}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+    def join():
+        (bounded / "cgroup.procs").write_text(str(os.getpid()))
+
+    try:
+        (bounded / "cgroup.procs").write_text(str(holder.pid))
+        holder.stdin.write(b"\n")
+        holder.stdin.flush()
+        holder.stdout.readline()
+        command = [sys.executable, "-m", "leakscope"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        said = subprocess.run(
+            command, preexec_fn=join, capture_output=True, text=True, env=environment, check=True
+        ).stdout
+        watched = subprocess.run(
+            [*command, "watch", str(holder.pid), "--for", "1s", "--json"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=True,
+        ).stdout
+    finally:
+        holder.communicate(b"\n")
+    first = said.partition(";")[0]
+    assert "of the 300 MiB of this cgroup in use" in " ".join(first.split())
+    gauges = {g["metric"]: g for g in json.loads(watched)["gauges"]}
+    # What the process holds and what its cgroup still may take: the limit, nearly.
+    assert gauges["anon"]["limit"] == pytest.approx(300 << 20, rel=0.15)

@@ -254,15 +254,22 @@ def _deleted_files(one: Pass) -> list[Oddity]:
 
 
 def _own_cgroup() -> tuple[str, int, int] | None:
-    from leakscope.proc.cgroup import find_hierarchy, own_path, read_cgroup
+    """Return the cgroup that bounds us most closely: its path, working set and limit."""
+    from leakscope.proc.cgroup import above, find_hierarchy, own_path, read_cgroup
 
     hierarchy = find_hierarchy()
     if hierarchy is None:
         return None
-    group = read_cgroup(hierarchy, own_path(hierarchy))
-    if group is None or group.limit is None or group.working_set is None:
-        return None
-    return group.path, group.working_set, group.limit
+    own = own_path(hierarchy)
+    nearest: tuple[str, int, int] | None = None
+    for path in (own, *above(own)):
+        group = read_cgroup(hierarchy, path)
+        if group is None or group.limit is None or group.working_set is None:
+            continue
+        left = group.limit - group.working_set
+        if nearest is None or left < nearest[2] - nearest[1]:
+            nearest = (path, group.working_set, group.limit)
+    return nearest
 
 
 def _next(holders: tuple[Holder, ...]) -> str:

@@ -126,7 +126,9 @@ class Collection:
         return [
             Standing(c.subject, c.metric, c.unit, c.values[0], c.values[-1])
             for c in self._courses.values()
-            if c.metric not in _SHOWN_ONLY and c.subject.key != "/" and c.times[-1] == self._last_ns
+            if c.metric not in _SHOWN_ONLY
+            and not _is_root(c.subject)
+            and c.times[-1] == self._last_ns
         ]
 
     def latest(self, pid: int) -> list[tuple[str, str, float]]:
@@ -155,7 +157,7 @@ class Collection:
             series
             for series in self.series()
             if series.metric not in _SHOWN_ONLY
-            and series.subject.key != "/"  # the machine again
+            and not _is_root(series.subject)
             and (series.times_ns[-1] > gone or len(series.values) >= _FEW)
         ]
 
@@ -176,6 +178,11 @@ _BOUNDED = {
     ("system", "used"),
     ("tmpfs", "tmpfs"),
 }
+
+
+def _is_root(subject: Subject) -> bool:
+    """Whether it is the cgroup of the whole machine, not that of a container seen from inside."""
+    return subject.kind == "cgroup" and subject.key == "/" and subject.limit is None
 
 
 def _limit(course: _Course, last: dict[tuple[str, str, str], float]) -> float | None:

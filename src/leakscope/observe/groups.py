@@ -24,14 +24,14 @@ def measure_groups(hierarchy: cgroups.Hierarchy, top: str, out: list[Measure]) -
         group = cgroups.read_cgroup(hierarchy, path)
         if group is None:
             continue
-        above = limits.get(_parent(path)) if path != "/" else None
+        above = limits.get(_parent(path))
         own = [limit for limit in (above, group.limit) if limit is not None]
         if own:
             limits[path] = min(own)
         held = group.working_set
         left = None if held is None or group.limit is None else max(0, group.limit - held)
         both = [each for each in (rooms.get(_parent(path)), left) if each is not None]
-        if both and path != "/":
+        if both:
             rooms[path] = min(both)
         subject = Subject("cgroup", path, path, limit=limits.get(path))
         for metric, value in (
@@ -51,11 +51,10 @@ def measure_groups(hierarchy: cgroups.Hierarchy, top: str, out: list[Measure]) -
 def room_of(hierarchy: cgroups.Hierarchy, path: str) -> int | None:
     """Return how many bytes the cgroup may still take; None: nothing bounds it."""
     rooms: list[int] = []
-    while path != "/":
-        group = cgroups.read_cgroup(hierarchy, path)
+    for each in (path, *cgroups.above(path)):
+        group = cgroups.read_cgroup(hierarchy, each)
         if group is not None and group.limit is not None and group.working_set is not None:
             rooms.append(max(0, group.limit - group.working_set))
-        path = _parent(path)
     return min(rooms, default=None)
 
 

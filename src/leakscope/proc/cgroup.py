@@ -13,7 +13,7 @@ from leakscope.proc.vm import parse_numbers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Cgroup", "Hierarchy", "bound_above", "find_hierarchy", "own_path"]
+__all__ = ["Cgroup", "Hierarchy", "above", "bound_above", "find_hierarchy", "own_path"]
 __all__ += ["parse_hierarchy", "pids_of", "read_cgroup", "walk"]
 
 _UNLIMITED = 1 << 62  # version 1 says "no limit" with a number close to 2**63
@@ -128,13 +128,15 @@ def _unreclaimable(stat: dict[str, int]) -> int | None:
 
 def bound_above(hierarchy: Hierarchy, path: str) -> int | None:
     """Return the lowest limit of the cgroups above `path`; None when they have none."""
-    limits: list[int] = []
+    groups = [read_cgroup(hierarchy, each) for each in above(path)]
+    return min((g.limit for g in groups if g is not None and g.limit is not None), default=None)
+
+
+def above(path: str) -> Iterator[str]:
+    """Yield the cgroups above `path`, the nearest first; in a container "/" is its own."""
     while path != "/":
         path = path.rpartition("/")[0] or "/"
-        group = read_cgroup(hierarchy, path)
-        if group is not None and group.limit is not None:
-            limits.append(group.limit)
-    return min(limits, default=None)
+        yield path
 
 
 def walk(hierarchy: Hierarchy, top: str = "/") -> Iterator[str]:

@@ -121,14 +121,15 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
     """
     used = triage.total - triage.available
     share = percent_text(used, triage.total)
-    text = f"leakscope: {bytes_text(used)} of {bytes_text(triage.total)} in use ({share}); "
+    text = f"{bytes_text(used)} of {bytes_text(triage.total)} in use ({share})"
+    if triage.cgroup is not None:
+        _, held, limit = triage.cgroup
+        part, room = percent_text(held, limit), bytes_text(limit)
+        here = f"{bytes_text(held)} of the {room} of this cgroup in use ({part})"
+        text = f"{here}; on the machine {text}"
     urgent = any(o.urgent for o in triage.oddities)
     colour = ALARM if urgent else WARNING if triage.oddities else CALM
-    head = ink.paint_all(colour, ink.wrap(f"{text}{_verdict(triage.oddities)}."))
-    if triage.cgroup is not None:
-        path, held, limit = triage.cgroup
-        part, room = percent_text(held, limit), bytes_text(limit)
-        head += ink.wrap(f"This cgroup ({path}): {bytes_text(held)} of {room} ({part}).")
+    head = ink.paint_all(colour, ink.wrap(f"leakscope: {text}; {_verdict(triage.oddities)}."))
     for oddity in triage.oddities[:_ODDITIES]:
         said = ink.wrap(f"! {oddity.sentence}", hanging="  ")
         head += ink.paint_all(ALARM if oddity.urgent else WARNING, said)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -264,3 +265,39 @@ def test_without_permission_it_says_what_is_missing_and_shows_the_rest():
     assert held["threads"] >= 1
     # Since Linux 6.2 anybody may count them.
     assert ("fds" in held) != ("descriptors of other users' processes" in missing)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can choose the next pid")
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_number_that_the_kernel_gives_to_another_process_is_another_subject(keep):
+    first = subprocess.Popen(["sleep", "60"])
+    watched = Gatherer(only=frozenset({first.pid}), system=False, keep_fds=keep)
+    everything = Gatherer(system=False, keep_fds=keep, pss_budget_s=0.0)
+    second = None
+    try:
+        before = {m.subject.key for m in everything.gather().measures if m.subject.pid == first.pid}
+        watched.gather()
+        first.kill()
+        first.wait()
+        time.sleep(0.05)  # the start time counts in hundredths
+        for _ in range(200):
+            with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+                file.write(str(first.pid - 1))
+            second = subprocess.Popen(["sleep", "60"])
+            if second.pid == first.pid:
+                break
+            second.kill()
+            second.wait()
+        assert second.pid == first.pid
+        after = {m.subject.key for m in everything.gather().measures if m.subject.pid == first.pid}
+        assert len(before) == len(after) == 1
+        assert before != after
+        assert not [m for m in watched.gather().measures if m.subject.kind == "process"]
+        assert watched.ended
+    finally:
+        watched.close()
+        everything.close()
+        for one in (first, second):
+            if one is not None:
+                one.kill()
+                one.wait()

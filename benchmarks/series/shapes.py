@@ -122,6 +122,12 @@ def season_leak(t: Array, rng: np.random.Generator, held: bool) -> Array:
     return season(t, rng, held) + 0.1 * t / 24
 
 
+def step_leak(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    """A deployment in the first half: the level jumps, and from then on it leaks 5 % an hour."""
+    at = rng.uniform(0.1, 0.5) * t[-1]
+    return 1.0 + rng.uniform(0.1, 0.6) * (t > at) + 0.05 * np.maximum(0.0, t - at)
+
+
 # New shapes go to the end: a shape's place is part of its seed.
 SHAPES: tuple[Shape, ...] = (
     Shape("leak 1 %/h, white 5 %", True, leak(0.01), noise=(0.05, 0.0)),
@@ -162,4 +168,5 @@ SHAPES: tuple[Shape, ...] = (
     Shape("GC sawtooth, process 3 h old", False, gc(0.0), age_h=3.0),
     Shape("fork pools, process 3 h old", False, pools, age_h=3.0),
     Shape("random walk, process 3 h old", False, walk, noise=(0.0, 0.0), age_h=3.0),
+    Shape("leak 5 %/h since a step", True, step_leak),
 )

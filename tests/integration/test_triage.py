@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from leakscope.proc.cgroup import find_hierarchy, own_path
@@ -36,7 +37,8 @@ def test_one_screen_verdict_first_next_command_last():
 
 def test_the_account_adds_up_in_json():
     document = json.loads(leakscope("--json").stdout)
-    assert document["schema"] == "leakscope-triage/1"
+    path = "docs/reference/json-schema/leakscope-triage-1.json"
+    jsonschema.validate(document, json.loads((Path(__file__).parents[2] / path).read_text()))
     assert sum(line["bytes"] for line in document["lines"]) == document["total"]
     assert document["seconds"] < 20
     shown = [p["anon"] if p["pss"] is None else p["pss"] for p in document["processes"]]

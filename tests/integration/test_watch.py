@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import jsonschema
 import pytest
 
 from leakscope.model.series import Subject
@@ -14,6 +16,8 @@ from leakscope.observe.measures import Measure, Pass
 from leakscope.observe.store import StoreWriter
 
 SECOND = 1_000_000_000
+FOLDER = Path(__file__).parents[2] / "docs/reference/json-schema"
+SCHEMA = json.loads((FOLDER / "leakscope-watch-1.json").read_text())
 LEAKS = {
     "anon": "kept.append(bytearray(200_000))",
     "fds": "kept.append(os.pipe())",
@@ -55,7 +59,8 @@ def test_the_gauge_that_leaks_is_the_one_that_grows(leaking):
     # Two seconds of a young process are no evidence, however steep the rise.
     assert {g["verdict"] for g in gauges.values()} == {"not enough data"}
     assert gauges[metric]["more_s"] > 600
-    assert document["cpu_s_per_pass"] > 0
+    assert document["cpu_s_per_look"] > 0
+    jsonschema.validate(document, SCHEMA)
 
 
 def test_lines_then_verdict_then_next_command(leaking):
@@ -133,9 +138,13 @@ def recorded_leak(tmp_path):
 def test_a_recorded_leak_is_found_and_its_rate_is_right(recorded_leak):
     done = leakscope("report", recorded_leak, "--json")
     assert done.returncode == 1, done.stderr
-    gauges = {g["name"]: g for g in json.loads(done.stdout)["gauges"]}
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, SCHEMA)
+    assert document["leak_count"] == 1
+    assert document["leaks"][0]["gauge"] == {"kind": "process", "key": "5@1", "metric": "anon"}
+    gauges = {g["name"]: g for g in document["gauges"]}
     assert gauges["<script>x"]["verdict"] == "leak"
-    assert gauges["<script>x"]["rate"] == pytest.approx(360 * 102_400, rel=0.1)
+    assert gauges["<script>x"]["rate_per_hour"] == pytest.approx(360 * 102_400, rel=0.1)
     assert gauges["good"]["verdict"] != "leak"
     text = leakscope("report", recorded_leak).stdout
     assert text.startswith("leakscope: 1 leak after 3 h: <script>x (pid 5), private memory")

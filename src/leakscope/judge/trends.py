@@ -38,6 +38,10 @@ class TrendOptions:
     bins: int = 72
 
 
+_LEVEL = 5  # groups of samples that show where a level was before a step
+_FEW = 12  # groups of samples that a line can be judged on
+
+
 @dataclass(slots=True)
 class _Look:
     """What was measured of one series, before the series are weighed together."""
@@ -189,8 +193,18 @@ def _classify_course(
         look.why = "it fell sharply in between, and three falls are needed to know its floors"
         look.more_s = look.window_h * 3600.0
         return
-    early = _early_growth(look, t, y, line, least, options)
-    if early:
+    where = _step(look, t, y, least, options)
+    if where == 0:
+        return
+    if where is not None:
+        later = hours >= t[where]
+        look.window_h = float(t[-1] - t[where])
+        after = (t[where:] - t[where], y[where:], low[where:])
+        _classify_course(look, hours[later] - t[where], values[later], *after, options)
+        if look.verdict is TrendVerdict.LEAK:
+            look.why += ", after a step"
+        return
+    if _early_growth(look, t, y, line, least, options):
         return
     look.floor_z = stats.fit_line(t, low).z
     significant = line.p < options.p_value and line.slope > 2.5 * line.error
@@ -235,6 +249,52 @@ def _bends(t: stats.Array, y: stats.Array) -> bool:
     return bend_z < -3.0 and late < 0.7
 
 
+def _step(
+    look: _Look, t: stats.Array, y: stats.Array, least: float, options: TrendOptions
+) -> int | None:
+    """Find one sudden change of level.
+
+    None: there is none. 0: it explains the growth, and the verdict is set. Else: the place from
+    which on growth goes on, to be judged by itself.
+    """
+    where, ratio, height = stats.step_at(y)
+    # A step happens within a bin or two; what takes longer is growth, whatever the best two levels say.
+    sudden = _jump(y, where) / height if height else 0.0
+    levels = abs(height) >= least and sudden > 0.7
+    if not levels:
+        # Growth after a step moves the best two levels away from it; its suddenness remains.
+        where = int(np.argmax(np.abs(y[3:] - y[:-3]))) + 2
+        if where < _LEVEL:  # no level before it: that is how a warm-up begins
+            return None
+    left = len(y) - where
+    after = stats.fit_line(t[where:], y[where:]) if left >= 8 else None
+    grows = (
+        after is not None
+        and after.p <= options.p_value
+        and after.slope * (t[-1] - t[where]) >= least
+    )
+    jump = abs(_jump(y, where))
+    clear = jump >= least and jump > 10.0 * float(np.median(np.abs(np.diff(y))))
+    plain = levels and ratio < 0.6 and ratio < stats.saturation(t, y)[1]
+    if grows and (plain or clear):
+        enough = left >= _FEW and (t[-1] - t[where]) * 3600.0 >= options.min_window_s
+        return max(where, 1) if enough else None
+    if grows or not plain:
+        return None
+    back = look.window_h - float(t[where])
+    look.verdict = TrendVerdict.STEP
+    look.why = (
+        f"one step {'up' if height > 0 else 'down'} of {_amount(abs(height), look.series.unit)}"
+    )
+    look.why += f" {_duration(back * 3600)} ago, flat since" if after is not None else " just now"
+    return 0
+
+
+def _jump(y: stats.Array, where: int) -> float:
+    """How far the value goes within the three bins around `where`."""
+    return float(y[min(where + 1, len(y) - 1)] - y[max(where - 2, 0)])
+
+
 def _early_growth(
     look: _Look,
     t: stats.Array,
@@ -243,24 +303,9 @@ def _early_growth(
     least: float,
     options: TrendOptions,
 ) -> bool:
-    """True when a step or a saturation explains the growth (and the verdict is set)."""
+    """True when a saturation explains the growth (and the verdict is set)."""
     span = float(t[-1] - t[0])
-    where, ratio, height = stats.step_at(y)
-    # A step happens within a bin or two; what takes longer is growth, whatever the best two levels say.
-    sudden = float(y[min(where + 1, len(y) - 1)] - y[max(where - 2, 0)]) / height if height else 0.0
     tau, saturating, reached = stats.saturation(t, y)
-    if abs(height) >= least and ratio < min(0.6, saturating) and sudden > 0.7:
-        after = stats.fit_line(t[where:], y[where:]) if len(y) - where >= 8 else None
-        if after is None or after.p > options.p_value or after.slope * (t[-1] - t[where]) < least:
-            back = look.window_h - float(t[where])
-            look.verdict = TrendVerdict.STEP
-            look.why = f"one step {'up' if height > 0 else 'down'} of {_amount(abs(height), look.series.unit)}"
-            look.why += (
-                f" {_duration(back * 3600)} ago, flat since" if after is not None else " just now"
-            )
-            return True
-        if height > 0 and after.p < options.p_value and after.slope * (t[-1] - t[where]) >= least:
-            look.line, look.p = after, after.p  # the growth after the step is what is judged on
     edge = max(3, len(y) // 12)
     rise = float(np.mean(y[-edge:]) - np.mean(y[:edge]))
     bends = _bends(t, y)

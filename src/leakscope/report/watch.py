@@ -244,12 +244,13 @@ def heap_lines(heap: HeapAccount) -> list[str]:
 
 
 def to_json(watched: Watched) -> str:
-    """Return the verdicts as one JSON document; rates per hour in the unit of the series."""
+    """Return the verdicts as one JSON document; form: leakscope-watch-1.json."""
     document: dict[str, object] = {
         "schema": SCHEMA,
         "verdict": headline(watched),
+        "leak_count": len(watched.causes),
         "watched_s": watched.watched_s,
-        "cpu_s_per_pass": watched.look_s,
+        "cpu_s_per_look": watched.look_s,
         "leaks": [
             {
                 "gauge": _place(cause.trend),
@@ -260,9 +261,11 @@ def to_json(watched: Watched) -> str:
             for cause in watched.causes
         ],
         "missing": list(watched.missing),
-        "gauges": [_row(trend) for trend in watched.trends],
     }
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    # A line a gauge: thousands of them stay readable, and greppable.
+    rows = ",\n".join(json.dumps(_row(trend), allow_nan=False) for trend in watched.trends)
+    head = json.dumps(document, indent=1, allow_nan=False)
+    return f'{head[:-2]},\n "gauges": [\n{rows}\n]\n}}\n'
 
 
 def _place(trend: Trend) -> dict[str, str]:
@@ -282,9 +285,9 @@ def _row(trend: Trend) -> dict[str, object]:
         "limit": series.subject.limit,
         "verdict": str(trend.verdict),
         "confidence": trend.confidence,
-        "rate": _finite(trend.rate),
-        "rate_low": _finite(trend.rate_low),
-        "rate_high": _finite(trend.rate_high),
+        "rate_per_hour": _finite(trend.rate),
+        "rate_low_per_hour": _finite(trend.rate_low),
+        "rate_high_per_hour": _finite(trend.rate_high),
         "exhausted_in_s": _finite(trend.exhausted_in_s),
         "exhausted_low_s": _finite(trend.exhausted_low_s),
         "exhausted_high_s": _finite(trend.exhausted_high_s),

@@ -160,3 +160,45 @@ def test_what_runs_out_has_its_right_name(kind, metric, said):
     values = 100 * MIB + n * 0.1 * MIB + np.random.default_rng(3).normal(0, MIB, len(n))
     (got,) = judge_series([Series(subject, metric, "bytes", n * 10_000_000_000, values)])
     assert said in got.sentence
+
+
+def test_processes_and_sockets_of_the_machine_follow_whoever_piles_them_up():
+    trends = [
+        leak("system", "machine", "processes", 60, unit="count"),
+        leak("system", "machine", "sockets", 60, unit="count"),
+        leak("process", "7@1", "children", 60, unit="count"),
+        leak("process", "8@1", "fds", 60, unit="count"),
+        leak("system", "machine", "kernel_stacks", 1 * MIB),
+        leak("cgroup", "/a", "anon", 500 * MIB),
+    ]
+    assert sorted(told(find_causes(trends))) == [
+        (
+            "7@1",
+            "children",
+            {("machine", "processes"), ("machine", "kernel_stacks"), ("/a", "anon")},
+        ),
+        ("8@1", "fds", {("machine", "sockets")}),
+    ]
+
+
+def test_an_inner_cgroup_explains_the_outer_one_and_no_neighbour():
+    trends = [
+        leak("cgroup", "/a", "anon", 11 * MIB),
+        leak("cgroup", "/a/b", "anon", 10 * MIB),
+        leak("cgroup", "/ab", "anon", 9 * MIB),
+        leak("system", "machine", "anon", 12 * MIB),
+    ]
+    assert sorted(told(find_causes(trends))) == [
+        ("/a/b", "anon", {("/a", "anon"), ("machine", "anon")}),
+        ("/ab", "anon", set()),
+    ]
+
+
+def test_large_kernel_buffers_follow_threads_only_when_threads_take_them():
+    threads = leak("process", "7@1", "threads", 60, unit="count")
+    stacks = leak("vmalloc", "kernel_clone", "buffers", MIB)
+    driver = leak("vmalloc", "drv_open", "buffers", MIB)
+    assert sorted(told(find_causes([threads, stacks, driver]))) == [
+        ("7@1", "threads", {("kernel_clone", "buffers")}),
+        ("drv_open", "buffers", set()),
+    ]

@@ -159,3 +159,36 @@ def test_sixty_thousand_points_take_milliseconds():
     began = time.process_time()
     judge_series(many)
     assert time.process_time() - began < 2.0  # measured about 0.1 s
+
+
+def test_growth_after_a_step_is_judged_by_itself():
+    t = hours()
+    values = 400 + 200 * (t > 2) + 30 * np.maximum(0.0, t - 2)
+    got = judge(series(values * MIB + noise(len(t), MIB)))
+    assert got.verdict is TrendVerdict.LEAK
+    assert got.rate == pytest.approx(30 * MIB, rel=0.15)
+
+
+def alike(count, *, rate, name="w", age_s=0.0, level=400.0, seed=5):
+    t = hours(1080)
+    return [
+        series(
+            (level + rate * t) * MIB + noise(1080, MIB, seed + n), age_s=age_s, name=f"{name}{n}"
+        )
+        for n in range(count)
+    ]
+
+
+def test_several_processes_of_one_executable_that_grow_alike_are_said_to():
+    three = judge_series(alike(3, rate=30.0))
+    two = judge_series(alike(2, rate=30.0))
+    assert all("3 processes of this executable grow alike" in one.sentence for one in three)
+    assert not any("alike" in one.sentence for one in two)
+
+
+def test_elders_that_rest_higher_up_make_growth_a_warm_up():
+    young = alike(1, rate=30.0, age_s=3600.0, name="young")
+    higher = alike(2, rate=0.0, age_s=90000.0, name="elder", level=600.0)
+    lower = alike(2, rate=0.0, age_s=90000.0, name="elder", level=300.0)
+    assert judge_series(young + higher)[0].verdict is TrendVerdict.WARM_UP
+    assert judge_series(young + lower)[0].verdict is TrendVerdict.LEAK

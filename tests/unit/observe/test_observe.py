@@ -301,3 +301,36 @@ def test_a_number_that_the_kernel_gives_to_another_process_is_another_subject(ke
             if one is not None:
                 one.kill()
                 one.wait()
+
+
+def test_a_process_is_as_old_as_it_is():
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    child = subprocess.Popen(["sleep", "60"])
+    gatherer = Gatherer(only=frozenset({child.pid}), system=False)
+    try:
+        one = next(m for m in gatherer.gather().measures if m.subject.pid == child.pid)
+    finally:
+        gatherer.close()
+        child.kill()
+        child.wait()
+    # Clock ticks are hundredths of a second, rounded down.
+    assert before - 20_000_000 <= one.subject.started_ns <= one.subject.started_ns + SECOND
+    assert abs(one.subject.started_ns - before) < SECOND
+
+
+def test_what_is_bounded_by_nothing_has_no_limit():
+    machine = Subject("system", "machine", "this machine", limit=500.0)
+    measures = (
+        Measure(machine, "available", "bytes", 1000),
+        Measure(machine, "used", "bytes", 100),
+        Measure(machine, "page_tables", "bytes", 100),
+        Measure(ONE, "threads", "count", 5),
+        Measure(ONE, "mappings", "count", 5),
+    )
+    collection = Collection()
+    collection.add(Pass(SECOND, measures, 2, 0.0, 0.0))
+    limits = {s.metric: s.subject.limit for s in collection.judged()}
+    assert limits == {"used": 500, "page_tables": None, "threads": None, "mappings": None}
+    assert collection.course(ONE, "threads").values.tolist() == [5]
+    assert collection.course(ONE, "anon") is None
+    assert collection.began_ns == SECOND

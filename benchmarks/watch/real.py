@@ -163,16 +163,19 @@ def _for_good(called: list[float], looks: list[float]) -> float | None:
 
 
 def _healthy(key: tuple[str, str, str], names: dict[str, str]) -> bool:
-    """Whether nothing that leaks moves this gauge: sums over the machine are moved by it."""
+    """Whether it is a gauge of one of the programs that nothing that leaks moves.
+
+    Other processes of the machine are unknown, and its sums are moved by what leaks.
+    """
     kind, ident, metric = key
-    if kind == "process":
+    if kind == "process" and names[ident] in {*LEAKS, *HEALTHY, "pool-worker", "child"}:
         name = names[ident]
         both = {"leak-threads": {"anon", "mappings", "page_tables"}}
         moved = {"leak-children": {"anon"}, "leak-sysv": {"shmem"}} | both
         own = {gauge[2] for shape, gauge in LEAKS.items() if shape == name}
         memory = {"anon", "page_tables"} if own == {"anon"} else set()
         return metric not in own | memory | moved.get(name, set())
-    return kind == "vmalloc"
+    return False
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable  # noqa: TC003 (typing.get_type_hints works)
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,9 @@ class Line:
     p: float
     sigma: float  # of the residuals
     inflation: float  # variance inflation by autocorrelation, >= 1
+
+
+_SURE = 2e-4  # below it the signs alone decide
 
 
 @lru_cache(maxsize=128)
@@ -84,7 +88,7 @@ def _inflation(residuals: Array) -> float:
 def fit_line(t: Array, y: Array) -> Line:
     """Theil-Sen slope, and Mann-Kendall with its variance corrected by the residuals' autocorrelation.
 
-    Source: Sen 1968; Hamed and Rao 1998 for the effective sample size.
+    Source: Sen 1968; Hamed and Rao 1998 for the effective sample size; Cox and Stuart 1955 for signs.
     """
     n = len(y)
     i, j = _pairs(n)
@@ -102,7 +106,22 @@ def fit_line(t: Array, y: Array) -> Line:
     s = float(np.sign(dy).sum())
     variance = n * (n - 1) * (2 * n + 5) / 18.0 * inflation
     z = (s - math.copysign(1.0, s)) / math.sqrt(variance) if s else 0.0
-    return Line(slope, error, z, 0.5 * math.erfc(z / math.sqrt(2.0)), sigma, inflation)
+    p = 0.5 * math.erfc(z / math.sqrt(2.0))
+    # A curve that a line fits badly has autocorrelated residuals without any noise. Whether nearly
+    # every value is above the one before it does not depend on the line.
+    signs = _sign_test(y)
+    if signs < min(p, _SURE):
+        p = signs
+        z = NormalDist().inv_cdf(1.0 - max(signs, 1e-15))
+    return Line(slope, error, z, p, sigma, inflation)
+
+
+def _sign_test(y: Array) -> float:
+    """One-sided p that so many values exceed the one before: valid for noise and for random walks."""
+    change = np.diff(y)
+    up, down = int((change > 0).sum()), int((change < 0).sum())
+    n = up + down
+    return sum(math.comb(n, k) for k in range(up, n + 1)) / 2.0**n if n else 1.0
 
 
 def saturation(t: Array, y: Array) -> tuple[float, float, float]:

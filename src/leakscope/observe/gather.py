@@ -198,7 +198,8 @@ class Gatherer:
                 self._add_named()
             return sorted(self.only)
         if self.cgroup is None:
-            return pids()
+            # What the watch itself keeps grows until its series are long: that is no news.
+            return [pid for pid in pids() if pid != os.getpid()]
         if self._hierarchy is None:
             return []
         return cgroups.pids_of(self._hierarchy, self.cgroup)

@@ -192,3 +192,23 @@ def test_elders_that_rest_higher_up_make_growth_a_warm_up():
     lower = alike(2, rate=0.0, age_s=90000.0, name="elder", level=300.0)
     assert judge_series(young + higher)[0].verdict is TrendVerdict.WARM_UP
     assert judge_series(young + lower)[0].verdict is TrendVerdict.LEAK
+
+
+def test_floors_that_rise_without_any_noise_are_a_leak_though_a_line_fits_them_badly():
+    """From a recorded program: the heap of a collector, flat at first, then 24 MiB an hour."""
+    t = hours(300)
+    floor = 45 + np.maximum(0.0, t - 0.17) * 24
+    got = judge(series((floor + 20 * ((t * 30) % 1.0)) * MIB))
+    assert got.verdict is TrendVerdict.LEAK
+    assert got.rate == pytest.approx(24 * MIB, rel=0.1)
+
+
+def test_signs_alone_convince_only_when_nearly_all_point_up():
+    assert _series_stats.fit_line(hours(30), np.arange(30.0)).p < 1e-8
+    walk = np.cumsum(np.random.default_rng(2).normal(0, 1, (200, 40)), axis=1)
+    called = sum(_series_stats._sign_test(one) < 2e-4 for one in walk)
+    assert called == 0
+    exact = oracle.binomtest(27, 29, alternative="greater").pvalue
+    bent = np.arange(30.0)
+    bent[10], bent[20] = 8.5, 18.5
+    assert _series_stats._sign_test(bent) == pytest.approx(exact)

@@ -16,7 +16,7 @@ from leakscope.model.series import TrendVerdict
 from leakscope.observe.collect import Collection, asleep_ns
 
 if TYPE_CHECKING:
-    from leakscope.model.series import Cause, Trend
+    from leakscope.model.series import Cause, Subject, Trend
     from leakscope.observe.gather import Gatherer
     from leakscope.observe.measures import Pass
     from leakscope.observe.store import StoreWriter
@@ -34,6 +34,7 @@ class Judgement:
 
     trends: tuple[Trend, ...]
     causes: tuple[Cause, ...]
+    killed: tuple[tuple[Subject, int], ...] = ()  # where the kernel ran out of memory
 
     @property
     def leaks(self) -> bool:
@@ -44,7 +45,7 @@ class Judgement:
 def judge(collection: Collection) -> Judgement:
     """Judge everything seen so far."""
     trends = judge_series(collection.judged())
-    return Judgement(tuple(trends), tuple(find_causes(trends)))
+    return Judgement(tuple(trends), tuple(find_causes(trends)), tuple(collection.oom_kills()))
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`leakscope watch` on real programs that leak memory, descriptors and threads."""
 
+import csv
 import json
 import os
 import subprocess
@@ -339,3 +340,49 @@ def test_memory_that_is_free_inside_the_allocator_is_told_as_such(built):
     assert "More is free than in use" in text
     assert "free inside" not in told_of(built, "holes")
     assert "More is free" not in told_of(built, "threads", "--heap")
+
+
+def test_a_process_the_kernel_killed_for_want_of_memory_is_told(tmp_path):
+    writer = StoreWriter(tmp_path / "oom", {"interval_s": 10})
+    group = Subject("cgroup", "/small", "/small", limit=1000.0)
+    for n in range(20):
+        measures = (
+            Measure(group, "anon", "bytes", 500),
+            Measure(group, "oom_kills", "count", 3 + 2 * (n > 10)),
+        )
+        writer.add(Pass((10_000 + 10 * n) * SECOND, measures, 0, 0.0, 0.0))
+    writer.close()
+    text = leakscope("report", tmp_path / "oom").stdout
+    assert "! The kernel killed 2 processes for want of memory in cgroup /small." in text
+    document = json.loads(leakscope("report", tmp_path / "oom", "--json").stdout)
+    assert document["oom_kills"] == [{"kind": "cgroup", "key": "/small", "count": 2}]
+    jsonschema.validate(document, SCHEMA)
+
+
+def test_a_part_of_a_recording_and_its_values(recorded_leak, tmp_path):
+    """The recording starts at 10,000 s after boot; its bad program grows by 100 KiB a look."""
+    out = tmp_path / "values.csv"
+    done = leakscope(
+        "report",
+        recorded_leak,
+        "--of",
+        "bad",
+        "--since",
+        "1h",
+        "--until",
+        "2h",
+        "--csv",
+        out,
+        "--json",
+    )
+    (gauge,) = json.loads(done.stdout)["gauges"]
+    assert gauge["pid"] == 5
+    assert gauge["samples"] == 361
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 361
+    assert {row["name"] for row in rows} == {"<script>x"}
+    assert float(rows[-1]["time"]) - float(rows[0]["time"]) == 3600
+    grown = int(rows[-1]["value"]) - int(rows[0]["value"])
+    assert grown == pytest.approx(360 * 102_400, abs=1 << 20)
+    assert out.stat().st_mode & 0o777 == 0o600

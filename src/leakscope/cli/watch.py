@@ -299,7 +299,16 @@ def _tell(
         for pid in dict.fromkeys([*leaking, *sorted(only)]):
             if pid is not None and len(held) < _ACCOUNTS and (found := _held(pid, args.heap)):
                 held[found[0]] = found[1]
-    watched = Watched(judgement.trends, judgement.causes, watched_s, cost, look_s, missing, held)
+    watched = Watched(
+        judgement.trends,
+        judgement.causes,
+        watched_s,
+        cost,
+        look_s,
+        missing,
+        judgement.killed,
+        held,
+    )
     stream = None if args.report_file else sys.stdout
     text = to_json(watched) if args.json else render_watch(watched, ink_for(stream, args.colour))
     write_report(text, args, sys.stdout)

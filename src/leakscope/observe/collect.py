@@ -121,6 +121,14 @@ class Collection:
             for c in self._courses.values()
         ]
 
+    def oom_kills(self) -> list[tuple[Subject, int]]:
+        """Return where the kernel killed processes for want of memory, and how many."""
+        return [
+            (c.subject, round(c.values[-1] - c.values[0]))
+            for c in self._courses.values()
+            if c.metric == "oom_kills" and c.values[-1] > c.values[0]
+        ]
+
     def standings(self) -> list[Standing]:
         """Return where each gauge that is judged stands: cheap, for screens."""
         return [

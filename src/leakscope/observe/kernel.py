@@ -14,7 +14,7 @@ from leakscope.proc.slabinfo import is_reclaimable, merged_caches, read_slabinfo
 from leakscope.proc.sockets import read_sockstat
 from leakscope.proc.sysv import read_segments
 from leakscope.proc.tmpfs import read_tmpfs
-from leakscope.proc.vm import read_per_cpu_pages
+from leakscope.proc.vm import read_per_cpu_pages, read_vmstat
 from leakscope.proc.vmalloc import read_vmallocinfo
 
 __all__ = ["KernelGauges"]
@@ -66,6 +66,9 @@ class KernelGauges:
             cached = fields.get("Cached", 0) - fields.get("Shmem", 0) + fields.get("Buffers", 0)
             put("page_cache", "bytes", max(0, cached))
             put("swap", "bytes", fields.get("SwapTotal", 0) - fields.get("SwapFree", 0))
+        killed = read_vmstat().get("oom_kill")
+        if killed is not None:
+            put("oom_kills", "count", killed)
         sockets = read_sockstat()
         put("sockets", "count", sockets.count)
         put("socket_buffers", "bytes", sockets.pages * _PAGE)

@@ -36,8 +36,8 @@ def account(fields: dict[str, int], per_cpu_free: int = 0) -> tuple[Line, ...]:
     stacks = get("KernelStack", 0)
     lines = [
         Line("free", get("MemFree", 0) + per_cpu_free, "used by nobody"),
-        Line("programs", anon, "heaps, stacks and other private memory of processes"),
-        Line("page cache", cached - shmem + buffers, "files read or written; given back on demand"),
+        Line("programs", anon, "private memory: heaps and stacks"),
+        Line("page cache", cached - shmem + buffers, "files; given back on demand"),
         Line("shared memory and tmpfs", shmem, "stays until it is deleted or swapped"),
         Line("swap cache", swap_cache, "on its way to or from swap"),
         Line("compressed swap", get("Zswap", 0), "swapped pages kept in memory by zswap"),
@@ -46,7 +46,7 @@ def account(fields: dict[str, int], per_cpu_free: int = 0) -> tuple[Line, ...]:
         Line(
             "kernel caches, reclaimable",
             reclaimable + misc,
-            "dentries, inodes; given back on demand",
+            "names, inodes; given back on demand",
         ),
         Line("kernel caches, unreclaimable", get("SUnreclaim", 0), "kernel objects in use"),
         Line(
@@ -54,11 +54,11 @@ def account(fields: dict[str, int], per_cpu_free: int = 0) -> tuple[Line, ...]:
         ),
         Line("kernel stacks", stacks, "one per thread"),
         # Stacks are mapped with vmalloc on today's kernels and would be counted twice.
-        Line("vmalloc", max(0, get("VmallocUsed", 0) - stacks), "modules and large kernel buffers"),
+        Line("vmalloc", max(0, get("VmallocUsed", 0) - stacks), "modules, large kernel buffers"),
         Line("per-CPU", get("Percpu", 0), "kernel counters and cgroups"),
     ]
     rest = get("MemTotal", 0) - sum(line.bytes for line in lines)
-    lines.append(Line("unexplained", rest, "kernel and driver pages no counter shows"))
+    lines.append(Line("unexplained", rest, "kernel pages that no counter shows"))
     return tuple(lines)
 
 

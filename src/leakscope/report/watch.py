@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from leakscope.model.heap import HeapAccount
-    from leakscope.model.series import Cause, Series, Trend
+    from leakscope.model.series import Cause, Series, Subject, Trend
     from leakscope.report._ink import Ink
 
 __all__ = [
@@ -63,6 +63,7 @@ class Watched:
     cost: str
     look_s: float = 0.0
     missing: Sequence[str] = ()
+    killed: Sequence[tuple[Subject, int]] = ()  # where the kernel ran out of memory, how often
     held: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -100,6 +101,10 @@ def render_watch(watched: Watched, ink: Ink) -> str:
         lines += ["", *_cause(cause, watched, ink)]
     if len(watched.causes) > _CAUSES:
         lines += ["", f"And {len(watched.causes) - _CAUSES} more leaks: see --json or --html."]
+    for subject, count in watched.killed:
+        what = plural(count, "process", "processes")
+        text = f"! The kernel killed {what} for want of memory in {subject_name(subject)}."
+        lines += ["", *ink.paint_all(ALARM, ink.wrap(text, hanging="  "))]
     lines += _others(watched, ink)
     shown = {cause.trend.series.subject.key for cause in watched.causes[:_CAUSES]}
     for key, facts in watched.held.items():
@@ -259,6 +264,10 @@ def to_json(watched: Watched) -> str:
                 "next_step": cause.trend.next_step,
             }
             for cause in watched.causes
+        ],
+        "oom_kills": [
+            {"kind": subject.kind, "key": subject.key, "count": count}
+            for subject, count in watched.killed
         ],
         "missing": list(watched.missing),
     }

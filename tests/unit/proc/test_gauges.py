@@ -146,3 +146,14 @@ def test_reads_are_bounded_and_never_fail(tmp_path):
     assert read_text(str(tmp_path / "none")) is None
     assert read_text(str(tmp_path)) is None
     assert read_number(str(tmp_path / "none")) is None
+
+
+def test_a_kernel_without_smaps_rollup_adds_up_smaps(monkeypatch):
+    def without(path, *limit):
+        return None if path.endswith("smaps_rollup") else read_text(path, *limit)
+
+    whole = smaps.read_rollup(os.getpid())
+    monkeypatch.setattr(smaps, "read_text", without)
+    summed = smaps.read_rollup(os.getpid())
+    assert summed.pss == pytest.approx(whole.pss, rel=0.1)
+    assert summed.uss == pytest.approx(whole.uss, rel=0.1)

@@ -5,6 +5,7 @@
  * Walk the chunks of a glibc heap in a copy of its memory. One size leads to the next, so
  * this cannot be done a column at a time.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,16 +29,18 @@ static uint64_t word(const uint8_t *memory, uint64_t offset) {
 
 /**
  * Walk from `*at` to `end`. `memory` is a copy of `bytes` bytes from address `base`.
- * Addresses of the chunks' user memory go to `starts`, their usable bytes to `sizes`,
- * whether the following chunk calls them in use to `used`. Returns how many; `*at` is where
- * the walk stopped, `*stop` why.
+ * Of chunks that the following one calls in use, addresses of the user memory go to `starts`,
+ * its usable bytes to `sizes`; those of the others are added to `*free_bytes`, and `*chunks`
+ * counts all. Returns how many are in use; `*at` is where the walk stopped, `*stop` why. With
+ * STOP_MORE and nothing done, the copy does not hold the end of the chunk, or its size is too
+ * large for `sizes`.
  */
 EXPORT size_t lss_walk_chunks(const uint8_t *memory, uint64_t base, uint64_t bytes, uint64_t *at,
-                              uint64_t end, uint64_t *starts, uint64_t *sizes, uint8_t *used,
-                              size_t room, int *stop);
+                              uint64_t end, uint64_t *starts, uint32_t *sizes, size_t room,
+                              uint64_t *free_bytes, uint64_t *chunks, int *stop);
 size_t lss_walk_chunks(const uint8_t *memory, uint64_t base, uint64_t bytes, uint64_t *at,
-                       uint64_t end, uint64_t *starts, uint64_t *sizes, uint8_t *used, size_t room,
-                       int *stop) {
+                       uint64_t end, uint64_t *starts, uint32_t *sizes, size_t room,
+                       uint64_t *free_bytes, uint64_t *chunks, int *stop) {
   uint64_t chunk = *at;
   size_t n = 0;
   *stop = STOP_MORE;
@@ -57,16 +60,22 @@ size_t lss_walk_chunks(const uint8_t *memory, uint64_t base, uint64_t bytes, uin
       *stop = STOP_CORRUPT;
       break;
     }
-    uint64_t next = chunk + size;
-    uint8_t in_use = 1;
+    uint64_t next = chunk + size, usable = size - 8; /* the last word is the next chunk's first */
+    bool in_use = true;
     if (next < end) {
       if (next - base > bytes - 16)
         break; /* its state is in memory that this copy does not hold */
       in_use = word(memory, next - base + 8) & PREVIOUS_IN_USE;
     }
-    starts[n] = chunk + 16;
-    sizes[n] = size - 8; /* the last word is shared with the next chunk's first */
-    used[n++] = in_use;
+    if (in_use && usable > UINT32_MAX)
+      break;
+    if (in_use) {
+      starts[n] = chunk + 16;
+      sizes[n++] = (uint32_t)usable;
+    } else {
+      *free_bytes += usable;
+    }
+    ++*chunks;
     chunk = next;
   }
   *at = chunk;

@@ -5,262 +5,242 @@
  * Mark and sweep over somebody else's memory: which blocks can be reached from the roots,
  * with the kinds and the rules of valgrind's memcheck (memcheck/mc_leakcheck.c).
  *
- * Blocks are sorted by address; an index with an entry each 512 bytes finds the block of an
- * address in a few steps. Memory is read in batches: all blocks that wait are sorted, runs of
- * neighbours become one read, and pieces of memory that are looked at a lot are kept.
+ * The heap is read once, from its lowest block to its highest (the pass). What the pointers of a
+ * block that is known to be reachable lead to is marked at once; those of any other block are
+ * noted as edges, to be followed when it is reached after all. So following never waits for the
+ * memory of the process, in whatever order its blocks lie. Blocks that hold very many pointers,
+ * and those for which there is no room for more edges, are read again when they are reached.
+ *
+ * Looking up an address, an edge or a state is a cache miss. All are done by the batch: what the
+ * next step needs of each is prefetched while the others are looked at.
  */
 #define _GNU_SOURCE
-#include <stdbool.h>
+#include "scan.h"
+
 #include <fcntl.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define EXPORT __attribute__((visibility("default")))
-
 enum { UNREACHED = 0, LEADER = 1, INDIRECT = 2, POSSIBLE = 3, REACHABLE = 4 };
 
-#define GRANULE 9u            /* log2 bytes to an index entry */
-#define REGION_GAP (4u << 20) /* a gap in the heap that starts another index */
-#define BUFFER (4u << 20)     /* bytes of the process's memory held at a time */
-#define BATCH 512u            /* reads whose answers are looked at together */
-#define JOIN 256u             /* bytes of gap that are cheaper to read than to leave out */
-#define TAKE 8192u            /* blocks taken off the stack at a time */
-#define NO_BLOCK UINT32_MAX
-#define PIECE 14u             /* log2 bytes of the process's memory that are kept at a time */
-#define PIECE_AFTER 4u        /* small reads of a piece before it is read whole and kept */
-#define KEPT_SHARE 16u        /* of the heap, one byte in so many may be kept */
+/* Bits of a block's state beside its kind; known once the pass has seen the block. */
+#define KIND 7u
+#define HEAD_8 8u       /* its first word explains a pointer 8 bytes behind */
+#define HEAD_24 16u     /* its first words explain a pointer 24 bytes behind */
+#define HEAD_OBJECT 32u /* begins with the address of a vtable */
+#define AGAIN 64u       /* its interior pointers are to be looked at after the pass */
 
-struct region {
-  uint64_t low, high; /* addresses */
-  uint32_t *first;    /* per granule: first block that ends beyond its start */
-  uint8_t *visits;    /* per piece: small reads since it was kept last */
-  size_t granules;
+/* An edge: the block it leads to, and where into it. */
+#define TARGET ((1u << 29) - 1)
+enum { TO_START = 0, TO_8 = 1, TO_24 = 2, TO_BASE = 3 /* maybe of an object */, TO_INSIDE = 4 };
+#define TAG_SHIFT 29u
+
+#define RUN (256u << 10) /* bytes of the heap that the pass holds at a time: less than the cache */
+#define VISIT (1u << 20) /* bytes of a range that is looked at by itself */
+#define JOIN 4096u       /* bytes of gap that are cheaper to read than to leave out */
+#define QUEUE 256u       /* pointers that are looked up together */
+#define BATCH 64u        /* blocks that are followed together */
+#define PER_GROUP 12u    /* blocks */
+#define MANY 255u        /* edges, or no room for them: read the block instead */
+#define EDGES_SHARE 8u   /* of the heap's bytes, one in so many may be spent on edges */
+#define EDGES_LEAST (16u << 20)
+
+/* Where the edges of some blocks are: one after another from `first` on. */
+struct group {
+  uint32_t first;
+  uint8_t count[PER_GROUP];
 };
 
-/* A piece of memory that is kept, because much of it is looked at. */
-struct piece {
-  uint64_t start, bytes; /* bytes 0: none */
-  uint8_t *memory;
-};
-
-/* Memory we hold ourselves: a core file. Ascending, not overlapping. */
-struct segment {
-  uint64_t start, end;
-  const uint8_t *bytes;
-};
-
-struct span {
-  uint64_t start, end;
+/* A word that may be a pointer, found at `place`. */
+struct candidate {
+  const struct region *region;
+  const struct places *places;
+  uint64_t word, place;
+  uint32_t source; /* block that the pass found it in, NO_BLOCK: not in the pass */
+  uint32_t target;
+  bool exact;
 };
 
 struct lss_scan {
-  int pid;    /* 0: `segments` */
-  int memory; /* its memory, -1: none */
-  const struct segment *segments;
-  size_t segment_count;
-  const uint64_t *starts, *sizes;
-  size_t count;
+  struct image image;
+  struct index index;
   uint8_t *state;    /* caller's, one a block */
-  uint32_t *leader;  /* caller's: of an indirectly lost block, the block that leads to it */
+  uint32_t *leader;  /* caller's: of an indirectly lost block, 1 + the block that leads to it */
   uint64_t *from;    /* caller's or NULL: where the pointer was that reached a block first */
   uint64_t guard;    /* glibc's pointer guard, 0: unknown */
-  const struct span *tables; /* where C++ vtables are */
+  const struct span *tables; /* where C++ vtables are, ascending */
   size_t table_count;
-  struct region *regions;
-  size_t region_count;
-  uint64_t low, high;
+  const struct region *region; /* where the last address was */
   uint32_t *stack;
   size_t depth, room;
-  uint8_t *buffer;
-  uint32_t *batch, *small; /* blocks being looked at */
-  struct piece *pieces;
-  size_t piece_count;
-  uint64_t scanned; /* bytes */
-  uint64_t unread;  /* bytes that could not be read */
-  bool failed;      /* out of memory: answers would be wrong */
-  /* what a pointer that is found means */
-  uint32_t clique;  /* the leader whose clique is being collected, NO_BLOCK: marking */
-  bool definite;    /* the chain so far has no interior pointer */
+  struct group *groups;
+  size_t group_count, group; /* the one that gets edges */
+  uint32_t *edges;
+  size_t edge_count, edge_room, edge_most;
+  struct candidate *queue;
+  size_t queued;
+  uint8_t *run, *visit; /* buffers */
+  uint32_t seen;        /* blocks that the pass is through with, or in the middle of the last */
+  uint64_t scanned;     /* bytes */
+  uint64_t unread;      /* bytes that could not be read */
+  bool failed;          /* out of memory: answers would be wrong */
+  /* what a pointer that is found outside the pass means */
+  uint32_t clique; /* the leader whose clique is being collected, NO_BLOCK: marking */
+  bool definite;   /* the chain so far has no interior pointer */
 };
 
 EXPORT struct lss_scan *lss_new(int pid, const struct segment *segments, size_t segment_count,
-                                const uint64_t *starts, const uint64_t *sizes, size_t count,
+                                const uint64_t *starts, const void *sizes, int wide, size_t count,
                                 uint8_t *state, uint32_t *leader, uint64_t guard,
                                 const struct span *tables, size_t table_count);
 EXPORT void lss_free(struct lss_scan *scan);
-EXPORT int lss_roots(struct lss_scan *scan, const struct span *spans, size_t count);
+EXPORT void lss_roots(struct lss_scan *scan, const struct span *spans, size_t count);
 EXPORT void lss_keep_from(struct lss_scan *scan, uint64_t *from);
-EXPORT int lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin);
+EXPORT void lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin);
+EXPORT int lss_follow(struct lss_scan *scan);
 EXPORT int lss_sweep(struct lss_scan *scan);
 EXPORT uint64_t lss_scanned(const struct lss_scan *scan);
 EXPORT uint64_t lss_unread(const struct lss_scan *scan);
-EXPORT size_t lss_find_words(struct lss_scan *scan, uint64_t start, uint64_t end, uint64_t low,
-                             uint64_t high, uint64_t *places, uint64_t *values, size_t room);
 
-/* ---- the index ---- */
-
-static inline uint64_t size_of(const struct lss_scan *scan, uint32_t block) {
-  uint64_t size = scan->sizes[block];
-  return size ? size : 1; /* a block of no bytes has an address all the same */
-}
-
-static inline uint64_t end_of(const struct lss_scan *scan, uint32_t block) {
-  return scan->starts[block] + size_of(scan, block);
-}
-
-static bool build_index(struct lss_scan *scan) {
-  size_t room = 0;
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < scan->count;) {
-    size_t last = i;
-    while (last + 1 < scan->count &&
-           scan->starts[last + 1] < end_of(scan, (uint32_t)last) + REGION_GAP)
-      last++;
-    if (scan->region_count == room) {
-      room = room ? room * 2 : 64;
-      struct region *more = realloc(scan->regions, room * sizeof *more);
-      if (!more)
-        return false;
-      scan->regions = more;
-    }
-    struct region *region = &scan->regions[scan->region_count++];
-    region->low = scan->starts[i];
-    region->high = end_of(scan, (uint32_t)last);
-    region->granules = ((region->high - region->low) >> GRANULE) + 1;
-    region->first = malloc(region->granules * sizeof *region->first);
-    region->visits = calloc(((region->high - region->low) >> PIECE) + 2, 1);
-    if (!region->first || !region->visits)
-      return false;
-    bytes += region->high - region->low;
-    size_t block = i;
-    for (size_t g = 0; g < region->granules; g++) {
-      uint64_t at = region->low + ((uint64_t)g << GRANULE);
-      while (block < last && end_of(scan, (uint32_t)block) <= at)
-        block++;
-      region->first[g] = (uint32_t)block;
-    }
-    i = last + 1;
-  }
-  if (scan->count) {
-    scan->low = scan->starts[0];
-    scan->high = scan->regions[scan->region_count - 1].high;
-  }
-  scan->piece_count = scan->pid ? (bytes / KEPT_SHARE >> PIECE) + 16 : 0;
-  scan->pieces = calloc(scan->piece_count + 1, sizeof *scan->pieces);
-  return scan->pieces != NULL;
-}
-
-static uint32_t find_in(const struct lss_scan *scan, const struct region *region, uint64_t address) {
-  uint32_t block = region->first[(address - region->low) >> GRANULE];
-  while (block < scan->count && end_of(scan, block) <= address)
-    block++;
-  return block < scan->count && scan->starts[block] <= address ? block : NO_BLOCK;
-}
-
-static struct region *region_of(const struct lss_scan *scan, uint64_t address) {
-  size_t low = 0, high = scan->region_count;
-  while (low < high) {
-    size_t middle = (low + high) / 2;
-    if (scan->regions[middle].high <= address)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return low < scan->region_count && address >= scan->regions[low].low ? &scan->regions[low] : NULL;
-}
-
-static inline uint32_t find(const struct lss_scan *scan, uint64_t address) {
-  if (address - scan->low >= scan->high - scan->low)
-    return NO_BLOCK;
-  const struct region *region = region_of(scan, address);
-  return region ? find_in(scan, region, address) : NO_BLOCK;
-}
-
-/* ---- reading ---- */
-
-static const uint8_t *local(const struct lss_scan *scan, uint64_t address, uint64_t *ret_bytes) {
-  size_t low = 0, high = scan->segment_count;
-  while (low < high) {
-    size_t middle = (low + high) / 2;
-    if (scan->segments[middle].end <= address)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  if (low == scan->segment_count || address < scan->segments[low].start)
-    return NULL;
-  *ret_bytes = scan->segments[low].end - address;
-  return scan->segments[low].bytes + (address - scan->segments[low].start);
-}
-
-/* Read up to `bytes`; returns how many from the start could be read. */
-static uint64_t read_at(const struct lss_scan *scan, uint64_t address, void *out, uint64_t bytes) {
-  if (scan->pid) {
-    /* Not process_vm_readv: it pins pages, for which the kernel copies every page that a forked
-     * image shares with its parent. */
-    ssize_t got = pread(scan->memory, out, bytes, (off_t)address);
-    return got > 0 ? (uint64_t)got : 0;
-  }
-  uint64_t done = 0, have;
-  while (done < bytes) {
-    const uint8_t *from = local(scan, address + done, &have);
-    if (!from)
-      break;
-    uint64_t take = have < bytes - done ? have : bytes - done;
-    memcpy((uint8_t *)out + done, from, take);
-    done += take;
-  }
-  return done;
-}
-
-static bool read_word(const struct lss_scan *scan, uint64_t address, uint64_t *ret) {
-  return read_at(scan, address, ret, sizeof *ret) == sizeof *ret;
+static inline uint8_t kind_of(const struct lss_scan *scan, uint32_t block) {
+  return scan->state[block] & KIND;
 }
 
 /* ---- what an interior pointer may mean (memcheck's heuristics) ---- */
 
 static bool in_tables(const struct lss_scan *scan, uint64_t address) {
-  for (size_t i = 0; i < scan->table_count; i++)
-    if (address >= scan->tables[i].start && address < scan->tables[i].end)
-      return true;
-  return false;
+  size_t low = 0, high = scan->table_count;
+  if (!high || address < scan->tables[0].start || address >= scan->tables[high - 1].end)
+    return false;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (scan->tables[middle].end <= address)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low < scan->table_count && address >= scan->tables[low].start;
 }
 
 /* A vtable lies in read-only data of a module and begins with the address of code. */
+static bool is_table(const struct lss_scan *scan, uint64_t address) {
+  return !(address & 7) && in_tables(scan, address);
+}
+
 static bool is_object(const struct lss_scan *scan, uint64_t address) {
   uint64_t table;
-  return !(address & 7) && read_word(scan, address, &table) && !(table & 7) && in_tables(scan, table);
+  return !(address & 7) && image_word(&scan->image, address, &table) && is_table(scan, table);
+}
+
+/* What a block's first `have` bytes, of 16 if it has so many, say of pointers into it. */
+static uint8_t head_of(const struct lss_scan *scan, uint32_t block, const uint8_t *bytes,
+                       uint64_t have) {
+  uint64_t size = size_of(&scan->index, block), head[2] = {0, 0};
+  uint8_t found = 0;
+  if (size <= 8)
+    return 0;
+  memcpy(head, bytes, have < 16 ? have : 16);
+  if (head[0] && (head[0] == size - 8 || /* length64 */
+                  /* newarray: the count of elements */
+                  (head[0] <= size && (size - 8) % head[0] == 0)))
+    found |= HEAD_8;
+  /* stdstring: length, capacity, reference count, text */
+  if (head[0] <= head[1] && 24 + head[1] + 1 == size)
+    found |= HEAD_24;
+  if (!(scan->index.starts[block] & 7) && is_table(scan, head[0]))
+    found |= HEAD_OBJECT;
+  return found;
+}
+
+static uint8_t read_head(const struct lss_scan *scan, uint32_t block) {
+  uint8_t bytes[16];
+  return head_of(scan, block, bytes,
+                 image_read(&scan->image, scan->index.starts[block], bytes, sizeof bytes));
+}
+
+static inline unsigned tag_of(const struct lss_scan *scan, uint32_t block, uint64_t pointer) {
+  uint64_t offset = pointer - scan->index.starts[block], size = size_of(&scan->index, block);
+  /* A tree of tsearch keeps a colour in the lowest bit (glibc misc/tsearch.c). */
+  if (!offset || (offset == 1 && size == 24))
+    return TO_START;
+  if (offset == 8)
+    return TO_8;
+  if (offset == 24)
+    return TO_24;
+  return !(pointer & 7) && size >= offset + 8 ? TO_BASE : TO_INSIDE;
+}
+
+/* Whether a pointer is as good as one to the start, given the block's head: 1 yes, 0 no, -1 ask
+ * the object that it points to. */
+static inline int is_explained(unsigned tag, uint8_t head) {
+  if (tag == TO_START || (tag == TO_8 && head & HEAD_8) || (tag == TO_24 && head & HEAD_24))
+    return 1;
+  return tag != TO_INSIDE && head & HEAD_OBJECT ? -1 : 0;
 }
 
 static bool explained(const struct lss_scan *scan, uint32_t block, uint64_t pointer) {
-  uint64_t start = scan->starts[block], size = size_of(scan, block), offset = pointer - start;
-  uint64_t word;
-  /* A tree of tsearch keeps a colour in the lowest bit (glibc misc/tsearch.c). */
-  if (offset == 1 && size == 24)
-    return true;
-  if (offset == 8 && read_word(scan, start, &word)) {
-    if (word == size - 8) /* length64 */
-      return true;
-    if (word && word <= size && (size - 8) % word == 0) /* newarray: the count of elements */
-      return true;
-  }
-  if (offset == 24) { /* stdstring: length, capacity, reference count, text */
-    uint64_t head[2];
-    if (read_at(scan, start, head, sizeof head) == sizeof head && head[0] <= head[1] &&
-        24 + head[1] + 1 == size)
-      return true;
-  }
+  unsigned tag = tag_of(scan, block, pointer);
+  if (tag == TO_START || tag == TO_INSIDE)
+    return tag == TO_START;
+  int answer = is_explained(tag, block < scan->seen ? scan->state[block] : read_head(scan, block));
   /* multipleinheritance: the pointer is to a later base of the object */
-  return !(pointer & 7) && size >= offset + 8 && is_object(scan, pointer) && is_object(scan, start);
+  return answer > 0 || (answer < 0 && pointer + 8 <= end_of(&scan->index, block) &&
+                        is_object(scan, pointer));
+}
+
+/* ---- the graph ---- */
+
+static inline unsigned edges_of(const struct lss_scan *scan, uint32_t block) {
+  return scan->groups[block / PER_GROUP].count[block % PER_GROUP];
+}
+
+static inline const uint32_t *first_edge(const struct lss_scan *scan, uint32_t block) {
+  const struct group *group = &scan->groups[block / PER_GROUP];
+  size_t first = group->first;
+  for (unsigned i = 0; i < block % PER_GROUP; i++)
+    first += group->count[i] == MANY ? 0 : group->count[i];
+  return scan->edges + first;
+}
+
+/* Note an edge of the block that the pass is at. */
+static void add_edge(struct lss_scan *scan, uint32_t block, uint32_t target, unsigned tag) {
+  struct group *group = &scan->groups[block / PER_GROUP];
+  uint8_t *count = &group->count[block % PER_GROUP];
+  uint32_t edge = target | tag << TAG_SHIFT;
+  if (*count == MANY)
+    return;
+  if (scan->group != block / PER_GROUP) {
+    scan->group = block / PER_GROUP;
+    group->first = (uint32_t)scan->edge_count;
+  }
+  if (*count && scan->edges[scan->edge_count - 1] == edge)
+    return;
+  if (scan->from || *count == MANY - 1 || scan->edge_count == scan->edge_most) {
+    scan->edge_count -= *count;
+    *count = MANY;
+    return;
+  }
+  if (scan->edge_count == scan->edge_room) {
+    size_t room = scan->edge_room ? scan->edge_room + scan->edge_room / 4 : 1u << 16;
+    uint32_t *more = realloc(scan->edges, room * sizeof *more);
+    if (!more) {
+      scan->failed = true;
+      return;
+    }
+    scan->edges = more;
+    scan->edge_room = room;
+  }
+  scan->edges[scan->edge_count++] = edge;
+  ++*count;
 }
 
 /* ---- marking ---- */
 
 static void push(struct lss_scan *scan, uint32_t block) {
+  if (!edges_of(scan, block))
+    return;
   if (scan->depth == scan->room) {
     size_t room = scan->room ? scan->room * 2 : 4096;
     uint32_t *more = realloc(scan->stack, room * sizeof *more);
@@ -274,290 +254,379 @@ static void push(struct lss_scan *scan, uint32_t block) {
   scan->stack[scan->depth++] = block;
 }
 
-static void met(struct lss_scan *scan, uint32_t block, uint64_t pointer, uint64_t place) {
+/* Blocks that the pass has still to come to need no push: it will see their state. */
+static inline void raise_to(struct lss_scan *scan, uint32_t block, uint8_t kind, uint64_t place) {
   uint8_t old = scan->state[block];
-  if (scan->clique != NO_BLOCK) {
-    /* Any pointer from a lost block, to its start or not, makes another one indirect. */
-    if (old == UNREACHED || (old == LEADER && block != scan->clique)) {
-      scan->state[block] = INDIRECT;
-      scan->leader[block] = scan->clique;
-      if (old == UNREACHED)
-        push(scan, block);
-    }
+  if (kind <= (old & KIND))
     return;
-  }
-  if (old == REACHABLE)
-    return;
-  uint8_t fresh = scan->definite && (pointer == scan->starts[block] || explained(scan, block, pointer))
-                      ? REACHABLE
-                      : POSSIBLE;
-  if (fresh > old) {
-    scan->state[block] = fresh;
-    if (scan->from)
-      scan->from[block] = place;
+  scan->state[block] = (uint8_t)((old & ~KIND) | kind);
+  if (scan->from)
+    scan->from[block] = place;
+  if (block < scan->seen)
     push(scan, block);
+}
+
+/* Any pointer from a lost block, to its start or not, makes another one indirect. */
+static inline void join_clique(struct lss_scan *scan, uint32_t block) {
+  uint8_t old = kind_of(scan, block);
+  if (old == UNREACHED || (old == LEADER && block != scan->clique)) {
+    scan->state[block] = (uint8_t)((scan->state[block] & ~KIND) | INDIRECT);
+    scan->leader[block] = scan->clique + 1;
+    if (old == UNREACHED)
+      push(scan, block);
   }
 }
 
-static inline void look(struct lss_scan *scan, uint64_t word, uint64_t place) {
-  uint32_t block = find(scan, word);
-  if (block != NO_BLOCK) {
-    met(scan, block, word, place);
-  } else if (scan->guard && word >> 48) {
-    /* glibc's PTR_MANGLE, as in jmp_buf: xor with the guard, then rotated left by 17. */
-    uint64_t plain = (word >> 17 | word << 47) ^ scan->guard;
-    block = find(scan, plain);
-    if (block != NO_BLOCK)
-      met(scan, block, plain, place);
+/* A pointer in a root, or in a block that is visited. */
+static void met(struct lss_scan *scan, uint32_t block, uint64_t pointer, uint64_t place) {
+  if (scan->clique != NO_BLOCK)
+    join_clique(scan, block);
+  else if (kind_of(scan, block) != REACHABLE)
+    raise_to(scan, block,
+             scan->definite && explained(scan, block, pointer) ? REACHABLE : POSSIBLE, place);
+}
+
+/* A pointer that the pass found in the block it is at. */
+static void passed(struct lss_scan *scan, const struct candidate *found) {
+  uint32_t source = found->source, target = found->target;
+  scan->seen = source + 1;
+  if (source == target || kind_of(scan, target) == REACHABLE)
+    return; /* nothing more can become of it */
+  uint8_t kind = kind_of(scan, source);
+  unsigned tag = found->exact ? TO_START : tag_of(scan, target, found->word);
+  if (kind == REACHABLE && tag == TO_START) {
+    raise_to(scan, target, REACHABLE, found->place);
+    return;
   }
+  if (kind == REACHABLE || kind == POSSIBLE)
+    raise_to(scan, target, POSSIBLE, found->place);
+  if (kind == REACHABLE && tag == TO_INSIDE)
+    return;
+  if (kind == REACHABLE)
+    scan->state[source] |= AGAIN; /* the head of the target may not be known yet */
+  add_edge(scan, source, target, tag);
+}
+
+/* Look up all that is queued. */
+static void look_up(struct lss_scan *scan) {
+  const struct index *index = &scan->index;
+  for (size_t i = 0; i < scan->queued; i++) {
+    struct candidate *each = &scan->queue[i];
+    each->target = block_before(index, each->region, each->places, each->word, &each->exact);
+    __builtin_prefetch(&scan->state[each->target]);
+    if (!each->exact) {
+      __builtin_prefetch(&index->starts[each->target]);
+      size_t width = index->wide ? sizeof(uint64_t) : sizeof(uint32_t);
+      __builtin_prefetch((const uint8_t *)index->sizes + each->target * width);
+    }
+    if (each->target < scan->seen)
+      __builtin_prefetch(&scan->groups[each->target / PER_GROUP]);
+  }
+  size_t queued = scan->queued;
+  scan->queued = 0;
+  for (size_t i = 0; i < queued; i++) {
+    const struct candidate *each = &scan->queue[i];
+    if (!each->exact && each->word >= end_of(index, each->target))
+      continue;
+    if (each->source == NO_BLOCK)
+      met(scan, each->target, each->word, each->place);
+    else
+      passed(scan, each);
+  }
+}
+
+static void follow(struct lss_scan *scan);
+
+static bool enqueue(struct lss_scan *scan, uint64_t word, uint64_t place, uint32_t source) {
+  const struct region *region = scan->region;
+  if (!region || word - region->low >= region->high - region->low) {
+    region = index_search(&scan->index, word);
+    if (!region)
+      return false;
+    scan->region = region;
+  }
+  const struct places *places = places_of(&scan->index, region, word);
+  __builtin_prefetch(places);
+  scan->queue[scan->queued++] = (struct candidate){region, places, word, place, source, 0, false};
+  if (scan->queued == QUEUE) {
+    look_up(scan);
+    if (source != NO_BLOCK)
+      follow(scan);
+  }
+  return true;
+}
+
+/* glibc's PTR_MANGLE, as in jmp_buf: xor with the guard, then rotated left by 17. */
+static inline uint64_t plain_of(const struct lss_scan *scan, uint64_t word) {
+  return (word >> 17 | word << 47) ^ scan->guard;
+}
+
+static void look(struct lss_scan *scan, uint64_t word, uint64_t place, uint32_t source) {
+  uint64_t low = scan->index.low, range = scan->index.high - low;
+  if (word - low < range && enqueue(scan, word, place, source))
+    return;
+  if (scan->guard && word >> 48 && plain_of(scan, word) - low < range)
+    enqueue(scan, plain_of(scan, word), place, source);
 }
 
 /* `memory` is a copy of `bytes` from `place`. */
-static void look_at(struct lss_scan *scan, const uint8_t *memory, uint64_t bytes, uint64_t place) {
-  scan->scanned += bytes;
-  for (uint64_t i = 0; i + 8 <= bytes; i += 8) {
+static void look_at(struct lss_scan *scan, const uint8_t *memory, uint64_t bytes, uint64_t place,
+                    uint32_t source) {
+  uint64_t low = scan->index.low, range = scan->index.high - low, guard = scan->guard;
+  for (uint64_t i = -place & 7; i + 8 <= bytes; i += 8) {
     uint64_t word;
     memcpy(&word, memory + i, sizeof word);
-    /* Most words are small numbers. */
-    if (word - scan->low < scan->high - scan->low || word >> 48)
-      look(scan, word, place + i);
+    uint64_t plain = (word >> 17 | word << 47) ^ guard;
+    /* Most words are numbers or text. */
+    if (__builtin_expect((word - low < range) | (plain - low < range), 0))
+      look(scan, word, place + i, source);
   }
 }
 
-static void look_at_range(struct lss_scan *scan, uint64_t start, uint64_t end) {
-  start = (start + 7) & ~7ull;
+/* Look at a range by itself; returns how much of it could not be read. */
+static uint64_t look_at_range(struct lss_scan *scan, uint64_t start, uint64_t end) {
+  uint64_t unread = 0;
   while (start < end) {
-    uint64_t want = end - start < BUFFER ? end - start : BUFFER;
-    uint64_t got = read_at(scan, start, scan->buffer, want);
-    look_at(scan, scan->buffer, got, start);
-    if (got < want) {
-      /* Go on behind the page that could not be read. */
-      uint64_t skip = ((start + got) | 4095) + 1;
-      scan->unread += (skip < end ? skip : end) - (start + got);
-      start = skip;
-    } else {
-      start += got;
-    }
+    uint64_t bytes = end - start < VISIT ? end - start : VISIT;
+    unread += image_fill(&scan->image, start, scan->visit, bytes);
+    look_at(scan, scan->visit, bytes, start, NO_BLOCK);
+    start += bytes;
   }
+  look_up(scan);
+  return unread;
 }
 
-static int by_number(const void *a, const void *b) {
-  uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
-  return (left > right) - (left < right);
+/* Read a block that has been reached. */
+static void visit(struct lss_scan *scan, uint32_t block) {
+  scan->definite = kind_of(scan, block) == REACHABLE;
+  uint64_t unread =
+      look_at_range(scan, scan->index.starts[block], end_of(&scan->index, block));
+  if (size_of(&scan->index, block) > RUN) /* else the pass has counted it */
+    scan->unread += unread;
 }
 
-/* Memory of a block whose surroundings are looked at a lot, NULL: read it by itself. A piece is
- * read whole after some small reads, so that scattered blocks cost little more than those. */
-static const uint8_t *kept(struct lss_scan *scan, uint32_t block) {
-  uint64_t start = scan->starts[block], end = end_of(scan, block);
-  uint64_t base = start >> PIECE << PIECE;
-  if (!scan->piece_count || (end - 1) >> PIECE != start >> PIECE)
-    return NULL;
-  struct piece *piece = &scan->pieces[(start >> PIECE) % scan->piece_count];
-  if (piece->bytes && piece->start == base)
-    return end - base <= piece->bytes ? piece->memory + (start - base) : NULL;
-  const struct region *region = region_of(scan, start);
-  uint8_t *visits = &region->visits[(base >> PIECE) - (region->low >> PIECE)];
-  if (++*visits < PIECE_AFTER)
-    return NULL;
-  *visits = 0;
-  if (!piece->memory)
-    piece->memory = malloc(1u << PIECE);
-  if (!piece->memory)
-    return NULL;
-  piece->start = base;
-  piece->bytes = read_at(scan, base, piece->memory, 1u << PIECE);
-  return end - base <= piece->bytes ? piece->memory + (start - base) : NULL;
-}
-
-/* Read a sorted batch of small blocks, then look at each. All of a batch have
- * the same standing: definite, or not. */
-static void look_at_batch(struct lss_scan *scan, const uint32_t *blocks, size_t count) {
-  size_t run_bytes[BATCH];
-  size_t runs = 0, bytes = 0, taken = 0;
-  uint64_t run_start[BATCH];
-  size_t run_offset[BATCH];
-  while (taken < count) {
-    runs = bytes = 0;
-    size_t from = taken;
-    for (; taken < count; taken++) {
-      uint64_t start = scan->starts[blocks[taken]], end = end_of(scan, blocks[taken]);
-      uint64_t run_end = runs ? run_start[runs - 1] + run_bytes[runs - 1] : 0;
-      if (runs && start <= run_end + JOIN) {
-        if (end <= run_end)
-          continue;
-        if (bytes + (end - run_end) > BUFFER)
-          break;
-        run_bytes[runs - 1] += end - run_end;
-        bytes += end - run_end;
-      } else {
-        if (runs == BATCH || bytes + (end - start) > BUFFER)
-          break;
-        run_start[runs] = start;
-        run_offset[runs] = bytes;
-        run_bytes[runs] = end - start;
-        bytes += end - start;
-        runs++;
-      }
+static void follow_edges(struct lss_scan *scan, uint32_t block, const uint32_t *edges,
+                         unsigned count) {
+  bool definite = kind_of(scan, block) == REACHABLE, read = count == MANY;
+  for (unsigned i = 0; i < count && !read; i++) {
+    uint32_t target = edges[i] & TARGET;
+    if (scan->clique != NO_BLOCK) {
+      join_clique(scan, target);
+      continue;
     }
-    for (size_t r = 0; r < runs; r++) {
-      uint64_t got = read_at(scan, run_start[r], scan->buffer + run_offset[r], run_bytes[r]);
-      memset(scan->buffer + run_offset[r] + got, 0, run_bytes[r] - got);
-      scan->unread += run_bytes[r] - got;
-    }
-    size_t run = 0;
-    for (size_t i = from; i < taken; i++) {
-      uint64_t start = scan->starts[blocks[i]];
-      while (run + 1 < runs && run_start[run + 1] <= start)
-        run++;
-      look_at(scan, scan->buffer + run_offset[run] + (start - run_start[run]),
-              end_of(scan, blocks[i]) - start, start);
-    }
+    if (kind_of(scan, target) == REACHABLE)
+      continue;
+    unsigned tag = edges[i] >> TAG_SHIFT;
+    int as_start = 0;
+    if (definite && tag == TO_START)
+      as_start = 1;
+    else if (definite && target < scan->seen)
+      as_start = is_explained(tag, scan->state[target]);
+    else if (definite)
+      scan->state[block] |= AGAIN;
+    raise_to(scan, target, as_start > 0 ? REACHABLE : POSSIBLE, 0);
+    read = as_start < 0;
   }
+  if (read)
+    visit(scan, block);
 }
 
 /* Follow everything that waits on the stack. */
 static void follow(struct lss_scan *scan) {
-  static const uint64_t large = 256u << 10;
-  uint32_t *batch = scan->batch, *other = scan->small;
+  uint32_t blocks[BATCH];
+  const uint32_t *edges[BATCH];
   while (scan->depth && !scan->failed) {
-    size_t n = scan->depth < TAKE ? scan->depth : TAKE;
+    size_t n = scan->depth < BATCH ? scan->depth : BATCH;
     scan->depth -= n;
-    memcpy(batch, scan->stack + scan->depth, n * sizeof *batch);
-    if (n > 1)
-      qsort(batch, n, sizeof *batch, by_number);
-    for (int pass = 0; pass < 2; pass++) {
-      /* First those of a definite chain: they may lift others out of the second group. */
-      size_t m = 0;
-      for (size_t i = 0; i < n; i++) {
-        uint8_t state = scan->state[batch[i]];
-        bool definite = state == REACHABLE;
-        if (scan->clique == NO_BLOCK ? definite != !pass : pass)
-          continue;
-        scan->definite = definite;
-        const uint8_t *memory;
-        if (size_of(scan, batch[i]) > large)
-          look_at_range(scan, scan->starts[batch[i]], end_of(scan, batch[i]));
-        else if ((memory = kept(scan, batch[i])))
-          look_at(scan, memory, size_of(scan, batch[i]), scan->starts[batch[i]]);
-        else
-          other[m++] = batch[i];
-      }
-      scan->definite = !pass;
-      look_at_batch(scan, other, m);
+    memcpy(blocks, scan->stack + scan->depth, n * sizeof *blocks);
+    for (size_t i = 0; i < n; i++) {
+      edges[i] = first_edge(scan, blocks[i]);
+      __builtin_prefetch(edges[i]);
     }
+    for (size_t i = 0; i < n; i++) {
+      unsigned count = edges_of(scan, blocks[i]);
+      for (unsigned k = 0; k < count && count != MANY && k < 16; k++) {
+        uint32_t target = edges[i][k] & TARGET;
+        __builtin_prefetch(&scan->state[target]);
+        __builtin_prefetch(&scan->groups[target / PER_GROUP]);
+      }
+    }
+    for (size_t i = 0; i < n; i++)
+      follow_edges(scan, blocks[i], edges[i], edges_of(scan, blocks[i]));
   }
+}
+
+/* ---- the pass ---- */
+
+static void pass_large(struct lss_scan *scan, uint32_t block) {
+  look_up(scan);
+  follow(scan);
+  scan->state[block] |= read_head(scan, block);
+  scan->groups[block / PER_GROUP].count[block % PER_GROUP] = MANY;
+  scan->seen = block + 1;
+  if (kind_of(scan, block) >= POSSIBLE)
+    visit(scan, block);
+  follow(scan);
+}
+
+/* Blocks `from` up to `to`, near each other. */
+static void pass_run(struct lss_scan *scan, uint32_t from, uint32_t to) {
+  uint64_t base = scan->index.starts[from], bytes = end_of(&scan->index, to - 1) - base;
+  bool holes = image_fill(&scan->image, base, scan->run, bytes);
+  for (uint32_t block = from; block < to; block++) {
+    uint64_t start = scan->index.starts[block], size = size_of(&scan->index, block);
+    const uint8_t *memory = scan->run + (start - base);
+    if (holes)
+      scan->unread += image_fill(&scan->image, start, scan->run + (start - base), size);
+    scan->state[block] |= head_of(scan, block, memory, size);
+    look_at(scan, memory, size, start, block);
+  }
+}
+
+static void pass(struct lss_scan *scan) {
+  const struct index *index = &scan->index;
+  for (uint32_t block = 0; block < index->count && !scan->failed;) {
+    scan->scanned += size_of(index, block);
+    if (size_of(index, block) > RUN) {
+      pass_large(scan, block++);
+      continue;
+    }
+    uint64_t base = index->starts[block], end = end_of(index, block);
+    uint32_t next = block + 1;
+    while (next < index->count && index->starts[next] <= end + JOIN &&
+           end_of(index, next) - base <= RUN) {
+      end = end_of(index, next);
+      scan->scanned += size_of(index, next++);
+    }
+    pass_run(scan, block, next);
+    block = next;
+  }
+  look_up(scan);
+  scan->seen = index->count;
+  follow(scan);
+  for (uint32_t block = 0; block < index->count && !scan->failed; block++) {
+    if (!(scan->state[block] & AGAIN))
+      continue;
+    scan->state[block] &= (uint8_t)~AGAIN;
+    if (kind_of(scan, block) != REACHABLE)
+      continue;
+    push(scan, block);
+    if (scan->depth >= BATCH)
+      follow(scan);
+  }
+  follow(scan);
 }
 
 /* ---- the interface ---- */
 
 struct lss_scan *lss_new(int pid, const struct segment *segments, size_t segment_count,
-                         const uint64_t *starts, const uint64_t *sizes, size_t count,
+                         const uint64_t *starts, const void *sizes, int wide, size_t count,
                          uint8_t *state, uint32_t *leader, uint64_t guard,
                          const struct span *tables, size_t table_count) {
   struct lss_scan *scan = calloc(1, sizeof *scan);
   if (!scan)
     return NULL;
-  scan->pid = pid;
-  scan->memory = -1;
+  scan->image = (struct image){-1, segments, segment_count};
   if (pid) {
     char path[32];
     snprintf(path, sizeof path, "/proc/%d/mem", pid);
-    scan->memory = open(path, O_RDONLY | O_CLOEXEC);
+    scan->image.memory = open(path, O_RDONLY | O_CLOEXEC);
   }
-  scan->segments = segments;
-  scan->segment_count = segment_count;
-  scan->starts = starts;
-  scan->sizes = sizes;
-  scan->count = count;
+  scan->index = (struct index){.starts = starts, .sizes = sizes, .wide = wide};
   scan->state = state;
   scan->leader = leader;
   scan->guard = guard;
   scan->tables = tables;
   scan->table_count = table_count;
   scan->clique = NO_BLOCK;
-  scan->buffer = malloc(BUFFER);
-  scan->batch = malloc(2 * TAKE * sizeof *scan->batch);
-  scan->small = scan->batch + TAKE;
-  if ((pid && scan->memory < 0) || !scan->buffer || !scan->batch || count >= NO_BLOCK || !build_index(scan)) {
+  scan->group = SIZE_MAX;
+  scan->run = malloc(RUN);
+  scan->visit = malloc(VISIT);
+  scan->queue = malloc(QUEUE * sizeof *scan->queue);
+  scan->group_count = count / PER_GROUP + 1;
+  scan->groups = table_new(scan->group_count * sizeof *scan->groups);
+  if ((pid && scan->image.memory < 0) || !scan->run || !scan->visit || !scan->queue ||
+      !scan->groups || count > TARGET) {
     lss_free(scan);
     return NULL;
   }
+  scan->index.count = (uint32_t)count;
+  if (!index_build(&scan->index)) {
+    lss_free(scan);
+    return NULL;
+  }
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < scan->index.count; i++)
+    bytes += size_of(&scan->index, i);
+  bytes /= EDGES_SHARE;
+  scan->edge_most = (bytes < EDGES_LEAST ? EDGES_LEAST : bytes) / sizeof *scan->edges;
+  if (scan->edge_most > UINT32_MAX)
+    scan->edge_most = UINT32_MAX;
   return scan;
 }
 
 void lss_free(struct lss_scan *scan) {
-  if (scan->memory >= 0)
-    close(scan->memory);
-  for (size_t i = 0; i < scan->region_count; i++) {
-    free(scan->regions[i].first);
-    free(scan->regions[i].visits);
-  }
-  for (size_t i = 0; scan->pieces && i < scan->piece_count; i++)
-    free(scan->pieces[i].memory);
-  free(scan->pieces);
-  free(scan->regions);
-  free(scan->buffer);
-  free(scan->batch);
+  if (scan->image.memory >= 0)
+    close(scan->image.memory);
+  index_free(&scan->index);
+  table_free(scan->groups, scan->group_count * sizeof *scan->groups);
+  free(scan->edges);
+  free(scan->queue);
+  free(scan->run);
+  free(scan->visit);
   free(scan->stack);
   free(scan);
 }
 
-int lss_roots(struct lss_scan *scan, const struct span *spans, size_t count) {
+/* Ranges that hold pointers; what they lead to is followed by `lss_follow`. */
+void lss_roots(struct lss_scan *scan, const struct span *spans, size_t count) {
+  scan->definite = true;
   for (size_t i = 0; i < count; i++) {
-    scan->definite = true;
-    look_at_range(scan, spans[i].start, spans[i].end);
-    follow(scan);
+    uint64_t start = (spans[i].start + 7) & ~7ull;
+    if (start >= spans[i].end)
+      continue;
+    scan->scanned += spans[i].end - start;
+    scan->unread += look_at_range(scan, start, spans[i].end);
   }
-  return scan->failed ? -1 : 0;
 }
 
-/* Keep, for each block, the address of the first pointer that gave it its standing. */
+/* Keep, for each block, the address of the first pointer that gave it its standing. To be called
+ * before anything else. */
 void lss_keep_from(struct lss_scan *scan, uint64_t *from) { scan->from = from; }
 
 /* Words of no address, such as registers; `origin` is what is kept as their place. */
-int lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin) {
+void lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin) {
   scan->definite = true;
   for (size_t i = 0; i < count; i++)
-    look(scan, words[i], origin);
-  follow(scan);
+    look(scan, words[i], origin, NO_BLOCK);
+  look_up(scan);
+}
+
+/* Mark everything that can be reached from the roots so far. */
+int lss_follow(struct lss_scan *scan) {
+  if (scan->seen < scan->index.count)
+    pass(scan);
+  else
+    follow(scan);
   return scan->failed ? -1 : 0;
 }
 
 /* Everything that was not reached is lost: leaders, and what only lost blocks point to. */
 int lss_sweep(struct lss_scan *scan) {
-  for (size_t i = 0; i < scan->count; i++) {
-    if (scan->state[i] != UNREACHED)
+  lss_follow(scan);
+  for (uint32_t i = 0; i < scan->index.count && !scan->failed; i++) {
+    if (kind_of(scan, i) != UNREACHED)
       continue;
-    scan->state[i] = LEADER;
-    scan->clique = (uint32_t)i;
-    push(scan, (uint32_t)i);
+    scan->state[i] |= LEADER;
+    scan->clique = i;
+    push(scan, i);
     follow(scan);
   }
   scan->clique = NO_BLOCK;
+  for (uint32_t i = 0; i < scan->index.count; i++)
+    scan->state[i] &= KIND;
   return scan->failed ? -1 : 0;
 }
 
 uint64_t lss_scanned(const struct lss_scan *scan) { return scan->scanned; }
 uint64_t lss_unread(const struct lss_scan *scan) { return scan->unread; }
-
-/* Words of [start, end) whose value lies in [low, high): where they are and what they hold. */
-size_t lss_find_words(struct lss_scan *scan, uint64_t start, uint64_t end, uint64_t low,
-                      uint64_t high, uint64_t *places, uint64_t *values, size_t room) {
-  size_t n = 0;
-  start = (start + 7) & ~7ull;
-  while (start < end && n < room) {
-    uint64_t want = end - start < BUFFER ? end - start : BUFFER;
-    uint64_t got = read_at(scan, start, scan->buffer, want);
-    for (uint64_t i = 0; i + 8 <= got && n < room; i += 8) {
-      uint64_t word;
-      memcpy(&word, scan->buffer + i, sizeof word);
-      if (word >= low && word < high) {
-        places[n] = start + i;
-        values[n++] = word;
-      }
-    }
-    start = got < want ? ((start + got) | 4095) + 1 : start + got;
-  }
-  return n;
-}

@@ -21,6 +21,7 @@ LONGEST = 600
 LONG = {
     "native/agent/modules.c": "one scan of the loaded objects, whose steps share their state",
     "native/agent/rules.c": "one interpreter of .eh_frame: CIE, FDE, instructions, fallbacks",
+    "native/scan/mark.c": "one machine: states of blocks, edges between them and the queues that follow",
     "native/tests/test_rules.c": "one table of cases for that interpreter",
     "tests/integration/test_run_launch.py": "one command, each of its promises",
 }

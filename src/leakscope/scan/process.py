@@ -141,6 +141,8 @@ def _mark(
         places = marker.keep_places() if keep else None
         # What lasts comes first: it tells more about who holds a block.
         marker.mark([root for root in roots if not root.is_stack])
+        if keep:
+            marker.follow()
         marker.mark([root for root in roots if root.is_stack])
         for thread in threads:
             if thread.tid not in ends:
@@ -221,11 +223,14 @@ def graph_of(recording: Recording, heap: Heap | None) -> Graph:
     if heap is not None and len(heap.starts):
         new = ~np.isin(heap.starts, starts)
         starts = np.concatenate([starts, heap.starts[new]])
-        sizes = np.concatenate([sizes, heap.sizes[new]])
+        sizes = np.concatenate([sizes, heap.sizes[new].astype(np.uint64)])
         known = np.concatenate([known, np.full(int(new.sum()), -1, np.int64)])
     order = np.argsort(starts, kind="stable")
     starts, sizes, known = starts[order], sizes[order], known[order]
     if len(starts) > 1:  # never overlapping, whatever a damaged table says
+        if np.any(starts[1:] == starts[:-1]):
+            first = np.concatenate([[True], starts[1:] != starts[:-1]])
+            starts, sizes, known = starts[first], sizes[first], known[first]
         sizes[:-1] = np.minimum(sizes[:-1], np.diff(starts))
     return Graph(starts, sizes, known)
 

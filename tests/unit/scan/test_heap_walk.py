@@ -194,3 +194,39 @@ def test_a_process_without_glibc_has_no_heap():
 
     assert walk(Nothing()) is None
     assert os.getpid()
+
+
+class Sparse:
+    """Memory that is zero but for some words."""
+
+    mappings = ()
+
+    def __init__(self, words):
+        self.words = words
+
+    def read(self, address, size):
+        raw = np.zeros((size + 7) // 8, np.uint64)
+        for at, word in self.words.items():
+            if address <= at < address + size:
+                raw[(at - address) // 8] = word
+        return raw.tobytes()[:size]
+
+
+def test_chunks_larger_than_what_is_read_at_a_time():
+    sizes = [64, 5 << 30, 32, 1 << 20, 2 << 20, 48]  # the fourth is free
+    base, words, at = 0x10_0000_0000, {}, 0x10_0000_0000
+    for number, size in enumerate(sizes):
+        words[at + 8] = size | (number != 4)  # says whether the one before is in use
+        at += size
+    work = glibc._Walk(Sparse(words))
+    work.runs.append(glibc._Run(base, at, at, "the heap"))
+    work.runs.append(glibc._Run(base - 8192, base - 4096, base - 4096, "", mapped=True))
+    starts, found = glibc._chunks(work)
+    ends = np.cumsum(sizes)
+    used = [(base + int(end) - size + 16, size - 8) for size, end in zip(sizes, ends, strict=True)]
+    del used[3]
+    listed = list(zip(starts.tolist(), found.tolist(), strict=True))
+    assert listed == [(base - 8192 + 16, 4096 - 16), *used]
+    assert found.dtype == np.uint64
+    assert work.free_bytes == (1 << 20) - 8
+    assert (work.enumerated, work.chunks, work.notes) == (at - base, len(sizes), [])

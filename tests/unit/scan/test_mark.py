@@ -141,3 +141,164 @@ def test_reachable_is_what_a_graph_search_reaches(count, edges, roots):
         if kind is INDIRECT:
             assert found[leaders[i]] is LOST
     assert ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+TABLES = 0xC00000  # where vtables are
+HEADS = (0, 1, 2, 3, 7, 8, 16, 17, 24, 40, 56, TABLES + 16)
+
+
+class World:
+    """A heap of chance, and memcheck's rules written down a second time, without any haste."""
+
+    def __init__(self, seed: int) -> None:
+        chance = np.random.default_rng(seed)
+        unit = 8 if seed % 3 == 0 else 16
+        most = 900 if seed % 4 == 0 else 60  # with many, some are followed in the middle
+        sizes = chance.choice([9, 16, 24, 40, 64, 120], chance.integers(2, most)).tolist()
+        if seed % 2:
+            sizes[chance.integers(len(sizes))] = 6000  # holds more pointers than are noted
+        if seed % 7 == 0:
+            sizes[chance.integers(len(sizes))] = 300_000  # and more than is read at a time
+        at, starts = HEAP, []
+        for size in sizes:
+            starts.append(at)
+            at += (size + int(chance.integers(0, 40)) + unit - 1) // unit * unit
+            if seed % 5 == 0 and chance.random() < 0.1:
+                at += 5 << 20  # another region
+        self.starts, self.sizes = starts, sizes
+        self.roots_at = (at + 0x1000_0000) & ~0xFFF
+        self.words: dict[int, int] = {}  # by address: those that are not 0
+        for start, size in zip(starts, sizes, strict=True):
+            words = size // 8
+            dense = words > 40 and chance.random() < 0.7
+            count = min(words, 2000) if dense else int(chance.integers(0, min(words, 4) + 1))
+            for _ in range(count):
+                self.words[start + 8 * int(chance.integers(words))] = self.pointer(chance)
+            if words and chance.random() < 0.4:
+                self.words[start] = int(chance.choice([*HEADS, size - 8, size]))
+            if words > 3 and chance.random() < 0.2:
+                self.words[start], self.words[start + 8] = 3, size - 25
+            if words > 3 and chance.random() < 0.2:  # an object with two bases
+                self.words[start] = self.words[start + 16] = TABLES + 16
+        self.roots = [self.pointer(chance) for _ in range(chance.integers(0, most // 8))]
+
+    def pointer(self, chance: np.random.Generator) -> int:
+        which = int(chance.integers(len(self.starts)))
+        offset = int(chance.choice([0, 0, 0, 0, 0, 1, 8, 16, 24, self.sizes[which] - 1]))
+        return self.starts[which] + offset
+
+    def find(self, address: int) -> int | None:
+        at = int(np.searchsorted(self.starts, address, side="right")) - 1
+        return at if at >= 0 and address < self.starts[at] + self.sizes[at] else None
+
+    def is_object(self, address: int) -> bool:
+        word = self.words.get(address, 0)
+        return address % 8 == 0 and word % 8 == 0 and TABLES <= word < TABLES + 0x1000
+
+    def explained(self, which: int, pointer: int) -> bool:
+        start, size = self.starts[which], self.sizes[which]
+        first, second = self.words.get(start, 0), self.words.get(start + 8, 0)
+        offset = pointer - start
+        if offset == 0 or (offset == 1 and size == 24):
+            return True
+        if (
+            offset == 8
+            and first
+            and (first == size - 8 or (first <= size and (size - 8) % first == 0))
+        ):
+            return True
+        if offset == 24 and first <= second and 25 + second == size:
+            return True
+        inside = pointer % 8 == 0 and size >= offset + 8
+        return inside and self.is_object(pointer) and self.is_object(start)
+
+    def contents(self, which: int) -> list[int]:
+        start, words = self.starts[which], self.sizes[which] // 8
+        return [
+            w for a in range(start, start + 8 * min(words, 1 << 16), 8) if (w := self.words.get(a))
+        ]
+
+    def truth(self) -> list[Reachability]:
+        contents = [self.contents(which) for which in range(len(self.starts))]
+        kind = dict.fromkeys(range(len(self.starts)), 0)
+        waiting = [(True, pointer) for pointer in self.roots]
+        while waiting:
+            definite, pointer = waiting.pop()
+            which = self.find(pointer)
+            if which is None:
+                continue
+            fresh = 2 if definite and self.explained(which, pointer) else 1
+            if fresh > kind[which]:
+                kind[which] = fresh
+                waiting += [(fresh == 2, word) for word in contents[which]]
+        named: dict[int, Reachability] = {
+            which: REACHABLE if found == 2 else POSSIBLE for which, found in kind.items() if found
+        }
+        for leader in range(len(self.starts)):
+            if leader in named:
+                continue
+            named[leader] = LOST
+            follow = [leader]
+            while follow:
+                for word in contents[follow.pop()]:
+                    which = self.find(word)
+                    if which is None or which == leader:
+                        continue
+                    if which not in named:
+                        follow.append(which)
+                    if named.get(which, LOST) is LOST:
+                        named[which] = INDIRECT
+        return [named[which] for which in range(len(self.starts))]
+
+    def found(self, *, keep: bool, stepwise: bool, narrow: bool) -> list[Reachability]:
+        parts = {
+            start: np.zeros(size // 8 + 1, np.uint64)
+            for start, size in zip(self.starts, self.sizes, strict=True)
+        }
+        for address, word in self.words.items():
+            start = self.starts[self.find(address) or 0]
+            parts[start][(address - start) // 8] = word
+        parts[self.roots_at] = np.array([*self.roots, 0], np.uint64)
+        segments, end = [], 0
+        for start, part in sorted(parts.items()):
+            size = part.nbytes
+            if start in self.starts:
+                size = self.sizes[self.starts.index(start)]
+            assert start >= end
+            end = start + size
+            segments.append(Segment(start, end, part.ctypes.data))
+        with Marker(
+            np.array(self.starts, np.uint64),
+            np.array(self.sizes, np.uint32 if narrow else np.uint64),
+            segments=segments,
+            vtables=[(0x100, 0x200), (TABLES, TABLES + 0x1000)],
+        ) as marker:
+            places = marker.keep_places() if keep else None
+            if stepwise:
+                for at in range(len(self.roots)):
+                    marker.mark([Root(self.roots_at + 8 * at, self.roots_at + 8 * at + 8, "root")])
+                    marker.follow()
+            else:
+                marker.mark([Root(self.roots_at, self.roots_at + parts[self.roots_at].nbytes, "")])
+            found = [Reachability(kind) for kind in marker.sweep()]
+        if places is not None:
+            for which, place in enumerate(places.tolist()):
+                reached = found[which] in {REACHABLE, POSSIBLE}
+                assert reached == bool(place)
+                if place >= self.roots_at:
+                    assert self.find(self.roots[(place - self.roots_at) // 8]) == which
+                elif reached:
+                    assert self.find(self.words[place]) == which
+        return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    keep=st.booleans(),
+    stepwise=st.booleans(),
+    narrow=st.booleans(),
+)
+def test_kinds_are_those_of_the_rules(seed, keep, stepwise, narrow):
+    world = World(seed)
+    assert world.found(keep=keep, stepwise=stepwise, narrow=narrow) == world.truth()

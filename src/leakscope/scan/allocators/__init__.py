@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from leakscope.proc.maps import Mapping
@@ -38,7 +39,8 @@ class Heap:
 
     allocator: str  # "glibc 2.36"
     starts: npt.NDArray[np.uint64]  # what malloc returned, ascending
-    sizes: npt.NDArray[np.uint64]  # usable bytes
+    # Usable bytes; of 64 bits only when there is a block that needs them.
+    sizes: npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
     regions: tuple[tuple[int, int], ...]  # memory that belongs to the allocator, ascending
     mapped_bytes: int  # all of `regions`
     enumerated_bytes: int  # of them, those that the walk accounted for
@@ -51,7 +53,7 @@ class Heap:
     @property
     def live_bytes(self) -> int:
         """Usable bytes of the blocks in use."""
-        return int(self.sizes.sum())
+        return int(self.sizes.sum(dtype=np.uint64))
 
     @property
     def overhead_bytes(self) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from leakscope.scan.allocators import Memory
 
     Words = npt.NDArray[np.uint64]
+    Sizes = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 
 __all__ = ["walk"]
 
@@ -42,7 +43,8 @@ _HEAP_BYTES = 64 << 20  # HEAP_MAX_SIZE: heaps of other arenas are aligned to it
 _TCACHE_CHUNK = 0x290  # of tcache_perthread_struct: 64 counts of two bytes, 64 entries
 _TCACHE_BINS = 64
 _MMAPPED, _NON_MAIN = 2, 4
-_PIECE = 64 << 20  # bytes of heap copied at a time
+_PIECE = 512 << 10  # bytes of heap copied at a time: they stay in the cache
+_SMALLEST = 32  # bytes of a chunk
 _MOST_ARENAS = 4096
 _FEW_EMPTY = 4  # even a busy arena has so many empty bins
 _MOST_LINKS = 1 << 20  # free chunks in all lists; a list that loops ends there
@@ -51,18 +53,56 @@ _MOST_CHUNKS = 1 << 28
 _MORE, _END, _FENCE, _CORRUPT = range(4)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Chunks one behind the other; with `mapped`, a single one that has a mapping to itself."""
+
+    first: int
+    end: int
+    readable: int  # up to here
+    where: str
+    mapped: bool = False
+
+
+class _Blocks:
+    """Columns that are filled once, in address order; memory that is not filled costs nothing."""
+
+    def __init__(self, room: int) -> None:
+        self.starts = np.empty(room, np.uint64)
+        self.sizes = np.empty(room, np.uint32)
+        self.count = 0
+        self._large: dict[int, int] = {}  # by position: a size of more than 32 bits
+
+    def append(self, start: int, size: int) -> None:
+        self.starts[self.count] = start
+        self.sizes[self.count] = size & 0xFFFFFFFF
+        if size >> 32:
+            self._large[self.count] = size
+        self.count += 1
+
+    def columns(self) -> tuple[Words, Sizes]:
+        """Return what was filled, ascending."""
+        starts = self.starts[: self.count]
+        sizes: Sizes = self.sizes[: self.count]
+        if self._large:
+            sizes = sizes.astype(np.uint64)
+            sizes[list(self._large)] = list(self._large.values())
+        if np.any(starts[1:] <= starts[:-1]):  # regions that overlap: damage
+            starts, first = np.unique(starts, return_index=True)
+            sizes = sizes[first]
+        return starts, sizes
+
+
 @dataclass(slots=True)
 class _Walk:
     memory: Memory
-    starts: list[Words] = field(default_factory=list)
-    sizes: list[Words] = field(default_factory=list)
+    runs: list[_Run] = field(default_factory=list)
     regions: list[tuple[int, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     free_bytes: int = 0
     top_bytes: int = 0
     enumerated: int = 0
     chunks: int = 0
-    tcaches: list[int] = field(default_factory=list)
 
     def word(self, address: int) -> int:
         raw = self.memory.read(address, 8)
@@ -81,21 +121,25 @@ def walk(memory: Memory) -> Heap | None:
     for arena in arenas[1:]:
         _other_heaps(work, arena)
     _mmapped(work)
-    cached = _cached(work, arenas)
-    starts = np.concatenate([*work.starts, np.zeros(0, np.uint64)])
-    sizes = np.concatenate([*work.sizes, np.zeros(0, np.uint64)])
-    order = np.argsort(starts)
-    starts, sizes = starts[order], sizes[order]
-    keep = ~np.isin(starts, np.fromiter(cached, np.uint64, len(cached)))
+    starts, sizes = _chunks(work)
+    cached = _cached(work, arenas, starts[sizes == _TCACHE_CHUNK - 8])
+    at = np.searchsorted(starts, cached)
+    at = at[at < len(starts)]
+    at = at[np.isin(starts[at], cached)]
+    if len(at):
+        work.free_bytes += int(sizes[at].sum(dtype=np.uint64))
+        keep = np.ones(len(starts), np.bool_)
+        keep[at] = False
+        starts, sizes = starts[keep], sizes[keep]
     regions = tuple(sorted(work.regions))
     return Heap(
         allocator=f"glibc {_version(memory, libc)}".strip(),
-        starts=starts[keep],
-        sizes=sizes[keep],
+        starts=starts,
+        sizes=sizes,
         regions=regions,
         mapped_bytes=sum(end - start for start, end in regions),
         enumerated_bytes=work.enumerated,
-        free_bytes=work.free_bytes + int(sizes[~keep].sum()),
+        free_bytes=work.free_bytes,
         top_bytes=work.top_bytes,
         arenas=len(arenas),
         notes=tuple(work.notes),
@@ -181,7 +225,8 @@ def _main_heap(work: _Walk, arena: int) -> None:
     end = _region_end(work, heap)
     first = (heap.start + 15) & ~15
     size = work.word(top + 8) & ~7
-    _chunks(work, first, top, (heap.start, end), "the main heap")
+    work.regions.append((heap.start, end))
+    work.runs.append(_Run(first, top, end, "the main heap"))
     work.top_bytes += min(size, end - top)
     work.enumerated += min(size, end - top)
 
@@ -212,7 +257,9 @@ def _other_heaps(work: _Walk, arena: int) -> None:
         begins = arena + _STATE_BYTES if heap == arena - info_bytes else heap + info_bytes
         first = (begins + 15) & ~15
         holds_top = heap <= top < heap + size
-        _chunks(work, first, top if holds_top else heap + size, (heap, heap + size), "an arena")
+        end = heap + size
+        work.regions.append((heap, end))
+        work.runs.append(_Run(first, top if holds_top else end, end, "an arena"))
         if holds_top:
             left = min(work.word(top + 8) & ~7, heap + size - top)
             work.top_bytes += left
@@ -221,44 +268,55 @@ def _other_heaps(work: _Walk, arena: int) -> None:
         heap = work.word(heap + 8)
 
 
-def _chunks(work: _Walk, first: int, end: int, region: tuple[int, int], where: str) -> None:
+def _chunks(work: _Walk) -> tuple[Words, Sizes]:
+    """Walk all runs in address order."""
+    room = sum(1 if r.mapped else max(r.end - r.first, 0) // _SMALLEST + 1 for r in work.runs)
+    blocks = _Blocks(room)
+    for run in sorted(work.runs, key=lambda each: each.first):
+        if run.mapped:
+            blocks.append(run.first + 16, run.end - run.first - 16)
+        else:
+            _walk_run(work, run, blocks)
+    return blocks.columns()
+
+
+def _walk_run(work: _Walk, run: _Run, blocks: _Blocks) -> None:
     """Walk one run of chunks, piece by piece."""
-    work.regions.append(region)
     library = _library()
-    room = 1 << 20
-    starts, sizes = np.empty(room, np.uint64), np.empty(room, np.uint64)
-    used = np.empty(room, np.uint8)
-    at, stop = ctypes.c_uint64(first), ctypes.c_int(_MORE)
-    want = _PIECE
-    while stop.value == _MORE and at.value < end and work.chunks < _MOST_CHUNKS:
+    at, stop = ctypes.c_uint64(run.first), ctypes.c_int(_MORE)
+    free, chunks = ctypes.c_uint64(0), ctypes.c_uint64(0)
+    while stop.value == _MORE and at.value < run.end and work.chunks + chunks.value < _MOST_CHUNKS:
         base = at.value
-        raw = work.memory.read(base, min(want, region[1] - base))
-        if len(raw) < 32:
-            work.notes.append(f"{where} cannot be read from {base:#x} on")
+        raw = work.memory.read(base, min(_PIECE, run.readable - base))
+        if len(raw) < _SMALLEST:
+            work.notes.append(f"{run.where} cannot be read from {base:#x} on")
             break
-        found = library.lss_walk_chunks(
-            raw, base, len(raw), ctypes.byref(at), end,
-            starts.ctypes.data, sizes.ctypes.data, used.ctypes.data, room, ctypes.byref(stop),
+        blocks.count += library.lss_walk_chunks(
+            raw, base, len(raw), ctypes.byref(at), run.end,
+            blocks.starts[blocks.count :].ctypes.data, blocks.sizes[blocks.count :].ctypes.data,
+            len(blocks.starts) - blocks.count,
+            ctypes.byref(free), ctypes.byref(chunks), ctypes.byref(stop),
         )  # fmt: skip
-        live = used[:found] == 1
-        work.starts.append(starts[:found][live].copy())
-        work.sizes.append(sizes[:found][live].copy())
-        work.free_bytes += int(sizes[:found][~live].sum())
-        work.tcaches += [
-            int(start) for start in starts[:found][live & (sizes[:found] == _TCACHE_CHUNK - 8)]
-        ]
-        work.chunks += found
         if stop.value == _MORE and at.value == base:
-            # One chunk larger than the copy: take as much as it needs, or give up.
-            want *= 4
-            if len(raw) < want // 4 or want > 1 << 40:
-                work.notes.append(f"{where} cannot be read beyond {base:#x}")
+            # A chunk larger than the copy; its size was found possible. The next one has its state.
+            size = int.from_bytes(raw[8:16], "little") & ~7
+            flags = work.memory.read(base + size + 8, 8)
+            if base + size < run.end and len(flags) < 8:
+                work.notes.append(f"{run.where} cannot be read beyond {base:#x}")
                 break
-    work.enumerated += max(min(at.value, end) - first, 0)
+            if base + size >= run.end or flags[0] & 1:
+                blocks.append(base + 16, size - 8)
+            else:
+                work.free_bytes += size - 8
+            work.chunks += 1
+            at.value = base + size
+    work.free_bytes += free.value
+    work.chunks += chunks.value
+    work.enumerated += max(min(at.value, run.end) - run.first, 0)
     if stop.value == _CORRUPT:
         work.notes.append(
-            f"{where} is damaged at {at.value:#x}: a chunk has an impossible size, what follows in"
-            f" it was not walked"
+            f"{run.where} is damaged at {at.value:#x}: a chunk has an impossible size, what follows"
+            f" in it was not walked"
         )
 
 
@@ -285,21 +343,23 @@ def _mmapped(work: _Walk) -> None:
                 or not 4096 <= size <= mapping.end - at
             ):
                 break
-            work.starts.append(np.array([at + 16], np.uint64))
-            work.sizes.append(np.array([size - 16], np.uint64))
+            work.runs.append(_Run(at, at + size, at + size, "", mapped=True))
             work.regions.append((at, at + size))
             work.enumerated += size
             at += size
 
 
-def _cached(work: _Walk, arenas: list[int]) -> set[int]:
-    """Chunks that look used but wait in a tcache or fastbin, by their user address."""
+def _cached(work: _Walk, arenas: list[int], tcaches: Words) -> Words:
+    """Return chunks that look used but wait in a tcache or fastbin, by their user address.
+
+    `tcaches` are the blocks that have the size of a tcache's table.
+    """
     found: set[int] = set()
     for arena in arenas:
         for index in range(_FASTBIN_COUNT):
             chunk = work.word(arena + _FASTBINS + 8 * index)
             _follow(work, chunk + 16 if chunk else 0, found, links_to_user=False)
-    for start in work.tcaches:
+    for start in tcaches.tolist():
         raw = work.memory.read(start, _TCACHE_CHUNK - 16)
         if len(raw) < _TCACHE_BINS * 10:
             continue
@@ -315,7 +375,7 @@ def _cached(work: _Walk, arenas: list[int]) -> set[int]:
             continue
         for entry in entries:
             _follow(work, int(entry), found, links_to_user=True)
-    return found
+    return np.sort(np.fromiter(found, np.uint64, len(found)))
 
 
 def _follow(work: _Walk, user: int, found: set[int], *, links_to_user: bool) -> None:
@@ -357,8 +417,8 @@ def _library() -> ctypes.CDLL:
         word, pointer = ctypes.c_uint64, ctypes.c_void_p
         library.lss_walk_chunks.restype = ctypes.c_size_t
         library.lss_walk_chunks.argtypes = [
-            ctypes.c_char_p, word, word, pointer, word, pointer, pointer, pointer,
-            ctypes.c_size_t, pointer,
+            ctypes.c_char_p, word, word, pointer, word, pointer, pointer, ctypes.c_size_t,
+            pointer, pointer, pointer,
         ]  # fmt: skip
         _loaded = library
     return _loaded

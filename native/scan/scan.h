@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * What the parts of the scanner share: the memory that is scanned, and the index that finds the
+ * block of an address.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define NO_BLOCK UINT32_MAX
+
+struct span {
+  uint64_t start, end;
+};
+
+/* Memory we hold ourselves: a core file. Ascending, not overlapping. */
+struct segment {
+  uint64_t start, end;
+  const uint8_t *bytes;
+};
+
+/* ---- image.c: the memory that is scanned ---- */
+
+struct image {
+  int memory; /* of a process, -1: `segments` */
+  const struct segment *segments;
+  size_t segment_count;
+};
+
+/* Read up to `bytes`; returns how many from the start could be read. */
+uint64_t image_read(const struct image *image, uint64_t address, void *out, uint64_t bytes);
+bool image_word(const struct image *image, uint64_t address, uint64_t *ret);
+/* Read all of it, with zeros for pages that cannot be read; returns how many bytes those are. */
+uint64_t image_fill(const struct image *image, uint64_t address, uint8_t *out, uint64_t bytes);
+
+/* Zeroed memory of the caller, in huge pages where there are some; NULL: no memory. */
+void *table_new(size_t bytes);
+void table_free(void *table, size_t bytes);
+
+/* ---- index.c: the block of an address ---- */
+
+/* 64 places where a block may begin. */
+struct places {
+  uint32_t low, high; /* a bit where one does */
+  uint32_t before;    /* blocks that begin at lower addresses */
+};
+
+/* A part of the heap without large gaps. */
+struct region {
+  uint64_t low, high; /* addresses */
+  struct places *places;
+  size_t count;
+};
+
+struct index {
+  const uint64_t *starts; /* ascending */
+  const void *sizes;
+  bool wide; /* sizes are of 64 bits, not 32 */
+  uint32_t count;
+  unsigned shift;     /* log2 of what all starts are a multiple of */
+  uint64_t low, high; /* of all blocks */
+  struct region *regions;
+  size_t region_count;
+};
+
+bool index_build(struct index *index);
+void index_free(struct index *index);
+const struct region *index_search(const struct index *index, uint64_t address);
+
+static inline uint64_t size_of(const struct index *index, uint32_t block) {
+  uint64_t size = index->wide ? ((const uint64_t *)index->sizes)[block]
+                              : ((const uint32_t *)index->sizes)[block];
+  return size ? size : 1; /* a block of no bytes has an address all the same */
+}
+
+static inline uint64_t end_of(const struct index *index, uint32_t block) {
+  return index->starts[block] + size_of(index, block);
+}
+
+/* Not the instruction: it is not in every x86-64. */
+static inline unsigned bits_set(uint64_t word) {
+  word -= word >> 1 & 0x5555555555555555u;
+  word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
+  return (unsigned)(((word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56);
+}
+
+static inline const struct places *places_of(const struct index *index, const struct region *region,
+                                             uint64_t address) {
+  return &region->places[(address - region->low) >> index->shift >> 6];
+}
+
+/* The last block that does not begin behind `address`, and whether it begins right there. */
+static inline uint32_t block_before(const struct index *index, const struct region *region,
+                                    const struct places *places, uint64_t address,
+                                    bool *ret_exact) {
+  uint64_t offset = address - region->low, bits = places->low | (uint64_t)places->high << 32;
+  unsigned bit = offset >> index->shift & 63;
+  *ret_exact = bits >> bit & 1 && !(offset & ((1u << index->shift) - 1));
+  return places->before + bits_set(bits & ((2ull << bit) - 1)) - 1;
+}

@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence  # noqa: TC003 (typing.get_type_hints works)
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from leakscope.judge import _series_stats as stats
+from leakscope.judge._look import Look
+from leakscope.judge._trend_text import amount, duration, trend_of
 from leakscope.model.series import Series, Trend, TrendVerdict
 
 __all__ = ["TrendOptions", "judge_series"]
@@ -42,24 +44,6 @@ _LEVEL = 5  # groups of samples that show where a level was before a step
 _FEW = 12  # groups of samples that a line can be judged on
 
 
-@dataclass(slots=True)
-class _Look:
-    """What was measured of one series, before the series are weighed together."""
-
-    series: Series
-    verdict: TrendVerdict = TrendVerdict.NOT_ENOUGH_DATA
-    line: stats.Line | None = None
-    why: str = ""
-    p: float = 1.0
-    floor_z: float = 0.0
-    window_h: float = 0.0
-    last: float = 0.0
-    more_s: float | None = None
-    tail_from: float = 0.0  # hours, where the line starts
-    sure: float = 0.0
-    extra: tuple[tuple[str, float], ...] = ()
-
-
 def judge_series(
     series: Sequence[Series], *, options: TrendOptions = TrendOptions()
 ) -> list[Trend]:
@@ -78,11 +62,11 @@ def judge_series(
         if look.verdict is TrendVerdict.LEAK and _is_cache(look.series):
             look.verdict = TrendVerdict.CACHE
             look.why = "grows as files and names are used; the kernel gives it back on demand"
-    return [_trend(look) for look in looks]
+    return [trend_of(look) for look in looks]
 
 
-def _look(series: Series, options: TrendOptions) -> _Look:
-    look = _Look(series)
+def _look(series: Series, options: TrendOptions) -> Look:
+    look = Look(series)
     times, values = series.times_ns, series.values
     if series.cuts and len(times):
         first = int(np.searchsorted(times, max(cut.time_ns for cut in series.cuts), side="left"))
@@ -104,9 +88,9 @@ def _look(series: Series, options: TrendOptions) -> _Look:
     wait = max(window - window_s, options.min_age_s - age_s, missing_s)
     if n < options.min_points or wait > 0:
         look.more_s = max(wait, 1.0)
-        look.why = f"only {n} {'sample' if n == 1 else 'samples'} over {_duration(window_s)}"
+        look.why = f"only {n} {'sample' if n == 1 else 'samples'} over {duration(window_s)}"
         if age_s < options.min_age_s:
-            look.why += f" of a process {_duration(age_s)} old"
+            look.why += f" of a process {duration(age_s)} old"
         return look
     hours = (times - times[0]) / 3.6e12
     bins = int(min(options.bins, max(12, n // 8)))
@@ -118,7 +102,7 @@ def _look(series: Series, options: TrendOptions) -> _Look:
 
 
 def _classify(
-    look: _Look,
+    look: Look,
     hours: stats.Array,
     values: stats.Array,
     t: stats.Array,
@@ -143,7 +127,7 @@ def _classify(
 
 
 def _classify_course(
-    look: _Look,
+    look: Look,
     hours: stats.Array,
     values: stats.Array,
     t: stats.Array,
@@ -250,7 +234,7 @@ def _bends(t: stats.Array, y: stats.Array) -> bool:
 
 
 def _step(
-    look: _Look, t: stats.Array, y: stats.Array, least: float, options: TrendOptions
+    look: Look, t: stats.Array, y: stats.Array, least: float, options: TrendOptions
 ) -> int | None:
     """Find one sudden change of level.
 
@@ -284,9 +268,9 @@ def _step(
     back = look.window_h - float(t[where])
     look.verdict = TrendVerdict.STEP
     look.why = (
-        f"one step {'up' if height > 0 else 'down'} of {_amount(abs(height), look.series.unit)}"
+        f"one step {'up' if height > 0 else 'down'} of {amount(abs(height), look.series.unit)}"
     )
-    look.why += f" {_duration(back * 3600)} ago, flat since" if after is not None else " just now"
+    look.why += f" {duration(back * 3600)} ago, flat since" if after is not None else " just now"
     return 0
 
 
@@ -296,7 +280,7 @@ def _jump(y: stats.Array, where: int) -> float:
 
 
 def _early_growth(
-    look: _Look,
+    look: Look,
     t: stats.Array,
     y: stats.Array,
     line: stats.Line,
@@ -332,13 +316,13 @@ def _early_growth(
     return True
 
 
-def _compare_at_equal_age(looks: list[_Look]) -> None:
+def _compare_at_equal_age(looks: list[Look]) -> None:
     """An extra vote: what elder processes of the same executable did at the age this one has now.
 
     A rise that every elder one made too and then stopped is a warm-up; one that several make now is surer.
     Source of the idea: RESIN (Lou et al., OSDI 2022).
     """
-    groups: dict[tuple[str, str], list[_Look]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Look]] = defaultdict(list)
     for look in looks:
         subject = look.series.subject
         if subject.exe and subject.started_ns is not None and len(look.series.times_ns):
@@ -361,159 +345,7 @@ def _compare_at_equal_age(looks: list[_Look]) -> None:
                 look.sure = min(0.99, look.sure + 0.03)
 
 
-def _age_s(look: _Look) -> float:
+def _age_s(look: Look) -> float:
     started = look.series.subject.started_ns
     assert started is not None
     return (int(look.series.times_ns[-1]) - started) / 1e9
-
-
-def _trend(look: _Look) -> Trend:
-    series, line = look.series, look.line
-    if line is None:
-        wait = f"; watch {_duration(look.more_s)} more" if look.more_s else ""
-        return Trend(
-            series,
-            look.verdict,
-            0.0,
-            None,
-            None,
-            None,
-            f"not enough data: {look.why}{wait}",
-            None,
-            more_s=look.more_s,
-        )
-    half = 1.96 * line.error if math.isfinite(line.error) else abs(line.slope)
-    low, high = line.slope - half, line.slope + half
-    trend = Trend(
-        series,
-        look.verdict,
-        0.0,
-        line.slope,
-        low,
-        high,
-        "",
-        None,
-        more_s=look.more_s,
-        evidence=(
-            ("mann_kendall_z", line.z),
-            ("p", look.p),
-            ("floor_z", look.floor_z),
-            ("variance_inflation", line.inflation),
-            ("window_h", look.window_h),
-            *look.extra,
-        ),
-    )
-    if look.verdict is TrendVerdict.LEAK:
-        return _leak(look, trend, line.slope, low, high)
-    if look.verdict is TrendVerdict.NOT_ENOUGH_DATA:
-        sentence = f"not enough data: {look.why}"
-        if look.more_s:
-            sentence += f"; watch {_duration(look.more_s)} more"
-        return replace(trend, confidence=0.3, sentence=sentence)
-    confidence = look.sure
-    if look.verdict is TrendVerdict.CACHE:
-        trend = replace(
-            trend,
-            next_step="to be sure that it comes back: echo 2 | sudo tee /proc/sys/vm/drop_caches"
-            " (slows the machine for a while), then see whether it shrank",
-        )
-    return replace(
-        trend,
-        confidence=confidence,
-        sentence=f"{look.verdict}: {look.why} ({_word(confidence)}, {confidence:.2f})",
-    )
-
-
-def _leak(look: _Look, trend: Trend, rate: float, low: float, high: float) -> Trend:
-    series, unit = look.series, look.series.unit
-    confidence = min(look.sure, 1.0 - look.p) + (0.04 if look.floor_z > 5 else 0.0)
-    grown = f"grew {_amount(rate, unit)}/h ({_amount(low, unit)} to {_amount(high, unit)}) for "
-    sentence = grown + f"{_duration(look.window_h * 3600)}, {look.why}"
-    ends: tuple[float | None, float | None, float | None] = (None, None, None)
-    limit = series.subject.limit
-    if limit is not None and math.isfinite(limit) and limit > look.last and rate > 0:
-        left = (limit - look.last) * 3600.0
-        ends = (left / rate, left / high, left / low if low > 0 else None)
-        upper = _duration(ends[2]) if ends[2] is not None else "for ever"
-        until, lower = _duration(left / rate), _duration(left / high)
-        span = "" if lower == until == upper else f" ({lower} to {upper})"
-        sentence += f"; {_bound(series)} lasts {until}{span}"
-    elif limit is not None and look.last >= limit:
-        sentence += f"; {_bound(series)} is used up"
-        ends = (0.0, 0.0, 0.0)
-    if look.window_h < 24:  # a daily rhythm is not excluded
-        confidence = min(confidence, 0.95)
-    sentence += f" ({_word(confidence)}, {confidence:.2f})"
-    return replace(
-        trend,
-        confidence=confidence,
-        sentence=sentence,
-        next_step=_next_step(series),
-        exhausted_in_s=ends[0],
-        exhausted_low_s=ends[1],
-        exhausted_high_s=ends[2],
-    )
-
-
-def _bound(series: Series) -> str:
-    """Name what the gauge runs into."""
-    subject = series.subject
-    if subject.kind in {"process", "cgroup"} and series.unit == "bytes":
-        return "the memory it can get"
-    if subject.kind == "system":
-        return "the memory of this machine"
-    return f"its limit of {_amount(subject.limit or 0.0, series.unit)}"
-
-
-def _next_step(series: Series) -> str | None:
-    """Return the command that looks further into a leak of this gauge."""
-    pid, kind, name = series.subject.pid, series.subject.kind, series.subject.name
-    if kind == "process" and pid is not None:
-        return {
-            "anon": f"leakscope scan {pid}",
-            "fds": f"ls -l /proc/{pid}/fd",
-            "threads": f"head -n1 /proc/{pid}/task/*/comm",
-            "mappings": f"cat /proc/{pid}/maps",
-            "zombies": f"ps --ppid {pid} (it does not wait for its children)",
-            "children": f"ps --ppid {pid}",
-            "shmem": f"grep -B1 -A3 -E 'SYSV|memfd|/dev/shm' /proc/{pid}/smaps",
-        }.get(series.metric)
-    if kind == "tmpfs":
-        return f"du -xah {name} | sort -h | tail"
-    if kind == "sysv":
-        return "ipcs -m -p"
-    if kind == "cgroup":
-        return f"leakscope watch --cgroup {name}"
-    if kind == "slab":
-        cache = series.subject.key
-        return f"boot with slab_debug=U,{cache}, then sudo cat /sys/kernel/debug/slab/{cache}/alloc_traces"
-    if kind == "vmalloc":
-        return f"sudo grep {name} /proc/vmallocinfo"
-    if series.metric == "unexplained":
-        return "sudo cat /proc/allocinfo (Linux 6.10 and later), or boot with page_owner=on"
-    return None
-
-
-def _word(confidence: float) -> str:
-    return "almost certain" if confidence >= 0.95 else "likely" if confidence >= 0.8 else "possible"
-
-
-def _amount(value: float, unit: str) -> str:
-    if unit != "bytes":
-        return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
-    for name in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024 or name == "TiB":
-            break
-        value /= 1024
-    return f"{value:.3g} {name}" if abs(value) < 1000 else f"{value:.0f} {name}"
-
-
-def _duration(seconds: float) -> str:
-    for size, name in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 1.5 * size or (size != 86400.0 and seconds >= size):
-            return (
-                f"{seconds / size:.2g} {name}"
-                if seconds < 10 * size
-                else f"{seconds / size:.0f} {name}"
-            )
-    return f"{seconds:.0f} s"

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what was measured of a series to the verdict in words, numbers and a next step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from leakscope.model.series import Series, Trend, TrendVerdict
+
+if TYPE_CHECKING:
+    from leakscope.judge._look import Look
+
+__all__ = ["amount", "duration", "trend_of"]
+
+
+def trend_of(look: Look) -> Trend:
+    series, line = look.series, look.line
+    if line is None:
+        wait = f"; watch {duration(look.more_s)} more" if look.more_s else ""
+        return Trend(
+            series,
+            look.verdict,
+            0.0,
+            None,
+            None,
+            None,
+            f"not enough data: {look.why}{wait}",
+            None,
+            more_s=look.more_s,
+        )
+    half = 1.96 * line.error if math.isfinite(line.error) else abs(line.slope)
+    low, high = line.slope - half, line.slope + half
+    trend = Trend(
+        series,
+        look.verdict,
+        0.0,
+        line.slope,
+        low,
+        high,
+        "",
+        None,
+        more_s=look.more_s,
+        evidence=(
+            ("mann_kendall_z", line.z),
+            ("p", look.p),
+            ("floor_z", look.floor_z),
+            ("variance_inflation", line.inflation),
+            ("window_h", look.window_h),
+            *look.extra,
+        ),
+    )
+    if look.verdict is TrendVerdict.LEAK:
+        return _leak(look, trend, line.slope, low, high)
+    if look.verdict is TrendVerdict.NOT_ENOUGH_DATA:
+        sentence = f"not enough data: {look.why}"
+        if look.more_s:
+            sentence += f"; watch {duration(look.more_s)} more"
+        return replace(trend, confidence=0.3, sentence=sentence)
+    confidence = look.sure
+    if look.verdict is TrendVerdict.CACHE:
+        trend = replace(
+            trend,
+            next_step="to be sure that it comes back: echo 2 | sudo tee /proc/sys/vm/drop_caches"
+            " (slows the machine for a while), then see whether it shrank",
+        )
+    return replace(
+        trend,
+        confidence=confidence,
+        sentence=f"{look.verdict}: {look.why} ({_word(confidence)}, {confidence:.2f})",
+    )
+
+
+def _leak(look: Look, trend: Trend, rate: float, low: float, high: float) -> Trend:
+    series, unit = look.series, look.series.unit
+    confidence = min(look.sure, 1.0 - look.p) + (0.04 if look.floor_z > 5 else 0.0)
+    grown = f"grew {amount(rate, unit)}/h ({amount(low, unit)} to {amount(high, unit)}) for "
+    sentence = grown + f"{duration(look.window_h * 3600)}, {look.why}"
+    ends: tuple[float | None, float | None, float | None] = (None, None, None)
+    limit = series.subject.limit
+    if limit is not None and math.isfinite(limit) and limit > look.last and rate > 0:
+        left = (limit - look.last) * 3600.0
+        ends = (left / rate, left / high, left / low if low > 0 else None)
+        upper = duration(ends[2]) if ends[2] is not None else "for ever"
+        until, lower = duration(left / rate), duration(left / high)
+        span = "" if lower == until == upper else f" ({lower} to {upper})"
+        sentence += f"; {_bound(series)} lasts {until}{span}"
+    elif limit is not None and look.last >= limit:
+        sentence += f"; {_bound(series)} is used up"
+        ends = (0.0, 0.0, 0.0)
+    if look.window_h < 24:  # a daily rhythm is not excluded
+        confidence = min(confidence, 0.95)
+    sentence += f" ({_word(confidence)}, {confidence:.2f})"
+    return replace(
+        trend,
+        confidence=confidence,
+        sentence=sentence,
+        next_step=_next_step(series),
+        exhausted_in_s=ends[0],
+        exhausted_low_s=ends[1],
+        exhausted_high_s=ends[2],
+    )
+
+
+def _bound(series: Series) -> str:
+    """Name what the gauge runs into."""
+    subject = series.subject
+    if subject.kind in {"process", "cgroup"} and series.unit == "bytes":
+        return "the memory it can get"
+    if subject.kind == "system":
+        return "the memory of this machine"
+    return f"its limit of {amount(subject.limit or 0.0, series.unit)}"
+
+
+def _next_step(series: Series) -> str | None:
+    """Return the command that looks further into a leak of this gauge."""
+    pid, kind, name = series.subject.pid, series.subject.kind, series.subject.name
+    if kind == "process" and pid is not None:
+        return {
+            "anon": f"leakscope scan {pid}",
+            "fds": f"ls -l /proc/{pid}/fd",
+            "threads": f"head -n1 /proc/{pid}/task/*/comm",
+            "mappings": f"cat /proc/{pid}/maps",
+            "zombies": f"ps --ppid {pid} (it does not wait for its children)",
+            "children": f"ps --ppid {pid}",
+            "shmem": f"grep -B1 -A3 -E 'SYSV|memfd|/dev/shm' /proc/{pid}/smaps",
+        }.get(series.metric)
+    if kind == "tmpfs":
+        return f"du -xah {name} | sort -h | tail"
+    if kind == "sysv":
+        return "ipcs -m -p"
+    if kind == "cgroup":
+        return f"leakscope watch --cgroup {name}"
+    if kind == "slab":
+        cache = series.subject.key
+        return f"boot with slab_debug=U,{cache}, then sudo cat /sys/kernel/debug/slab/{cache}/alloc_traces"
+    if kind == "vmalloc":
+        return f"sudo grep {name} /proc/vmallocinfo"
+    if series.metric == "unexplained":
+        return "sudo cat /proc/allocinfo (Linux 6.10 and later), or boot with page_owner=on"
+    return None
+
+
+def _word(confidence: float) -> str:
+    return "almost certain" if confidence >= 0.95 else "likely" if confidence >= 0.8 else "possible"
+
+
+def amount(value: float, unit: str) -> str:
+    if unit != "bytes":
+        return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
+    for name in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or name == "TiB":
+            break
+        value /= 1024
+    return f"{value:.3g} {name}" if abs(value) < 1000 else f"{value:.0f} {name}"
+
+
+def duration(seconds: float) -> str:
+    for size, name in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size or (size != 86400.0 and seconds >= size):
+            return (
+                f"{seconds / size:.2g} {name}"
+                if seconds < 10 * size
+                else f"{seconds / size:.0f} {name}"
+            )
+    return f"{seconds:.0f} s"

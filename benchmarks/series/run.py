@@ -54,7 +54,7 @@ def main() -> None:
         "| shape | truth | called leak at the end | called leak at any look | median time to verdict | other verdicts |"
     )
     print("|---|---|---:|---:|---:|---|")
-    hit = missed = wrong = ever_wrong = ever_ramp = 0
+    hit = missed = wrong = ever_wrong = twice_wrong = ever_ramp = 0
     healthy_hours = settled_hours = 0.0
     for shape in SHAPES:
         many = [_series(shape, index, held_out) for index in range(options.count)]
@@ -62,11 +62,15 @@ def main() -> None:
             LOOKS if shape.hours == 6.0 else tuple(shape.hours * f for f in (0.67, 0.75, 0.9, 1.0))
         )
         first = np.full(len(many), np.inf)
+        before = np.zeros(len(many), dtype=bool)
+        twice = np.zeros(len(many), dtype=bool)
         final: list[TrendVerdict] = []
         for hours in looks:
             final = [judge_series([_until(one, hours)])[0].verdict for one in many]
             called = np.array([verdict is TrendVerdict.LEAK for verdict in final])
             first = np.where(called & np.isinf(first), hours, first)
+            twice |= called & before
+            before = called
         at_end = sum(verdict is TrendVerdict.LEAK for verdict in final)
         ever = int(np.isfinite(first).sum())
         if shape.leaks:
@@ -78,6 +82,7 @@ def main() -> None:
                 ever_ramp += ever
             else:
                 ever_wrong += ever
+                twice_wrong += int(twice.sum())
                 settled_hours += shape.hours * len(many)
             healthy_hours += shape.hours * len(many)
         rest = {str(v): final.count(v) for v in dict.fromkeys(final) if v is not TrendVerdict.LEAK}
@@ -98,7 +103,8 @@ def main() -> None:
     )
     print(
         f"At any look: {ever_wrong} in {settled_hours:,.0f} healthy process-hours "
-        f"({1000 * ever_wrong / settled_hours:.1f} per 1,000), and {ever_ramp} series more among those that are a "
+        f"({1000 * ever_wrong / settled_hours:.1f} per 1,000), at two looks in a row: {twice_wrong} "
+        f"({1000 * twice_wrong / settled_hours:.1f} per 1,000); and {ever_ramp} series more among those that are a "
         f"straight ramp until their bound or first fall ({healthy_hours - settled_hours:,.0f} process-hours)."
     )
     print(f"Took {time.process_time() - began:.0f} s of one core.")

@@ -26,6 +26,7 @@ __all__ = [
     "relaxation",
     "saturation",
     "step_at",
+    "warm_up_and_line",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -141,6 +142,24 @@ def saturation(t: Array, y: Array) -> tuple[float, float, float]:
         ratio = float(np.sum((yc - b * fc) ** 2)) / straight
         if b > 0 and ratio < best[1]:
             best = (float(tau), ratio, float(f[-1]))
+    return best
+
+
+def warm_up_and_line(t: Array, y: Array) -> tuple[float, float, float]:
+    """Best a + b (1 - exp(-t/tau)) + c t with tau below a sixth of the span: (tau, squared error over the line's, c)."""
+    span = float(t[-1] - t[0])
+    x = t - t[0]
+    line = np.polynomial.polynomial.polyfit(x, y, 1)
+    straight = float(np.sum((y - line[0] - line[1] * x) ** 2))
+    best = (math.inf, 1.0, 0.0)
+    if span <= 0 or straight <= 0:
+        return best
+    for tau in span * np.geomspace(0.02, 0.16, 8):
+        design = np.column_stack([np.ones_like(x), 1.0 - np.exp(-x / tau), x])
+        found = np.linalg.lstsq(design, y, rcond=None)[0]
+        ratio = float(np.sum((y - design @ found) ** 2)) / straight
+        if found[1] > 0 and ratio < best[1]:
+            best = (float(tau), ratio, float(found[2]))
     return best
 
 

@@ -303,7 +303,10 @@ def _early_growth(
     error = end.error / math.sqrt(end.inflation) * 2.0 if bent else end.error
     grows = end.slope * span >= least and end.slope > 2.0 * error and (bent or end.p < 0.01)
     look.extra = (("tau_h", tau), ("saturation_ratio", saturating), ("bound_reached", reached))
-    if grows and not bent and 3.5 * tau < 0.6 * span and end.slope * 0.4 * span >= least:
+    brief, both, _ = stats.warm_up_and_line(t, y)
+    # A warm-up that is over and a line explain it far better than one that goes on.
+    over = 3.5 * tau < 0.6 * span or (both < 0.5 * saturating and 3.5 * brief < 0.6 * span)
+    if grows and not bent and over and end.slope * 0.4 * span >= least:
         look.line, look.p = end, end.p  # warmed up long ago, and leaks below it: judge the rest
         look.verdict, look.why = TrendVerdict.LEAK, "after its warm-up it keeps growing"
         look.floor_z = end.z

@@ -212,3 +212,14 @@ def test_signs_alone_convince_only_when_nearly_all_point_up():
     bent = np.arange(30.0)
     bent[10], bent[20] = 8.5, 18.5
     assert _series_stats._sign_test(bent) == pytest.approx(exact)
+
+
+def test_a_leak_below_a_long_finished_warm_up_is_no_filling():
+    """From a recorded program: 25 MiB within ten minutes, then 30 MiB an hour without noise."""
+    t = hours(300)
+    values = 40 + 20 * (1 - np.exp(-t / 0.06)) + 30 * t
+    got = judge(series(values * MIB, age_s=3000))
+    assert got.verdict is TrendVerdict.LEAK
+    assert got.rate == pytest.approx(30 * MIB, rel=0.1)
+    slower = 40 + 40 * (1 - np.exp(-t / 0.5))
+    assert judge(series(slower * MIB, age_s=3000)).verdict is TrendVerdict.FILLING

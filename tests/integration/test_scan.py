@@ -344,3 +344,49 @@ def test_nothing_is_called_lost_in_a_process_under_load(agent, tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """A C++ program that loses 300 objects of one class, 100 of another, and 200 secret texts."""
+    folder = tmp_path_factory.mktemp("classes")
+    (folder / "classes.cc").write_text(
+        "#include <cstdio>\n#include <cstdlib>\n#include <cstring>\n#include <unistd.h>\n"
+        "namespace web {\n"
+        "struct Request { virtual ~Request() {} long held[11] = {1}; };\n"
+        "struct Session : Request { long more[12] = {2}; };\n"
+        "}\n"
+        "static void *volatile sink;\n"
+        "__attribute__((noinline)) static void lose() {\n"
+        "  for (int n = 0; n < 300; n++) sink = new web::Request;\n"
+        "  for (int n = 0; n < 100; n++) sink = new web::Session;\n"
+        '  for (int n = 0; n < 200; n++) sink = strdup("a password nobody may see, long enough");\n'
+        "  sink = nullptr;\n"
+        "}\n"
+        "int main() {\n"
+        "  lose();\n"
+        "  char over[8192];\n  memset(over, 0, sizeof over);\n"
+        '  puts(over[7] ? "" : "ready"); fflush(stdout);\n'
+        "  for (;;) pause();\n"
+        "}\n"
+    )
+    subprocess.run(["g++", "-O1", "classes.cc", "-o", "classes"], check=True, cwd=folder)
+    process = subprocess.Popen([folder / "classes"], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    yield process.pid
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_lost_objects_of_an_untraced_program_are_named_by_class(classes):
+    done = scan(classes, "--json")
+    content = {each["what"]: each["share"] for each in json.loads(done.stdout)["content"]}
+    total = 300 * 104 + 100 * 200 + 200 * 40
+    assert content["web::Request objects, of classes"] == pytest.approx(300 * 104 / total, rel=0.1)
+    assert content["web::Session objects, of classes"] == pytest.approx(100 * 200 / total, rel=0.1)
+    assert content["text"] == pytest.approx(200 * 40 / total, rel=0.1)
+    assert "password" not in done.stdout
+    text = scan(classes).stdout
+    assert "Lost, by what it looks like:" in text
+    assert "% web::Request objects, of classes" in text

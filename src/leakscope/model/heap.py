@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leakscope.model.reachability import Reachability, ScanFacts
 
-__all__ = ["Account", "HeapAccount", "HeapScan", "LostSize"]
+__all__ = ["Account", "HeapAccount", "HeapScan", "LostContent", "LostSize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,14 @@ class LostSize:
     def bytes(self) -> int:
         """Bytes of all of them."""
         return self.size * (self.definite + self.indirect)
+
+
+@dataclass(frozen=True, slots=True)
+class LostContent:
+    """What some of the lost blocks look like: "Request objects, of libweb.so", "text"."""
+
+    what: str
+    share: float  # of the lost bytes that were looked at, 0..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +68,4 @@ class HeapScan:
     account: Account
     share: float  # of the heap that could be walked
     facts: ScanFacts
+    content: tuple[LostContent, ...] = ()  # largest share first

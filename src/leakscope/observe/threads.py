@@ -13,11 +13,14 @@ import os
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError
-from leakscope.model.frames import Module
-from leakscope.proc.elf import ET_EXEC, read_elf
 from leakscope.proc.maps import Mapping, read_maps
+from leakscope.proc.modules import mapped_module
+
+if TYPE_CHECKING:
+    from leakscope.model.frames import Module
 
 __all__ = ["ThreadStart", "thread_starts"]
 
@@ -103,17 +106,7 @@ def _first_code(
         if mapping.path.rpartition("/")[2].startswith(_LIBC):
             continue
         if mapping.path not in modules:
-            modules[mapping.path] = _module(pid, mapping.path, maps)
+            modules[mapping.path] = mapped_module(mapping.path, maps, pid)
         module = modules[mapping.path]
         return None if module is None else (module, word - module.bias)
     return None
-
-
-def _module(pid: int, path: str, maps: tuple[Mapping, ...]) -> Module | None:
-    own = [m for m in maps if m.path == path]
-    try:
-        elf = read_elf(f"/proc/{pid}/root{path}")
-    except LeakscopeError:
-        return None
-    bias = 0 if elf.type == ET_EXEC else own[0].start - own[0].offset
-    return Module(path, elf.build_id, own[0].start, own[-1].end, bias)

@@ -48,6 +48,11 @@ def render_heap(scan: HeapScan, name: str) -> str:
             lines.append(
                 f"  {bytes_text(each.bytes):>9} in {blocks:<16} of {each.size:,} usable bytes"
             )
+        if scan.content:
+            lines += ["", "Lost, by what it looks like:"]
+            for some in scan.content:
+                share = percent_text(int(some.share * 1000), 1000)
+                lines.append(f"  {share:>9} {printable(some.what)}")
         lines += ["", "Next: start the program with `leakscope run` to see who allocates them."]
     account = scan.account
     resident, mapped = bytes_text(account.resident), bytes_text(account.heap_mapped)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.model.heap import Account, HeapScan, LostSize
+from leakscope.model.heap import Account, HeapScan, LostContent, LostSize
 from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.scan.allocators import walk
+from leakscope.scan.content import look_at_lost
 from leakscope.scan.core import Core
 from leakscope.scan.forked import open_image
 from leakscope.scan.mark import Marker
@@ -97,6 +98,7 @@ class _Found:
     scanned: int
     roots_bytes: int
     notes: list[str]
+    content: tuple[LostContent, ...] = ()
 
     def give_up(self, why: str) -> None:
         """Call nothing lost: a pointer may be in what was not seen."""
@@ -138,6 +140,9 @@ def _scan(
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
     if heap.enumerated_share < 0.999:
         found.give_up("the heap could not be walked whole")
+    lost = found.kinds == Reachability.DEFINITELY_LOST
+    lost |= found.kinds == Reachability.INDIRECTLY_LOST
+    found.content = look_at_lost(memory, heap.starts[lost], heap.sizes[lost], pid)
     return found
 
 
@@ -164,6 +169,7 @@ def _result(pid: int, found: _Found, resident: int, facts: ScanFacts) -> HeapSca
         ),
         share=heap.enumerated_share,
         facts=facts,
+        content=found.content,
     )
 
 

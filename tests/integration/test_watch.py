@@ -386,3 +386,15 @@ def test_a_part_of_a_recording_and_its_values(recorded_leak, tmp_path):
     grown = int(rows[-1]["value"]) - int(rows[0]["value"])
     assert grown == pytest.approx(360 * 102_400, abs=1 << 20)
     assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_recording_leaves_no_half_of_its_values(recorded_leak, tmp_path):
+    data = bytearray(recorded_leak.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(data)
+    before = sorted(os.listdir(tmp_path))
+    done = leakscope("report", damaged, "--csv", tmp_path / "values.csv")
+    assert done.returncode == 2
+    assert "is damaged" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == before

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import threading
@@ -14,15 +15,15 @@ from leakscope.cli._streams import silence
 from leakscope.errors import RecordingError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
     from leakscope.report._ink import Ink
 
-__all__ = ["Progress", "add_report_options", "ink_for", "report_recordings", "write_private"]
-__all__ += ["write_report", "write_text"]
+__all__ = ["Progress", "add_report_options", "ink_for", "open_private", "report_recordings"]
+__all__ += ["write_private", "write_report", "write_text"]
 
 _BRIEF = 20  # processes with nothing to report that get a line of their own
 _PLAIN_WIDTH = 80
@@ -249,6 +250,13 @@ def write_text(stream: TextIO, text: str) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Write `path` for this user only, whole or not at all."""
+    with open_private(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def open_private(path: Path) -> Iterator[TextIO]:
+    """Open `path` for this user only; it appears when all is written, or not at all."""
     import tempfile
 
     from leakscope.trace.output import check_replaceable
@@ -258,15 +266,17 @@ def write_private(path: Path, text: str) -> None:
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+            yield file
         Path(temporary).replace(path)
+        temporary = None
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise RecordingError(
             f"the report cannot be written to {path}: {error.strerror}",
             hint="Name a file in a directory that you can write to.",
         ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 class Progress:

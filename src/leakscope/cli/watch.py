@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import os
 import re
 import sys
@@ -14,7 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import Progress, ink_for, write_private, write_report, write_text
+from leakscope.cli._output import (
+    Progress,
+    ink_for,
+    open_private,
+    write_private,
+    write_report,
+    write_text,
+)
 from leakscope.errors import TargetError, UsageError
 from leakscope.report._text import printable
 
@@ -160,15 +166,15 @@ def _export(reader: StoreReader, args: argparse.Namespace, since: int, until: in
     """Write one line a value, with the time as seconds since 1970."""
     wall = reader.about.get("started")
     start = float(wall) if isinstance(wall, int | float) else 0.0
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(("time", "kind", "key", "name", "pid", "metric", "unit", "value"))
-    for one, _ in reader.passes(since_ns=since, until_ns=until):
-        seconds = f"{start + (one.time_ns - reader.began_ns) / 1e9:.3f}"
-        for m in _only(one.measures, args.of) if args.of else one.measures:
-            who = (m.subject.kind, _cell(m.subject.key), _cell(m.subject.name), m.subject.pid)
-            rows.writerow((seconds, *who, m.metric, m.unit, m.value))
-    write_private(Path(args.csv), out.getvalue())
+    with Progress() as progress, open_private(Path(args.csv)) as file:
+        progress.stage(f"writing {args.csv}")
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("time", "kind", "key", "name", "pid", "metric", "unit", "value"))
+        for one, _ in reader.passes(since_ns=since, until_ns=until):
+            seconds = f"{start + (one.time_ns - reader.began_ns) / 1e9:.3f}"
+            for m in _only(one.measures, args.of) if args.of else one.measures:
+                who = (m.subject.kind, _cell(m.subject.key), _cell(m.subject.name), m.subject.pid)
+                rows.writerow((seconds, *who, m.metric, m.unit, m.value))
 
 
 def _cell(text: str) -> str:

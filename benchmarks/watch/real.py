@@ -94,7 +94,7 @@ def run(file: str, duration: str) -> None:
 
 def tell(file: str, begin: float) -> None:
     reader = StoreReader(Path(file))
-    collection = Collection(interval_s=float(reader.about["interval_s"]), forget_ns=1 << 62)
+    collection = Collection(interval_s=float(reader.about["interval_s"]), keep_ended=True)
     called: dict[tuple[str, str, str], list[float]] = {}
     judged: set[tuple[str, str, str]] = set()
     last: dict[tuple[str, str, str], str] = {}

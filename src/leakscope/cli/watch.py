@@ -120,7 +120,7 @@ def report_store(path: str, args: argparse.Namespace) -> int:
     stride = max(1, reader.frames // _REPLAYED)
     interval = reader.about.get("interval_s")
     interval = float(interval) if isinstance(interval, int | float) and interval > 0 else 10.0
-    collection = Collection(interval_s=interval * stride, forget_ns=1 << 62)
+    collection = Collection(interval_s=interval * stride, keep_ended=True)
     first = last = None
     with Progress() as progress:
         progress.stage(f"reading {path}")

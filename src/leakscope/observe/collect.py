@@ -71,7 +71,8 @@ class Collection:
 
     limit: int = 720
     interval_s: float = 10.0
-    forget_ns: int = 3_600_000_000_000  # ended processes are kept for so long
+    forget_ns: int = 3_600_000_000_000  # ended processes are kept for so long …
+    keep_ended: bool = False  # … or for good, if there is enough of them to be judged
     _courses: dict[tuple[str, str, str], _Course] = field(default_factory=dict)
     _cuts: list[Cut] = field(default_factory=list)
     _first_ns: int = 0
@@ -94,8 +95,10 @@ class Collection:
         if one.time_ns - self._swept_ns > self.forget_ns // 4:
             self._swept_ns = one.time_ns
             old = one.time_ns - self.forget_ns
-            for key in [k for k, c in self._courses.items() if c.times[-1] < old]:
-                del self._courses[key]
+            for key, course in list(self._courses.items()):
+                kept = self.keep_ended and len(course.times) >= _FEW
+                if course.times[-1] < old and not kept:
+                    del self._courses[key]
 
     def _put(self, time_ns: int, measure: Measure) -> None:
         subject = measure.subject

@@ -39,6 +39,7 @@ _FRAME = struct.Struct("<II")
 _MAX_FRAME = 32 << 20
 _MAX_PAYLOAD = 128 << 20
 _MAX_SERIES = 1 << 40
+_MAX_GAUGES = 500_000  # alive at one moment
 _MAX_STEP = 1 << 62
 _SYNC_PASSES = 6
 
@@ -345,6 +346,8 @@ def _apply(payload: bytes, gauges: dict[int, _Gauge]) -> tuple[int, int, list[in
             if not isinstance(number, int) or not 0 <= number < _MAX_SERIES:
                 raise ValueError("a series with an impossible number")
             gauges[number] = _gauge(row)
+            if len(gauges) > _MAX_GAUGES:
+                raise ValueError(f"more than {_MAX_GAUGES:,} gauges at once")
         at += described
     for number in numbers():
         del gauges[number]

@@ -334,3 +334,18 @@ def test_what_is_bounded_by_nothing_has_no_limit():
     assert collection.course(ONE, "threads").values.tolist() == [5]
     assert collection.course(ONE, "anon") is None
     assert collection.began_ns == SECOND
+
+
+def test_a_long_recording_of_many_short_processes_stays_small():
+    collection = Collection(interval_s=10, keep_ended=True)
+    long = Subject("process", "1@1", "long", 1)
+    for look in range(3000):
+        second = 10 * (look + 1)
+        brief = Subject("process", f"{look}@9", "brief", look)
+        measures = [Measure(brief, "anon", "bytes", 1)]
+        if look < 100:
+            measures.append(Measure(long, "anon", "bytes", look))
+        collection.add(Pass(second * SECOND, tuple(measures), 1, 0.0, 0.0))
+    kept = {s.subject.key for s in collection.series()}
+    assert "1@1" in kept
+    assert len(kept) < 600

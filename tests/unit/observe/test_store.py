@@ -211,3 +211,19 @@ def test_processes_that_ended_are_not_kept(tmp_path):
         writer.add(a_pass(n, size(s, 1), size(s, 1, "pss", sparse=True)))
     writer.close()
     assert len(writer._gauges) == len(writer._live) == 2
+
+
+def test_more_gauges_than_any_machine_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("leakscope.observe.store._MAX_GAUGES", 10)
+    for count, fits in ((10, True), (11, False)):
+        path = tmp_path / str(count)
+        writer = StoreWriter(path, {})
+        subjects = [Subject("slab", str(n), str(n)) for n in range(count)]
+        measures = tuple(Measure(s, "unreclaimable", "bytes", 4096) for s in subjects)
+        writer.add(Pass(1_000_000_000, measures, 0, 0.0, 0.0))
+        writer.close()
+        if fits:
+            assert len(list(StoreReader(path).passes())) == 1
+        else:
+            with pytest.raises(RecordingError, match="more than 10 gauges"):
+                StoreReader(path)

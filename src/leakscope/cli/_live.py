@@ -66,6 +66,10 @@ class LiveScreen(App[None]):
         self._judge_now = threading.Event()
         self._fresh = threading.Event()
         self._done = threading.Event()
+        # Kept here: the screen may be taken down while one of them is being filled.
+        self._head = Static("", id="head")
+        self._table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
+        self._detail = Static("", id="detail")
         self._standings: list[Standing] = []
         self._sorted_by = "grown"
         self._reversed = False
@@ -74,15 +78,15 @@ class LiveScreen(App[None]):
 
     def compose(self) -> Iterator[Widget]:
         """Lay out the screen."""
-        yield Static("", id="head")
-        yield DataTable(cursor_type="row", zebra_stripes=True)
-        yield Static("", id="detail")
+        yield self._head
+        yield self._table
+        yield self._detail
         yield Footer()
 
     def on_mount(self) -> None:
         """Begin to look."""
         self.theme = "textual-ansi" if "textual-ansi" in self.available_themes else self.theme
-        table = self.query_one(DataTable)
+        table = self._table
         for name in _COLUMNS:
             table.add_column(name, key=name)
         table.focus()
@@ -130,7 +134,7 @@ class LiveScreen(App[None]):
         text = trend.sentence if trend is not None else "not judged yet"
         if trend is not None and trend.next_step:
             text += f"\nNext: {trend.next_step}"
-        self.query_one("#detail", Static).update(Text(text))
+        self._detail.update(Text(text))
 
     def _sort_by(self, name: str) -> None:
         self._sorted_by, self._reversed = name, False
@@ -161,7 +165,7 @@ class LiveScreen(App[None]):
     def _ask(self) -> None:
         if self._done.is_set():
             self.exit()
-        elif self._fresh.is_set():
+        elif self._fresh.is_set() and self._table.is_attached:
             self._fresh.clear()
             self._fill()
 
@@ -180,8 +184,8 @@ class LiveScreen(App[None]):
         memory = "" if used is None else f"{amount(used.last, used.unit)} in use  "
         cost = f"look {watching.look_s * 1000:.0f} ms, {watching.core_share * 100:.1f} % of a core"
         head = f" {passed}  {memory}{watching.processes} processes  {said}  {cost}"
-        self.query_one("#head", Static).update(Text(head, no_wrap=True))
-        table = self.query_one(DataTable)
+        self._head.update(Text(head, no_wrap=True))
+        table = self._table
         chosen = None
         if table.row_count and table.cursor_row < table.row_count:
             chosen = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value

@@ -3,13 +3,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from leakscope.errors import TargetError
 from leakscope.model.heap import Account, HeapAccount
 from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import walk
 from leakscope.scan.forked import open_image
 
-__all__ = ["account_heap"]
+if TYPE_CHECKING:
+    from leakscope.scan.allocators import Heap
+
+__all__ = ["account_heap", "account_of"]
+
+
+def account_of(heap: Heap, resident: int) -> Account:
+    """Return where the memory of a walked heap is; `resident` is that of the whole process."""
+    return Account(
+        resident=resident,
+        heap_mapped=heap.mapped_bytes,
+        live=heap.live_bytes,
+        free_in_allocator=heap.free_bytes,
+        top=heap.top_bytes,
+        overhead=heap.overhead_bytes,
+    )
 
 
 def account_heap(pid: int) -> HeapAccount:
@@ -31,14 +48,7 @@ def account_heap(pid: int) -> HeapAccount:
     return HeapAccount(
         allocator=heap.allocator,
         blocks=len(heap.sizes),
-        account=Account(
-            resident=resident,
-            heap_mapped=heap.mapped_bytes,
-            live=heap.live_bytes,
-            free_in_allocator=heap.free_bytes,
-            top=heap.top_bytes,
-            overhead=heap.overhead_bytes,
-        ),
+        account=account_of(heap, resident),
         share=heap.enumerated_share,
         pause_ms=paused_ns / 1e6,
     )

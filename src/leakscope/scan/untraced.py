@@ -6,18 +6,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.model.heap import Account, HeapScan, LostContent, LostSize
+from leakscope.model.heap import HeapScan, LostContent, LostSize
 from leakscope.model.reachability import Reachability, ScanFacts
+from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import walk
 from leakscope.scan.content import look_at_lost
 from leakscope.scan.core import Core
 from leakscope.scan.forked import open_image
+from leakscope.scan.heap_account import account_of
 from leakscope.scan.mark import Marker
 from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
 
@@ -46,7 +47,7 @@ def scan_untraced(pid: int) -> HeapScan:
     with open_image(pid) as image:
         found = _scan(image, image.threads, f"process {pid}", pid=image.pid)
         image.check()
-        resident = _resident(pid)
+        resident = read_resident(pid)
     facts = ScanFacts(
         method=image.method,
         pause_ms=image.paused_ns / 1e6,
@@ -159,14 +160,7 @@ def _result(pid: int, found: _Found, resident: int, facts: ScanFacts) -> HeapSca
             for kind in Reachability
         },
         sizes=_by_size(heap, kinds),
-        account=Account(
-            resident=resident,
-            heap_mapped=heap.mapped_bytes,
-            live=heap.live_bytes,
-            free_in_allocator=heap.free_bytes,
-            top=heap.top_bytes,
-            overhead=heap.overhead_bytes,
-        ),
+        account=account_of(heap, resident),
         share=heap.enumerated_share,
         facts=facts,
         content=found.content,
@@ -186,11 +180,3 @@ def _tables(memory: Memory) -> list[tuple[int, int]]:
         for m in memory.mappings
         if m.permissions.startswith("r--") and m.path.startswith("/")
     ]
-
-
-def _resident(pid: int) -> int:
-    try:
-        fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
-    except OSError:
-        return 0
-    return int(fields[1]) * 4096

@@ -30,7 +30,8 @@ WINDOWS = 16
 """Parts of the run in which survivors are counted by time of birth."""
 
 _POINTS = 24  # moments of the timeline that the trend is judged on
-_SLAB = 1 << 18  # blocks at once: what fits in the cache
+_SLAB = 1 << 18  # blocks at once: what fits in the cache …
+_MANY = 1 << 14  # … unless the sums of so many sites do not fit either: then fewer, larger steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,11 @@ def lifetimes(recording: Recording) -> Lifetimes:
     begin = np.minimum(recording.sites["first_birth_ns"].astype(np.int64), end - 1)
 
     living = _Living(sites)
+    slab = _SLAB if sites < _MANY else 4 * _SLAB
     sample = recording.coverage.sample_bytes if recording.coverage.mode == "sampled" else None
     for table, size_name in ((recording.blocks, "size"), (recording.ranges, "length")):
-        for start in range(0, len(table), _SLAB):
-            part = table[start : start + _SLAB]
+        for start in range(0, len(table), slab):
+            part = table[start : start + slab]
             living.add(
                 part["site"].astype(np.int64),
                 part["birth_ns"].astype(np.int64).clip(0, end),

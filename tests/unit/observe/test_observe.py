@@ -349,3 +349,50 @@ def test_a_long_recording_of_many_short_processes_stays_small():
     kept = {s.subject.key for s in collection.series()}
     assert "1@1" in kept
     assert len(kept) < 600
+
+
+def test_every_field_of_meminfo_that_is_memory_is_in_one_line():
+    fields = {
+        "MemTotal": 100_000, "MemFree": 10_000, "AnonPages": 20_000, "Cached": 9_000,
+        "Buffers": 500, "Shmem": 2_000, "Active": 21_000, "Inactive": 9_000, "Unevictable": 100,
+        "SwapCached": 700, "SReclaimable": 3_000, "KReclaimable": 3_200, "SUnreclaim": 1_500,
+        "KernelStack": 300, "PageTables": 400, "SecPageTables": 40, "VmallocUsed": 800,
+        "Percpu": 60, "Hugetlb": 5_000, "Zswap": 70, "Balloon": 30,
+    }  # fmt: skip
+    lines = {line.name: line.bytes for line in account(fields, per_cpu_free=90)}
+    assert lines == {
+        "free": 10_090, "programs": 20_000, "page cache": 7_500, "shared memory and tmpfs": 2_000,
+        "swap cache": 600, "compressed swap": 70, "balloon": 30, "huge pages": 5_000,
+        "kernel caches, reclaimable": 3_200, "kernel caches, unreclaimable": 1_500,
+        "page tables": 440, "kernel stacks": 300, "vmalloc": 500, "per-CPU": 60,
+        "unexplained": 48_710,
+    }  # fmt: skip
+    assert sum(lines.values()) == 100_000
+
+
+def test_children_and_zombies_belong_to_their_parent():
+    code = (
+        "import os, time\n"
+        "for n in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        if n: time.sleep(60)\n"
+        "        os._exit(0)\n"
+        "print(flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True
+    )
+    parent.stdout.readline()
+    time.sleep(0.1)
+    everything, alone = Gatherer(), Gatherer(only=frozenset({parent.pid}), system=False)
+    try:
+        for gatherer in (everything, alone):
+            held = metrics(gatherer.gather(), parent.pid)
+            assert (held["children"], held["zombies"]) == (2, 1)
+    finally:
+        everything.close()
+        alone.close()
+        os.killpg(parent.pid, 9)
+        parent.wait()
+        parent.stdout.close()

@@ -227,3 +227,13 @@ def test_more_gauges_than_any_machine_has_are_refused(tmp_path, monkeypatch):
         else:
             with pytest.raises(RecordingError, match="more than 10 gauges"):
                 StoreReader(path)
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 4), (5, 1 << 44)])
+def test_passes_out_of_order_are_damage(tmp_path, first, second):
+    writer = StoreWriter(tmp_path / "r", {})
+    for at in (first, second):
+        writer.add(Pass(at * MS, (), 0, 0.0, 0.0))
+    writer.close()
+    with pytest.raises(RecordingError, match="out of order"):
+        list(StoreReader(tmp_path / "r").passes())

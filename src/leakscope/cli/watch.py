@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from leakscope._watching import Judgement, Watch
+    from leakscope.model.series import Subject
     from leakscope.observe.measures import Measure
     from leakscope.observe.store import StoreReader, StoreWriter
 
@@ -230,15 +231,16 @@ def _say_lines(watch: Watch) -> None:
             write_text(sys.stdout, f"{who}{render_line(watch.watched_s, gauges)}\n")
 
 
-def _held(pid: int, heap: bool) -> tuple[str, list[str]] | None:
-    """Return the key of a process and what it holds now."""
+def _held(subject: Subject, heap: bool) -> list[str]:
+    """Return what a process holds now; nothing when it is gone, or its number another's."""
     from leakscope.observe.process import account_of, points_to
     from leakscope.proc.process import read_start
     from leakscope.report.watch import held_lines
 
-    account, start = account_of(pid), read_start(pid)
-    if account is None or start is None:
-        return None
+    pid, began = subject.pid or 0, subject.key.partition("@")[2].partition("+")[0]
+    account = account_of(pid)
+    if account is None or str(read_start(pid)) != began:
+        return []
     lines = held_lines(
         f"{account.name} (pid {pid})",
         account.lines,
@@ -252,7 +254,7 @@ def _held(pid: int, heap: bool) -> tuple[str, list[str]] | None:
     )
     if heap:
         lines += _heap(pid)
-    return f"{pid}@{start}", lines
+    return lines
 
 
 def _thread_starts(pid: int) -> list[tuple[str, int]]:
@@ -301,10 +303,12 @@ def _tell(
 
     held: dict[str, list[str]] = {}
     if only is not None:
-        leaking = [cause.trend.series.subject.pid for cause in judgement.causes]
-        for pid in dict.fromkeys([*leaking, *sorted(only)]):
-            if pid is not None and len(held) < _ACCOUNTS and (found := _held(pid, args.heap)):
-                held[found[0]] = found[1]
+        leaking = [cause.trend.series.subject for cause in judgement.causes]
+        asked = [t.series.subject for t in judgement.trends if t.series.subject.pid in only]
+        subjects = {s.key: s for s in (*leaking, *asked) if s.kind == "process"}
+        for key, subject in subjects.items():
+            if len(held) < _ACCOUNTS and (lines := _held(subject, args.heap)):
+                held[key] = lines
     watched = Watched(
         judgement.trends,
         judgement.causes,

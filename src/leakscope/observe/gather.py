@@ -12,7 +12,7 @@ import os
 import resource
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from leakscope.model.series import Subject
 from leakscope.observe.groups import measure_groups, room_of
@@ -51,6 +51,11 @@ class _Known:
     group: str = "/"
     had_children: bool = False  # a gauge that was shown once stays, to be seen falling
     had_zombies: bool = False
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether it is neither a kernel thread nor a zombie."""
+        return self.gauges is not None and bool(self.gauges.rss or self.gauges.swap)
 
 
 @dataclass(slots=True)
@@ -109,7 +114,7 @@ class Gatherer:
         return Pass(
             now,
             tuple(out),
-            sum(1 for k in self._known.values() if k.gauges and k.gauges.state != "Z"),
+            sum(1 for known in self._known.values() if known.has_memory),
             time.process_time() - cpu,
             time.perf_counter() - wall,
             tuple(sorted(missing)),
@@ -128,7 +133,7 @@ class Gatherer:
             rooms |= {g: room_of(hierarchy, g) for g in {k.group for k in self._known.values()}}
         for known in self._known.values():
             room = rooms.get(known.group)
-            if room is not None:
+            if room is not None and known.has_memory:
                 out.append(Measure(known.subject, "room", "bytes", room))
 
     def _processes(self, out: list[Measure], missing: set[str]) -> None:
@@ -150,10 +155,10 @@ class Gatherer:
             if gauges.state == "Z":
                 zombies[gauges.parent] += 1
                 continue
-            children[gauges.parent] += 1
-            subject = known.subject
             if not gauges.rss and not gauges.swap:
                 continue  # a kernel thread
+            children[gauges.parent] += 1
+            subject = known.subject
             out.append(Measure(subject, "anon", "bytes", gauges.anon))
             out.append(Measure(subject, "shmem", "bytes", gauges.rss_shmem))
             out.append(Measure(subject, "page_tables", "bytes", gauges.page_tables))
@@ -180,7 +185,7 @@ class Gatherer:
 
     def _offspring(self, children: Counter[int], zombies: Counter[int], out: list[Measure]) -> None:
         for pid, known in self._known.items():
-            if known.gauges is None or not known.gauges.rss:
+            if not known.has_memory:
                 continue
             known.had_children |= bool(children[pid])
             known.had_zombies |= bool(zombies[pid])
@@ -247,8 +252,24 @@ class Gatherer:
         if gauges is None:
             _shut(self._known.pop(pid))
             return None
+        if known.gauges is not None and gauges.name != known.gauges.name:
+            self._note_exec(known, gauges.name)
         known.gauges = gauges
         return known
+
+    def _note_exec(self, known: _Known, name: str) -> None:
+        """Make it another subject if it runs another program now: its memory is another's.
+
+        A new name alone says nothing: many programs put into it what they are doing.
+        """
+        subject = known.subject
+        assert subject.pid is not None
+        exe = read_executable(subject.pid)
+        if exe is None or exe == subject.exe:
+            return
+        first, _, times = subject.key.partition("+")
+        key = f"{first}+{int(times or 0) + 1}"
+        known.subject = replace(subject, key=key, exe=exe, name=name)
 
     def _meet(self, pid: int) -> _Known | None:
         fd = -1
@@ -277,7 +298,7 @@ class Gatherer:
     def _shares(self, out: list[Measure], missing: set[str]) -> None:
         """Read PSS of whoever is big or grew since it was last read, then of the rest."""
         until = time.perf_counter() + self.pss_budget_s
-        waiting = [k for k in self._known.values() if k.gauges and k.gauges.rss]
+        waiting = [known for known in self._known.values() if known.has_memory]
 
         def urgency(known: _Known) -> float:
             assert known.gauges is not None
@@ -318,7 +339,7 @@ def _status(pid: int, fd: int) -> bytes | None:
 
 
 def _start_of(subject: Subject) -> int:
-    return int(subject.key.partition("@")[2])
+    return int(subject.key.partition("@")[2].partition("+")[0])
 
 
 def _shut(known: _Known) -> None:

@@ -396,3 +396,40 @@ def test_children_and_zombies_belong_to_their_parent():
         os.killpg(parent.pid, 9)
         parent.wait()
         parent.stdout.close()
+
+
+def test_a_program_that_runs_another_in_its_place_is_another_subject():
+    """And a program that only calls itself otherwise is the same one."""
+    code = (
+        "import ctypes, os, sys\n"
+        "sys.stdin.readline()\n"
+        "ctypes.CDLL(None).prctl(15, b'busy', 0, 0, 0); print(flush=True)\n"
+        "sys.stdin.readline()\n"
+        "os.execv('/bin/cat', ['cat'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    gatherer = Gatherer(only=frozenset({process.pid}), system=False)
+
+    def subject():
+        return next(m.subject for m in gatherer.gather().measures if m.subject.pid == process.pid)
+
+    try:
+        first = subject()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert subject() == first
+        process.stdin.write("\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 10
+        while (last := subject()).name != "cat" and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        gatherer.close()
+        process.kill()
+        process.communicate()
+    assert last.exe.endswith("/cat")
+    assert last.key == f"{first.key}+1"
+    assert last.started_ns == first.started_ns

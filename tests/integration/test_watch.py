@@ -72,7 +72,7 @@ def test_lines_then_verdict_then_next_command(leaking):
     assert f"{shown} " in lines[0]
     assert any(line.startswith("leakscope: not enough data") for line in lines)
     assert lines[-1].startswith("Next: ")
-    kind = {"fds": " pipe", "threads": " python", "anon": "private, as heap"}[metric]
+    kind = {"fds": " pipe", "threads": " python", "anon": "private memory"}[metric]
     assert kind in done.stdout
 
 

@@ -4,16 +4,26 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from leakscope.observe.threads import stack_pointers
 from leakscope.proc._text import read_text
 from leakscope.proc.fds import read_open_files
 from leakscope.proc.process import parse_gauges
-from leakscope.proc.smaps import read_rollup
+from leakscope.proc.smaps import Area, read_areas, read_rollup
 from leakscope.proc.sockets import read_peers
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = ["ProcessAccount", "account_of", "points_to"]
+
+
+# Files that are memory: POSIX and System V shared memory, memfd, shared anonymous memory.
+_SHARED = ("/dev/shm/", "/memfd:", "/SYSV", "/dev/zero")  # noqa: S108 (names, not opened)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +49,18 @@ def account_of(pid: int) -> ProcessAccount | None:
     gauges = parse_gauges((read_text(f"/proc/{pid}/status") or "").encode())
     if gauges is None:
         return None
-    rollup, opened = read_rollup(pid), read_open_files(pid)
+    rollup, opened, areas = read_rollup(pid), read_open_files(pid), read_areas(pid)
+    resident: tuple[tuple[str, int, bool], ...]
+    if areas is None:
+        resident = (
+            ("private, as heap and stacks", gauges.rss_anon, True),
+            ("files", gauges.rss_file, True),
+            ("shared memory", gauges.rss_shmem, True),
+        )
+    else:
+        resident = _kinds(areas, stack_pointers(pid))
     lines = (
-        ("private, as heap and stacks", gauges.rss_anon, True),
-        ("files", gauges.rss_file, True),
-        ("shared memory", gauges.rss_shmem, True),
+        *resident,
         ("in swap", gauges.swap, False),
         ("page tables", gauges.page_tables, False),
     )
@@ -51,12 +68,41 @@ def account_of(pid: int) -> ProcessAccount | None:
         pid=pid,
         name=gauges.name,
         lines=lines,
-        rss=gauges.rss,
+        rss=sum(size for _, size, _ in resident),
         pss=None if rollup is None else rollup.pss,
         uss=None if rollup is None else rollup.uss,
         descriptors=None if opened is None else opened.kinds,
         threads=_threads(pid),
     )
+
+
+def _kinds(areas: Sequence[Area], stacks: Sequence[int]) -> tuple[tuple[str, int, bool], ...]:
+    """Divide what is in memory; each thread's stack is known by the thread's stack pointer."""
+    starts = [area.start for area in areas]
+    theirs = {bisect_right(starts, pointer) - 1 for pointer in stacks if pointer}
+    sums = dict.fromkeys(
+        (
+            "in the heap grown by brk",
+            "other private memory: mmap, malloc arenas",
+            "stacks",
+            "variables and other private copies of files",
+            "files",
+            "shared memory",
+        ),
+        0,
+    )
+    brk, other, stack, copies, files, shared = sums
+    for at, area in enumerate(areas):
+        name = area.path
+        if name == "[heap]":
+            kind = brk
+        elif name.startswith("[stack") or (at in theirs and not name.startswith("/")):
+            kind = stack
+        else:
+            kind = copies if name.startswith("/") else other
+        sums[kind] += area.anonymous
+        sums[shared if name.startswith(_SHARED) else files] += area.rss - area.anonymous
+    return tuple((name, size, True) for name, size in sums.items())
 
 
 def points_to(pid: int) -> tuple[tuple[str, int], ...]:

@@ -22,7 +22,7 @@ from leakscope.proc.modules import mapped_module
 if TYPE_CHECKING:
     from leakscope.model.frames import Module
 
-__all__ = ["ThreadStart", "thread_starts"]
+__all__ = ["ThreadStart", "stack_pointers", "thread_starts"]
 
 _MOST = 2000
 _TOP_BYTES = 16 << 10
@@ -67,6 +67,11 @@ def thread_starts(pid: int) -> tuple[ThreadStart, ...]:
     finally:
         os.close(memory)
     return tuple(ThreadStart(m, offset, n) for (m, offset), n in found.most_common())
+
+
+def stack_pointers(pid: int) -> list[int]:
+    """Return the stack pointer of each thread but the first; 0 for one that runs just now."""
+    return [_stack_pointer(pid, tid) for tid in _tids(pid)]
 
 
 def _tids(pid: int) -> list[int]:

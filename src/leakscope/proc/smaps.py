@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from leakscope.proc._text import read_text
 
-__all__ = ["Rollup", "parse_smaps", "read_rollup"]
+__all__ = ["Area", "Rollup", "parse_areas", "parse_smaps", "read_areas", "read_rollup"]
 
+_HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S{4} [0-9a-f]+ \S+ \d+ *(.*)")
 _KEYS = (
     "Rss",
     "Pss",
@@ -66,6 +68,45 @@ def parse_smaps(text: str) -> Rollup | None:
         swap_pss=sums["SwapPss"],
         anon_huge=sums["AnonHugePages"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """One mapping and what of it is in memory, in bytes."""
+
+    start: int
+    end: int
+    path: str  # "" for anonymous memory, "[heap]", "[stack]", a file's path
+    rss: int
+    anonymous: int  # private pages, those copied from a file included
+
+
+def parse_areas(text: str) -> tuple[Area, ...]:
+    """Read the text of /proc/PID/smaps; what does not fit its form is left out."""
+    areas: list[Area] = []
+    start = end = -1
+    path, sizes = "", {"Rss": 0, "Anonymous": 0}
+    for line in text.splitlines():
+        match = _HEADER.match(line)
+        if match is None:
+            key, _, rest = line.partition(":")
+            words = rest.split()
+            if key in sizes and words and words[0].isdecimal():
+                sizes[key] = int(words[0]) * 1024
+            continue
+        if start >= 0:
+            areas.append(Area(start, end, path, sizes["Rss"], sizes["Anonymous"]))
+        start, end, path = int(match[1], 16), int(match[2], 16), match[3]
+        sizes = {"Rss": 0, "Anonymous": 0}
+    if start >= 0:
+        areas.append(Area(start, end, path, sizes["Rss"], sizes["Anonymous"]))
+    return tuple(areas)
+
+
+def read_areas(pid: int) -> tuple[Area, ...] | None:
+    """Return the mappings of `pid`; None without permission, or when it is gone."""
+    text = read_text(f"/proc/{pid}/smaps")
+    return parse_areas(text) if text else None
 
 
 def read_rollup(pid: int) -> Rollup | None:

@@ -14,7 +14,9 @@ from leakscope.observe.collect import Collection
 from leakscope.observe.gather import Gatherer
 from leakscope.observe.machine import account, unexplained
 from leakscope.observe.measures import Measure, Pass
+from leakscope.observe.process import account_of
 from leakscope.proc.meminfo import read_meminfo
+from leakscope.proc.smaps import read_rollup
 
 SECOND = 1_000_000_000
 ONE = Subject("process", "1@1", "x", limit=9.0)
@@ -433,3 +435,34 @@ def test_a_program_that_runs_another_in_its_place_is_another_subject():
     assert last.exe.endswith("/cat")
     assert last.key == f"{first.key}+1"
     assert last.started_ns == first.started_ns
+
+
+def test_the_account_of_a_process_adds_up_and_knows_heap_stacks_and_shared_memory():
+    code = (
+        "import mmap, threading, time\n"
+        "threading.stack_size(16 << 20)\n"
+        "def deep(n):\n"
+        "    time.sleep(60) if not n else deep(n - 1)\n"
+        "import sys; sys.setrecursionlimit(100_000)\n"
+        "shared = mmap.mmap(-1, 6 << 20); shared.write(b'x' * (6 << 20))\n"
+        "private = mmap.mmap(-1, 9 << 20, flags=mmap.MAP_PRIVATE); private.write(b'x' * (9 << 20))\n"
+        "small = [bytes(400) for _ in range(20_000)]\n"
+        "threading.Thread(target=deep, args=(100,), daemon=True).start()\n"
+        "time.sleep(0.3); print(flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    try:
+        account = account_of(process.pid)
+        rollup = read_rollup(process.pid)
+    finally:
+        process.kill()
+        process.communicate()
+    lines = {name: size for name, size, resident in account.lines if resident}
+    assert sum(lines.values()) == account.rss == rollup.rss
+    assert lines["shared memory"] >= 6 << 20
+    assert lines["other private memory: mmap, malloc arenas"] >= 9 << 20
+    assert 8 << 10 <= lines["stacks"] < 4 << 20
+    assert lines["files"] > 1 << 20
+    assert account.name.startswith("python")
+    assert sum(count for _, count in account.threads) == 2

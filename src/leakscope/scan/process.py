@@ -219,14 +219,17 @@ def graph_of(recording: Recording, heap: Heap | None) -> Graph:
     starts = blocks["address"].astype(np.uint64)
     # The size that was asked for: a pointer behind it is not one into the block.
     sizes = np.maximum(blocks["size"].astype(np.uint64), np.uint64(1))
-    known = np.arange(len(starts), dtype=np.int64)
+    known = np.argsort(starts)
+    starts, sizes = starts[known], sizes[known]
     if heap is not None and len(heap.starts):
-        new = ~np.isin(heap.starts, starts)
-        starts = np.concatenate([starts, heap.starts[new]])
-        sizes = np.concatenate([sizes, heap.sizes[new].astype(np.uint64)])
-        known = np.concatenate([known, np.full(int(new.sum()), -1, np.int64)])
-    order = np.argsort(starts, kind="stable")
-    starts, sizes, known = starts[order], sizes[order], known[order]
+        at = np.searchsorted(starts, heap.starts)
+        new = np.ones(len(at), bool)
+        inside = at < len(starts)
+        new[inside] = starts[at[inside]] != heap.starts[inside]
+        at = at[new]
+        starts = np.insert(starts, at, heap.starts[new])
+        sizes = np.insert(sizes, at, heap.sizes[new].astype(np.uint64))
+        known = np.insert(known, at, -1)
     if len(starts) > 1:  # never overlapping, whatever a damaged table says
         if np.any(starts[1:] == starts[:-1]):
             first = np.concatenate([[True], starts[1:] != starts[:-1]])

@@ -390,3 +390,32 @@ def test_lost_objects_of_an_untraced_program_are_named_by_class(classes):
     text = scan(classes).stdout
     assert "Lost, by what it looks like:" in text
     assert "% web::Request objects, of classes" in text
+
+
+def test_a_process_whose_first_thread_has_ended(tmp_path):
+    """It loses 50 blocks of 300 bytes in a thread, and ends at the second line it reads."""
+    (tmp_path / "gone.c").write_text(
+        "#include <pthread.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\n"
+        "static void *volatile sink;\n"
+        "static void lose(void) { for (int n = 0; n < 50; n++) sink = malloc(300); sink = 0; }\n"
+        "static void *work(void *a) {\n"
+        "  lose(); usleep(100000);\n"
+        '  puts("ready"); fflush(stdout); getchar(); exit(0); return a;\n'
+        "}\n"
+        "int main(void) { pthread_t t; pthread_create(&t, 0, work, 0); pthread_exit(0); }\n"
+    )
+    subprocess.run(["gcc", "-pthread", "gone.c", "-o", "gone"], check=True, cwd=tmp_path)
+    program = tmp_path / "gone"
+    process = start(program)
+    try:
+        found = json.loads(scan(process.pid, "--json").stdout)
+    finally:
+        process.communicate("\n")
+    assert process.returncode == 0
+    assert found["counts"]["definitely_lost"] >= 49  # one may lie in a register still
+    done = subprocess.run(
+        [sys.executable, "-m", "leakscope", "run", "--json", "-o", tmp_path / "out", "--", program],
+        input="\n", capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert "was not scanned" not in done.stderr
+    assert '"lost"' in done.stderr

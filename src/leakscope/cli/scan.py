@@ -75,6 +75,10 @@ def _check(pid: int) -> None:
     except OSError:
         raise TargetError(f"there is no process {pid}") from None
     if state in {"Z", "X"}:
+        # Its first thread has ended; while others run, the process is there.
+        others = [task for task in (folder / "task").iterdir() if task.name != str(pid)]
+        folder = others[0] if others else folder
+    if state in {"Z", "X"} and folder.name == str(pid):
         raise TargetError(
             f"process {pid} has ended already; only its parent has not noticed (a zombie)",
             hint="Scan the process while it runs.",

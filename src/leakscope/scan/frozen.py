@@ -81,6 +81,9 @@ class Frozen:
         self._since = time.monotonic_ns()
         try:
             self._stop_all()
+            if self._seized and self.pid not in self._seized:
+                # Its first thread has ended: what is shared is looked at through another one.
+                self.pid = self._seized[0]
             self.mappings = read_maps(self.pid)
             self._memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
             self.threads = tuple(_registers(tid) for tid in self._seized)
@@ -130,7 +133,9 @@ class Frozen:
     def _stop_all(self) -> None:
         for _ in range(_ROUNDS):
             fresh = [t for t in _tids(self.pid) if t not in self._seized]
-            if not fresh:
+            if len(fresh) > 1 and _has_ended(self.pid):
+                fresh.remove(self.pid)
+            if not fresh or (fresh == [self.pid] and self._seized):
                 return
             for tid in fresh:
                 self._stop(tid)
@@ -182,6 +187,15 @@ def _tids(pid: int) -> list[int]:
         return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
     except (FileNotFoundError, ProcessLookupError) as error:
         raise TargetError(f"there is no process {pid}") from error
+
+
+def _has_ended(tid: int) -> bool:
+    """Whether the thread is a zombie: a first thread stays one as long as others run."""
+    try:
+        text = Path(f"/proc/{tid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return text.rpartition(")")[2].split()[:1] in (["Z"], ["X"])
 
 
 def _registers(tid: int) -> Thread:

@@ -96,6 +96,7 @@ def test_it_ends_when_the_process_does():
         (["--cgroup", "/no/such"], "cgroup"),
         (["1", "--cgroup", "/"], "not both"),
         (["99999999999999999999"], "there is no process 9999"),
+        (["1", "--html", "/no/such/file", "--for", "9h"], "there is no directory /no/such"),
         (["--record", "/no/such/file", "--for", "1s"], "cannot create /no/such/file"),
     ],
 )
@@ -271,7 +272,7 @@ def test_a_store_on_a_full_disk_is_one_sentence_and_stays_readable(tmp_path):
     path = tmp_path / "r"
     command = [sys.executable, "-m", "leakscope", "watch", "--for", "4s", "--every", "0.1s"]
     done = subprocess.run(
-        ["prlimit", "--fsize=9000", *command, "--plain", "--record", str(path)],
+        ["prlimit", "--fsize=700", *command, str(os.getpid()), "--plain", "--record", str(path)],
         capture_output=True,
         text=True,
         check=False,
@@ -398,3 +399,9 @@ def test_a_damaged_recording_leaves_no_half_of_its_values(recorded_leak, tmp_pat
     assert done.returncode == 2
     assert "is damaged" in done.stderr
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_name_that_is_not_in_the_recording_is_no_clean_bill(recorded_leak):
+    done = leakscope("report", recorded_leak, "--of", "god")
+    assert done.returncode == 2
+    assert "is called 'god'" in done.stderr

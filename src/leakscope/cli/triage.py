@@ -123,6 +123,7 @@ def _holders(first: Pass, second: Pass) -> tuple[Holder, ...]:
             if measure.subject.kind == "process":
                 values.setdefault(measure.subject.key, {})[measure.metric] = measure.value
                 subjects[measure.subject.key] = measure.subject
+    alive = {m.subject.key for m in second.measures if m.subject.kind == "process"}
     found = [
         Holder(
             subjects[key].pid or 0,
@@ -134,7 +135,7 @@ def _holders(first: Pass, second: Pass) -> tuple[Holder, ...]:
             subjects[key].exe,
         )
         for key, held in values.items()
-        if "anon" in held
+        if "anon" in held and key in alive
     ]
     return tuple(sorted(found, key=lambda h: -h.held))
 

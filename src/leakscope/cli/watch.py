@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     length = None if args.duration is None else parse_duration(args.duration)
     if args.targets and args.cgroup:
         raise UsageError("name processes or a cgroup, not both", hint="Leave out --cgroup.")
+    _check_outputs(args.report_file, args.html)
     only, names = _targets(args.targets) if args.targets else (None, frozenset[str]())
     group = _cgroup(args.cgroup) if args.cgroup else None
     if length is not None:
@@ -106,6 +107,19 @@ def run(args: argparse.Namespace) -> int:
     return _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or ())
 
 
+def _check_outputs(*names: str | None) -> None:
+    """Refuse at once what could not be written hours later."""
+    from leakscope.trace.output import check_replaceable
+
+    for path in (Path(name) for name in names if name):
+        if not path.parent.is_dir():
+            raise UsageError(
+                f"{path} cannot be written: there is no directory {path.parent}",
+                hint="Name a file in a directory that you can write to.",
+            )
+        check_replaceable(path)
+
+
 def report_store(path: str, args: argparse.Namespace) -> int:
     """Show the report on a recording of a watch."""
     from leakscope._watching import judge
@@ -120,7 +134,8 @@ def report_store(path: str, args: argparse.Namespace) -> int:
         _export(reader, args, since, until)
     stride = max(1, reader.frames // _REPLAYED)
     interval = reader.about.get("interval_s")
-    interval = float(interval) if isinstance(interval, int | float) and interval > 0 else 10.0
+    if not isinstance(interval, int | float) or not 0 < interval < 1e9:
+        interval = 10.0
     collection = Collection(interval_s=interval * stride, keep_ended=True)
     first = last = None
     with Progress() as progress:
@@ -131,6 +146,11 @@ def report_store(path: str, args: argparse.Namespace) -> int:
             first, last = one.time_ns if first is None else first, one.time_ns
         progress.stage("judging what was seen")
         judgement = judge(collection)
+    if args.of and first is not None and not judgement.trends:
+        raise UsageError(
+            f"nothing in {path} is called '{args.of[:80]}'",
+            hint="Without --of the report shows what was recorded.",
+        )
     watched = 0.0 if first is None or last is None else (last - first) / 1e9
     cost = f"Recorded: {reader.frames} looks."
     if reader.truncated:
@@ -166,7 +186,7 @@ def _only(measures: Iterable[Measure], name: str) -> Iterator[Measure]:
 def _export(reader: StoreReader, args: argparse.Namespace, since: int, until: int | None) -> None:
     """Write one line a value, with the time as seconds since 1970."""
     wall = reader.about.get("started")
-    start = float(wall) if isinstance(wall, int | float) else 0.0
+    start = float(wall) if isinstance(wall, int | float) and 0 < wall < 1e12 else 0.0
     with Progress() as progress, open_private(Path(args.csv)) as file:
         progress.stage(f"writing {args.csv}")
         rows = csv.writer(file, lineterminator="\n")

@@ -18,6 +18,8 @@ import numpy as np
 from leakscope.model.series import Cut, Series, Subject
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from leakscope.observe.measures import Measure, Pass
 
 __all__ = ["Collection", "Standing", "asleep_ns"]
@@ -52,8 +54,11 @@ class _Course:
     values: array[float] = field(default_factory=lambda: array("d"))
     stride: int = 1
     skipped: int = 0
+    last_ns: int = 0  # of the newest value, which thinning may have left out of the arrays
+    last: float = 0.0
 
     def add(self, time_ns: int, value: float, limit: int) -> None:
+        self.last_ns, self.last = time_ns, value
         self.skipped += 1
         if self.skipped < self.stride and self.times:
             return
@@ -97,7 +102,7 @@ class Collection:
             old = one.time_ns - self.forget_ns
             for key, course in list(self._courses.items()):
                 kept = self.keep_ended and len(course.times) >= _FEW
-                if course.times[-1] < old and not kept:
+                if course.last_ns < old and not kept:
                     del self._courses[key]
 
     def _put(self, time_ns: int, measure: Measure) -> None:
@@ -111,15 +116,14 @@ class Collection:
     def series(self) -> list[Series]:
         """Return all series as they are now, each with the bound it runs into."""
         cuts = tuple(self._cuts[-16:])
-        last = {key: course.values[-1] for key, course in self._courses.items()}
+        last = {key: course.last for key, course in self._courses.items()}
         return [
             Series(
                 replace(c.subject, limit=_limit(c, last)),
                 c.metric,
                 c.unit,
-                np.array(c.times, dtype=np.int64),
-                np.array(c.values, dtype=np.float64),
-                tuple(cut for cut in cuts if c.times[0] < cut.time_ns <= c.times[-1]),
+                *_newest(c),
+                tuple(cut for cut in cuts if c.times[0] < cut.time_ns <= c.last_ns),
             )
             for c in self._courses.values()
         ]
@@ -135,19 +139,20 @@ class Collection:
     def standings(self) -> list[Standing]:
         """Return where each gauge that is judged stands: cheap, for screens."""
         return [
-            Standing(c.subject, c.metric, c.unit, c.values[0], c.values[-1])
+            Standing(c.subject, c.metric, c.unit, c.values[0], c.last)
             for c in self._courses.values()
             if c.metric not in _SHOWN_ONLY
             and not _is_root(c.subject)
-            and c.times[-1] == self._last_ns
+            and c.last_ns == self._last_ns
         ]
 
     def latest(self, pid: int) -> list[tuple[str, str, float]]:
         """Return (metric, unit, value) of everything known of a process now."""
+        fresh = int(_SELDOM * self.interval_s * 1e9)
         return [
-            (c.metric, c.unit, c.values[-1])
+            (c.metric, c.unit, c.last)
             for c in self._courses.values()
-            if c.subject.pid == pid and c.metric != "room"
+            if c.subject.pid == pid and c.metric != "room" and c.last_ns >= self._last_ns - fresh
         ]
 
     def course(self, subject: Subject, metric: str) -> Series | None:
@@ -191,6 +196,14 @@ _BOUNDED = {
 }
 
 
+def _newest(course: _Course) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the course as arrays, with its newest value even where thinning left that out."""
+    times, values = course.times, course.values
+    if course.last_ns > times[-1]:
+        times, values = times + array("q", [course.last_ns]), values + array("d", [course.last])
+    return np.array(times, dtype=np.int64), np.array(values, dtype=np.float64)
+
+
 def _is_root(subject: Subject) -> bool:
     """Whether it is the cgroup of the whole machine, not that of a container seen from inside."""
     return subject.kind == "cgroup" and subject.key == "/" and subject.limit is None
@@ -205,7 +218,7 @@ def _limit(course: _Course, last: dict[tuple[str, str, str], float]) -> float | 
         return None
     rooms = [last.get(("system", "machine", "available")), _room(subject, last)]
     known = [room for room in rooms if room is not None]
-    return course.values[-1] + min(known) if known else None
+    return course.last + min(known) if known else None
 
 
 def _room(subject: Subject, last: dict[tuple[str, str, str], float]) -> float | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ _MAX_PAYLOAD = 128 << 20
 _MAX_SERIES = 1 << 40
 _MAX_GAUGES = 500_000  # alive at one moment
 _MAX_STEP = 1 << 62
+_WORD = re.compile(r"[a-z_]{1,40}")
 _SYNC_PASSES = 6
 
 
@@ -131,7 +133,13 @@ class StoreWriter:
         self._time_ms, self._asleep_ms = time_ms, asleep_ms
         self._frame(bytes(body))
         if self._passes % _SYNC_PASSES == 0:
-            os.fdatasync(self._fd)
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:
+                raise RecordingError(
+                    f"cannot write {self.path}: {error.strerror}",
+                    hint="What was recorded so far can be read: leakscope report FILE.",
+                ) from error
 
     def close(self) -> None:
         """Close the file; harmless when closed already."""
@@ -246,6 +254,8 @@ class StoreReader:
             size, at = os.fstat(fd).st_size, len(MAGIC)
             while at + _FRAME.size <= size:
                 length, _ = _FRAME.unpack(os.pread(fd, _FRAME.size, at))
+                if not length:
+                    break
                 at += _FRAME.size + length
                 if at > size:
                     break
@@ -264,6 +274,8 @@ class StoreReader:
             at = len(MAGIC)
             while at + _FRAME.size <= size:
                 length, check = _FRAME.unpack(os.pread(fd, _FRAME.size, at))
+                if not length:
+                    break  # no frame is empty: blocks that were never written before a power cut
                 end = at + _FRAME.size + length
                 if end > size:
                     break  # cut off by a crash
@@ -299,12 +311,16 @@ def _described(measure: Measure) -> list[Any]:
 
 def _gauge(row: list[Any]) -> _Gauge:
     kind, key, name, pid, exe, started, limit, metric, unit, sparse = row
-    texts = (kind, key, name, metric, exe or "")
-    numbers = (pid or 0, started or 0)
+    texts = (kind, key, name, metric, "" if exe is None else exe)
+    numbers = (0 if pid is None else pid, 0 if started is None else started)
     if not all(isinstance(t, str) for t in texts) or unit not in {"bytes", "count"}:
         raise ValueError("a gauge without a name")
-    if not all(isinstance(n, int) for n in numbers) or not isinstance(limit or 0, int | float):
+    if not _WORD.fullmatch(kind) or not _WORD.fullmatch(metric):
+        raise ValueError("a gauge of an impossible kind")
+    if not all(type(n) is int and 0 <= n < _MAX_STEP for n in numbers):
         raise ValueError("a gauge with a wrong number")
+    if limit is not None and (type(limit) not in {int, float} or not 0 <= limit < _MAX_STEP):
+        raise ValueError("a gauge with a wrong limit")
     return _Gauge(Subject(kind, key, name, pid, exe, started, limit), metric, unit, bool(sparse))
 
 

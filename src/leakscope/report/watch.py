@@ -205,6 +205,10 @@ def _next(watched: Watched) -> str:
         return f"watch {longer} more for a verdict on every gauge"
     if watched.causes:
         return "the causes above say where to look"
+    if watched.killed:
+        return "see what was killed: journalctl -k -g 'Out of memory'"
+    if not watched.trends:
+        return "nothing was seen, so nothing is known: see the names and times that were asked for"
     return "nothing to do: what was watched does not leak"
 
 

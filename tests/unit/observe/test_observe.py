@@ -466,3 +466,16 @@ def test_the_account_of_a_process_adds_up_and_knows_heap_stacks_and_shared_memor
     assert lines["files"] > 1 << 20
     assert account.name.startswith("python")
     assert sum(count for _, count in account.threads) == 2
+
+
+def test_what_stands_now_is_the_newest_value_however_thin_the_course_is():
+    collection = Collection(limit=16, interval_s=1)
+    for second in range(1, 1000):
+        collection.add(one_pass(second, second, Subject("process", "7@1", "x", 7)))
+        (standing,) = collection.standings()
+        assert standing.last == second
+    (series,) = collection.series()
+    assert series.values[-1] == 999
+    assert series.times_ns[-1] == 999 * SECOND
+    assert len(series.values) <= 17
+    assert collection.latest(7) == [("anon", "bytes", 999)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from leakscope.errors import RecordingError
 from leakscope.model.series import Subject
+from leakscope.observe import store
 from leakscope.observe.measures import Measure, Pass
 from leakscope.observe.store import MAGIC, StoreReader, StoreWriter, is_store
 
@@ -237,3 +238,28 @@ def test_passes_out_of_order_are_damage(tmp_path, first, second):
     writer.close()
     with pytest.raises(RecordingError, match="out of order"):
         list(StoreReader(tmp_path / "r").passes())
+
+
+def test_blocks_that_were_never_written_before_a_power_cut_are_a_cut_off_end(tmp_path):
+    path = write(tmp_path / "r", PASSES)
+    whole = read(path)
+    path.write_bytes(path.read_bytes() + bytes(4096))
+    reader = StoreReader(path)
+    assert read(path) == whole
+    assert reader.frames == len(PASSES)
+    assert reader.truncated
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (0, "=kind"), (3, []), (3, -1), (3, True), (4, {}), (5, 1 << 70), (6, float("nan")),
+        (6, float("inf")), (6, []), (6, 10**400), (7, "=HYPERLINK(1)"), (8, "furlongs"),
+    ],
+)  # fmt: skip
+def test_a_gauge_that_makes_no_sense_is_damage(field, value):
+    row = ["process", "7@1", "x", 7, "/bin/x", 1, 10.0, "anon", "bytes", False]
+    store._gauge(row)
+    row[field] = value
+    with pytest.raises(ValueError, match="a gauge"):
+        store._gauge(row)

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 from leakscope.judge.trends import judge_series
 from leakscope.model.series import TrendVerdict
 from leakscope.observe.collect import Collection
-from leakscope.observe.store import StoreReader
+from leakscope.observe.store_reader import StoreReader
 from leakscope.proc.slabinfo import merged_caches
 
 HERE = Path(__file__).parent

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from leakscope.errors import RecordingError
 from leakscope.judge.causes import find_causes
 from leakscope.judge.trends import judge_series
 from leakscope.model.series import TrendVerdict
@@ -60,6 +61,7 @@ class Watch:
     missing: tuple[str, ...] = ()
     collection: Collection = field(init=False)
     judgement: Judgement | None = None
+    store_error: RecordingError | None = None  # why the store was given up, if it was
     _began: float = field(default_factory=time.monotonic)
     _cpu_began: float = field(default_factory=time.process_time)
     _look_cpu_s: float = 0.0
@@ -86,14 +88,19 @@ class Watch:
         return (time.process_time() - self._cpu_began) / max(self.watched_s, 1e-9)
 
     def look(self) -> Pass:
-        """Look once. Raises `RecordingError` when the store cannot be written."""
+        """Look once. A store that cannot be written is closed; the watch goes on without."""
         cpu = time.process_time()
         one, asleep = self.gatherer.gather(), asleep_ns()
         self.looks += 1
         self.processes, self.missing = one.processes, one.missing
         self.collection.add(one, asleep_ns=asleep)
         if self.store is not None:
-            self.store.add(one, asleep_ns=asleep)
+            try:
+                self.store.add(one, asleep_ns=asleep)
+            except RecordingError as error:
+                self.store_error = error
+                self.store.close()
+                self.store = None
         self._look_cpu_s += time.process_time() - cpu
         return one
 

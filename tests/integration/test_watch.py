@@ -4,6 +4,8 @@
 import csv
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ import pytest
 from leakscope.model.series import Subject
 from leakscope.observe.measures import Measure, Pass
 from leakscope.observe.store import StoreWriter
+from leakscope.observe.store_reader import StoreReader
 
 SECOND = 1_000_000_000
 FOLDER = Path(__file__).parents[2] / "docs/reference/json-schema"
@@ -91,6 +94,8 @@ def test_it_ends_when_the_process_does():
     [
         (["no-such-program-xyz"], "there is no process called 'no-such-program-xyz'"),
         (["4194999"], "there is no process 4194999"),
+        (["--every", "0.01s"], "--every 0.01s is too short"),
+        (["--every", "999999999d"], "too long"),
         (["--for", "soon"], "'soon' is no length of time"),
         (["--for", "0s"], "'0s' is no length of time"),
         (["--cgroup", "/no/such"], "cgroup"),
@@ -153,6 +158,60 @@ def test_a_recorded_leak_is_found_and_its_rate_is_right(recorded_leak):
     assert "Next: leakscope scan 5" in text
 
 
+def test_a_recording_is_told_as_far_as_it_is_whole(recorded_leak):
+    whole = bytearray(recorded_leak.read_bytes())
+    whole[len(whole) * 2 // 3] ^= 0x55
+    recorded_leak.write_bytes(whole)
+    done = leakscope("report", recorded_leak)
+    assert done.returncode == 2
+    assert done.stdout.startswith("leakscope: 1 leak after 2 h")
+    assert "is damaged: the frame at byte" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_all_of_the_machine_in_a_pipe_is_a_line_a_look():
+    done = leakscope("watch", "--for", "1s")
+    lines = done.stdout.partition("leakscope:")[0].splitlines()
+    assert len(lines) == 10
+    assert all(" in use, " in line and " processes" in line for line in lines)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_watch_that_nobody_reads_goes_on_only_to_record(tmp_path, kept):
+    path = tmp_path / "r"
+    options = ["--for", "2s", "--record", str(path)] if kept else ["--for", "600s"]
+    command = [sys.executable, "-m", "leakscope", "watch", str(os.getpid()), "--every", "0.2s"]
+    process = subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=30) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert not kept or len(list(StoreReader(path).passes())) >= 8
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_watch(tmp_path):
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (750, 750))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    path = tmp_path / "r"
+    done = leakscope(
+        "watch", os.getpid(), "--for", "4s", "--every", "0.1s", "--record", path,
+        preexec_fn=small_disk,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "leakscope: not enough data for a verdict after 3.9 s" in done.stdout
+    assert f"cannot write {path}: File too large" in done.stderr
+    assert 0 < len(list(StoreReader(path).passes())) < 39
+
+
 def test_the_page_escapes_names_and_needs_nothing_from_elsewhere(tmp_path):
     page = tmp_path / "page.html"
     name = tmp_path / "a<b>&"
@@ -177,7 +236,6 @@ def test_the_page_escapes_names_and_needs_nothing_from_elsewhere(tmp_path):
 
 
 def test_ctrl_c_ends_with_the_report():
-    import signal
     import time
 
     process = subprocess.Popen(

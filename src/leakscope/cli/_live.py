@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from leakscope._watching import Watch
-    from leakscope.model.series import Trend
-    from leakscope.observe.collect import Standing
+    from leakscope.model.series import Standing, Trend
 
 __all__ = ["LiveScreen"]
 
@@ -183,6 +182,8 @@ class LiveScreen(App[None]):
         used = next((s for s in self._standings if s.metric == "used"), None)
         memory = "" if used is None else f"{amount(used.last, used.unit)} in use  "
         cost = f"look {watching.look_s * 1000:.0f} ms, {watching.core_share * 100:.1f} % of a core"
+        if watching.store_error is not None:
+            said += "  recording stopped"
         head = f" {passed}  {memory}{watching.processes} processes  {said}  {cost}"
         self._head.update(Text(head, no_wrap=True))
         table = self._table

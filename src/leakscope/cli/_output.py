@@ -235,8 +235,11 @@ def _can_show(stream: TextIO | None, text: str) -> bool:
 # -- writing ------------------------------------------------------------------
 
 
-def write_text(stream: TextIO, text: str) -> None:
-    """Write `text`, escaped where the stream does not know a character, and flush."""
+def write_text(stream: TextIO, text: str) -> bool:
+    """Write `text`, escaped where the stream does not know a character, and flush.
+
+    Returns whether there was somebody to read it.
+    """
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -244,8 +247,10 @@ def write_text(stream: TextIO, text: str) -> None:
     except BrokenPipeError:
         # `| head` has read enough; the exit status still tells the verdict.
         silence(stream)
+        return False
     except OSError as error:
         raise RecordingError(f"the report cannot be written: {error.strerror}") from error
+    return True
 
 
 def write_private(path: Path, text: str) -> None:

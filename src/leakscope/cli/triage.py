@@ -30,7 +30,7 @@ _WINDOW_S = 1.0
 _MANY_FDS = 0.8  # of the limit
 _MANY_THREADS = 5000
 _MANY_ZOMBIES = 50
-_MANY_MAPPINGS = 0.8 * 65530
+_MANY_MAPPINGS = 0.8  # of vm.max_map_count
 _LARGE = 64 << 20
 _GIB = 1 << 30
 
@@ -205,9 +205,11 @@ def _large(fields: dict[str, int], lines: dict[str, int]) -> Iterator[Oddity]:
 
 def _owned(one: Pass) -> Iterator[Oddity]:
     """What single processes have too much of."""
+    from leakscope.proc.vm import read_max_mappings
     from leakscope.report._text import count_text
     from leakscope.report.triage import Oddity
 
+    most = read_max_mappings()
     for measure in one.measures:
         subject, value = measure.subject, measure.value
         if subject.kind != "process":
@@ -219,8 +221,8 @@ def _owned(one: Pass) -> Iterator[Oddity]:
             yield Oddity(text, step)
         elif measure.metric == "threads" and value > _MANY_THREADS:
             yield Oddity(f"{who} has {count_text(value)} threads", step)
-        elif measure.metric == "mappings" and value > _MANY_MAPPINGS:
-            yield Oddity(f"{who} has {count_text(value)} memory mappings", step)
+        elif measure.metric == "mappings" and value > _MANY_MAPPINGS * most:
+            yield Oddity(f"{who} has {count_text(value)} of {most:,} memory mappings", step)
         elif measure.metric == "zombies" and value > _MANY_ZOMBIES:
             text = f"{who} has {count_text(value)} children that ended and were not waited for"
             yield Oddity(text, step)

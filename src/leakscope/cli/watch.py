@@ -21,7 +21,8 @@ from leakscope.cli._output import (
     write_report,
     write_text,
 )
-from leakscope.errors import TargetError, UsageError
+from leakscope.cli._streams import complain
+from leakscope.errors import RecordingError, TargetError, UsageError
 from leakscope.report._text import printable
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from leakscope._watching import Judgement, Watch
     from leakscope.model.series import Subject
     from leakscope.observe.measures import Measure
-    from leakscope.observe.store import StoreReader, StoreWriter
+    from leakscope.observe.store import StoreWriter
+    from leakscope.observe.store_reader import StoreReader
 
 HELP = """\
 Watch processes, cgroups and kernel caches, and say which of them leak.
@@ -42,7 +44,11 @@ Exit status: 0 no leak, 1 a leak was found, 2 could not do it.
 """
 
 _ACCOUNTS = 4
-_REPLAYED = 1440  # looks of a long recording that are put together again
+_REPLAYED = 1440  # looks of a long recording that are put together again …
+_VALUES = 20_000_000  # … or as many as hold about so many values
+_FEWEST = 120
+_SOONEST_S, _LATEST_S = 0.1, 86_400.0  # between looks
+_LONGEST_S = 3650 * 86_400.0
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -78,6 +84,11 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.observe.gather import Gatherer
 
     every = parse_duration(args.every)
+    if not _SOONEST_S <= every <= _LATEST_S:
+        raise UsageError(
+            f"--every {args.every} is too {'short' if every < _SOONEST_S else 'long'}",
+            hint="Look every 0.1s at most, every 1d at least.",
+        )
     length = None if args.duration is None else parse_duration(args.duration)
     if args.targets and args.cgroup:
         raise UsageError("name processes or a cgroup, not both", hint="Leave out --cgroup.")
@@ -104,7 +115,16 @@ def run(args: argparse.Namespace) -> int:
         f"Cost: {watch.looks} looks of {watch.look_s * 1000:.1f} ms each; with the verdicts"
         f" {watch.core_share * 100:.2f} % of one core."
     )
-    return _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or ())
+    status = _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or ())
+    return _unless(watch.store_error, status)
+
+
+def _unless(error: RecordingError | None, status: int) -> int:
+    """Return `status`, or say what went wrong besides and return 2."""
+    if error is None:
+        return status
+    complain(error)
+    return 2
 
 
 def _check_outputs(*names: str | None) -> None:
@@ -124,7 +144,7 @@ def report_store(path: str, args: argparse.Namespace) -> int:
     """Show the report on a recording of a watch."""
     from leakscope._watching import judge
     from leakscope.observe.collect import Collection
-    from leakscope.observe.store import StoreReader
+    from leakscope.observe.store_reader import StoreReader
 
     reader = StoreReader(Path(path))
     began = reader.began_ns
@@ -132,18 +152,31 @@ def report_store(path: str, args: argparse.Namespace) -> int:
     until = None if args.until is None else began + _nanoseconds(args.until)
     if args.csv:
         _export(reader, args, since, until)
-    stride = max(1, reader.frames // _REPLAYED)
+    looks = min(_REPLAYED, max(_FEWEST, _VALUES // max(reader.gauges, 1)))
+    stride = max(1, reader.frames // looks)
     interval = reader.about.get("interval_s")
     if not isinstance(interval, int | float) or not 0 < interval < 1e9:
         interval = 10.0
     collection = Collection(interval_s=interval * stride, keep_ended=True)
-    first = last = None
+    first = last = damage = None
+    values = 0
     with Progress() as progress:
         progress.stage(f"reading {path}")
-        for one, asleep in reader.passes(stride=stride, since_ns=since, until_ns=until):
-            wanted = tuple(_only(one.measures, args.of)) if args.of else one.measures
-            collection.add(replace(one, measures=wanted), asleep_ns=asleep)
-            first, last = one.time_ns if first is None else first, one.time_ns
+        try:
+            for one, asleep in reader.passes(stride=stride, since_ns=since, until_ns=until):
+                wanted = tuple(_only(one.measures, args.of)) if args.of else one.measures
+                collection.add(replace(one, measures=wanted), asleep_ns=asleep)
+                first, last = one.time_ns if first is None else first, one.time_ns
+                values += len(one.measures)
+                if values > 3 * _VALUES:
+                    raise UsageError(
+                        f"{path} holds more gauges than can be judged at once",
+                        hint="Ask for a part of it: --since and --until.",
+                    )
+        except RecordingError as error:  # all before the damage is as good as ever
+            if first is None:
+                raise
+            damage = error
         progress.stage("judging what was seen")
         judgement = judge(collection)
     if args.of and first is not None and not judgement.trends:
@@ -155,7 +188,7 @@ def report_store(path: str, args: argparse.Namespace) -> int:
     cost = f"Recorded: {reader.frames} looks."
     if reader.truncated:
         cost += " The end was cut off, as by a crash; all before it was read."
-    return _tell(judgement, args, watched, 0.0, cost)
+    return _unless(damage, _tell(judgement, args, watched, 0.0, cost))
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
@@ -217,11 +250,13 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
         return length is not None and watch.watched_s + watch.interval_s > length
 
     if args.plain or args.json or args.report_file or not _is_terminal():
-        due = time.monotonic()
+        due, heard = time.monotonic(), not args.json
         while True:
             watch.look()
-            if not args.json:
-                _say_lines(watch)
+            if heard and not _say_lines(watch):
+                if not (watch.store or args.report_file or args.html):
+                    return  # nobody listens and nothing is kept
+                heard = False
             if over():
                 return
             due = max(due + watch.interval_s, time.monotonic())
@@ -239,16 +274,24 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _say_lines(watch: Watch) -> None:
-    """Write a line for each process that was asked for; all of them would drown a log."""
-    from leakscope.report.watch import render_line
+def _say_lines(watch: Watch) -> bool:
+    """Write where everything stands; return whether somebody still reads it.
 
-    only = sorted(watch.gatherer.only or ())
-    for pid in only[:_ACCOUNTS]:
+    That is a line for each of a few processes that were asked for, and one on all of many.
+    """
+    from leakscope.report.watch import render_line, render_standing
+
+    only = watch.gatherer.only
+    if only is None or len(only) > _ACCOUNTS:
+        text = render_standing(watch.watched_s, watch.processes, watch.collection.standings())
+        return write_text(sys.stdout, f"{text}\n")
+    heard = True
+    for pid in sorted(only):
         gauges = watch.collection.latest(pid)
         if gauges:
             who = f"{pid} " if len(only) > 1 else ""
-            write_text(sys.stdout, f"{who}{render_line(watch.watched_s, gauges)}\n")
+            heard &= write_text(sys.stdout, f"{who}{render_line(watch.watched_s, gauges)}\n")
+    return heard
 
 
 def _held(subject: Subject, heap: bool) -> list[str]:
@@ -377,7 +420,7 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text.strip())
     if match is None or float(match[1]) <= 0:
         raise UsageError(f"'{text[:40]}' is no length of time", hint="Write it as 20s, 30m or 2h.")
-    return float(match[1]) * _UNITS[match[2]]
+    return min(float(match[1]) * _UNITS[match[2]], _LONGEST_S)
 
 
 def _targets(targets: list[str]) -> tuple[frozenset[int], frozenset[str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Cause", "Cut", "Series", "Subject", "Trend", "TrendVerdict"]
+__all__ = ["Cause", "Cut", "Series", "Standing", "Subject", "Trend", "TrendVerdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,17 @@ class Series:
     times_ns: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
     cuts: tuple[Cut, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one gauge stands now, without its course."""
+
+    subject: Subject
+    metric: str
+    unit: str
+    first: float
+    last: float
 
 
 class TrendVerdict(enum.StrEnum):

@@ -15,34 +15,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.model.series import Cut, Series, Subject
+from leakscope.model.series import Cut, Series, Standing, Subject
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.observe.measures import Measure, Pass
 
-__all__ = ["Collection", "Standing", "asleep_ns"]
+__all__ = ["Collection", "asleep_ns"]
 
 _SUSPEND_NS = 2_000_000_000
 _GAP = 5.0
 _SELDOM = 6  # sparse gauges are read at every sixth pass or so
 _FEW = 30
+_POINTS = 8_000_000  # of 16 bytes each
+_FEWEST_POINTS = 180
 # PSS and USS are read in rotation and tell the same story as `anon`; "available" is the rest of
 # "used"; "room" is no gauge of its own; files in a cgroup, which its working set counts as well,
 # are dropped on demand.
 _SHOWN_ONLY = {"pss", "uss", "available", "room", "oom_kills", "file", "working_set"}
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where one gauge stands now, without its course."""
-
-    subject: Subject
-    metric: str
-    unit: str
-    first: float
-    last: float
 
 
 @dataclass(slots=True)
@@ -58,6 +49,7 @@ class _Course:
     last: float = 0.0
 
     def add(self, time_ns: int, value: float, limit: int) -> None:
+        """Take in a value; `limit` may be less than it was."""
         self.last_ns, self.last = time_ns, value
         self.skipped += 1
         if self.skipped < self.stride and self.times:
@@ -72,7 +64,11 @@ class _Course:
 
 @dataclass(slots=True)
 class Collection:
-    """Series under construction; `limit` is the most points one of them keeps."""
+    """Series under construction.
+
+    `limit` is the most points one of them keeps; fewer where there are so many of them that all
+    would keep more than `_POINTS`.
+    """
 
     limit: int = 720
     interval_s: float = 10.0
@@ -95,23 +91,38 @@ class Collection:
         self._asleep_ns = asleep_ns if asleep_ns is not None else self._asleep_ns
         self._first_ns = self._first_ns or one.time_ns
         self._last_ns = one.time_ns
+        most = max(_FEWEST_POINTS, _POINTS // max(len(self._courses), 1))
         for measure in one.measures:
-            self._put(one.time_ns, measure)
-        if one.time_ns - self._swept_ns > self.forget_ns // 4:
+            self._put(one.time_ns, measure, min(self.limit, most))
+        if one.time_ns - self._swept_ns > self._settled_ns():
             self._swept_ns = one.time_ns
-            old = one.time_ns - self.forget_ns
-            for key, course in list(self._courses.items()):
-                kept = self.keep_ended and len(course.times) >= _FEW
-                if course.last_ns < old and not kept:
-                    del self._courses[key]
+            self._sweep(one)
 
-    def _put(self, time_ns: int, measure: Measure) -> None:
+    def _sweep(self, one: Pass) -> None:
+        """Forget what ended long ago, and what ended before there was enough of it to judge."""
+        present = {(m.subject.kind, m.subject.key) for m in one.measures}
+        gone = one.time_ns - self._settled_ns()
+        for key, course in list(self._courses.items()):
+            if course.last_ns >= gone or key[:2] in present:
+                continue
+            enough = len(course.times) >= _FEW
+            if not enough or (
+                course.last_ns < one.time_ns - self.forget_ns and not self.keep_ended
+            ):
+                del self._courses[key]
+
+    def _settled_ns(self) -> int:
+        """How long a gauge may be missing from the passes while its subject still lives."""
+        return min(self.forget_ns, int(3 * _SELDOM * self.interval_s * 1e9))
+
+    def _put(self, time_ns: int, measure: Measure, limit: int) -> None:
         subject = measure.subject
         key = (subject.kind, subject.key, measure.metric)
         course = self._courses.get(key)
         if course is None:
             course = self._courses[key] = _Course(subject, measure.metric, measure.unit)
-        course.add(time_ns, float(measure.value), self.limit)
+        course.subject = subject  # its limit or its name may be another now
+        course.add(time_ns, float(measure.value), limit)
 
     def series(self) -> list[Series]:
         """Return all series as they are now, each with the bound it runs into."""
@@ -147,12 +158,19 @@ class Collection:
         ]
 
     def latest(self, pid: int) -> list[tuple[str, str, float]]:
-        """Return (metric, unit, value) of everything known of a process now."""
-        fresh = int(_SELDOM * self.interval_s * 1e9)
+        """Return (metric, unit, value) of everything known of a process now.
+
+        After exec that is what its new program holds.
+        """
+        fresh = self._last_ns - int(_SELDOM * self.interval_s * 1e9)
+        own = [c for c in self._courses.values() if c.subject.pid == pid and c.last_ns >= fresh]
+        if not own:
+            return []
+        newest = max(own, key=lambda c: c.last_ns).subject.key
         return [
             (c.metric, c.unit, c.last)
-            for c in self._courses.values()
-            if c.subject.pid == pid and c.metric != "room" and c.last_ns >= self._last_ns - fresh
+            for c in own
+            if c.subject.key == newest and c.metric != "room"
         ]
 
     def course(self, subject: Subject, metric: str) -> Series | None:
@@ -168,7 +186,7 @@ class Collection:
 
         Left out is what came and went too quickly for a verdict ever to be had.
         """
-        gone = self._last_ns - int(3 * _SELDOM * self.interval_s * 1e9)
+        gone = self._last_ns - self._settled_ns()
         return [
             series
             for series in self.series()

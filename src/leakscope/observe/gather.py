@@ -26,9 +26,11 @@ from leakscope.proc.process import (
     children_of,
     count_mappings,
     is_called,
+    may_read_memory,
     parse_gauges,
     pids,
     read_executable,
+    read_name,
     read_start,
 )
 from leakscope.proc.smaps import read_rollup
@@ -74,7 +76,7 @@ class Gatherer:
     pss_budget_s: float = _PSS_BUDGET_S
     _known: dict[int, _Known] = field(default_factory=dict)
     _passes: int = 0
-    _strangers: frozenset[int] = frozenset()  # looked at, and called something else
+    _strangers: dict[int, str] = field(default_factory=dict)  # called something else: what
     _room: int = 0
     _hierarchy: cgroups.Hierarchy | None = None
     _kernel: KernelGauges = field(default_factory=KernelGauges)
@@ -211,14 +213,15 @@ class Gatherer:
 
     def _add_named(self) -> None:
         assert self.only is not None
-        every = frozenset(pids())
-        strangers = set(self._strangers & every)
-        for pid in every - self.only - strangers:
-            if pid != os.getpid() and any(is_called(pid, name) for name in self.names):
+        strangers: dict[int, str] = {}
+        for pid in frozenset(pids()) - self.only - {os.getpid()}:
+            own = read_name(pid)
+            # Another name is another program, or a thread's title: look again.
+            if self._strangers.get(pid) != own and any(is_called(pid, n) for n in self.names):
                 self.only |= {pid}
             else:
-                strangers.add(pid)
-        self._strangers = frozenset(strangers)
+                strangers[pid] = own
+        self._strangers = strangers
 
     @property
     def ended(self) -> bool:
@@ -269,7 +272,16 @@ class Gatherer:
             return
         first, _, times = subject.key.partition("+")
         key = f"{first}+{int(times or 0) + 1}"
-        known.subject = replace(subject, key=key, exe=exe, name=name)
+        # Its memory began anew, so its age does: it warms up again.
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        known.subject = replace(
+            subject,
+            key=key,
+            exe=exe,
+            name=name,
+            started_ns=now,
+            limit=read_fd_limit(subject.pid),
+        )
 
     def _meet(self, pid: int) -> _Known | None:
         fd = -1
@@ -314,8 +326,12 @@ class Gatherer:
             rollup = read_rollup(pid)
             known.rollup_at, known.anon_then = self._passes, known.gauges.anon
             if rollup is None:
-                missing.add("PSS of other users' processes (needs CAP_SYS_PTRACE)")
+                if not may_read_memory(pid):
+                    missing.add("PSS of other users' processes (needs CAP_SYS_PTRACE)")
                 continue
+            limit = read_fd_limit(pid)
+            if limit != known.subject.limit:
+                known.subject = replace(known.subject, limit=limit)
             out.append(Measure(known.subject, "pss", "bytes", rollup.pss, sparse=True))
             out.append(Measure(known.subject, "uss", "bytes", rollup.uss, sparse=True))
             mappings = count_mappings(pid)

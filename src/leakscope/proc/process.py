@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from leakscope.proc._text import read_text
 
 __all__ = ["Gauges", "children_of", "count_mappings", "parse_gauges", "parse_start", "pids"]
-__all__ += ["is_called", "read_executable", "read_resident", "read_start"]
+__all__ += ["is_called", "may_read_memory", "read_executable", "read_name", "read_resident"]
+__all__ += ["read_start"]
 
 _FIELDS = {
     b"VmRSS": "rss",
@@ -131,7 +132,22 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def read_name(pid: int) -> str:
+    """Return what `pid` calls itself, at most 15 characters; "" when it is gone."""
+    return (read_text(f"/proc/{pid}/comm", 64) or "").rstrip("\n")
+
+
+def may_read_memory(pid: int) -> bool:
+    """Whether its maps may be read. True when it is gone: permission is not what is missing."""
+    try:
+        os.close(os.open(f"/proc/{pid}/smaps", os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def is_called(pid: int, name: str) -> bool:
     """Whether the program of `pid` is called `name`, by its file or by what it calls itself."""
-    own = (read_text(f"/proc/{pid}/comm", 64) or "").rstrip("\n")
-    return own == name[:15] or (read_executable(pid) or "").rpartition("/")[2] == name
+    return read_name(pid) == name[:15] or (read_executable(pid) or "").rpartition("/")[2] == name

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from leakscope.proc._text import read_text
+from leakscope.proc._text import read_number, read_text
 
 __all__ = [
     "fragmentation",
@@ -12,6 +12,7 @@ __all__ = [
     "parse_per_cpu_pages",
     "parse_pressure",
     "read_buddyinfo",
+    "read_max_mappings",
     "read_per_cpu_pages",
     "read_pressure",
     "read_vmstat",
@@ -27,6 +28,11 @@ def parse_numbers(text: str) -> dict[str, int]:
 def read_vmstat() -> dict[str, int]:
     """Return the counters since boot; empty without /proc."""
     return parse_numbers(read_text("/proc/vmstat") or "")
+
+
+def read_max_mappings() -> int:
+    """Return how many mappings a process may have, the kernel's default when it cannot be read."""
+    return read_number("/proc/sys/vm/max_map_count") or 65_530
 
 
 def parse_buddyinfo(text: str) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ class Holder:
 
     @property
     def held(self) -> int:
-        """PSS, or private memory where PSS may not be read."""
+        """PSS, or anonymous memory where PSS may not be read."""
         return self.anon if self.pss is None else self.pss
 
 
@@ -98,7 +98,9 @@ def programs_of(processes: Sequence[Holder]) -> tuple[Program, ...]:
         first = max(group, key=lambda h: h.held)
         shares = [h.pss for h in group if h.pss is not None]
         opened = [h.fds for h in group if h.fds is not None]
-        name = first.name if len(group) == 1 else (first.exe or first.name).rpartition("/")[2]
+        exe = first.exe or ""
+        alone = len(group) == 1 or not exe or exe.startswith("/memfd:")
+        name = first.name if alone else exe.rpartition("/")[2]
         found.append(
             Program(
                 name,
@@ -151,7 +153,7 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
 
 
 def _table(triage: Triage, ink: Ink, limit: int) -> list[str]:
-    columns = f"  {'PSS':>9} {'private':>9} {'fds':>7} {'threads':>7}  program"
+    columns = f"  {'PSS':>9} {'anonymous':>9} {'fds':>7} {'threads':>7}  program"
     lines = ["", ink.bold(columns)]
     for one in programs_of(triage.processes)[:limit]:
         pss = "?" if one.pss is None else bytes_text(one.pss)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.model.series import TrendVerdict
-from leakscope.report._gauges import amount, gauge_name, spark, subject_name
+from leakscope.report._gauges import amount, gauge_name, signed, spark, subject_name
 from leakscope.report._ink import ALARM, CALM, STEP, WARNING
 from leakscope.report._text import (
     bytes_text,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from leakscope.model.heap import HeapAccount
-    from leakscope.model.series import Cause, Series, Subject, Trend
+    from leakscope.model.series import Cause, Series, Standing, Subject, Trend
     from leakscope.report._ink import Ink
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "heap_lines",
     "held_lines",
     "render_line",
+    "render_standing",
     "render_watch",
     "to_json",
 ]
@@ -90,6 +91,21 @@ def render_line(seconds: float, gauges: Sequence[tuple[str, str, float]]) -> str
     parts = [
         f"{gauge_name(metric)} {amount(value, unit)}" for metric, unit, value in gauges if value
     ]
+    return f"{seconds:8.{0 if seconds >= 10 else 1}f} s  " + ", ".join(parts)
+
+
+def render_standing(seconds: float, processes: int, standings: Sequence[Standing]) -> str:
+    """Return one line on all that is watched: what is in use, and what grew most."""
+    parts = [plural(processes, "process", "processes")]
+    used = next((s for s in standings if s.metric in {"used", "working_set"}), None)
+    if used is not None:
+        parts.insert(0, f"{amount(used.last, used.unit)} in use")
+    own = [s for s in standings if s.unit == "bytes" and s.subject.kind not in {"system", "cgroup"}]
+    most = max(own, key=lambda s: s.last - s.first, default=None)
+    if most is not None and most.last > most.first:
+        grown = signed(most.last - most.first, most.unit)
+        who = printable(subject_name(most.subject))
+        parts.append(f"most grown {who}, {gauge_name(most.metric)} {grown}")
     return f"{seconds:8.{0 if seconds >= 10 else 1}f} s  " + ", ".join(parts)
 
 

@@ -182,9 +182,89 @@ def test_what_came_and_went_is_not_judged():
         collection.add(one_pass(second, 5))
         if second < 5:
             collection.add(one_pass(second, 5, brief))
-    assert "9@1" in {s.subject.key for s in collection.series()}
+        if second == 15:
+            assert "9@1" in {s.subject.key for s in collection.series()}
+    assert "9@1" not in {s.subject.key for s in collection.series()}  # nor kept
     assert "9@1" not in {s.subject.key for s in collection.judged()}
     assert len(collection.judged()) == 1
+
+
+def test_many_gauges_keep_fewer_points_each(monkeypatch):
+    monkeypatch.setattr("leakscope.observe.collect._POINTS", 4000)
+    monkeypatch.setattr("leakscope.observe.collect._FEWEST_POINTS", 20)
+    subjects = [Subject("slab", str(n), str(n)) for n in range(50)]
+    collection = Collection(interval_s=1)
+    for second in range(1, 400):
+        some = subjects[: 5 if second < 300 else 50]
+        measures = tuple(Measure(s, "unreclaimable", "bytes", 4096) for s in some)
+        collection.add(Pass(second * SECOND, measures, 0, 0.0, 0.0))
+    kept = [len(s.values) for s in collection.series()]
+    assert sum(kept) < 4000
+    assert min(kept) > 40
+    assert max(kept) < 80
+
+
+def test_a_limit_that_is_changed_counts():
+    collection = Collection()
+    changed = Subject("process", "1@1", "x", limit=20.0)
+    for second, subject in ((1, ONE), (2, changed)):
+        collection.add(one_pass(second, 5, subject, "fds"))
+    (series,) = collection.series()
+    assert series.subject.limit == 20.0
+
+
+def test_after_exec_only_the_new_program_is_shown():
+    collection = Collection(interval_s=10)
+    for key, second in (("7@1", 10), ("7@1", 20), ("7@1+1", 30)):
+        collection.add(one_pass(second, second, Subject("process", key, "x", 7)))
+    assert collection.latest(7) == [("anon", "bytes", 30.0)]
+
+
+def test_a_program_started_by_another_name_is_found_later(tmp_path):
+    name = f"late{os.getpid()}"
+    (tmp_path / name).symlink_to("/bin/sleep")
+    code = (
+        f"exec python3 -c \"input(); import os; os.execv('{tmp_path / name}', ['{name}', '60'])\""
+    )
+    process = subprocess.Popen(["/bin/sh", "-c", code], stdin=subprocess.PIPE)
+    gatherer = Gatherer(only=frozenset(), names=frozenset({name}), system=False)
+    try:
+        time.sleep(0.3)
+        assert gatherer.gather().processes == 0
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 10
+        while not gatherer.gather().processes and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert gatherer.only == {process.pid}
+    finally:
+        gatherer.close()
+        process.kill()
+        process.communicate()
+
+
+def test_a_limit_of_descriptors_that_is_changed_is_seen():
+    import resource
+
+    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (500, 600)); print(flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    gatherer = Gatherer(only=frozenset({process.pid}), system=False)
+
+    def limit():
+        gatherer.gather()
+        return next(m.subject.limit for m in gatherer.gather().measures if m.metric == "fds")
+
+    try:
+        assert limit() == 500
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (123, 600))
+        assert limit() == 123
+    finally:
+        gatherer.close()
+        process.kill()
+        process.communicate()
 
 
 def test_a_limit_of_a_group_above_binds_those_below(tmp_path):
@@ -434,7 +514,8 @@ def test_a_program_that_runs_another_in_its_place_is_another_subject():
         process.communicate()
     assert last.exe.endswith("/cat")
     assert last.key == f"{first.key}+1"
-    assert last.started_ns == first.started_ns
+    # Its memory began anew, so it is as young as a new process.
+    assert last.started_ns > first.started_ns + 10_000_000
 
 
 def test_the_account_of_a_process_adds_up_and_knows_heap_stacks_and_shared_memory():

@@ -2,6 +2,7 @@
 """The recording of a watch: what goes in comes out, and what is no recording is refused."""
 
 import contextlib
+import dataclasses
 import os
 import struct
 import subprocess
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from leakscope.errors import RecordingError
 from leakscope.model.series import Subject
-from leakscope.observe import store
+from leakscope.observe import store, store_reader
 from leakscope.observe.measures import Measure, Pass
-from leakscope.observe.store import MAGIC, StoreReader, StoreWriter, is_store
+from leakscope.observe.store import MAGIC, StoreWriter, is_store
+from leakscope.observe.store_reader import StoreReader
 
 MS = 1_000_000
 A = Subject("process", "7@70", "a\n<b>", 7, "/bin/a", 700, 1024.0)
@@ -154,7 +156,7 @@ def test_what_is_no_recording_is_refused(tmp_path, content):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("leakscope.observe.store._MAX_PAYLOAD", 1 << 16)
+    monkeypatch.setattr("leakscope.observe.store_reader.MAX_PAYLOAD", 1 << 16)
     path = write(tmp_path / "r", PASSES)
     data = zlib.compress(b"\0" * (1 << 20))
     frame = struct.pack("<II", len(data), zlib.crc32(data)) + data
@@ -214,20 +216,121 @@ def test_processes_that_ended_are_not_kept(tmp_path):
     assert len(writer._gauges) == len(writer._live) == 2
 
 
-def test_more_gauges_than_any_machine_has_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("leakscope.observe.store._MAX_GAUGES", 10)
-    for count, fits in ((10, True), (11, False)):
-        path = tmp_path / str(count)
-        writer = StoreWriter(path, {})
-        subjects = [Subject("slab", str(n), str(n)) for n in range(count)]
-        measures = tuple(Measure(s, "unreclaimable", "bytes", 4096) for s in subjects)
-        writer.add(Pass(1_000_000_000, measures, 0, 0.0, 0.0))
-        writer.close()
-        if fits:
-            assert len(list(StoreReader(path).passes())) == 1
+def many(count, name="x"):
+    subjects = [Subject("slab", str(n), name) for n in range(count)]
+    measures = tuple(Measure(s, "unreclaimable", "bytes", 4096) for s in subjects)
+    return Pass(1_000_000_000, measures, 0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("one", [many(11), many(10, "x" * 100)])
+def test_more_gauges_than_any_machine_has_are_neither_written_nor_read(tmp_path, monkeypatch, one):
+    fits = many(10)
+    monkeypatch.setattr("leakscope.observe.store.MAX_HELD", 10 * (512 + 2))
+    monkeypatch.setattr("leakscope.observe.store_reader.MAX_HELD", 10 * (512 + 2))
+    path = write(tmp_path / "fits", [fits])
+    assert len(read(path)) == 1
+    with pytest.raises(RecordingError, match="more gauges than a recording holds"):
+        write(tmp_path / "refused", [one])
+    assert read(tmp_path / "refused") == []
+    monkeypatch.setattr("leakscope.observe.store.MAX_HELD", 1 << 20)
+    path = write(tmp_path / "hostile", [one])
+    with pytest.raises(RecordingError, match="more gauges than a recording holds"):
+        StoreReader(path)
+
+
+def test_a_limit_that_is_changed_is_recorded(tmp_path):
+    other = dataclasses.replace(A, limit=4096.0)
+    passes = [
+        a_pass(1, size(A, 5), size(B, 7)),
+        a_pass(2, size(other, 5)),
+        a_pass(3, size(other, 6)),
+    ]
+    back = read(write(tmp_path / "r", passes))
+    assert [set(p.measures) for p in back] == [set(p.measures) for p in passes]
+
+
+def test_damage_ends_what_can_be_read_and_is_said(tmp_path):
+    passes = [a_pass(n, size(A, n)) for n in range(1, 40)]
+    whole = write(tmp_path / "r", passes).read_bytes()
+    size_of_20 = write(tmp_path / "s", passes[:20]).stat().st_size
+    for at in (size_of_20, size_of_20 + 4, size_of_20 + 12):  # length, checksum, payload
+        (tmp_path / "d").write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with pytest.raises(RecordingError, match="is damaged"):
+            read(tmp_path / "d")
+        assert count_until_damage(tmp_path / "d") == 20
+
+
+def count_until_damage(path):
+    count = 0
+    with contextlib.suppress(RecordingError):
+        for _ in StoreReader(path).passes():
+            count += 1
+    return count
+
+
+def test_several_passes_that_never_reached_the_disk_are_a_cut_off_end(tmp_path):
+    passes = [a_pass(n, size(A, n)) for n in range(1, 40)]
+    whole = write(tmp_path / "r", passes).read_bytes()
+    size_of_34 = write(tmp_path / "s", passes[:34]).stat().st_size
+    # The file has its length; the last blocks hold what was on the disk before.
+    path = tmp_path / "r"
+    for junk in (b"\xa5", b"\0", b"\x78\x9c", b"x"):
+        tail = (junk * len(whole))[: len(whole) - size_of_34]
+        path.write_bytes(whole[:size_of_34] + tail)
+        reader = StoreReader(path)
+        assert len(list(reader.passes())) == 34
+        assert reader.truncated
+
+
+def payload(*parts):
+    out = bytearray()
+    for part in parts:
+        if isinstance(part, bytes):
+            out += part
         else:
-            with pytest.raises(RecordingError, match="more than 10 gauges"):
-                StoreReader(path)
+            store._unsigned(out, part)
+    return bytes(out)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (payload(0, 0, 0, 2, 0, 0, 0), "more series than there are"),
+        (payload(0, 0, 0, 0, 1 << 60), "more series than there are"),
+        (payload(0, 0, 1 << 60), "longer than its frame"),
+        (payload(0, 0, 200_000, b"[" * 200_000, 0, 0), "endless name"),
+        (payload(0, 0, 2, b"{}", 0, 0), "no list"),
+        (payload(0, 0, 3, b"[0]", 0, 0), "makes no sense"),
+    ],
+)
+def test_a_pass_that_makes_no_sense_is_damage(tmp_path, content, said):
+    path = write(tmp_path / "r", [a_pass(1, size(B, 7))])
+    data = zlib.compress(content)
+    path.write_bytes(path.read_bytes() + struct.pack("<II", len(data), zlib.crc32(data)) + data)
+    with pytest.raises(RecordingError, match=said):
+        read(path)
+
+
+def test_a_number_is_one_series_for_good(tmp_path):
+    path = write(tmp_path / "r", [a_pass(1, size(A, 7))])
+    other = store._row(0, store.Gauge(B, "reclaimable", "bytes", False)).encode()
+    data = zlib.compress(payload(0, 0, len(other), other, 0, 0))
+    path.write_bytes(path.read_bytes() + struct.pack("<II", len(data), zlib.crc32(data)) + data)
+    with pytest.raises(RecordingError, match="belongs to another series"):
+        read(path)
+
+
+def test_a_disk_that_fails_is_said(tmp_path, monkeypatch):
+    def fails(_):
+        raise OSError(5, "Input/output error")
+
+    writer = StoreWriter(tmp_path / "r", {})
+    monkeypatch.setattr(os, "fdatasync", fails)
+    added = iter(range(1, 20))
+    with pytest.raises(RecordingError, match="Input/output error"):
+        all(writer.add(a_pass(n, size(A, n))) is None for n in added)
+    writer.close()
+    assert len(read(tmp_path / "r")) == next(added) - 1
 
 
 @pytest.mark.parametrize(("first", "second"), [(5, 4), (5, 1 << 44)])
@@ -259,7 +362,7 @@ def test_blocks_that_were_never_written_before_a_power_cut_are_a_cut_off_end(tmp
 )  # fmt: skip
 def test_a_gauge_that_makes_no_sense_is_damage(field, value):
     row = ["process", "7@1", "x", 7, "/bin/x", 1, 10.0, "anon", "bytes", False]
-    store._gauge(row)
+    store_reader._gauge(*row)
     row[field] = value
     with pytest.raises(ValueError, match="a gauge"):
-        store._gauge(row)
+        store_reader._gauge(*row)

@@ -6,28 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from allocators import NAMES, library
 from integration.claims import claim
 from integration.conftest import describe, place
 
-LIBRARIES = {
-    name: next(
-        (
-            path
-            for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib")
-            for path in sorted(Path(folder).glob(f"{name}.so.*"))
-        ),
-        None,
-    )
-    for name in ("libjemalloc", "libtcmalloc_minimal")
-}
 
-
-@pytest.fixture(params=LIBRARIES)
+@pytest.fixture(params=NAMES)
 def allocator(request):
-    library = LIBRARIES[request.param]
-    if library is None:
-        pytest.skip(f"{request.param} is not installed; tools/setup-debian --test does it")
-    return library
+    return library(request.param)
 
 
 @pytest.mark.parametrize("program", ["leak_loop", "cache_bound", "cpp_new_leak"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import TargetError
 from leakscope.model.heap import Account, HeapAccount
 from leakscope.proc.process import read_resident
-from leakscope.scan.allocators import walk
+from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.forked import open_image
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def account_heap(pid: int) -> HeapAccount:
     if heap is None:
         raise TargetError(
             f"process {pid} has no heap of an allocator that can be walked from outside",
-            hint="glibc's malloc is known.",
+            hint=f"{KNOWN} are known.",
         )
     return HeapAccount(
         allocator=heap.allocator,

@@ -14,7 +14,7 @@ from leakscope.errors import TargetError
 from leakscope.model.heap import HeapScan, LostContent, LostSize
 from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.proc.process import read_resident
-from leakscope.scan.allocators import walk
+from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.content import look_at_lost
 from leakscope.scan.core import Core
 from leakscope.scan.forked import open_image
@@ -119,7 +119,7 @@ def _scan(
     if heap is None:
         raise TargetError(
             f"{what} has no heap of an allocator that can be walked from outside",
-            hint="glibc's malloc is known. Start the program with `leakscope run` instead.",
+            hint=f"{KNOWN} are known. Start the program with `leakscope run` instead.",
         )
     roots = find_roots(memory, threads, [*heap.regions, *heap.tables], ())
     with Marker(

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.proc.maps import Mapping
+    from leakscope.scan.frozen import Thread
 
-__all__ = ["Heap", "Memory", "walk"]
+__all__ = ["KNOWN", "Heap", "Memory", "walk"]
+
+KNOWN = "glibc's malloc, jemalloc 5.3 and gperftools' tcmalloc"
 
 
 class Memory(Protocol):
@@ -28,6 +31,10 @@ class Memory(Protocol):
     @property
     def mappings(self) -> Sequence[Mapping]:
         """Its mappings in address order."""
+
+    @property
+    def threads(self) -> Sequence[Thread]:
+        """Its threads, with their registers."""
 
     def read(self, address: int, size: int) -> bytes:
         """Return up to `size` bytes from `address`; fewer where they cannot be read."""
@@ -42,7 +49,7 @@ class Heap:
     # Usable bytes; of 64 bits only when there is a block that needs them.
     sizes: npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
     regions: tuple[tuple[int, int], ...]  # memory that belongs to the allocator, ascending
-    mapped_bytes: int  # all of `regions`
+    mapped_bytes: int  # of `regions`, without address space that is only kept in reserve
     enumerated_bytes: int  # of them, those that the walk accounted for
     free_bytes: int  # in free chunks and caches
     top_bytes: int  # never handed out yet, at the ends of the arenas
@@ -67,7 +74,33 @@ class Heap:
 
 
 def walk(memory: Memory) -> Heap | None:
-    """Return the heap of the first allocator that is recognised, None when there is none."""
-    from leakscope.scan.allocators import glibc
+    """Return the heaps of all allocators that are recognised as one; None when there is none.
 
-    return glibc.walk(memory)
+    A program that brings its own allocator has libc's as well, which others may use.
+    """
+    from leakscope.scan.allocators import glibc, jemalloc, tcmalloc
+
+    heaps = [heap for module in (jemalloc, tcmalloc, glibc) if (heap := module.walk(memory))]
+    used = [heap for heap in heaps if len(heap.starts)] or heaps[-1:]
+    return _together(used) if used else None
+
+
+def _together(heaps: Sequence[Heap]) -> Heap:
+    if len(heaps) == 1:
+        return heaps[0]
+    starts = np.concatenate([heap.starts for heap in heaps])
+    sizes = np.concatenate([heap.sizes for heap in heaps])  # of 64 bits if one of them is
+    order = np.argsort(starts, kind="stable")
+    return Heap(
+        allocator=" and ".join(heap.allocator for heap in heaps),
+        starts=starts[order],
+        sizes=sizes[order],
+        regions=tuple(sorted(region for heap in heaps for region in heap.regions)),
+        mapped_bytes=sum(heap.mapped_bytes for heap in heaps),
+        enumerated_bytes=sum(heap.enumerated_bytes for heap in heaps),
+        free_bytes=sum(heap.free_bytes for heap in heaps),
+        top_bytes=sum(heap.top_bytes for heap in heaps),
+        arenas=sum(heap.arenas for heap in heaps),
+        notes=tuple(note for heap in heaps for note in heap.notes),
+        tables=tuple(sorted(table for heap in heaps for table in heap.tables)),
+    )

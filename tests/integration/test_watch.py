@@ -102,7 +102,7 @@ def test_it_ends_when_the_process_does():
         (["1", "--cgroup", "/"], "not both"),
         (["99999999999999999999"], "there is no process 9999"),
         (["1", "--html", "/no/such/file", "--for", "9h"], "there is no directory /no/such"),
-        (["--record", "/no/such/file", "--for", "1s"], "cannot create /no/such/file"),
+        (["--record", "/no/such/file", "--for", "1s"], "there is no directory /no/such"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(arguments, said):

@@ -15,7 +15,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from leakscope.cli._streams import complain, silence
+from leakscope.cli._streams import complain, open_standard_streams, silence
 from leakscope.errors import LeakscopeError, UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class _Module(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status. `argv` excludes the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_standard_streams()
     try:
         return _run(arguments)
     except LeakscopeError as error:
@@ -112,7 +113,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in {"--json", "--colour"}:
+    if not arguments or arguments[0].startswith(("--json", "--colour", "--color")):
         return _triage(arguments)
     if arguments[0].startswith("-"):
         parser = _parser()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, ClassVar
@@ -89,6 +91,10 @@ class LiveScreen(App[None]):
         for name in _COLUMNS:
             table.add_column(name, key=name)
         table.focus()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self.exit)
         # The screen asks the looking thread, never the other way round: neither waits at the end.
         self.set_interval(_ASK_S, self._ask)
         self._looker.start()

@@ -22,11 +22,19 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.report._ink import Ink
 
-__all__ = ["Progress", "add_report_options", "ink_for", "open_private", "report_recordings"]
-__all__ += ["write_private", "write_report", "write_text"]
+__all__ = [
+    "Progress",
+    "add_colour_option",
+    "add_report_options",
+    "check_outputs",
+    "ink_for",
+    "open_private",
+]
+__all__ += ["report_recordings", "write_private", "write_report", "write_text"]
 
 _BRIEF = 20  # processes with nothing to report that get a line of their own
 _PLAIN_WIDTH = 80
+_NARROWEST = 20
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
@@ -78,19 +86,24 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         help="do not ask the servers of DEBUGINFOD_URLS for debug information",
     )
     group.add_argument("--no-source", action="store_true", help="do not show source lines")
-    group.add_argument(
-        "--colour",
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="colour the text (default auto: on a terminal, unless NO_COLOR is set)",
-    )
+    add_colour_option(group)
     group.add_argument(
         "--exit-code",
         type=_exit_code,
         default=1,
         metavar="N",
         help="exit status when leaks are found (default 1)",
+    )
+
+
+def add_colour_option(parser: argparse._ActionsContainer) -> None:
+    """Add the option that `ink_for` takes."""
+    parser.add_argument(
+        "--colour",
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour the text (default auto: on a terminal, unless NO_COLOR is set)",
     )
 
 
@@ -135,6 +148,47 @@ def write_report(text: str, args: argparse.Namespace, stream: TextIO) -> None:
         write_private(Path(args.report_file), text)
     else:
         write_text(stream, text)
+
+
+def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse at once what could not be written hours later, or would replace what is needed.
+
+    `outputs` are files that will be written, None where none was asked for; `inputs` are those
+    that are read. Raises `UsageError` or `RecordingError`.
+    """
+    from leakscope.trace.output import check_replaceable, check_writable
+
+    read = {place for name in inputs for place in _places(Path(name))}
+    written: set[Path] = set()
+    for name in outputs:
+        if name is None:
+            continue
+        path = Path(name)
+        if not name or path.is_dir() or not path.parent.is_dir():
+            why = "it needs a name" if not name else "it is a directory"
+            if not path.parent.is_dir():
+                why = f"there is no directory {path.parent}"
+            raise UsageError(
+                f"the file '{name}' cannot be written: {why}",
+                hint="Name a file in a directory that you can write to.",
+            )
+        check_writable(path.parent)
+        check_replaceable(path)
+        place = path.parent.resolve() / path.name
+        if place in read:
+            raise UsageError(
+                f"{name} is read, so it cannot be written as well", hint="Name another file."
+            )
+        if place in written:
+            raise UsageError(f"{name} is named twice", hint="Name two different files.")
+        written.add(place)
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Yield where a file is: by its own name, and where its links lead."""
+    with contextlib.suppress(OSError, RuntimeError):
+        yield path.parent.resolve() / path.name
+        yield path.resolve()
 
 
 def ink_for(stream: TextIO | None, colour: str = "auto") -> Ink:
@@ -205,10 +259,10 @@ def _width(stream: TextIO | None) -> int:
     if stream is None or not stream.isatty():
         return _PLAIN_WIDTH
     wanted = os.environ.get("COLUMNS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
+    if wanted.isdecimal() and len(wanted) < 6 and int(wanted) > 0:
+        return max(int(wanted), _NARROWEST)
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _PLAIN_WIDTH
+        return max(os.get_terminal_size(stream.fileno()).columns or _PLAIN_WIDTH, _NARROWEST)
     except (OSError, ValueError):
         return _PLAIN_WIDTH
 

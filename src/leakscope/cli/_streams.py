@@ -10,16 +10,38 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from leakscope.errors import LeakscopeError
 
-__all__ = ["complain", "silence"]
+__all__ = ["complain", "open_standard_streams", "silence"]
+
+
+def open_standard_streams() -> None:
+    """Open what was closed when we were started, to nothing.
+
+    Else the next file that is opened would be taken for the standard output. A program that
+    we start finds it closed, as it would without us.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            if descriptor != number:
+                os.dup2(descriptor, number, inheritable=False)
+                os.close(descriptor)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def complain(error: LeakscopeError) -> None:
-    """Tell the user on standard error what happened and what to try."""
+    """Tell the user on standard error what happened and what to try, if anybody can be told."""
     from leakscope.report._text import printable
 
-    print(f"leakscope: {printable(str(error))}", file=sys.stderr)
-    if error.hint:
-        print(f"  {printable(error.hint)}", file=sys.stderr)
+    try:
+        print(f"leakscope: {printable(str(error))}", file=sys.stderr)
+        if error.hint:
+            print(f"  {printable(error.hint)}", file=sys.stderr)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        silence(sys.stderr)  # the exit status still says that it failed
 
 
 def silence(stream: TextIO) -> None:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import add_report_options, report_recordings
+from leakscope.cli._output import add_report_options, check_outputs, report_recordings
 from leakscope.cli._streams import complain
 from leakscope.cli.watch import add_store_options
-from leakscope.errors import LeakscopeError, RecordingError, TargetError
+from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -45,10 +45,19 @@ def run(args: argparse.Namespace) -> int:
 
     if len(args.recordings) == 1 and is_store(args.recordings[0]):
         return report_store(args.recordings[0], args)
+    watched = next((name for name in args.recordings if is_store(name)), None)
+    if watched is not None:
+        raise UsageError(
+            f"{watched} is a recording of a watch, which is reported alone",
+            hint=f"leakscope report {watched}",
+        )
     # A report makes many small values and hardly a cycle: looking for some costs a tenth of it.
     gc.set_threshold(200_000)
     failed: list[LeakscopeError] = []
     sources = [source for name in args.recordings for source in _sources(name)]
+    check_outputs([args.report_file, args.html, args.csv], [path for _, path in sources])
+    if args.html is not None or args.csv is not None:
+        raise UsageError("--html and --csv are for recordings of a watch")
     status = report_recordings(_load_each(sources, failed), args, sys.stdout)
     return 2 if failed else status
 
@@ -85,7 +94,7 @@ def _sources(name: str) -> list[tuple[str, Path]]:
     if not found:
         raise RecordingError(
             f"there is no recording in the directory {name}",
-            hint="Recordings end in .leakscope; `leakscope run -- PROGRAM` makes one.",
+            hint="Recordings of `leakscope run` end in .leakscope; name those of a watch themselves.",
         )
     return [(str(each), each) for each in found]
 

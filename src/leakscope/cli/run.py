@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from leakscope.cli._output import add_report_options, report_recordings
+from leakscope.cli._output import add_report_options, check_outputs, report_recordings
 from leakscope.errors import UsageError
 from leakscope.trace.settings import parse_signal, parse_size
 
@@ -122,8 +122,7 @@ def run(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("there is no program to run", hint="leakscope run -- PROGRAM ARGUMENTS")
-    if args.report_file:
-        _check_report_file(args.report_file)
+    check_outputs([args.report_file], [args.output] if args.output else [])
     done = launch(
         command,
         output=args.output,
@@ -171,19 +170,6 @@ def _tell_files(done: Run, args: argparse.Namespace) -> None:
             f"process {each.pid} still runs and is being recorded:"
             f" leakscope report {each.pid}, and when it has ended: leakscope report {each.path}"
         )
-
-
-def _check_report_file(name: str) -> None:
-    """Before the program runs, not after: its run may have been long."""
-    from pathlib import Path
-
-    from leakscope.trace.output import check_replaceable, check_writable
-
-    path = Path(name).absolute()
-    if path.is_dir():
-        raise UsageError(f"{name} is a directory; the report needs a file name")
-    check_writable(path.parent)
-    check_replaceable(path)
 
 
 def _shown(path: os.PathLike[str]) -> str:

@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import add_report_options, report_recordings, write_report
+from leakscope.cli._output import (
+    add_report_options,
+    check_outputs,
+    report_recordings,
+    write_report,
+)
 from leakscope.errors import LeakscopeError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ HELP = """\
 Stop a process for a moment, and say which of its blocks nothing points to any more.
 
 A process that leakscope traces gives findings with call stacks and lines. For any other one
-the heap of glibc's malloc is walked from outside: lost blocks are told by their size, and the
+the heap is walked from outside (glibc's malloc, jemalloc, tcmalloc): lost blocks are told by their size, and the
 account says how much of the memory the program uses and how much its allocator keeps.
 A core file is read in the same way.
 Exit status: 0 nothing lost, 1 lost blocks or leaks, 2 could not do it.
@@ -48,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Scan, report, and return the exit status."""
     from leakscope.trace.live_files import find_live_file
 
+    check_outputs([args.report_file], [args.pid])
     if not args.pid.isdecimal():
         return _core(args.pid, args)
     pid = int(args.pid)

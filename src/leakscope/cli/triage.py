@@ -7,9 +7,10 @@ import os
 import shutil
 import sys
 import time
+from shlex import quote
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import ink_for, write_text
+from leakscope.cli._output import add_colour_option, ink_for, write_text
 from leakscope.report._text import plural
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _GIB = 1 << 30
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("--json", action="store_true", help="write JSON instead of text")
-    parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto")
+    add_colour_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -154,7 +155,7 @@ def _pressing(
         yield Oddity(f"only {bytes_text(available)} are available", watch, urgent=True)
     if cgroup is not None and cgroup[1] > 0.9 * cgroup[2]:
         text = f"the limit of this cgroup is near: {bytes_text(cgroup[2] - cgroup[1])} are left"
-        yield Oddity(text, f"leakscope watch --cgroup {cgroup[0]}", urgent=True)
+        yield Oddity(text, f"leakscope watch --cgroup {quote(cgroup[0])}", urgent=True)
     waiting = state.get("pressure some avg10", 0.0)
     if waiting > 10.0:
         text = f"programs waited for memory {waiting:.0f} % of the last 10 s"

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import os
 import re
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from leakscope.cli._output import (
     Progress,
+    add_colour_option,
+    check_outputs,
     ink_for,
     open_private,
     write_private,
@@ -22,7 +25,7 @@ from leakscope.cli._output import (
     write_text,
 )
 from leakscope.cli._streams import complain
-from leakscope.errors import RecordingError, TargetError, UsageError
+from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 from leakscope.report._text import printable
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ Exit status: 0 no leak, 1 a leak was found, 2 could not do it.
 
 _ACCOUNTS = 4
 _REPLAYED = 1440  # looks of a long recording that are put together again …
-_VALUES = 20_000_000  # … or as many as hold about so many values
+_VALUES = 10_000_000  # … or as many as hold about so many values
 _FEWEST = 120
 _SOONEST_S, _LATEST_S = 0.1, 86_400.0  # between looks
 _LONGEST_S = 3650 * 86_400.0
@@ -75,7 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="at the end say how much of each heap is free; stops the process for some ms",
     )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live screen")
-    parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto")
+    add_colour_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     length = None if args.duration is None else parse_duration(args.duration)
     if args.targets and args.cgroup:
         raise UsageError("name processes or a cgroup, not both", hint="Leave out --cgroup.")
-    _check_outputs(args.report_file, args.html)
+    check_outputs((args.report_file, args.html, args.record))
     only, names = _targets(args.targets) if args.targets else (None, frozenset[str]())
     group = _cgroup(args.cgroup) if args.cgroup else None
     if length is not None:
@@ -101,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
     store = _store(args.record, every) if args.record else None
     try:
         watch = Watch(gatherer, every, store)
-        with contextlib.suppress(KeyboardInterrupt):  # that is how a watch ends: with the report
+        # That is how a watch ends: with the report.
+        with _told_to_end(), contextlib.suppress(KeyboardInterrupt):
             _look_on(watch, args, length)
         lasted = watch.watched_s
         with Progress() as progress:
@@ -116,28 +120,35 @@ def run(args: argparse.Namespace) -> int:
         f" {watch.core_share * 100:.2f} % of one core."
     )
     status = _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or ())
-    return _unless(watch.store_error, status)
+    unseen = TargetError(
+        f"nothing could be read of {', '.join(args.targets)[:80]}",
+        hint="Kernel threads and zombies hold no memory; another user's process may be hidden.",
+    )
+    return _unless(
+        watch.store_error or (unseen if args.targets and not judgement.trends else None), status
+    )
 
 
-def _unless(error: RecordingError | None, status: int) -> int:
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Make SIGTERM and a closed terminal end the watch as Ctrl-C does."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ours = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
+
+
+def _unless(error: LeakscopeError | None, status: int) -> int:
     """Return `status`, or say what went wrong besides and return 2."""
     if error is None:
         return status
     complain(error)
     return 2
-
-
-def _check_outputs(*names: str | None) -> None:
-    """Refuse at once what could not be written hours later."""
-    from leakscope.trace.output import check_replaceable
-
-    for path in (Path(name) for name in names if name):
-        if not path.parent.is_dir():
-            raise UsageError(
-                f"{path} cannot be written: there is no directory {path.parent}",
-                hint="Name a file in a directory that you can write to.",
-            )
-        check_replaceable(path)
 
 
 def report_store(path: str, args: argparse.Namespace) -> int:
@@ -146,11 +157,12 @@ def report_store(path: str, args: argparse.Namespace) -> int:
     from leakscope.observe.collect import Collection
     from leakscope.observe.store_reader import StoreReader
 
+    check_outputs((args.report_file, args.html, args.csv), [path])
     reader = StoreReader(Path(path))
     began = reader.began_ns
     since = began + _nanoseconds(args.since)
     until = None if args.until is None else began + _nanoseconds(args.until)
-    if args.csv:
+    if args.csv is not None:
         _export(reader, args, since, until)
     looks = min(_REPLAYED, max(_FEWEST, _VALUES // max(reader.gauges, 1)))
     stride = max(1, reader.frames // looks)
@@ -384,12 +396,12 @@ def _tell(
     )
     stream = None if args.report_file else sys.stdout
     text = to_json(watched) if args.json else render_watch(watched, ink_for(stream, args.colour))
-    write_report(text, args, sys.stdout)
     html = getattr(args, "html", None)
-    if html:
+    if html is not None:  # first: the terminal may be gone
         from leakscope.report.watch_html import to_html
 
         write_private(Path(html), to_html(watched))
+    write_report(text, args, sys.stdout)
     return int(getattr(args, "exit_code", 1)) if judgement.leaks else 0
 
 
@@ -430,6 +442,8 @@ def _targets(targets: list[str]) -> tuple[frozenset[int], frozenset[str]]:
     found: set[int] = set()
     names = frozenset(target for target in targets if not target.isdecimal())
     for target in targets:
+        if not target:
+            raise UsageError("a process has no empty name", hint="Name a program or a pid.")
         if target.isdecimal():
             if len(target) > 10 or read_start(int(target)) is None:
                 raise TargetError(f"there is no process {target[:80]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from leakscope.model.series import Series, Trend, TrendVerdict
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from leakscope.judge._look import Look
 
 __all__ = ["amount", "duration", "trend_of"]
+
+_FAR_OFF_S = 10 * 365 * 86_400.0
 
 
 def trend_of(look: Look) -> Trend:
@@ -85,7 +88,8 @@ def _leak(look: Look, trend: Trend, rate: float, low: float, high: float) -> Tre
         upper = duration(ends[2]) if ends[2] is not None else "for ever"
         until, lower = duration(left / rate), duration(left / high)
         span = "" if lower == until == upper else f" ({lower} to {upper})"
-        sentence += f"; {_bound(series)} lasts {until}{span}"
+        years = left / high > _FAR_OFF_S
+        sentence += f"; {_bound(series)} lasts " + ("for years" if years else f"{until}{span}")
     elif limit is not None and look.last >= limit:
         sentence += f"; {_bound(series)} is used up"
         ends = (0.0, 0.0, 0.0)
@@ -127,16 +131,17 @@ def _next_step(series: Series) -> str | None:
             "shmem": f"grep -B1 -A3 -E 'SYSV|memfd|/dev/shm' /proc/{pid}/smaps",
         }.get(series.metric)
     if kind == "tmpfs":
-        return f"du -xah {name} | sort -h | tail"
+        return f"du -xah -- {quote(name)} | sort -h | tail"
     if kind == "sysv":
         return "ipcs -m -p"
     if kind == "cgroup":
-        return f"leakscope watch --cgroup {name}"
+        return f"leakscope watch --cgroup {quote(name)}"
     if kind == "slab":
         cache = series.subject.key
-        return f"boot with slab_debug=U,{cache}, then sudo cat /sys/kernel/debug/slab/{cache}/alloc_traces"
+        traces = quote(f"/sys/kernel/debug/slab/{cache}/alloc_traces")
+        return f"boot with {quote(f'slab_debug=U,{cache}')}, then sudo cat {traces}"
     if kind == "vmalloc":
-        return f"sudo grep {name} /proc/vmallocinfo"
+        return f"sudo grep -F -- {quote(name)} /proc/vmallocinfo"
     if series.metric == "unexplained":
         return "sudo cat /proc/allocinfo (Linux 6.10 and later), or boot with page_owner=on"
     return None

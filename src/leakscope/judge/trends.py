@@ -79,7 +79,7 @@ def _look(series: Series, options: TrendOptions) -> Look:
     look.window_h = window_s / 3600.0
     look.last = float(values[-1]) if n else 0.0
     started = series.subject.started_ns
-    age_s = (int(times[-1]) - started) / 1e9 if n and started is not None else math.inf
+    age_s = max(0.0, (int(times[-1]) - started) / 1e9) if n and started is not None else math.inf
     # The points still missing arrive at the pace seen so far.
     missing_s = (
         (options.min_points - n) * (window_s / (n - 1)) if 1 < n < options.min_points else 0.0

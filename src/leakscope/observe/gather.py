@@ -27,9 +27,9 @@ from leakscope.proc.process import (
     count_mappings,
     is_called,
     may_read_memory,
-    parse_gauges,
     pids,
     read_executable,
+    read_gauges,
     read_name,
     read_start,
 )
@@ -38,7 +38,6 @@ from leakscope.proc.smaps import read_rollup
 __all__ = ["Gatherer"]
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-_STATUS_BYTES = 8192
 _PSS_BUDGET_S = 0.020
 _MACHINE = Subject("system", "machine", "this machine")
 
@@ -47,6 +46,7 @@ _MACHINE = Subject("system", "machine", "this machine")
 class _Known:
     subject: Subject
     fd: int  # kept open on /proc/PID/status, or -1
+    place: str  # what stands for PID in /proc/PID where its memory is seen
     gauges: Gauges | None = None
     rollup_at: int = 0  # number of the pass that read the PSS last
     anon_then: int = 0
@@ -165,7 +165,7 @@ class Gatherer:
             out.append(Measure(subject, "shmem", "bytes", gauges.rss_shmem))
             out.append(Measure(subject, "page_tables", "bytes", gauges.page_tables))
             out.append(Measure(subject, "threads", "count", gauges.threads))
-            descriptors = count_fds(pid)
+            descriptors = count_fds(known.place)
             if descriptors is None:
                 missing.add("descriptors of other users' processes")
             else:
@@ -179,8 +179,7 @@ class Gatherer:
         zombies: Counter[int] = Counter()
         for pid in self._known:
             for child in children_of(pid):
-                text = _status(child, -1)
-                gauges = parse_gauges(text) if text else None
+                gauges, _ = read_gauges(child)
                 if gauges is not None:
                     (zombies if gauges.state == "Z" else children)[pid] += 1
         return children, zombies
@@ -231,30 +230,14 @@ class Gatherer:
     def _look(self, pid: int) -> _Known | None:
         """Read one process. A kept descriptor stays bound to the process it was opened for."""
         known = self._known.get(pid)
-        text = None
-        if known is not None and known.fd >= 0:
-            try:
-                text = os.pread(known.fd, _STATUS_BYTES, 0)
-            except OSError:  # it ended; its number may belong to another by now
-                _shut(self._known.pop(pid))
-                if self.only is not None:
-                    return None
-                known = None
-        elif known is not None and read_start(pid) != _start_of(known.subject):
-            del self._known[pid]
-            if self.only is not None:
-                return None
-            known = None
         if known is None:
-            known = self._meet(pid)
-        if known is None:
-            return None
-        if text is None:
-            text = _status(pid, known.fd)
-        gauges = parse_gauges(text) if text else None
-        if gauges is None:
+            return self._meet(pid)
+        gauges = None
+        if known.fd >= 0 or read_start(pid) == _start_of(known.subject):
+            gauges, known.place = read_gauges(pid, known.fd)
+        if gauges is None:  # it ended; its number may belong to another by now
             _shut(self._known.pop(pid))
-            return None
+            return None if self.only is not None else self._meet(pid)
         if known.gauges is not None and gauges.name != known.gauges.name:
             self._note_exec(known, gauges.name)
         known.gauges = gauges
@@ -291,8 +274,7 @@ class Gatherer:
             except OSError:
                 return None
         start = read_start(pid)
-        text = _status(pid, fd)
-        gauges = parse_gauges(text) if text else None
+        gauges, place = read_gauges(pid, fd)
         if start is None or gauges is None:
             if fd >= 0:
                 os.close(fd)
@@ -302,7 +284,7 @@ class Gatherer:
         subject = Subject(
             "process", f"{pid}@{start}", gauges.name, pid, exe, start * _TICK_NS, limit=limit
         )
-        known = self._known[pid] = _Known(subject, fd, gauges)
+        known = self._known[pid] = _Known(subject, fd, place, gauges)
         if self._hierarchy is not None:
             known.group = cgroups.own_path(self._hierarchy, pid)
         return known
@@ -323,10 +305,10 @@ class Gatherer:
             pid = known.subject.pid
             assert pid is not None
             assert known.gauges is not None
-            rollup = read_rollup(pid)
+            rollup = read_rollup(known.place)
             known.rollup_at, known.anon_then = self._passes, known.gauges.anon
             if rollup is None:
-                if not may_read_memory(pid):
+                if not may_read_memory(known.place):
                     missing.add("PSS of other users' processes (needs CAP_SYS_PTRACE)")
                 continue
             limit = read_fd_limit(pid)
@@ -334,7 +316,7 @@ class Gatherer:
                 known.subject = replace(known.subject, limit=limit)
             out.append(Measure(known.subject, "pss", "bytes", rollup.pss, sparse=True))
             out.append(Measure(known.subject, "uss", "bytes", rollup.uss, sparse=True))
-            mappings = count_mappings(pid)
+            mappings = count_mappings(known.place)
             if mappings is not None:
                 out.append(Measure(known.subject, "mappings", "count", mappings, sparse=True))
 
@@ -342,16 +324,6 @@ class Gatherer:
 def _available() -> int:
     fields = read_meminfo()
     return fields.get("MemAvailable", fields.get("MemFree", 0))
-
-
-def _status(pid: int, fd: int) -> bytes | None:
-    try:
-        if fd >= 0:
-            return os.pread(fd, _STATUS_BYTES, 0)
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            return file.read(_STATUS_BYTES)
-    except OSError:
-        return None
 
 
 def _start_of(subject: Subject) -> int:

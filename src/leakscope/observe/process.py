@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from leakscope.observe.threads import stack_pointers
 from leakscope.proc._text import read_text
 from leakscope.proc.fds import read_open_files
-from leakscope.proc.process import parse_gauges
+from leakscope.proc.process import read_gauges
 from leakscope.proc.smaps import Area, read_areas, read_rollup
 from leakscope.proc.sockets import read_peers
 
@@ -46,10 +46,10 @@ class ProcessAccount:
 
 def account_of(pid: int) -> ProcessAccount | None:
     """Return the account of `pid`; None when it is gone."""
-    gauges = parse_gauges((read_text(f"/proc/{pid}/status") or "").encode())
+    gauges, place = read_gauges(pid)
     if gauges is None:
         return None
-    rollup, opened, areas = read_rollup(pid), read_open_files(pid), read_areas(pid)
+    rollup, opened, areas = read_rollup(place), read_open_files(place), read_areas(place)
     resident: tuple[tuple[str, int, bool], ...]
     if areas is None:
         resident = (
@@ -110,10 +110,11 @@ def points_to(pid: int) -> tuple[tuple[str, int], ...]:
 
     Sockets to one peer in one state are one line. Empty without permission.
     """
-    opened = read_open_files(pid)
+    _, place = read_gauges(pid)
+    opened = read_open_files(place)
     if opened is None:
         return ()
-    peers = read_peers(pid) if any(t.startswith("socket:[") for t in opened.targets) else {}
+    peers = read_peers(place) if any(t.startswith("socket:[") for t in opened.targets) else {}
     found: Counter[str] = Counter()
     for target in opened.targets:
         kind, _, inode = target.rstrip("]").partition(":[")

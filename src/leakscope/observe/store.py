@@ -21,9 +21,11 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import RecordingError
+from leakscope.observe.measures import Measure
 
 if TYPE_CHECKING:
     from leakscope.model.series import Subject
@@ -54,6 +56,14 @@ class Gauge:
     sparse: bool
     value: int = 0
     alive: int = 0  # number of the last pass that had it
+    measured: Measure | None = None  # with this value
+
+    def measure(self) -> Measure:
+        """Return what was read; the same object as long as `value` stays and `measured` is set."""
+        if self.measured is None:
+            value = self.value * self.scale
+            self.measured = Measure(self.subject, self.metric, self.unit, value, self.sparse)
+        return self.measured
 
     @property
     def scale(self) -> int:
@@ -89,8 +99,13 @@ class StoreWriter:
             ) from None
         except OSError as error:
             raise RecordingError(f"cannot create {self.path}: {error.strerror}") from error
-        self._put(MAGIC)
-        self._frame(json.dumps({"version": VERSION, **about}).encode())
+        try:
+            self._put(MAGIC)
+            self._frame(json.dumps({"version": VERSION, **about}).encode())
+        except RecordingError as error:  # nothing is recorded: leave nothing that is in the way
+            self.close()
+            Path(self.path).unlink(missing_ok=True)
+            raise RecordingError(str(error), hint="Name a file where there is room.") from error
 
     def add(self, one: Pass, *, asleep_ns: int = 0) -> None:
         """Append one pass. Raises `RecordingError` when it cannot be written, as on a full disk.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import RecordingError
 from leakscope.model.series import Subject
-from leakscope.observe.measures import Measure, Pass
+from leakscope.observe.measures import Pass
 from leakscope.observe.store import (
     FRAME,
     MAGIC,
@@ -90,7 +90,8 @@ class StoreReader:
             try:
                 step, asleep, changed = state.apply(payload)
             except (ValueError, IndexError, KeyError, TypeError, RecursionError) as error:
-                raise self._damaged(f"pass {index + 1} makes no sense ({error})") from error
+                why = "a series that nothing described" if type(error) is KeyError else error
+                raise self._damaged(f"pass {index + 1} makes no sense ({why})") from error
             time_ms, asleep_ms = time_ms + step, asleep_ms + asleep
             if step < 0 or time_ms >= _MAX_TIME_MS:
                 raise self._damaged(f"pass {index + 1} is out of order")
@@ -99,9 +100,9 @@ class StoreReader:
             if index % stride or now < since_ns or (until_ns is not None and now > until_ns):
                 continue
             measures = tuple(
-                Measure(g.subject, g.metric, g.unit, g.value * g.scale, g.sparse)
-                for number, g in state.gauges.items()
-                if not g.sparse or number in touched
+                gauge.measure()
+                for number, gauge in state.gauges.items()
+                if not gauge.sparse or number in touched
             )
             touched.clear()
             processes = len({m.subject.key for m in measures if m.subject.kind == "process"})
@@ -214,6 +215,7 @@ class _State:
         for number in changed:
             gauge = self.gauges[number]
             gauge.value += cursor.signed()
+            gauge.measured = None
             if not 0 <= gauge.value < _MAX_STEP:
                 raise ValueError("an impossible value")
         return step, asleep, changed

@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-__all__ = ["MAX_BYTES", "read_number", "read_text"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MAX_BYTES", "read_lines", "read_number", "read_text"]
 
 MAX_BYTES = 16 << 20
 
 
 def read_text(path: str, limit: int = MAX_BYTES) -> str | None:
-    """Return the file's text, or None when it is not there or may not be read."""
+    """Return the file's text, or None when it is not there or may not be read.
+
+    Lines end in a newline and nothing else: names may hold every other character.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -27,7 +34,17 @@ def read_text(path: str, limit: int = MAX_BYTES) -> str | None:
         return None
     finally:
         os.close(fd)
-    return b"".join(parts).decode("utf-8", "replace")
+    return os.fsdecode(b"".join(parts))
+
+
+def read_lines(path: str) -> Iterator[str]:
+    """Yield the file's lines however many there are; none when it is not there or forbidden."""
+    try:
+        with open(path, "rb", buffering=1 << 16) as file:
+            for line in file:
+                yield os.fsdecode(line.removesuffix(b"\n"))
+    except OSError:
+        return
 
 
 def read_number(path: str) -> int | None:

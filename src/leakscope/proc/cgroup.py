@@ -54,7 +54,7 @@ class Cgroup:
 def parse_hierarchy(mountinfo: str) -> Hierarchy | None:
     """Find the memory controller in the text of /proc/self/mountinfo, version 1 before 2."""
     second: Hierarchy | None = None
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):
         left, dash, right = line.partition(" - ")
         fields, kind = left.split(" "), right.split(" ")
         if not dash or len(fields) < 5 or len(kind) < 3:
@@ -74,7 +74,7 @@ def find_hierarchy() -> Hierarchy | None:
 
 def own_path(hierarchy: Hierarchy, pid: int | str = "self") -> str:
     """Return the cgroup of `pid`; "/" when it is the root or not visible."""
-    for line in (read_text(f"/proc/{pid}/cgroup", 1 << 16) or "").splitlines():
+    for line in (read_text(f"/proc/{pid}/cgroup", 1 << 16) or "").split("\n"):
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
         wanted = "memory" in controllers.split(",") if hierarchy.version == 1 else number == "0"
         if wanted and path and os.path.isdir(hierarchy.root + path):

@@ -40,7 +40,7 @@ def kind_of(target: str) -> str:
     return "device" if target.startswith("/dev/") else "file"
 
 
-def count_fds(pid: int) -> int | None:
+def count_fds(pid: int | str) -> int | None:
     """Return the number of descriptors; None without permission or when the process is gone."""
     path = f"/proc/{pid}/fd"
     try:
@@ -51,7 +51,7 @@ def count_fds(pid: int) -> int | None:
         return None
 
 
-def read_open_files(pid: int) -> OpenFiles | None:
+def read_open_files(pid: int | str) -> OpenFiles | None:
     """Look at every descriptor of `pid`; None without permission or when it is gone."""
     base = f"/proc/{pid}/fd"
     try:
@@ -85,7 +85,7 @@ def read_open_files(pid: int) -> OpenFiles | None:
 
 def parse_limit(text: str, name: str = "Max open files") -> int | None:
     """Return the soft limit called `name` in the text of /proc/PID/limits; None: unlimited."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith(name):
             words = line[len(name) :].split()
             return int(words[0]) if words and words[0].isdecimal() else None

@@ -14,7 +14,7 @@ def parse_meminfo(text: str) -> dict[str, int]:
     A line that does not parse is left out: fields differ from kernel to kernel.
     """
     fields: dict[str, int] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         name, _, rest = line.partition(":")
         words = rest.split()
         if not words or not words[0].isdecimal():

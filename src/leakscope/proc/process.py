@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from leakscope.proc._text import read_text
+from leakscope.proc._text import read_lines, read_text
 
 __all__ = ["Gauges", "children_of", "count_mappings", "parse_gauges", "parse_start", "pids"]
 __all__ += ["is_called", "may_read_memory", "read_executable", "read_name", "read_resident"]
-__all__ += ["read_start"]
+__all__ += ["read_gauges", "read_start"]
 
+_STATUS_BYTES, _LONG_STATUS_BYTES = 8192, 2 << 20
 _FIELDS = {
     b"VmRSS": "rss",
     b"RssAnon": "rss_anon",
@@ -72,6 +73,42 @@ def parse_gauges(text: bytes) -> Gauges | None:
     return Gauges(name=name, state=state, parent=parent, threads=threads, **found)
 
 
+def read_gauges(pid: int, fd: int = -1) -> tuple[Gauges | None, str]:
+    """Return the gauges of `pid`, and what to put for PID in /proc/PID/... to see its memory.
+
+    `fd` is an open /proc/PID/status. When the first thread has ended and others go on, the
+    process looks like a zombie: what it holds is seen through another thread.
+    """
+    gauges = parse_gauges(_status_text(pid, fd) or b"")
+    if gauges is None or gauges.state != "Z" or gauges.threads <= 1:
+        return gauges, str(pid)
+    try:
+        tasks = sorted(int(name) for name in os.listdir(f"/proc/{pid}/task") if name.isdecimal())
+    except OSError:
+        tasks = []
+    for task in tasks:
+        other = parse_gauges(_status_text(f"{pid}/task/{task}") or b"") if task != pid else None
+        if other is not None and other.state not in {"Z", "X"}:
+            return replace(other, name=gauges.name), f"{pid}/task/{task}"
+    return gauges, str(pid)
+
+
+def _status_text(pid: int | str, fd: int = -1) -> bytes | None:
+    try:
+        if fd >= 0:
+            text = os.pread(fd, _STATUS_BYTES, 0)
+            # The groups of the user come before the memory, and there may be thousands of them.
+            return text if _is_whole(text) else os.pread(fd, _LONG_STATUS_BYTES, 0)
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            return _status_text(pid, file.fileno())
+    except OSError:
+        return None
+
+
+def _is_whole(text: bytes) -> bool:
+    return len(text) < _STATUS_BYTES or b"\nThreads:" in text
+
+
 def parse_start(text: str) -> int | None:
     """Return the start in clock ticks since boot, field 22 of /proc/PID/stat."""
     # The name in brackets may itself hold brackets and spaces: count from the last one.
@@ -107,13 +144,12 @@ def pids() -> list[int]:
         return []
 
 
-def count_mappings(pid: int) -> int | None:
+def count_mappings(pid: int | str) -> int | None:
     """Return the number of mappings; None without permission or when the process is gone.
 
     The kernel refuses more than vm.max_map_count (65,530 unless changed).
     """
-    text = read_text(f"/proc/{pid}/maps")
-    return None if not text else text.count("\n")
+    return sum(1 for _ in read_lines(f"/proc/{pid}/maps")) or None
 
 
 def children_of(pid: int) -> list[int]:
@@ -137,7 +173,7 @@ def read_name(pid: int) -> str:
     return (read_text(f"/proc/{pid}/comm", 64) or "").rstrip("\n")
 
 
-def may_read_memory(pid: int) -> bool:
+def may_read_memory(pid: int | str) -> bool:
     """Whether its maps may be read. True when it is gone: permission is not what is missing."""
     try:
         os.close(os.open(f"/proc/{pid}/smaps", os.O_RDONLY | os.O_CLOEXEC))

@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from leakscope.proc._text import read_text
 
 __all__ = ["Slab", "is_reclaimable", "merged_caches", "parse_slabinfo", "read_slabinfo"]
+
+
+# Names have spaces and colons where a driver chose so.
+_LINE = re.compile(
+    r"([^#].*?) +(\d{1,18}) +(\d{1,18}) +(\d{1,9}) +\d+ +(\d{1,9}) *: .*: *slabdata +\d+ +(\d{1,18})(?: .*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +32,12 @@ class Slab:
 def parse_slabinfo(text: str, page: int = 4096) -> tuple[Slab, ...]:
     """Read slabinfo version 2; lines that do not fit it are left out."""
     slabs: list[Slab] = []
-    for line in text.splitlines():
-        words = line.replace(":", " ").split()
-        if len(words) < 13 or words[0].startswith("#") or "slabdata" not in words:
+    for line in text.split("\n"):
+        match = _LINE.fullmatch(line)
+        if match is None:
             continue
-        data = words.index("slabdata")
-        numbers = [*words[1:6], *words[data + 1 : data + 3]]
-        if len(numbers) < 7 or not all(word.isdecimal() for word in numbers):
-            continue
-        active, objects, size, _, pages, _, slab_count = (int(word) for word in numbers)
-        slabs.append(Slab(words[0], active, objects, size, slab_count * pages * page))
+        active, objects, size, pages, slab_count = (int(word) for word in match.groups()[1:])
+        slabs.append(Slab(match[1], active, objects, size, slab_count * pages * page))
     return tuple(slabs)
 
 

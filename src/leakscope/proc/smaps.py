@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_text
+from leakscope.proc._text import read_lines, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Area", "Rollup", "parse_areas", "parse_smaps", "read_areas", "read_rollup"]
 
@@ -41,14 +45,14 @@ class Rollup:
     anon_huge: int
 
 
-def parse_smaps(text: str) -> Rollup | None:
-    """Add up the text of smaps_rollup or of smaps; None when it holds no mapping.
+def parse_smaps(lines: Iterable[str]) -> Rollup | None:
+    """Add up the lines of smaps_rollup or of smaps; None when they hold no mapping.
 
     Kernels before 5.9 do not tell the kinds of PSS apart: those fields are 0.
     """
     sums = dict.fromkeys(_KEYS, 0)
     seen = False
-    for line in text.splitlines():
+    for line in lines:
         key, _, rest = line.partition(":")
         if key in sums:
             words = rest.split()
@@ -81,12 +85,12 @@ class Area:
     anonymous: int  # private pages, those copied from a file included
 
 
-def parse_areas(text: str) -> tuple[Area, ...]:
-    """Read the text of /proc/PID/smaps; what does not fit its form is left out."""
+def parse_areas(lines: Iterable[str]) -> tuple[Area, ...]:
+    """Read the lines of /proc/PID/smaps; what does not fit its form is left out."""
     areas: list[Area] = []
     start = end = -1
     path, sizes = "", {"Rss": 0, "Anonymous": 0}
-    for line in text.splitlines():
+    for line in lines:
         match = _HEADER.match(line)
         if match is None:
             key, _, rest = line.partition(":")
@@ -103,17 +107,17 @@ def parse_areas(text: str) -> tuple[Area, ...]:
     return tuple(areas)
 
 
-def read_areas(pid: int) -> tuple[Area, ...] | None:
-    """Return the mappings of `pid`; None without permission, or when it is gone."""
-    text = read_text(f"/proc/{pid}/smaps")
-    return parse_areas(text) if text else None
+def read_areas(pid: int | str) -> tuple[Area, ...] | None:
+    """Return the mappings of `pid` or "PID/task/TID"; None without permission, or when gone."""
+    return parse_areas(read_lines(f"/proc/{pid}/smaps")) or None
 
 
-def read_rollup(pid: int) -> Rollup | None:
+def read_rollup(pid: int | str) -> Rollup | None:
     """Return the sums of `pid`; None without permission, or when it is gone or has no memory.
 
     Other users' processes need CAP_SYS_PTRACE. Kernels before 4.14 have no smaps_rollup;
     smaps is read instead.
     """
     text = read_text(f"/proc/{pid}/smaps_rollup")
-    return parse_smaps(read_text(f"/proc/{pid}/smaps") or "" if text is None else text)
+    lines = read_lines(f"/proc/{pid}/smaps") if text is None else text.split("\n")
+    return parse_smaps(lines)

@@ -43,7 +43,7 @@ class SocketTotals:
 def parse_sockstat(text: str) -> SocketTotals:
     """Read the text of /proc/net/sockstat."""
     count = pages = 0
-    for line in text.splitlines():
+    for line in text.split("\n"):
         name, _, rest = line.partition(":")
         words = rest.split()
         pairs = dict(zip(words[::2], words[1::2], strict=False))
@@ -62,7 +62,7 @@ def read_sockstat() -> SocketTotals:
 def parse_internet(text: str, protocol: str) -> dict[int, str]:
     """Return inode -> "tcp to 10.0.0.7:5432, close-wait" from a text such as /proc/net/tcp."""
     found: dict[int, str] = {}
-    for line in text.splitlines()[1:]:
+    for line in text.split("\n")[1:]:
         words = line.split()
         if len(words) < 10 or not words[9].isdecimal():
             continue
@@ -84,14 +84,17 @@ def parse_internet(text: str, protocol: str) -> dict[int, str]:
 def parse_unix(text: str) -> dict[int, str]:
     """Return inode -> "unix /run/x.sock" from the text of /proc/net/unix."""
     found: dict[int, str] = {}
-    for line in text.splitlines()[1:]:
+    for line in text.split("\n")[1:]:
         words = line.split(None, 7)
-        if len(words) >= 7 and words[6].isdecimal():
-            found[int(words[6])] = f"unix {words[7]}" if len(words) > 7 else "unix, unnamed"
+        if len(words) < 7 or not words[6].isdecimal():
+            continue
+        # A name may hold a line that looks like another socket's: then nobody knows.
+        name = f"unix {words[7]}" if len(words) > 7 else "unix, unnamed"
+        found[int(words[6])] = "unix" if int(words[6]) in found else name
     return found
 
 
-def read_peers(pid: int) -> dict[int, str]:
+def read_peers(pid: int | str) -> dict[int, str]:
     """Return what each socket of the network namespace of `pid` is, by inode."""
     found: dict[int, str] = {}
     for name in ("tcp", "tcp6", "udp", "udp6"):

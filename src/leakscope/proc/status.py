@@ -41,7 +41,7 @@ def read_status(pid: int | str = "self") -> Status:
         text = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
     except (FileNotFoundError, ProcessLookupError):
         raise TargetError(f"there is no process {pid}") from None
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    fields = dict(line.split(":", 1) for line in text.split("\n") if ":" in line)
     uid, euid = fields["Uid"].split()[:2]
     gid, egid = fields["Gid"].split()[:2]
     return Status(

@@ -23,7 +23,7 @@ class Segment:
 
 def parse_segments(text: str) -> tuple[Segment, ...]:
     """Read the text of /proc/sysvipc/shm; lines that do not fit its header are left out."""
-    lines = text.splitlines()
+    lines = text.split("\n")
     columns = lines[0].split() if lines else []
     found: list[Segment] = []
     for line in lines[1:]:

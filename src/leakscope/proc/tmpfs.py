@@ -27,7 +27,7 @@ class Tmpfs:
 def parse_mounts(mountinfo: str) -> dict[str, str]:
     """Return device -> mount point of each tmpfs in the text of /proc/self/mountinfo."""
     found: dict[str, str] = {}
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):
         left, dash, right = line.partition(" - ")
         fields = left.split(" ")
         if not dash or len(fields) < 5 or right.split(" ")[0] not in {"tmpfs", "devtmpfs"}:
@@ -48,7 +48,7 @@ def read_tmpfs() -> tuple[Tmpfs, ...]:
         try:
             facts = os.statvfs(path)
             numbers = os.stat(path).st_dev
-        except OSError:
+        except (OSError, ValueError):
             continue
         if f"{os.major(numbers)}:{os.minor(numbers)}" != device:
             continue  # something else is mounted over it

@@ -21,7 +21,7 @@ __all__ = [
 
 def parse_numbers(text: str) -> dict[str, int]:
     """Read the "name number" lines of /proc/vmstat, memory.stat and memory.events."""
-    pairs = (line.split() for line in text.splitlines())
+    pairs = (line.split() for line in text.split("\n"))
     return {p[0]: int(p[1]) for p in pairs if len(p) == 2 and p[1].isdecimal()}
 
 
@@ -38,7 +38,7 @@ def read_max_mappings() -> int:
 def parse_buddyinfo(text: str) -> tuple[int, ...]:
     """Return the number of free blocks of 2**n pages, all nodes and zones together."""
     total: list[int] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         counts = [int(word) for word in line.partition("zone")[2].split()[1:] if word.isdecimal()]
         total += [0] * (len(counts) - len(total))
         for order, count in enumerate(counts):
@@ -64,7 +64,7 @@ def fragmentation(blocks: tuple[int, ...], order: int = 9) -> float | None:
 def parse_per_cpu_pages(text: str) -> int:
     """Return how many free pages wait in the lists of single CPUs, from /proc/zoneinfo."""
     total, inside = 0, False
-    for line in text.splitlines():
+    for line in text.split("\n"):
         words = line.split()
         if words[:1] == ["pagesets"]:
             inside = True
@@ -83,7 +83,7 @@ def read_per_cpu_pages() -> int:
 def parse_pressure(text: str) -> dict[str, float]:
     """Return the shares of time (0..100) in a text of /proc/pressure: "some avg10" and so on."""
     found: dict[str, float] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         kind, *pairs = line.split() or [""]
         for pair in pairs:
             name, _, value = pair.partition("=")

@@ -25,7 +25,7 @@ def parse_vmallocinfo(text: str, page: int = 4096) -> tuple[Buffers, ...]:
     Only areas with pages of their own count: ioremap and vmap show other memory.
     """
     sums: dict[str, tuple[int, int]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         words = line.split()
         pages = next((w[6:] for w in words[3:] if w.startswith("pages=")), "")
         if len(words) < 4 or not pages.isdecimal() or "vmalloc" not in words:

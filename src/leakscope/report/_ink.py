@@ -78,7 +78,7 @@ class Ink:
             if used and cells(line) + 1 + cells(word) > room:
                 lines.append(line)
                 line, used = hanging, 0
-            while cells(line) + (1 if used else 0) + cells(word) > room:
+            while word and cells(line) + (1 if used else 0) + cells(word) > room:
                 piece = head(word, max(room - cells(line), 1)) or word[0]
                 lines.append(line + piece)
                 word, line, used = word[len(piece) :], hanging, 0

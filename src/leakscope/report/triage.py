@@ -172,4 +172,12 @@ def _verdict(oddities: Sequence[Oddity]) -> str:
 
 def to_json(triage: Triage) -> str:
     """Return the same as one JSON document; sizes are bytes."""
-    return json.dumps({"schema": SCHEMA, **asdict(triage)}, indent=1) + "\n"
+    document = asdict(triage)
+    for holder in document["processes"]:
+        holder["name"] = printable(holder["name"])
+        holder["exe"] = None if holder["exe"] is None else printable(holder["exe"])
+    for oddity in document["oddities"]:
+        oddity |= {key: printable(oddity[key]) for key in ("sentence", "next_step")}
+    if triage.cgroup is not None:
+        document["cgroup"] = (printable(triage.cgroup[0]), *triage.cgroup[1:])
+    return json.dumps({"schema": SCHEMA, **document}, indent=1) + "\n"

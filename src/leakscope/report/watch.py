@@ -281,12 +281,12 @@ def to_json(watched: Watched) -> str:
                 "gauge": _place(cause.trend),
                 "follows": [_place(t) for t in cause.follows],
                 "alike": [_place(t) for t in cause.alike],
-                "next_step": cause.trend.next_step,
+                "next_step": printable(cause.trend.next_step or "") or None,
             }
             for cause in watched.causes
         ],
         "oom_kills": [
-            {"kind": subject.kind, "key": subject.key, "count": count}
+            {"kind": subject.kind, "key": printable(subject.key), "count": count}
             for subject, count in watched.killed
         ],
         "missing": list(watched.missing),
@@ -299,7 +299,7 @@ def to_json(watched: Watched) -> str:
 
 def _place(trend: Trend) -> dict[str, str]:
     subject = trend.series.subject
-    return {"kind": subject.kind, "key": subject.key, "metric": trend.series.metric}
+    return {"kind": subject.kind, "key": printable(subject.key), "metric": trend.series.metric}
 
 
 def _row(trend: Trend) -> dict[str, object]:
@@ -321,8 +321,8 @@ def _row(trend: Trend) -> dict[str, object]:
         "exhausted_low_s": _finite(trend.exhausted_low_s),
         "exhausted_high_s": _finite(trend.exhausted_high_s),
         "more_s": _finite(trend.more_s),
-        "sentence": trend.sentence,
-        "next_step": trend.next_step,
+        "sentence": printable(trend.sentence),
+        "next_step": None if trend.next_step is None else printable(trend.next_step),
         "evidence": {name: _finite(value) for name, value in trend.evidence},
     }
 

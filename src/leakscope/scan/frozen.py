@@ -228,7 +228,7 @@ def _refused(pid: int, error: OSError) -> TargetError:
     with contextlib.suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
         tracer = next(
-            line[10:].strip() for line in status.splitlines() if line.startswith("TracerPid")
+            line[10:].strip() for line in status.split("\n") if line.startswith("TracerPid")
         )
     if tracer != "0":
         return TargetError(

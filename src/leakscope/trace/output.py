@@ -128,17 +128,20 @@ def check_replaceable(path: Path) -> None:
             raise RecordingError(
                 f"{path} is a symbolic link that belongs to someone else (uid {status.st_uid}),"
                 f" so it is not written to",
-                hint="Name another file with --output.",
+                hint="Name another file.",
+            )
+        if path.exists() and not path.is_file():  # as /dev/stdout
+            raise RecordingError(
+                f"{path} is a symbolic link to something that is not a regular file",
+                hint="Name another file.",
             )
         return  # ours: renaming over it replaces the link, never what it points to
     if not stat.S_ISREG(status.st_mode):
-        raise RecordingError(
-            f"{path} exists and is not a regular file", hint="Name another file with --output."
-        )
+        raise RecordingError(f"{path} exists and is not a regular file", hint="Name another file.")
     if status.st_uid != os.geteuid():
         raise RecordingError(
             f"{path} exists and belongs to someone else (uid {status.st_uid})",
-            hint="Name another file with --output.",
+            hint="Name another file.",
         )
 
 

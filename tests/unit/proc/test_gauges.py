@@ -47,9 +47,9 @@ def test_anonymous_memory_in_swap_is_still_held():
 
 def test_smaps_adds_up_every_mapping():
     one = "Rss: 4 kB\nPss: 2 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 1 kB\nVmFlags: rd\n"
-    both = smaps.parse_smaps("1-2 r--p\n" + one + "2-3 rw-p\n" + one)
+    both = smaps.parse_smaps(("1-2 r--p\n" + one + "2-3 rw-p\n" + one).split("\n"))
     assert (both.rss, both.pss, both.uss) == (8192, 4096, 4096)
-    assert smaps.parse_smaps("") is None
+    assert smaps.parse_smaps([]) is None
 
 
 def test_descriptors_are_counted_and_told_apart(tmp_path):

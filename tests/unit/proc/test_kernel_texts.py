@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from leakscope.proc import slabinfo, sockets, sysv, tmpfs, vm, vmalloc
+from leakscope.proc import cgroup, slabinfo, smaps, sockets, sysv, tmpfs, vm, vmalloc
+from leakscope.proc._text import read_lines, read_text
 
 MOUNTS = """\
 22 1 254:0 / / rw shared:1 - ext4 /dev/root rw
@@ -140,3 +141,40 @@ def test_caches_that_share_their_slabs_know_each_other():
         for other in others:
             assert name in merged[other]
     assert any(merged.values())  # every kernel but one booted with slab_nomerge merges some
+
+
+ODD = ["a\fb", "a\x1cb", "a\x85b", "a\u2028b", "a\rb", "a\udcffb"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_name_ends_where_the_line_does(name, tmp_path):
+    mount = f"36 35 0:50 / /mnt/{name} rw - tmpfs tmpfs rw\n"
+    assert tmpfs.parse_mounts(mount + mount.replace("0:50", "0:51")) == {
+        "0:50": f"/mnt/{name}",
+        "0:51": f"/mnt/{name}",
+    }
+    hierarchy = cgroup.parse_hierarchy(f"30 20 0:30 / /{name} rw - cgroup2 cgroup2 rw\n")
+    assert hierarchy == cgroup.Hierarchy(f"/{name}", 2)
+    forged = (
+        f"1000-2000 rw-p 00000000 00:00 1 /x{name}7f0000000000-7fffffffffff rw-p 0 00:00 0 [heap]"
+    )
+    (area,) = smaps.parse_areas([forged, "Rss: 4 kB", "Anonymous: 4 kB"])
+    assert (area.start, area.end) == (0x1000, 0x2000)
+    path = tmp_path / "text"
+    path.write_bytes(os.fsencode(f"first {name}\nsecond\n"))
+    assert list(read_lines(str(path))) == [f"first {name}", "second"]
+    assert read_text(str(path)) == f"first {name}\nsecond\n"
+
+
+def test_caches_with_odd_names():
+    numbers = "10 20 192 21 1 : tunables 0 0 0 : slabdata 7 9 0"
+    for name in ("dentry", "my cache", ":A-0000192", "dentry(1:x)"):
+        (slab,) = slabinfo.parse_slabinfo(f"slabinfo - version: 2.1\n# name\n{name} {numbers}\n")
+        assert (slab.name, slab.active, slab.objects, slab.bytes) == (name, 10, 20, 9 * 4096)
+
+
+def test_a_socket_with_two_names_has_none():
+    head = "Num RefCount Protocol Flags Type St Inode Path\n"
+    row = "0000: 00000002 00000000 00010000 0001 01 {} {}\n"
+    text = head + row.format(77, "/run/true") + row.format(5, "/run/other") + row.format(77, "FAKE")
+    assert sockets.parse_unix(text) == {77: "unix", 5: "unix /run/other"}

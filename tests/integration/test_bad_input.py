@@ -282,7 +282,7 @@ def test_an_output_that_is_no_regular_file(refused, tmp_path):
 def test_a_report_file_that_cannot_be_written_is_refused_before_the_start(refused, tmp_path):
     said = refused("run", "--report-file", tmp_path / "gone" / "r", "--", "touch", "started")
 
-    assert f"{tmp_path}/gone does not exist" in said
+    assert f"there is no directory {tmp_path}/gone" in said
     assert "is a directory" in refused("run", "--report-file", tmp_path, "--", "touch", "started")
 
 

@@ -419,3 +419,23 @@ def test_a_process_whose_first_thread_has_ended(tmp_path):
     )  # fmt: skip
     assert "was not scanned" not in done.stderr
     assert '"lost"' in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace of one's own needs root")
+def test_a_process_in_another_pid_namespace(tmp_path):
+    """As in a container: it knows itself as process 1."""
+    process = subprocess.Popen(
+        ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child", build(tmp_path, HOLDERS, "inner")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "ready\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (inner,) = children
+        assert Path(f"/proc/{inner}/status").read_text().split("NSpid:")[1].split()[1] == "1"
+        found = json.loads(scan(inner, "--json").stdout)
+        assert found["counts"]["definitely_lost"] in {9, 10}  # one may lie in a register still
+        assert Path(f"/proc/{inner}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    finally:
+        process.kill()
+        process.communicate()

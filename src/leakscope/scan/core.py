@@ -22,6 +22,7 @@ import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.proc.maps import Mapping
+from leakscope.scan._vanish import unwatch, vanished, watch
 from leakscope.scan.frozen import Thread
 from leakscope.scan.mark import Segment
 
@@ -68,9 +69,14 @@ class Core:
             self._open()
             self._parse()
         except OSError as error:
+            self._close()
             raise TargetError(f"{self.path} cannot be read: {error.strerror}") from error
         except struct.error as error:
+            self._close()
             raise self._damaged(str(error)) from error
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -79,8 +85,18 @@ class Core:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bytes is not None:
+            unwatch()
         self._bytes = None  # the mapping goes with the last array that uses it
         self.segments = ()
+
+    @property
+    def vanished(self) -> bool:
+        """Whether the file was cut off since it was opened: what is gone reads as zeros."""
+        return vanished()
 
     def read(self, address: int, size: int) -> bytes:
         """Return up to `size` bytes from `address`; fewer where the file does not have them."""
@@ -112,6 +128,7 @@ class Core:
         self._bytes = np.frombuffer(mapped, np.uint8)
         self._base = int(self._bytes.ctypes.data)
         self._size = len(self._bytes)
+        watch(self._base, self._base + self._size)
 
     def _file(self, offset: int, count: int) -> bytes:
         assert self._bytes is not None

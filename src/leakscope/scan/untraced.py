@@ -74,7 +74,14 @@ def scan_core(path: str | os.PathLike[str]) -> tuple[HeapScan, str]:
                 " allocator's tables among them",
                 hint="See ulimit -c, and the free space where it was written.",
             )
-        found = _scan(core, core.threads, f"core file {path}", segments=core.segments)
+        try:
+            found = _scan(core, core.threads, f"core file {path}", segments=core.segments)
+        except TargetError:
+            if not core.vanished:
+                raise
+            raise TargetError(f"core file {path} was cut off while it was read") from None
+        if core.vanished:
+            found.give_up("the core file was cut off while it was read")
         if core.missing_bytes:
             found.give_up(f"the core file was cut off: {core.missing_bytes:,} bytes are missing")
         if core.left_out_bytes:

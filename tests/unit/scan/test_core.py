@@ -8,6 +8,7 @@ import os
 import resource
 import struct
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -99,6 +100,39 @@ def test_a_core_that_was_cut_off_calls_nothing_lost(core, tmp_path):
     short.write_bytes(data[: len(data) // 2])
     with pytest.raises(TargetError, match="was cut off"):
         scan_core(short)
+
+
+CUT = """
+import os, sys
+from leakscope.errors import TargetError
+from leakscope.model.reachability import Reachability
+from leakscope.scan import scan_core, untraced
+original = untraced._scan
+def cut(memory, *rest, **options):
+    os.truncate(sys.argv[1], int(sys.argv[2]))
+    return original(memory, *rest, **options)
+untraced._scan = cut
+try:
+    scan, _ = scan_core(sys.argv[1])
+    print(scan.counts[Reachability.DEFINITELY_LOST], *scan.facts.notes)
+except TargetError as error:
+    print(0, error)
+"""
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.8, 0.99])
+def test_a_core_that_is_cut_off_while_it_is_read(core, tmp_path, part):
+    copy = tmp_path / "copy"
+    copy.write_bytes(core.read_bytes())
+    size = int(part * copy.stat().st_size)
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, copy, str(size)],
+        capture_output=True, text=True, check=False, timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0 ")
+    assert part in {0.0, 0.3} or "was cut off while it was read" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_told_to_end_it_reports(tmp_path, number):
         [*COMMAND, "watch", str(os.getpid()), "--every", "0.2s", "--report-file", str(target)],
         stdout=subprocess.PIPE,
         env=ENVIRONMENT,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup may have started us
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509 (nohup may have started us)
     )
     process.stdout.readline()
     process.send_signal(number)

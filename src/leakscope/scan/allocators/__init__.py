@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lives in the heap of a process that nobody traced: one file for each allocator.
 
-An allocator's module has a function `walk(memory) -> Heap | None`, None when the process does
+An allocator's module has a function `walk(memory, ...) -> Heap | None`, None when the process does
 not use it. It reads memory and nothing else; damage ends a walk early and is said in `notes`.
 """
 
@@ -79,8 +79,15 @@ def walk(memory: Memory) -> Heap | None:
     A program that brings its own allocator has libc's as well, which others may use.
     """
     from leakscope.scan.allocators import glibc, jemalloc, tcmalloc
+    from leakscope.scan.allocators._radix import read_variables
 
-    heaps = [heap for module in (jemalloc, tcmalloc, glibc) if (heap := module.walk(memory))]
+    variables = read_variables(memory)
+    found = (
+        jemalloc.walk(memory, variables),
+        tcmalloc.walk(memory, variables),
+        glibc.walk(memory),
+    )
+    heaps = [heap for heap in found if heap is not None]
     used = [heap for heap in heaps if len(heap.starts)] or heaps[-1:]
     return _together(used) if used else None
 

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-__all__ = ["Shape", "data_areas", "find_root", "read_rows", "read_words", "total"]
+__all__ = ["Shape", "Variables", "find_root", "read_rows", "read_variables", "read_words", "total"]
 
-_MOST_DATA = 256 << 20  # bytes of a module's variables that are searched
-_MOST_GUESSES = 10_000
+_MOST_DATA = 64 << 20  # bytes of a module's variables
 _MOST_READ = 64  # leaves
 _RUN = 1 << 14  # rows read together
 _PAGE = 4096
@@ -53,64 +52,80 @@ def read_words(memory: Memory, address: int, count: int) -> Words:
     return np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
 
 
-def data_areas(memory: Memory) -> list[tuple[int, int]]:
-    """Return where variables of modules are: their data, with the zeroed memory behind it."""
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """The data of a module, with the zeroed memory behind it: `values` that are not zero."""
+
+    start: int
+    count: int  # words in all
+    places: npt.NDArray[np.int64]  # of each value, in words from `start`
+    values: Words
+
+
+def read_variables(memory: Memory) -> list[Variables]:
+    """Read where variables of modules are; no more than the first 64 MiB of each."""
+    code = {m.path for m in memory.mappings if "x" in m.permissions}
     areas: list[tuple[int, int]] = []
     for mapping in memory.mappings:
         if not mapping.permissions.startswith("rw"):
             continue
         if areas and areas[-1][1] == mapping.start and not mapping.path.startswith("["):
-            areas[-1] = (areas[-1][0], min(mapping.end, areas[-1][0] + _MOST_DATA))
-        elif mapping.path.startswith("/"):
-            areas.append((mapping.start, min(mapping.end, mapping.start + _MOST_DATA)))
-    return areas
+            areas[-1] = (areas[-1][0], mapping.end)
+        elif mapping.path in code and mapping.path.startswith("/"):
+            areas.append((mapping.start, mapping.end))
+    found: list[Variables] = []
+    for start, end in areas:
+        words = read_words(memory, start, min(end - start, _MOST_DATA) // 8)
+        places = np.flatnonzero(words)
+        found.append(Variables(start, len(words), places, words[places]))
+    return found
 
 
-def _turns(places: list[Mapping], span: int) -> list[int]:
-    """Return which leaves there must be for these mappings, those of their ends first."""
-    turns = dict.fromkeys(t for m in places for t in (m.start // span, (m.end - 1) // span))
-    for m in places:
-        turns |= dict.fromkeys(range(m.start // span, min(m.end // span, m.start // span + 64)))
-    return list(turns)
-
-
-def find_root(memory: Memory, shape: Shape, is_leaf: Callable[[int, int], bool]) -> int | None:
+def find_root(
+    memory: Memory,
+    variables: list[Variables],
+    shape: Shape,
+    is_leaf: Callable[[int, int], bool],
+) -> int | None:
     """Return the address of the root; None when there is no such tree.
 
     `is_leaf` is called with the address of a leaf and the first address it should be about.
     """
-    places = [m for m in memory.mappings if m.permissions.startswith("rw")]
-    turns = _turns(places, shape.span)
-    begins = np.array([m.start for m in places], np.uint64)
-    ends = np.array([m.end for m in places], np.uint64)
-    guesses = reads = 0
-    for start, end in data_areas(memory):
-        if end - start < 8 * shape.root:
+    writable = [m for m in memory.mappings if m.permissions.startswith("rw")]
+    turns = _turns(writable, shape.span)
+    begins = np.array([m.start for m in writable], np.uint64)
+    ends = np.array([m.end for m in writable], np.uint64)
+    reads = 0
+    for some in variables:
+        if some.count < shape.root or not writable:
             continue
-        words = read_words(memory, start, (end - start) // 8)
-        at = np.maximum(np.searchsorted(begins, words, "right").astype(np.int64) - 1, 0)
-        room = words + np.uint64(8 * shape.leaf) <= ends[at]
-        leaf = (words % np.uint64(8) == 0) & (words >= begins[at]) & room & (words != 0)
-        # A root holds leaves and zeros and nothing else.
-        used = np.concatenate([[0], np.cumsum(words != 0)])
-        fits = np.concatenate([[0], np.cumsum(leaf)])
-        tried: set[int] = set()
-        for place in np.flatnonzero(leaf).tolist():
-            for turn in turns:
-                first = place - turn
-                last = first + shape.root
-                if first < 0 or last > len(words) or first in tried:
-                    continue
-                tried.add(first)
-                guesses += 1
-                if guesses > _MOST_GUESSES or reads > _MOST_READ:
-                    return None
-                if used[last] - used[first] != fits[last] - fits[first]:
-                    continue
+        values, places = some.values, some.places
+        at = np.maximum(np.searchsorted(begins, values, "right").astype(np.int64) - 1, 0)
+        leaf = (values % np.uint64(8) == 0) & (values >= begins[at])
+        leaf &= values + np.uint64(8 * shape.leaf) <= ends[at]
+        leaves = np.concatenate([[0], np.cumsum(leaf)])
+        numbers = np.flatnonzero(leaf)
+        for turn in turns:
+            first = places[numbers] - turn
+            inside = (first >= 0) & (first + shape.root <= some.count)
+            guesses, at = first[inside], numbers[inside]
+            low, high = np.searchsorted(places, [guesses, guesses + shape.root])
+            # A root holds leaves and zeros and nothing else.
+            for fits in np.flatnonzero(leaves[high] - leaves[low] == high - low).tolist():
                 reads += 1
-                if is_leaf(int(words[place]), turn * shape.span):
-                    return start + 8 * first
+                if reads > _MOST_READ:
+                    return None
+                if is_leaf(int(values[at[fits]]), turn * shape.span):
+                    return some.start + 8 * int(guesses[fits])
     return None
+
+
+def _turns(writable: list[Mapping], span: int) -> list[int]:
+    """Return which leaves there must be for these mappings, those of their ends first."""
+    turns = dict.fromkeys(t for m in writable for t in (m.start // span, (m.end - 1) // span))
+    for m in writable:
+        turns |= dict.fromkeys(range(m.start // span, min(m.end // span, m.start // span + 64)))
+    return list(turns)
 
 
 def read_rows(memory: Memory, at: Words, count: int) -> Words:

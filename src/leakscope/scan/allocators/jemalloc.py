@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.scan.allocators import Memory
+    from leakscope.scan.allocators._radix import Variables
 
     Words = npt.NDArray[np.uint64]
     Sizes = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
@@ -97,11 +98,11 @@ class _Walk:
         return read_words(self.memory, address, count)
 
 
-def walk(memory: Memory) -> Heap | None:
+def walk(memory: Memory, variables: list[Variables]) -> Heap | None:
     """Return the blocks in use of jemalloc; None when the process has no such heap."""
     work = _Walk(memory)
     shape = Shape(_LEVEL, _LEVEL, _PAGE)
-    root = find_root(memory, shape, partial(_is_leaf_of, memory))
+    root = find_root(memory, variables, shape, partial(_is_leaf_of, memory))
     if root is None:
         return None
     entries = work.words(root, _LEVEL)

@@ -18,7 +18,6 @@ import numpy as np
 from leakscope.scan.allocators import Heap
 from leakscope.scan.allocators._radix import (
     Shape,
-    data_areas,
     find_root,
     read_rows,
     read_words,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.scan.allocators import Memory
+    from leakscope.scan.allocators._radix import Variables
 
     Words = npt.NDArray[np.uint64]
 
@@ -88,21 +88,19 @@ class _Walk:
         return read_words(self.memory, address, count)
 
 
-def walk(memory: Memory) -> Heap | None:
+def walk(memory: Memory, variables: list[Variables]) -> Heap | None:
     """Return the blocks in use of tcmalloc; None when the process has no such heap."""
     for shift in _PAGE_SHIFTS:
         leaf_bits = (49 - shift) // 2
         shape = Shape(1 << (48 - shift - leaf_bits), 1 << leaf_bits, 1 << shift)
-        root = find_root(memory, shape, partial(_is_leaf_of, memory, shape))
+        root = find_root(memory, variables, shape, partial(_is_leaf_of, memory, shape))
         if root is not None:
-            return _heap(memory, root, shape)
+            return _heap(memory, variables, root, shape)
     return None
 
 
-def _heap(memory: Memory, root: int, shape: Shape) -> Heap | None:
-    areas = [
-        (start, read_words(memory, start, (end - start) // 8)) for start, end in data_areas(memory)
-    ]
+def _heap(memory: Memory, variables: list[Variables], root: int, shape: Shape) -> Heap | None:
+    areas = [(each.start, read_words(memory, each.start, each.count)) for each in variables]
     work = _Walk(memory, areas)
     sizes_of = _class_sizes(work)
     if sizes_of is None:

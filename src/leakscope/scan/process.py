@@ -15,6 +15,7 @@ from leakscope.scan.allocators import walk
 from leakscope.scan.forked import Forked
 from leakscope.scan.frozen import Frozen
 from leakscope.scan.holders import Holders, origin_of
+from leakscope.scan.join import places_in
 from leakscope.scan.mark import Marker
 from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "graph_of", "scan_holders", "scan_process"]
 
+_PIECE = 1 << 18  # blocks compared at a time
 _WHOLE = 0.999  # of a heap: what may be missing holds hardly a pointer
 _MOST = 0.9  # of a recording's blocks
 
@@ -196,21 +198,31 @@ def _in(after: Recording, before: Recording, known: npt.NDArray[np.int64]) -> np
         return known
     old, new = before.blocks, after.blocks
     moved = np.full(len(old) + 1, -1, np.int64)  # the last one stands for -1
-    order = np.argsort(new["address"], kind="stable")
-    at = np.searchsorted(new["address"], old["address"], sorter=order)
-    inside = np.flatnonzero(at < len(new))
-    there = order[at[inside]]
+    if not len(new):
+        return moved[known]
+    moved[:-1] = _places(old["address"], new["address"])
     # A block that was freed and allocated again in the meantime is another one. Each reading
     # knows the length of a tick a little better, so it is ticks that are compared.
-    same = _ticks(before)[inside] == _ticks(after)[there]
-    for column in ("address", "size", "site"):
-        same &= old[column][inside] == new[column][there]
-    moved[inside[same]] = there[same]
+    for low in range(0, len(old), _PIECE):
+        some = moved[low : min(low + _PIECE, len(old))]
+        there = new[some]  # for -1 the last one, which does not count
+        mine = old[low : low + len(some)]
+        same = np.rint(mine["birth_ns"] / before.tick_ns) == np.rint(
+            there["birth_ns"] / after.tick_ns
+        )
+        for column in ("address", "size", "site"):
+            same &= mine[column] == there[column]
+        some[~same] = -1
     return moved[known]
 
 
-def _ticks(recording: Recording) -> npt.NDArray[np.float64]:
-    return np.asarray(np.rint(recording.blocks["birth_ns"] / recording.tick_ns), np.float64)
+def _places(wanted: npt.NDArray[np.uint64], among: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Return where each of `wanted`, ascending, stands in `among`; -1 where it does not."""
+    if np.all(among[1:] >= among[:-1]):
+        return places_in(wanted, among)
+    order = np.argsort(among, kind="stable")
+    places = places_in(wanted, among[order])
+    return np.where(places < 0, -1, order[places])
 
 
 def graph_of(recording: Recording, heap: Heap | None) -> Graph:
@@ -219,17 +231,18 @@ def graph_of(recording: Recording, heap: Heap | None) -> Graph:
     starts = blocks["address"].astype(np.uint64)
     # The size that was asked for: a pointer behind it is not one into the block.
     sizes = np.maximum(blocks["size"].astype(np.uint64), np.uint64(1))
-    known = np.argsort(starts)
-    starts, sizes = starts[known], sizes[known]
+    known = np.arange(len(starts))
+    if np.any(starts[1:] < starts[:-1]):
+        known = np.argsort(starts)
+        starts, sizes = starts[known], sizes[known]
     if heap is not None and len(heap.starts):
-        at = np.searchsorted(starts, heap.starts)
-        new = np.ones(len(at), bool)
-        inside = at < len(starts)
-        new[inside] = starts[at[inside]] != heap.starts[inside]
-        at = at[new]
-        starts = np.insert(starts, at, heap.starts[new])
-        sizes = np.insert(sizes, at, heap.sizes[new].astype(np.uint64))
-        known = np.insert(known, at, -1)
+        new = places_in(heap.starts, starts) < 0
+        found = heap.starts[new]
+        if len(found):
+            at = np.searchsorted(starts, found)
+            starts = np.insert(starts, at, found)
+            sizes = np.insert(sizes, at, heap.sizes[new].astype(np.uint64))
+            known = np.insert(known, at, -1)
     if len(starts) > 1:  # never overlapping, whatever a damaged table says
         if np.any(starts[1:] == starts[:-1]):
             first = np.concatenate([[True], starts[1:] != starts[:-1]])

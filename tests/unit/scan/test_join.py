@@ -6,8 +6,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leakscope.model.recordings import BLOCK_DTYPE
+from leakscope.scan.join import places_in
 from leakscope.scan.process import _in
 
 
@@ -40,3 +43,14 @@ def test_a_tick_that_is_better_known_makes_no_difference():
 
 def test_everything_freed():
     assert _in(reading([]), reading(BEFORE), np.arange(4)).tolist() == [-1] * 4
+
+
+ADDRESSES = st.lists(st.integers(0, (1 << 64) - 1) | st.integers(0, 30), max_size=40)
+
+
+@given(ADDRESSES, ADDRESSES)
+def test_places_are_those_of_a_dictionary(wanted, among):
+    wanted, among = sorted(wanted), sorted(set(among))
+    found = places_in(np.array(wanted, np.uint64), np.array(among, np.uint64))
+    places = {address: at for at, address in enumerate(among)}
+    assert found.tolist() == [places.get(address, -1) for address in wanted]

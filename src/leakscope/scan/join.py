@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope import _native
+from leakscope.scan._library import library
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,21 +25,7 @@ def places_in(
     wanted = np.ascontiguousarray(wanted, np.uint64)
     among = np.ascontiguousarray(among, np.uint64)
     places = np.empty(len(wanted), np.int64)
-    _library().lss_join(
+    library().lss_join(
         wanted.ctypes.data, len(wanted), among.ctypes.data, len(among), places.ctypes.data
     )
     return places
-
-
-_loaded: ctypes.CDLL | None = None
-
-
-def _library() -> ctypes.CDLL:
-    global _loaded  # noqa: PLW0603 - loaded once a process
-    if _loaded is None:
-        library = ctypes.CDLL(str(_native.path("libleakscope-scan.so")))
-        pointer, size = ctypes.c_void_p, ctypes.c_size_t
-        library.lss_join.restype = None
-        library.lss_join.argtypes = [pointer, size, pointer, size, pointer]
-        _loaded = library
-    return _loaded

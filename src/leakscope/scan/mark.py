@@ -7,16 +7,15 @@ list of blocks, and for its index and notes at most a seventh of the heap, mostl
 
 from __future__ import annotations
 
-import ctypes
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from leakscope import _native
 from leakscope.errors import LeakscopeError, TargetError
 from leakscope.model.reachability import Reachability
+from leakscope.scan._library import library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +81,7 @@ class Marker:
         self._leaders = np.zeros(len(starts), np.uint32)  # 1 + position; hardly any is touched
         self._segments = np.array([(s.start, s.end, s.place) for s in segments], np.uint64)
         self._vtables = np.array(sorted(vtables), np.uint64)
-        self._library = _library()
+        self._library = library()
         self._scan = self._library.lss_new(
             pid,
             self._segments.ctypes.data,
@@ -187,29 +186,3 @@ def _is_readable(pid: int) -> bool:
     except OSError:
         return False
     return True
-
-
-_loaded: ctypes.CDLL | None = None
-
-
-def _library() -> ctypes.CDLL:
-    global _loaded  # noqa: PLW0603 - loaded once a process
-    if _loaded is None:
-        library = ctypes.CDLL(str(_native.path("libleakscope-scan.so")))
-        word, size, pointer = ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p
-        for name, result, arguments in (
-            ("new", pointer, [ctypes.c_int, pointer, size, pointer, pointer, ctypes.c_int, size,
-                              pointer, pointer, word, pointer, size]),
-            ("free", None, [pointer]),
-            ("roots", None, [pointer, pointer, size]),
-            ("words", None, [pointer, pointer, size, word]),
-            ("keep_from", None, [pointer, pointer]),
-            ("follow", ctypes.c_int, [pointer]),
-            ("sweep", ctypes.c_int, [pointer]),
-            ("scanned", word, [pointer]),
-            ("unread", word, [pointer]),
-        ):  # fmt: skip
-            function = getattr(library, f"lss_{name}")
-            function.restype, function.argtypes = result, arguments
-        _loaded = library
-    return _loaded

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope import _native
+from leakscope.scan._library import library
 from leakscope.scan.allocators import Heap
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def _chunks(work: _Walk) -> tuple[Words, Sizes]:
 
 def _walk_run(work: _Walk, run: _Run, blocks: _Blocks) -> None:
     """Walk one run of chunks, piece by piece."""
-    library = _library()
+    native = library()
     at, stop = ctypes.c_uint64(run.first), ctypes.c_int(_MORE)
     free, chunks = ctypes.c_uint64(0), ctypes.c_uint64(0)
     while stop.value == _MORE and at.value < run.end and work.chunks + chunks.value < _MOST_CHUNKS:
@@ -291,7 +291,7 @@ def _walk_run(work: _Walk, run: _Run, blocks: _Blocks) -> None:
         if len(raw) < _SMALLEST:
             work.notes.append(f"{run.where} cannot be read from {base:#x} on")
             break
-        blocks.count += library.lss_walk_chunks(
+        blocks.count += native.lss_walk_chunks(
             raw, base, len(raw), ctypes.byref(at), run.end,
             blocks.starts[blocks.count :].ctypes.data, blocks.sizes[blocks.count :].ctypes.data,
             len(blocks.starts) - blocks.count,
@@ -405,20 +405,3 @@ def _version(memory: Memory, libc: list[Mapping]) -> str:
         if match:
             return match[1].decode()
     return ""
-
-
-_loaded: ctypes.CDLL | None = None
-
-
-def _library() -> ctypes.CDLL:
-    global _loaded  # noqa: PLW0603 - loaded once a process
-    if _loaded is None:
-        library = ctypes.CDLL(str(_native.path("libleakscope-scan.so")))
-        word, pointer = ctypes.c_uint64, ctypes.c_void_p
-        library.lss_walk_chunks.restype = ctypes.c_size_t
-        library.lss_walk_chunks.argtypes = [
-            ctypes.c_char_p, word, word, pointer, word, pointer, pointer, ctypes.c_size_t,
-            pointer, pointer, pointer,
-        ]  # fmt: skip
-        _loaded = library
-    return _loaded

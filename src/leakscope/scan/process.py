@@ -151,6 +151,8 @@ def _mark(
                 marker.mark_words(thread.words, origin_of(thread))
         marker.mark_words(np.array(pointers, np.uint64))
         marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
+        if heap is not None:
+            marker.mark_words(heap.moving)
         kinds = marker.sweep()
         image.check()
         return _Marked(

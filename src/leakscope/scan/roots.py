@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from leakscope.scan.allocators import Memory
     from leakscope.scan.frozen import Thread
 
-__all__ = ["Root", "find_roots", "find_thread_vectors", "guard_of"]
+__all__ = ["Root", "find_dead_threads", "find_roots", "find_thread_vectors", "guard_of"]
 
 _RED_ZONE = 128  # bytes below the stack pointer that a leaf function may use (System V ABI)
 _SHARED = ("shm", "zero")
@@ -53,7 +53,12 @@ def find_roots(
     stacks = sorted(thread.sp for thread in threads)
     hidden = _merged([*heap, *own])
     found: list[Root] = []
+    before = None
     for mapping in memory.mappings:
+        if before is not None and _is_relro(before, mapping):
+            # Written at the start, and read-only since.
+            found.append(Root(before.start, before.end, _name(before)))
+        before = mapping
         if not _is_scanned(mapping):
             continue
         start, name, is_stack = mapping.start, _name(mapping), False
@@ -78,7 +83,18 @@ def find_thread_vectors(memory: Memory, threads: Sequence[Thread]) -> list[int]:
     """
     x86 = platform.machine() == "x86_64"
     places = [thread.tls + 8 if x86 else thread.tls for thread in threads if thread.tls]
+    places += [descriptor + 8 for descriptor in find_dead_threads(memory, threads)]
+    words = [int.from_bytes(memory.read(place, 8), "little") for place in places]
+    return [word - 16 for word in words if word > 16]
+
+
+def find_dead_threads(memory: Memory, threads: Sequence[Thread]) -> list[int]:
+    """Return the descriptors of threads that have ended, whose stacks are kept for others.
+
+    In a forked child these are the threads of its parent.
+    """
     stacks = sorted(thread.sp for thread in threads)
+    found: list[int] = []
     for mapping in memory.mappings:
         if mapping.path or not _is_scanned(mapping):
             continue
@@ -87,9 +103,8 @@ def find_thread_vectors(memory: Memory, threads: Sequence[Thread]) -> list[int]:
             continue
         descriptor = _dead_stack(memory, mapping)
         if descriptor is not None:
-            places.append(descriptor + 8)
-    words = [int.from_bytes(memory.read(place, 8), "little") for place in places]
-    return [word - 16 for word in words if word > 16]
+            found.append(descriptor)
+    return found
 
 
 def guard_of(memory: Memory, threads: Sequence[Thread]) -> int:
@@ -113,6 +128,16 @@ def _is_scanned(mapping: Mapping) -> bool:
         return False
     name = PurePath(mapping.path).name
     return not (name.endswith(".live") or name.startswith("libleakscope-"))
+
+
+def _is_relro(mapping: Mapping, following: Mapping) -> bool:
+    """Whether these are the variables of a module that are constant once it is relocated."""
+    return (
+        mapping.permissions.startswith("r--")
+        and following.permissions.startswith("rw")
+        and mapping.path == following.path != ""
+        and mapping.end == following.start
+    )
 
 
 def _name(mapping: Mapping) -> str:

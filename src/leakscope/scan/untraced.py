@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["scan_core", "scan_untraced"]
 
 _MOST_SIZES = 20
+_TRIES = 4
+_WHOLE = 0.999  # of a heap: what may be missing holds hardly a pointer
 
 
 def scan_untraced(pid: int) -> HeapScan:
@@ -44,13 +46,19 @@ def scan_untraced(pid: int) -> HeapScan:
     allocator that is not known.
     """
     began = time.monotonic_ns()
-    with open_image(pid) as image:
-        found = _scan(image, image.threads, f"process {pid}", pid=image.pid)
-        image.check()
-        resident = read_resident(pid)
+    paused_ns = 0
+    for _ in range(_TRIES):
+        with open_image(pid) as image:
+            found = _scan(image, image.threads, f"process {pid}", pid=image.pid)
+            image.check()
+            resident = read_resident(pid)
+        paused_ns = max(paused_ns, image.paused_ns)
+        # A thread may have stopped in the middle of changing the heap.
+        if found.heap.enumerated_share >= _WHOLE:
+            break
     facts = ScanFacts(
         method=image.method,
-        pause_ms=image.paused_ns / 1e6,
+        pause_ms=paused_ns / 1e6,
         seconds=(time.monotonic_ns() - began) / 1e9,
         scanned_bytes=found.scanned,
         threads=len(image.threads),
@@ -140,13 +148,14 @@ def _scan(
         for thread in threads:
             marker.mark_words(thread.words)
         marker.mark_words(np.array(find_thread_vectors(memory, threads), np.uint64))
+        marker.mark_words(heap.moving)
         marker.mark(roots)
         kinds = marker.sweep()
         size = sum(root.end - root.start for root in roots)
         found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
         if marker.unread_bytes:
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
-    if heap.enumerated_share < 0.999:
+    if heap.enumerated_share < _WHOLE:
         found.give_up("the heap could not be walked whole")
     lost = found.kinds == Reachability.DEFINITELY_LOST
     lost |= found.kinds == Reachability.INDIRECTLY_LOST

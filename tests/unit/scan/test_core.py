@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from allocators import NAMES, library
 from leakscope.errors import TargetError
 from leakscope.model.reachability import Reachability
 from leakscope.scan import scan_core
@@ -53,18 +54,32 @@ def limits() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-@pytest.fixture(scope="module")
-def core(tmp_path_factory):
+def dumped(folder, **environment):
     if Path("/proc/sys/kernel/core_pattern").read_text().strip() != "core":
         pytest.skip("kernel.core_pattern is not 'core': cores go elsewhere on this machine")
     if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY and os.geteuid():
         pytest.skip("core files are limited on this machine")
-    folder = tmp_path_factory.mktemp("core")
     source = folder / "dies.c"
     source.write_text("#include <time.h>\n" + PROGRAM)
     subprocess.run(["gcc", "-O1", "-pthread", source, "-o", folder / "dies"], check=True)
-    subprocess.run([folder / "dies"], cwd=folder, preexec_fn=limits, check=False)
+    environment = os.environ | environment
+    subprocess.run([folder / "dies"], cwd=folder, preexec_fn=limits, check=False, env=environment)
     return next(folder.glob("core*"))
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory):
+    return dumped(tmp_path_factory.mktemp("core"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_heap_of_another_allocator_in_a_core(tmp_path, name):
+    scan, _ = scan_core(dumped(tmp_path, LD_PRELOAD=str(library(name))))
+    assert scan.allocator.startswith(name.removeprefix("lib").removesuffix("_minimal"))
+    lost = {each.size: each.definite for each in scan.sizes}
+    assert {size: count for size, count in lost.items() if count == 8}.keys() <= {3584, 4096}
+    assert 8 in lost.values()
+    assert scan.share == 1.0
 
 
 def test_lost_blocks_and_kept_ones(core):

@@ -56,6 +56,9 @@ class Heap:
     arenas: int
     notes: tuple[str, ...] = field(default_factory=tuple)
     tables: tuple[tuple[int, int], ...] = ()  # the allocator's variables outside `regions`
+    # Blocks that a thread was just taking from the allocator or giving back to it: nothing but
+    # the allocator may point to them, and they are not lost.
+    moving: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
     @property
     def live_bytes(self) -> int:
@@ -110,4 +113,5 @@ def _together(heaps: Sequence[Heap]) -> Heap:
         arenas=sum(heap.arenas for heap in heaps),
         notes=tuple(note for heap in heaps for note in heap.notes),
         tables=tuple(sorted(table for heap in heaps for table in heap.tables)),
+        moving=np.concatenate([heap.moving for heap in heaps]),
     )

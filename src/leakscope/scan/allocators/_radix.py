@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-__all__ = ["Shape", "Variables", "find_root", "read_rows", "read_variables", "read_words", "total"]
+__all__ = ["Shape", "Variables", "are_writable", "find_root", "read_rows", "read_variables"]
+__all__ += ["read_words", "total", "writable"]
 
 _MOST_DATA = 64 << 20  # bytes of a module's variables
-_MOST_READ = 64  # leaves
+_MOST_VALUES = 2 << 20  # in it that are not zero
+_MOST_READ = 256  # leaves, of a module
 _RUN = 1 << 14  # rows read together
 _PAGE = 4096
 
@@ -60,25 +62,53 @@ class Variables:
     count: int  # words in all
     places: npt.NDArray[np.int64]  # of each value, in words from `start`
     values: Words
+    room: Words  # bytes of writable memory from the address that the value is, 0 when it is none
 
 
 def read_variables(memory: Memory) -> list[Variables]:
     """Read where variables of modules are; no more than the first 64 MiB of each."""
-    code = {m.path for m in memory.mappings if "x" in m.permissions}
     areas: list[tuple[int, int]] = []
     for mapping in memory.mappings:
         if not mapping.permissions.startswith("rw"):
             continue
         if areas and areas[-1][1] == mapping.start and not mapping.path.startswith("["):
             areas[-1] = (areas[-1][0], mapping.end)
-        elif mapping.path in code and mapping.path.startswith("/"):
+        elif mapping.path.startswith("/") and mapping.permissions[3] == "p":
             areas.append((mapping.start, mapping.end))
+    begins, ends = writable(memory)
     found: list[Variables] = []
     for start, end in areas:
         words = read_words(memory, start, min(end - start, _MOST_DATA) // 8)
         places = np.flatnonzero(words)
-        found.append(Variables(start, len(words), places, words[places]))
+        if len(places) > _MOST_VALUES:  # a table of the program's, not an allocator's variables
+            continue
+        values = words[places]
+        at = np.maximum(np.searchsorted(begins, values, "right").astype(np.int64) - 1, 0)
+        inside = (values >= begins[at]) & (values < ends[at])
+        room = np.where(inside, ends[at] - values, np.uint64(0))
+        found.append(Variables(start, len(words), places, values, room))
     return found
+
+
+def writable(memory: Memory) -> tuple[Words, Words]:
+    """Return where writable memory begins and ends, mappings without a gap taken as one."""
+    spans: list[tuple[int, int]] = []
+    for mapping in memory.mappings:
+        if mapping.permissions.startswith("rw"):
+            if spans and spans[-1][1] == mapping.start:
+                spans[-1] = (spans[-1][0], mapping.end)
+            else:
+                spans.append((mapping.start, mapping.end))
+    columns = np.array(spans or [(0, 0)], np.uint64)
+    return columns[:, 0], columns[:, 1]
+
+
+def are_writable(memory: Memory, starts: Words, sizes: Words) -> npt.NDArray[np.bool_]:
+    """Say which ranges lie in writable memory, whole."""
+    begins, ends = writable(memory)
+    at = np.maximum(np.searchsorted(begins, starts, "right").astype(np.int64) - 1, 0)
+    room = ends[at] - starts
+    return (starts >= begins[at]) & (starts < ends[at]) & (sizes <= room)
 
 
 def find_root(
@@ -86,25 +116,20 @@ def find_root(
     variables: list[Variables],
     shape: Shape,
     is_leaf: Callable[[int, int], bool],
-) -> int | None:
-    """Return the address of the root; None when there is no such tree.
+) -> tuple[int, Variables] | None:
+    """Return the address of the root and what it is a part of; None when there is no such tree.
 
     `is_leaf` is called with the address of a leaf and the first address it should be about.
     """
-    writable = [m for m in memory.mappings if m.permissions.startswith("rw")]
-    turns = _turns(writable, shape.span)
-    begins = np.array([m.start for m in writable], np.uint64)
-    ends = np.array([m.end for m in writable], np.uint64)
-    reads = 0
+    turns = _turns([m for m in memory.mappings if m.permissions.startswith("rw")], shape.span)
     for some in variables:
-        if some.count < shape.root or not writable:
+        if some.count < shape.root:
             continue
         values, places = some.values, some.places
-        at = np.maximum(np.searchsorted(begins, values, "right").astype(np.int64) - 1, 0)
-        leaf = (values % np.uint64(8) == 0) & (values >= begins[at])
-        leaf &= values + np.uint64(8 * shape.leaf) <= ends[at]
+        leaf = (values % np.uint64(8) == 0) & (some.room >= np.uint64(8 * shape.leaf))
         leaves = np.concatenate([[0], np.cumsum(leaf)])
         numbers = np.flatnonzero(leaf)
+        reads = 0
         for turn in turns:
             first = places[numbers] - turn
             inside = (first >= 0) & (first + shape.root <= some.count)
@@ -114,9 +139,9 @@ def find_root(
             for fits in np.flatnonzero(leaves[high] - leaves[low] == high - low).tolist():
                 reads += 1
                 if reads > _MOST_READ:
-                    return None
+                    break
                 if is_leaf(int(values[at[fits]]), turn * shape.span):
-                    return some.start + 8 * int(guesses[fits])
+                    return some.start + 8 * int(guesses[fits]), some
     return None
 
 

@@ -49,6 +49,8 @@ _MOST_ARENAS = 4096
 _FEW_EMPTY = 4  # even a busy arena has so many empty bins
 _MOST_LINKS = 1 << 20  # free chunks in all lists; a list that loops ends there
 _MOST_CHUNKS = 1 << 28
+_TOP_BYTES = 2048  # of a stack, in which malloc keeps its variables
+_WORD = (1 << 64) - 1
 
 _MORE, _END, _FENCE, _CORRUPT = range(4)
 
@@ -145,6 +147,7 @@ def walk(memory: Memory) -> Heap | None:
         notes=tuple(work.notes),
         # Its `top` points to where the last block ends, which may be inside that block.
         tables=((main, main + _STATE_BYTES),),
+        moving=_moving(work, starts),
     )
 
 
@@ -343,10 +346,26 @@ def _mmapped(work: _Walk) -> None:
                 or not 4096 <= size <= mapping.end - at
             ):
                 break
-            work.runs.append(_Run(at, at + size, at + size, "", mapped=True))
+            work.runs.append(_Run(_aligned(work, at, size), at + size, at + size, "", mapped=True))
             work.regions.append((at, at + size))
             work.enumerated += size
             at += size
+
+
+def _aligned(work: _Walk, at: int, size: int) -> int:
+    """Return where the chunk in a mapping of its own begins: not at `at` if it was aligned.
+
+    Then the size that it leaves out is in front of it.
+    """
+    step = 2 * 4096
+    while step < size:
+        chunk = (at + 16 + step - 1) // step * step - 16
+        raw = work.memory.read(chunk, 16) if chunk < at + size else b""
+        before, rest = int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
+        if len(raw) == 16 and before == chunk - at and rest == (at + size - chunk) | _MMAPPED:
+            return chunk
+        step *= 2
+    return at
 
 
 def _cached(work: _Walk, arenas: list[int], tcaches: Words) -> Words:
@@ -365,7 +384,8 @@ def _cached(work: _Walk, arenas: list[int], tcaches: Words) -> Words:
             continue
         counts = np.frombuffer(raw, np.uint16, _TCACHE_BINS)
         entries = np.frombuffer(raw, np.uint64, _TCACHE_BINS, _TCACHE_BINS * 2)
-        if counts.max() > 127 or not np.array_equal(counts > 0, entries > 0):
+        # Where they differ, its thread is just taking a block or giving one back.
+        if counts.max() > 127 or np.count_nonzero((counts > 0) != (entries > 0)) > 1:
             continue  # some other block of this size
         sizes = [work.word(int(entry) - 8) & ~7 for entry in entries]
         fits = [
@@ -394,6 +414,43 @@ def _follow(work: _Walk, user: int, found: set[int], *, links_to_user: bool) -> 
                 chosen = link
                 break
         user = chosen if links_to_user or not chosen else chosen + 16
+
+
+def _moving(work: _Walk, starts: Words) -> Words:
+    """Return blocks that threads may have in hand inside malloc or free.
+
+    There a block is known by its chunk, 16 bytes before it, and what is on its way from one list
+    to another one hangs together by links that are mangled (safe-linking).
+    """
+    found: set[int] = set()
+    if not len(starts):
+        return np.empty(0, np.uint64)
+    for thread in work.memory.threads:
+        raw = work.memory.read(thread.sp & ~7, _TOP_BYTES)
+        top = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+        words = np.unique(np.concatenate([thread.words.astype(np.uint64), top]))
+        for chunk in (False, True):
+            blocks = words + np.uint64(16) if chunk else words
+            at = np.minimum(np.searchsorted(starts, blocks), len(starts) - 1)
+            for block in blocks[starts[at] == blocks].tolist():
+                if chunk:
+                    found.add(block)
+                _follow_links(work, starts, block, found)
+    return np.fromiter(found, np.uint64, len(found))
+
+
+def _follow_links(work: _Walk, starts: Words, block: int, found: set[int]) -> None:
+    """Add what mangled links lead to from `block`; a program's own pointers are not mangled."""
+    for _ in range(_MOST_LINKS):
+        link = work.word(block) ^ (block >> 12)
+        for other in (link, link + 16):  # of tcaches, of fastbins
+            at = int(np.searchsorted(starts, np.uint64(other & _WORD)))
+            if at < len(starts) and int(starts[at]) == other and other not in found:
+                break
+        else:
+            return
+        found.add(other)
+        block = other
 
 
 def _version(memory: Memory, libc: list[Mapping]) -> str:

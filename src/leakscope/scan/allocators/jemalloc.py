@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.scan.allocators import Heap
-from leakscope.scan.allocators._radix import Shape, find_root, read_rows, read_words, total
+from leakscope.scan.allocators._radix import (
+    Shape,
+    are_writable,
+    find_root,
+    read_rows,
+    read_words,
+    total,
+    writable,
+)
+from leakscope.scan.roots import find_dead_threads
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,31 +43,23 @@ _LEVEL = 1 << 18  # entries of the root, and of a leaf
 _LEAF_SPAN = _LEVEL * _PAGE
 _ADDRESS = (1 << 48) - 1
 _EDATA = 128  # bytes of an extent's description, and its alignment
-_MOST_ENTRIES = 1 << 28
 _ACTIVE, _RETAINED, _STATES = 0, 3, 6
 # Bits of edata's first word.
-_SLAB, _STATE, _SIZE_CLASS = 12, 17, 20
+_SLAB, _STATE, _SIZE_CLASS, _FREE = 12, 17, 20, 28
+_FREE_BITS = 10
 _BITMAP = 64  # offset of a slab's free regions, 512 bits
-_CLASSES = 232
+_LARGEST = 7 << 60  # size of the last class
+_MOST_CLASSES = 256
 _HUGE = 2 << 20  # metadata comes in multiples of it
 _MOST_METADATA = 1 << 16
 _FAR = 64 << 20  # how large a block of metadata may be
-_TLS_BYTES = 64 << 10  # below a thread's pointer
+_TOP_WORDS = 128  # of a stack, in which a thread inside the allocator has its return address
+_TLS_BYTES = 256 << 10  # below a thread's pointer
 _SMALL_BINS = 36  # thread caches have at least a bin for each size of a slab
 _SAMPLE = 32
 _RUN = 1 << 14  # extents looked at together
+_NOBODY = -1  # number of a thread that is no more
 _NONE = np.empty(0, np.uint64)
-
-
-def _class_sizes() -> Words:
-    """Return the usable size of each size class: four to a doubling, from 8 bytes up."""
-    sizes = [8, 16, 32, 48, 64]
-    while len(sizes) < _CLASSES:
-        sizes += [sizes[-1] + n * sizes[-1] // 4 for n in (1, 2, 3, 4)]
-    return np.array(sizes[:_CLASSES], np.uint64)
-
-
-_CLASS_SIZES = _class_sizes()
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class _Extents:
     def base(self) -> Words:
         return self.address & ~np.uint64(_PAGE - 1)
 
-    def __getitem__(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> _Extents:
+    def __getitem__(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> _Extents:
         return _Extents(
             self.at[which], self.bits[which], self.address[which], self.size[which],
             self.bitmaps[which],
@@ -91,8 +92,9 @@ class _Extents:
 @dataclass(slots=True)
 class _Walk:
     memory: Memory
+    sizes_of: Words  # of the classes, in usable bytes
     notes: list[str] = field(default_factory=list)
-    damaged: int = 0  # pages whose description makes no sense
+    damaged: int = 0  # bytes whose description makes no sense
 
     def words(self, address: int, count: int) -> Words:
         return read_words(self.memory, address, count)
@@ -100,21 +102,30 @@ class _Walk:
 
 def walk(memory: Memory, variables: list[Variables]) -> Heap | None:
     """Return the blocks in use of jemalloc; None when the process has no such heap."""
-    work = _Walk(memory)
     shape = Shape(_LEVEL, _LEVEL, _PAGE)
-    root = find_root(memory, variables, shape, partial(_is_leaf_of, memory))
-    if root is None:
+    found = find_root(memory, variables, shape, partial(_is_leaf_of, memory))
+    sizes_of = None if found is None else _class_sizes(found[1])
+    if found is None or sizes_of is None:
         return None
+    root = found[0]
+    work = _Walk(memory, sizes_of)
     entries = work.words(root, _LEVEL)
     extents = _extents(work, entries)
     state = extents.field(_STATE, 3)
-    active = extents[state == _ACTIVE]
-    starts, sizes = _blocks(active)
-    cached, own = _cached(work, starts, sizes)
+    # What has no class was taken by the allocator and not handed out.
+    active = extents[(state == _ACTIVE) & (extents.field(_SIZE_CLASS, 8) < len(sizes_of))]
+    starts, sizes, unsure = _blocks(work, active)
+    caches = _caches(work, active, starts, sizes)
+    inside = _inside(work, root)
+    # A thread that is inside may have given back what it still lists, and another one taken it.
+    certain = [c.waiting for c in caches if c.sound and c.thread not in inside]
+    cached = _among(starts, np.concatenate([_NONE, *certain]))
+    own = _holding(starts, sizes, _stacks(caches))
+    moving = np.concatenate([unsure, _moving(work, inside, active, caches)])
     resident = extents[state != _RETAINED]
     size_of = total(resident.size)
     slabs = active.field(_SLAB, 1) == 1
-    large = total(_CLASS_SIZES[active.field(_SIZE_CLASS, 8)[~slabs]])
+    large = total(sizes_of[active.field(_SIZE_CLASS, 8)[~slabs]])
     free = size_of - total(active.size)
     free += total(active.size[slabs]) - (total(sizes) - large) + total(sizes[cached])
     starts, sizes = starts[~(cached | own)], sizes[~(cached | own)]
@@ -124,9 +135,9 @@ def walk(memory: Memory, variables: list[Variables]) -> Heap | None:
     return Heap(
         allocator="jemalloc 5.3",
         starts=starts,
-        sizes=sizes if total(sizes > 0xFFFFFFFF) else sizes.astype(np.uint32),
+        sizes=sizes if np.any(sizes > 0xFFFFFFFF) else sizes.astype(np.uint32),
         regions=tuple(zip(bases.tolist(), (bases + extents.size).tolist(), strict=True)),
-        mapped_bytes=size_of + _PAGE * work.damaged,
+        mapped_bytes=size_of + work.damaged,
         enumerated_bytes=size_of,
         free_bytes=free,
         top_bytes=0,
@@ -134,7 +145,20 @@ def walk(memory: Memory, variables: list[Variables]) -> Heap | None:
         notes=tuple(work.notes),
         # Descriptions point to what they describe: they keep nothing alive.
         tables=tuple(metadata),
+        moving=moving,
     )
+
+
+def _class_sizes(variables: Variables) -> Words | None:
+    """Find the table of the classes' sizes, which depend on how jemalloc was built."""
+    for last in np.flatnonzero(variables.values == np.uint64(_LARGEST)).tolist():
+        before = variables.values[max(0, last - _MOST_CLASSES) : last + 1]
+        falls = np.flatnonzero(before[1:] <= before[:-1])
+        table = before[falls[-1] + 1 if len(falls) else 0 :]
+        place = variables.places[last - len(table) + 1 : last + 1]
+        if len(table) > _SMALL_BINS and table[0] == 8 and np.all(np.diff(place) == 1):
+            return table
+    return None
 
 
 # -- the tree -----------------------------------------------------------------
@@ -160,22 +184,30 @@ def _extents(work: _Walk, root: Words) -> _Extents:
     """Read the descriptions that the leaves lead to; those that make no sense are left out."""
     found: list[Words] = []
     pages: list[Words] = []
+    begins, ends = writable(work.memory)
+    most = 4 * (total(ends - begins) // _PAGE) + _LEVEL
+    seen: set[int] = set()
     for gig in np.flatnonzero(root).tolist():
+        if int(root[gig]) in seen:
+            work.notes.append(f"the table of the pages from {gig * _LEAF_SPAN:#x} on is another's")
+            work.damaged += _LEAF_SPAN
+            continue
+        seen.add(int(root[gig]))
         entries = work.words(int(root[gig]), _LEVEL)
         if len(entries) < _LEVEL:
             work.notes.append(
                 f"the table of the pages from {gig * _LEAF_SPAN:#x} on cannot be read"
             )
-            work.damaged += _LEVEL - len(entries)
+            work.damaged += _PAGE * (_LEVEL - len(entries))
         entries = entries & np.uint64(
             _ADDRESS & ~(_EDATA - 1)
         )  # without the bits that mirror the extent
         used = np.flatnonzero(entries)
         found.append(entries[used])
         pages.append((np.uint64(gig * _LEVEL) + used.astype(np.uint64)) * np.uint64(_PAGE))
-        if sum(map(len, found)) > _MOST_ENTRIES:
+        if sum(map(len, found)) > most:
             work.notes.append("there are more pages than any process has")
-            work.damaged += _LEVEL
+            work.damaged += _PAGE * _LEVEL
             break
     at, first = np.unique(np.concatenate([*found, _NONE]), return_index=True)
     page = np.concatenate([*pages, _NONE])[first]  # leaves are in order: the lowest page
@@ -186,18 +218,22 @@ def _extents(work: _Walk, root: Words) -> _Extents:
     order = np.argsort(page)
     extents, page = extents[order], page[order]
     good = (extents.base == page) & (extents.size > 0) & (extents.size < np.uint64(_ADDRESS))
-    good &= (extents.field(_STATE, 3) < _STATES) & (extents.field(_SIZE_CLASS, 8) <= _CLASSES)
-    # An active extent has a class; a slab has no more regions than its bitmap has bits.
-    active, slab = extents.field(_STATE, 3) == _ACTIVE, extents.field(_SLAB, 1) == 1
-    kind = np.minimum(extents.field(_SIZE_CLASS, 8), _CLASSES - 1)
-    block = _CLASS_SIZES[kind]
-    good &= ~active | ((extents.field(_SIZE_CLASS, 8) < _CLASSES) & (block <= extents.size))
-    good &= ~(active & slab) | (extents.size // block <= np.uint64(8 * _BITMAP))
-    end = extents.base + extents.size
-    good[:-1] &= end[:-1] <= extents.base[1:]
+    state, kind = extents.field(_STATE, 3), extents.field(_SIZE_CLASS, 8)
+    good &= (state < _STATES) & (kind <= len(work.sizes_of))
+    # What is in use has a class, or is not handed out yet; it lies in memory that there is; and
+    # a slab has no more regions than its bitmap has bits.
+    active, slab = state == _ACTIVE, extents.field(_SLAB, 1) == 1
+    handed = active & (kind < len(work.sizes_of))
+    block = work.sizes_of[np.minimum(kind, len(work.sizes_of) - 1)]
+    good &= ~active | are_writable(work.memory, extents.base, extents.size)
+    good &= ~handed | (block <= extents.size)
+    good &= ~(handed & slab) | (extents.size // block <= np.uint64(8 * _BITMAP))
+    reach = np.maximum.accumulate(np.where(good, extents.base + extents.size, 0))
+    good[1:] &= reach[:-1] <= extents.base[1:]
     if not good.all():
         count = int(np.count_nonzero(~good))
-        work.damaged += count
+        sizes = np.minimum(extents.size[~good], np.uint64(_LEAF_SPAN))
+        work.damaged += max(total(sizes), _PAGE * count)
         work.notes.append(f"{count:,} extents are damaged: what is in them is not known")
     return extents[good]
 
@@ -205,14 +241,19 @@ def _extents(work: _Walk, root: Words) -> _Extents:
 # -- blocks -------------------------------------------------------------------
 
 
-def _blocks(active: _Extents) -> tuple[Words, Words]:
-    """Return start and usable size of what is in use, ascending; thread caches count as use."""
+def _blocks(work: _Walk, active: _Extents) -> tuple[Words, Words, Words]:
+    """Return start and usable size of what is in use, ascending; thread caches count as use.
+
+    And the blocks of slabs whose bitmap does not agree with its own count: a thread is just
+    changing them.
+    """
     starts: list[Words] = [_NONE]
     sizes: list[Words] = [_NONE]
+    unsure: list[Words] = [_NONE]
     for low in range(0, len(active), _RUN):
         some = active[np.arange(low, min(low + _RUN, len(active)))]
         slab = some.field(_SLAB, 1) == 1
-        step = _CLASS_SIZES[some.field(_SIZE_CLASS, 8)]
+        step = work.sizes_of[some.field(_SIZE_CLASS, 8)]
         count = np.where(slab, some.size // step, 1).astype(np.int64)
         blocks = int(count.sum())
         before = np.repeat(np.cumsum(count) - count, count)
@@ -224,57 +265,172 @@ def _blocks(active: _Extents) -> tuple[Words, Words]:
         )
         row = np.repeat(np.arange(len(some)), count)
         free = (bits[row, index] == 1) & slab[row]
-        starts.append((first + index.astype(np.uint64) * size)[~free])
+        start = first + index.astype(np.uint64) * size
+        starts.append(start[~free])
         sizes.append(size[~free])
-    return np.concatenate(starts), np.concatenate(sizes)
+        counted = np.bincount(row, free, len(some)).astype(np.int64)
+        odd = slab & (counted != some.field(_FREE, _FREE_BITS))
+        if odd.any():
+            unsure.append(start[~free & odd[row]])
+    return np.concatenate(starts), np.concatenate(sizes), np.concatenate(unsure)
 
 
-def _cached(
-    work: _Walk, starts: Words, sizes: Words
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Say which blocks wait in a thread's cache, and which ones are such a cache.
+def _among(starts: Words, addresses: Words) -> npt.NDArray[np.bool_]:
+    """Say which of `starts` are among `addresses`."""
+    found = np.zeros(len(starts), np.bool_)
+    if len(starts):
+        at = np.minimum(np.searchsorted(starts, addresses), len(starts) - 1)
+        found[at[starts[at] == addresses]] = True
+    return found
 
-    A cache is a row of bins in thread-local storage; their stacks are in a block of the heap,
-    where also what was handed out long ago is still written.
+
+def _holding(starts: Words, sizes: Words, addresses: list[int]) -> npt.NDArray[np.bool_]:
+    """Say which blocks hold one of `addresses`."""
+    found = np.zeros(len(starts), np.bool_)
+    wanted = np.array(addresses, np.uint64)
+    at = np.searchsorted(starts, wanted, "right").astype(np.int64) - 1
+    wanted, at = wanted[at >= 0], at[at >= 0]
+    found[at[wanted < starts[at] + sizes[at]]] = True
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Bin:
+    """What one thread keeps of blocks of one size: pointers on a stack that grows down."""
+
+    thread: int  # number of the thread
+    head: int  # address of the newest pointer
+    waiting: Words  # blocks that were freed and not given back
+    room: int  # address of the last pointer that it can take, where its stack begins
+    sound: bool  # all of `waiting` are places of blocks of one size
+
+
+def _caches(work: _Walk, active: _Extents, starts: Words, sizes: Words) -> list[_Bin]:
+    """Find the bins of all threads: rows of them in thread-local storage.
+
+    Their stacks are in blocks of the heap, where also what was handed out long ago is still
+    written. In a forked child those of the parent's other threads are left over.
     """
-    found, own = np.zeros(len(starts), np.bool_), np.zeros(len(starts), np.bool_)
-    ends = starts + sizes
-    for thread in work.memory.threads:
-        place = next((m for m in work.memory.mappings if m.start <= thread.tls < m.end), None)
-        if place is None or not len(starts):
-            continue
-        low = max(place.start, thread.tls - _TLS_BYTES) & ~7
-        for head, count in _bins(work.words(low, (thread.tls - low) // 8)):
-            blocks = work.words(head, count)
-            at = np.minimum(np.searchsorted(starts, blocks), len(starts) - 1)
-            # Something else that looks like a bin would not hold blocks of one size.
-            if len(blocks) and np.array_equal(starts[at], blocks) and len(set(sizes[at])) == 1:
-                found[at] = True
-                holder = int(np.searchsorted(starts, np.uint64(head), "right")) - 1
-                if holder >= 0 and head < int(ends[holder]):
-                    own[holder] = True
-    return found, own & ~found
+    found: list[_Bin] = []
+    for number, thread in enumerate(work.memory.threads):
+        found += _bins_of(work, active, number, thread.tls)
+    for tls in find_dead_threads(work.memory, work.memory.threads):
+        left = _bins_of(work, active, _NOBODY, tls)
+        # A thread that ended properly gave its stacks back; they may be another thread's now.
+        taken = _holding(starts, sizes, _stacks(found))
+        kept = _holding(starts, sizes, _stacks(left))
+        if kept.any() and not np.any(kept & taken):
+            found += left
+    return found
 
 
-def _bins(words: Words) -> list[tuple[int, int]]:
-    """Return (address, number of pointers) of the stacks of what may be a thread cache."""
+def _stacks(bins: list[_Bin]) -> list[int]:
+    """Return where the stacks of bins are: those that hold something, and surely are bins."""
+    return [each.room for each in bins if each.sound and len(each.waiting)]
+
+
+def _bins_of(work: _Walk, active: _Extents, number: int, tls: int) -> list[_Bin]:
+    place = next((m for m in work.memory.mappings if m.start <= tls < m.end), None)
+    if place is None:
+        return []
+    low = max(place.start, tls - _TLS_BYTES) & ~7
+    for row in _rows_of_bins(work.words(low, (tls - low) // 8)):
+        bins: list[_Bin] = []
+        for head, count, room in row:
+            waiting = work.words(head, count)
+            sound = len(waiting) == count and _of_one_size(work, active, waiting)
+            bins.append(_Bin(number, head, waiting, room, sound))
+        if any(each.sound and len(each.waiting) for each in bins):
+            return bins
+    return []
+
+
+def _of_one_size(work: _Walk, active: _Extents, blocks: Words) -> bool:
+    """Whether these are places of blocks of one size: else something only looks like a bin.
+
+    Whether they are in use does not matter: a thread may be giving them back just now.
+    """
+    at = np.searchsorted(active.base, blocks, "right").astype(np.int64) - 1
+    if not len(blocks):
+        return True
+    if not len(active) or np.any(at < 0):
+        return False
+    holders = active[at]
+    kinds = holders.field(_SIZE_CLASS, 8)
+    slab = holders.field(_SLAB, 1) == 1
+    within = blocks - holders.base
+    fits = np.where(slab, within % work.sizes_of[kinds] == 0, blocks == holders.address)
+    return bool(np.all(fits & (within < holders.size)) and np.all(kinds == kinds[0]))
+
+
+def _inside(work: _Walk, root: int) -> dict[int, Words]:
+    """Return the threads that are inside the allocator, by number: registers and top of stack."""
+    code = _code_of(work, root)
+    found: dict[int, Words] = {}
+    for number, thread in enumerate(work.memory.threads):
+        top = np.concatenate([thread.words, work.words(thread.sp & ~7, _TOP_WORDS)])
+        where = np.append(top, np.uint64(thread.pc))
+        if any(np.any((where >= start) & (where < end)) for start, end in code):
+            found[number] = top
+    return found
+
+
+def _moving(work: _Walk, inside: dict[int, Words], active: _Extents, caches: list[_Bin]) -> Words:
+    """Return the blocks that threads inside the allocator have in hand.
+
+    A bin that is filled or emptied has pointers beyond its head for a while; a large block that
+    is made or given back may be known by its description alone.
+    """
+    found: list[Words] = [_NONE]
+    for number, top in inside.items():
+        for each in caches:
+            if each.thread == number:
+                end = each.head + 8 * len(each.waiting)
+                found.append(work.words(each.room, (end - each.room) // 8))
+        found.append(active.address[np.isin(active.at, top)])
+    return np.concatenate(found)
+
+
+def _code_of(work: _Walk, root: int) -> list[tuple[int, int]]:
+    """Return the code of the module whose variable the root is."""
+    path, end = "", 0
+    for mapping in work.memory.mappings:
+        if mapping.path:
+            path = mapping.path
+        elif mapping.start != end:
+            path = ""
+        end = mapping.end
+        if mapping.start <= root < end:
+            break
+    return [
+        (m.start, m.end)
+        for m in work.memory.mappings
+        if path and m.path == path and "x" in m.permissions
+    ]
+
+
+def _rows_of_bins(words: Words) -> list[list[tuple[int, int, int]]]:
+    """Return what may be caches: (head, number of pointers, lowest place) of each bin's stack."""
     if len(words) < 3 * _SMALL_BINS:
         return []
     head, marks = words[:-2], words[2:]
     full = (marks >> np.uint64(16)) & np.uint64(0xFFFF)
     empty = (marks >> np.uint64(32)) & np.uint64(0xFFFF)
     held = (empty - head) & np.uint64(0xFFFF)
-    fits = (head > np.uint64(_PAGE)) & (head < np.uint64(1 << 47)) & (head % np.uint64(8) == 0)
+    room = (empty - full) & np.uint64(0xFFFF)
+    fits = (head > np.uint64(1 << 17)) & (head < np.uint64(1 << 47)) & (head % np.uint64(8) == 0)
     fits &= (marks & np.uint64(7) == 0) & (full % np.uint64(8) == 0) & (empty % np.uint64(8) == 0)
-    fits &= held <= ((empty - full) & np.uint64(0xFFFF))
-    found: list[tuple[int, int]] = []
+    fits &= held <= room
+    low = head + held - room
+    found: list[list[tuple[int, int, int]]] = []
     for phase in range(3):
         column = np.concatenate([[False], fits[phase::3], [False]])
         edges = np.flatnonzero(column[1:] != column[:-1])
         for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             if end - begin >= _SMALL_BINS:
                 rows = [phase + 3 * n for n in range(begin, end)]
-                found += [(int(head[n]), int(held[n]) // 8) for n in rows if held[n]]
+                bins = [(int(head[n]), int(held[n]) // 8, int(low[n])) for n in rows if room[n]]
+                found.append(bins)
     return found
 
 

@@ -18,10 +18,12 @@ import numpy as np
 from leakscope.scan.allocators import Heap
 from leakscope.scan.allocators._radix import (
     Shape,
+    are_writable,
     find_root,
     read_rows,
     read_words,
     total,
+    writable,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ _SURE = 12  # classes in a row
 _SAMPLE = 32
 _RUN = 4096  # spans looked at together
 _RUN_BYTES = 64 << 20
-_MOST_ENTRIES = 1 << 28
 _MOST_LINKS = 1 << 23
+_MOST_MOVED = 1 << 16  # objects that go from thread to thread at once
 _MOST_CACHES = 1 << 16
 _NONE = np.empty(0, np.uint64)
 
@@ -80,9 +82,10 @@ class _Spans:
 @dataclass(slots=True)
 class _Walk:
     memory: Memory
-    areas: list[tuple[int, Words]]  # variables of modules
+    start: int  # of tcmalloc's variables
+    variables: Words
     notes: list[str] = field(default_factory=list)
-    damaged: int = 0
+    damaged: int = 0  # bytes of which nothing is known
 
     def words(self, address: int, count: int) -> Words:
         return read_words(self.memory, address, count)
@@ -93,23 +96,22 @@ def walk(memory: Memory, variables: list[Variables]) -> Heap | None:
     for shift in _PAGE_SHIFTS:
         leaf_bits = (49 - shift) // 2
         shape = Shape(1 << (48 - shift - leaf_bits), 1 << leaf_bits, 1 << shift)
-        root = find_root(memory, variables, shape, partial(_is_leaf_of, memory, shape))
-        if root is not None:
-            return _heap(memory, variables, root, shape)
+        found = find_root(memory, variables, shape, partial(_is_leaf_of, memory, shape))
+        if found is not None:
+            return _heap(memory, found[0], found[1], shape)
     return None
 
 
-def _heap(memory: Memory, variables: list[Variables], root: int, shape: Shape) -> Heap | None:
-    areas = [(each.start, read_words(memory, each.start, each.count)) for each in variables]
-    work = _Walk(memory, areas)
+def _heap(memory: Memory, root: int, variables: Variables, shape: Shape) -> Heap | None:
+    work = _Walk(memory, variables.start, read_words(memory, variables.start, variables.count))
     sizes_of = _class_sizes(work)
     if sizes_of is None:
         return None
     spans = _spans(work, root, shape, sizes_of)
     in_use = spans[spans.location == _IN_USE]
-    starts, sizes, free = _blocks(work, in_use, sizes_of)
+    starts, sizes, free, unsure = _blocks(work, in_use, sizes_of)
     caches = _thread_caches(work, sizes_of)
-    waiting = _cached(work, caches, starts)
+    waiting, moving = _cached(work, caches, starts)
     free += total(sizes[waiting]) + total(spans.size[spans.location == _NORMAL])
     starts, sizes = starts[~waiting], sizes[~waiting]
     mapped = total(spans.size[spans.location != _RETURNED])
@@ -119,12 +121,13 @@ def _heap(memory: Memory, variables: list[Variables], root: int, shape: Shape) -
         starts=starts,
         sizes=sizes if np.any(sizes > 0xFFFFFFFF) else sizes.astype(np.uint32),
         regions=tuple(zip(spans.first.tolist(), ends.tolist(), strict=True)),
-        mapped_bytes=mapped + work.damaged * shape.page,
+        mapped_bytes=mapped + work.damaged,
         enumerated_bytes=mapped,
         free_bytes=free,
         top_bytes=0,
         arenas=len(caches),
         notes=tuple(work.notes),
+        moving=np.concatenate([moving, unsure]),
     )
 
 
@@ -132,50 +135,56 @@ def _heap(memory: Memory, variables: list[Variables], root: int, shape: Shape) -
 
 
 def _is_leaf_of(memory: Memory, shape: Shape, leaf: int, first: int) -> bool:
-    """Whether the leaf leads to spans that hold these pages, by a sample of its entries."""
+    """Whether the leaf leads to spans whose first page leads to them, by a sample of its entries.
+
+    What was joined to another span leaves entries behind that say nothing.
+    """
     entries = read_words(memory, leaf, shape.leaf)
     pages = np.flatnonzero(entries)
-    good, sample = 0, pages[:: max(1, len(pages) // _SAMPLE)][: 2 * _SAMPLE]
-    for page in sample.tolist():
-        about = read_words(memory, int(entries[page]), 2)
-        number = first // shape.page + page
-        good += len(about) == 2 and 0 <= number - int(about[0]) < int(about[1])
-    # What was joined to another span leaves entries behind.
-    return bool(len(sample)) and 2 * good > len(sample)
+    sample = np.unique(entries[pages[:: max(1, len(pages) // _SAMPLE)]])
+    good = 0
+    for span in sample.tolist():
+        about = read_words(memory, span, 2)
+        if len(about) == 2 and about[1]:
+            page = int(about[0]) - first // shape.page
+            good += 0 <= page < len(entries) and int(entries[page]) == span
+    return 20 * good > len(sample)
 
 
 def _class_sizes(work: _Walk) -> Words | None:
     """Find the table of the classes' sizes: it ascends from nothing to the largest of them."""
-    for _, words in work.areas:
-        numbers = words.view(np.int32)
-        for last in np.flatnonzero(numbers == _LARGEST).tolist():
-            before = numbers[max(0, last - _CLASSES) : last + 1]
-            rises = np.flatnonzero(np.diff(before) <= 0)
-            table = before[rises[-1] + 1 if len(rises) else 0 :]
-            if (
-                len(table) > _SURE
-                and table[0] == 0
-                and table[1] in {8, 16}
-                and not np.any(table % 8)
-            ):
-                return table.astype(np.uint64)
+    numbers = work.variables.view(np.int32)
+    for last in np.flatnonzero(numbers == _LARGEST).tolist():
+        before = numbers[max(0, last - _CLASSES) : last + 1]
+        rises = np.flatnonzero(np.diff(before) <= 0)
+        table = before[rises[-1] + 1 if len(rises) else 0 :]
+        if len(table) > _SURE and table[0] == 0 and table[1] in {8, 16} and not np.any(table % 8):
+            return table.astype(np.uint64)
     return None
 
 
 def _spans(work: _Walk, root: int, shape: Shape, sizes_of: Words) -> _Spans:
     """Read the spans that the map leads to; those that make no sense are left out."""
     found: list[Words] = [_NONE]
+    begins, ends = writable(work.memory)
+    most = 4 * (total(ends - begins) // shape.page) + shape.leaf
+    seen: set[int] = set()
     for turn, leaf in enumerate(work.words(root, shape.root).tolist()):
         if not leaf:
             continue
+        if leaf in seen:
+            work.notes.append(f"the map of the pages from {turn * shape.span:#x} on is another's")
+            work.damaged += shape.span
+            continue
+        seen.add(leaf)
         entries = work.words(leaf, shape.leaf)
         if len(entries) < shape.leaf:
             work.notes.append(f"the map of the pages from {turn * shape.span:#x} on cannot be read")
-            work.damaged += shape.leaf - len(entries)
+            work.damaged += shape.page * (shape.leaf - len(entries))
         found.append(np.unique(entries[entries != 0]))
-        if sum(map(len, found)) > _MOST_ENTRIES:
+        if sum(map(len, found)) > most:
             work.notes.append("there are more pages than any process has")
-            work.damaged += shape.leaf
+            work.damaged += shape.span
             break
     at = np.unique(np.concatenate(found))
     rows = read_rows(work.memory, at, _SPAN // 8)
@@ -189,16 +198,22 @@ def _spans(work: _Walk, root: int, shape: Shape, sizes_of: Words) -> _Spans:
     good &= spans.location <= _RETURNED
     # Descriptions that are not used any more keep what they said: only what the map says counts.
     good &= _is_mapped(work, root, shape, spans, at)
+    there = are_writable(work.memory, spans.first, spans.size) | (spans.location == _RETURNED)
+    if np.any(good & ~there):
+        work.damaged += total(np.minimum(spans.size[good & ~there], np.uint64(shape.span)))
+        work.notes.append("spans lie where there is no memory: what is in them is not known")
+    good &= there
     spans = spans[good]
     order = np.argsort(spans.first, kind="stable")
     spans = _Spans(
         spans.first[order], spans.size[order], spans.objects[order], spans.bits[order]
     )  # fmt: skip
     apart = np.ones(len(spans), np.bool_)
-    apart[1:] = spans.first[1:] >= (spans.first + spans.size)[:-1]
+    reach = np.maximum.accumulate(spans.first + spans.size)
+    apart[1:] = spans.first[1:] >= reach[:-1]
     if not apart.all():
         count = int(np.count_nonzero(~apart))
-        work.damaged += count
+        work.damaged += total(spans.size[~apart])
         work.notes.append(f"{count:,} spans overlap: what is in them is not known")
     return spans[apart]
 
@@ -225,10 +240,14 @@ def _is_mapped(
 # -- blocks -------------------------------------------------------------------
 
 
-def _blocks(work: _Walk, spans: _Spans, sizes_of: Words) -> tuple[Words, Words, int]:
-    """Return start and size of what is not in its span's list of free objects, and their bytes."""
+def _blocks(work: _Walk, spans: _Spans, sizes_of: Words) -> tuple[Words, Words, int, Words]:
+    """Return start and size of what is not in its span's list of free objects.
+
+    And the bytes of what is, and blocks that are in the list and should not be: see `_listed`.
+    """
     starts: list[Words] = [_NONE]
     sizes: list[Words] = [_NONE]
+    unsure: list[Words] = [_NONE]
     free_bytes = low = 0
     limits = np.cumsum(spans.size)
     while low < len(spans):
@@ -248,11 +267,13 @@ def _blocks(work: _Walk, spans: _Spans, sizes_of: Words) -> tuple[Words, Words, 
         used = np.ones(blocks, np.bool_)
         listed = small & (some.objects != 0)
         if listed.any():
-            used[_listed(work, some[listed], step[listed], begin[listed], count[listed])] = False
+            free, more = _listed(work, some[listed], step[listed], begin[listed], count[listed])
+            used[free] = False
+            unsure.append(start[more])
         free_bytes += total(size[~used])
         starts.append(start[used])
         sizes.append(size[used])
-    return np.concatenate(starts), np.concatenate(sizes), free_bytes
+    return np.concatenate(starts), np.concatenate(sizes), free_bytes, np.concatenate(unsure)
 
 
 def _listed(
@@ -261,8 +282,11 @@ def _listed(
     step: Words,
     begin: npt.NDArray[np.int64],
     count: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """Follow all spans' lists of free objects, one link of each at a time; return which they are."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Follow all spans' lists of free objects, one link of each at a time; return which they are.
+
+    And those beyond the number that is free: a thread is just moving objects to or from there.
+    """
     found: list[npt.NDArray[np.int64]] = []
     size = (spans.size // np.uint64(8)).astype(np.int64)
     offset = np.cumsum(size) - size
@@ -274,7 +298,9 @@ def _listed(
         content[place : place + len(got)] = got
     at = spans.objects
     row = np.arange(len(spans))
-    for _ in range(int(count.max())):
+    length = count - (spans.bits & np.uint32(0xFFFF)).astype(np.int64)
+    more: list[npt.NDArray[np.int64]] = []
+    for done in range(int(count.max())):
         within = at - spans.first[row]
         # A list that leads elsewhere is damaged; it ends there.
         good = (at >= spans.first[row]) & (within < spans.size[row]) & (within % step[row] == 0)
@@ -283,10 +309,13 @@ def _listed(
         row, within, number = row[good], within[good], number[good]
         if not len(row):
             break
-        found.append(begin[row] + number)
+        sure = done < length[row]
+        found.append((begin[row] + number)[sure])
+        more.append((begin[row] + number)[~sure])
         at = content[offset[row] + (within // np.uint64(8)).astype(np.int64)]
         row, at = row[at != 0], at[at != 0]
-    return np.concatenate(found) if found else np.empty(0, np.int64)
+    none = np.empty(0, np.int64)
+    return np.concatenate([none, *found]), np.concatenate([none, *more])
 
 
 # -- caches -------------------------------------------------------------------
@@ -294,15 +323,10 @@ def _listed(
 
 def _thread_caches(work: _Walk, sizes_of: Words) -> list[int]:
     """Return the addresses of the thread caches: they are chained, and variables point to one."""
-    waiting: list[int] = []
-    places = [m for m in work.memory.mappings if m.permissions.startswith("rw")]
-    begins = np.array([m.start for m in places], np.uint64)
-    ends = np.array([m.end for m in places], np.uint64)
-    for _, words in work.areas:
-        some = np.unique(words[(words != 0) & (words % np.uint64(8) == 0)])
-        at = np.searchsorted(begins, some, "right").astype(np.int64) - 1
-        inside = (at >= 0) & (some + np.uint64(_CLASSES * _LIST) <= ends[at])
-        waiting += [p for p in some[inside].tolist() if _is_thread_cache(work, p, sizes_of)]
+    words = work.variables
+    some = np.unique(words[(words != 0) & (words % np.uint64(8) == 0)])
+    some = some[are_writable(work.memory, some, np.full(len(some), _CLASSES * _LIST, np.uint64))]
+    waiting = [place for place in some.tolist() if _is_thread_cache(work, place, sizes_of)]
     found: set[int] = set()
     while waiting and len(found) < _MOST_CACHES:
         cache = waiting.pop()
@@ -327,43 +351,76 @@ def _is_thread_cache(work: _Walk, address: int, sizes_of: Words) -> bool:
     return len(sizes) == len(sizes_of) and bool(np.array_equal(sizes[1:], sizes_of[1:]))
 
 
-def _cached(work: _Walk, caches: list[int], starts: Words) -> npt.NDArray[np.bool_]:
-    """Say which blocks wait in a thread's cache or in the slots between threads."""
+def _cached(work: _Walk, caches: list[int], starts: Words) -> tuple[npt.NDArray[np.bool_], Words]:
+    """Say which blocks wait in a thread's cache or in the slots between threads.
+
+    And which ones may be on their way: a list is as long as it says to be, but a thread may have
+    stopped between the list and its length, or between a slot and their number.
+    """
     heads: list[int] = []
+    lengths: list[int] = []
     for cache in caches:
-        heads += work.words(cache, _CLASSES * _LIST // 8)[::4].tolist()
+        lists = work.words(cache, _CLASSES * _LIST // 8)
+        heads += lists[::4].tolist()
+        lengths += (lists[1::4] & np.uint64(0xFFFFFFFF)).tolist()
     for central in _central_caches(work):
-        used = int(work.words(central + _USED_AT, 1)[0]) & 0xFFFFFFFF
-        heads += work.words(central + _SLOTS_AT, 2 * min(used, _SLOTS))[::2].tolist()
+        words = work.words(central - 8, (_USED_AT + 16) // 8)
+        if len(words) * 8 < _USED_AT + 16:
+            continue
+        locked = int(words[0]) & 0xFFFFFFFF != 0
+        used = min(int(words[_USED_AT // 8 + 1]) & 0xFFFFFFFF, _SLOTS)
+        slots = words[_SLOTS_AT // 8 + 1 :: 2][: min(used + locked, _SLOTS)].tolist()
+        heads += slots
+        sure = used - locked
+        lengths += [_MOST_MOVED if number < sure else 0 for number in range(len(slots))]
     waiting = np.zeros(len(starts), np.bool_)
-    at = np.array([head for head in heads if head], np.uint64)
-    left = _MOST_LINKS
-    while len(at) and len(starts) and left > 0:
+    moving: list[Words] = [_NONE]
+    at, left = np.array(heads, np.uint64), np.array(lengths, np.int64)
+    steps = _MOST_LINKS
+    seen = np.zeros(len(starts), np.bool_)
+    while steps > 0 and len(starts):
         place = np.minimum(np.searchsorted(starts, at), len(starts) - 1)
-        new = (starts[place] == at) & ~waiting[place]
-        at, place = at[new], place[new]
-        waiting[place] = True
-        left -= len(at)
+        new = (at != 0) & (starts[place] == at) & ~seen[place] & (left > -_MOST_MOVED)
+        at, place, left = at[new], place[new], left[new]
+        if not len(at):
+            break
+        seen[place] = True
+        waiting[place[left > 0]] = True
+        moving.append(at[left <= 0])
+        steps -= len(at)
         links = [work.words(address, 1) for address in at.tolist()]
-        at = np.unique(np.concatenate([*links, _NONE]))
-        at = at[at != 0]
-    return waiting
+        at = np.array([int(link[0]) if len(link) else 0 for link in links], np.uint64)
+        left = left - 1
+    return waiting, np.concatenate(moving)
 
 
 def _central_caches(work: _Walk) -> list[int]:
     """Return where each central cache keeps its class: they stand in a row, counting up."""
-    for start, words in work.areas:
-        ones = np.flatnonzero(words == 1)
-        for stride in _STRIDES:
-            step = stride // 8
-            row = ones[ones + step * _SURE < len(words)]
-            for number in range(2, _SURE + 1):
-                row = row[words[row + step * (number - 1)] == number]
-            if len(row):
-                first = int(row[0])
-                found: list[int] = []
-                while first < len(words) and int(words[first]) == len(found) + 1:
-                    found.append(start + 8 * first)
-                    first += step
+    words = work.variables
+    ones = np.flatnonzero(words == 1)
+    for stride in _STRIDES:
+        step = stride // 8
+        row = ones[ones + step * _SURE < len(words)]
+        for number in range(2, _SURE + 1):
+            row = row[words[row + step * (number - 1)] == number]
+        for first in row.tolist():
+            found: list[int] = []
+            for place in range(first, len(words), step):
+                if int(words[place]) != len(found) + 1:
+                    break
+                found.append(work.start + 8 * place)
+            if all(_has_lists(work, each) for each in found[:_SURE]):
                 return found
     return []
+
+
+def _has_lists(work: _Walk, central: int) -> bool:
+    """Whether two lists of spans begin behind the class: rings that lead back to it."""
+    for header in (central + 8, central + 8 + _SPAN):
+        links = work.words(header + 16, 2)
+        if len(links) < 2:
+            return False
+        back = work.words(int(links[0]) + 24, 1)
+        if len(back) < 1 or int(back[0]) != header:
+            return False
+    return True

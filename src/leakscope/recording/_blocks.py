@@ -187,22 +187,22 @@ def _without_doubles(keys: Words, whats: Words) -> tuple[Words, Words, int]:
     return keys[keep], whats[keep], int(len(keep) - np.count_nonzero(keep))
 
 
-def _by_megabyte(keys: Words) -> npt.NDArray[np.int64]:
-    """Return the order that sorts parts which are sorted already, a megabyte at a time.
+def _by_megabyte(keys: Words) -> list[slice]:
+    """Return the runs that, in this order, sort parts which are sorted already.
 
-    The agent keeps each megabyte of address space in one shard, so whole runs move; that is
-    several times faster than sorting ten million blocks.
+    The agent keeps each megabyte of address space in one shard, so whole megabytes move; that is
+    many times faster than sorting ten million blocks.
     """
     megabyte = keys >> np.uint64(_SITE_BITS + 17)
     starts = np.flatnonzero(megabyte[1:] != megabyte[:-1]) + 1
     starts = np.concatenate([np.zeros(1, np.int64), starts])[: len(keys)]
-    lengths = np.diff(starts, append=len(keys))
+    ends = np.append(starts[1:], len(keys))[: len(starts)]
     order = np.argsort(megabyte[starts], kind="stable")
-    starts, lengths = starts[order], lengths[order]
-    before = np.cumsum(lengths) - lengths
-    result: npt.NDArray[np.int64] = np.repeat(starts - before, lengths)
-    result += np.arange(len(keys))
-    return result
+    return [slice(a, b) for a, b in zip(starts[order].tolist(), ends[order].tolist(), strict=True)]
+
+
+def _joined(column: Words, runs: list[slice]) -> Words:
+    return np.concatenate([column[run] for run in runs]) if len(runs) > 1 else column
 
 
 def decode(table: Table, sites: int, tick_ns: float, weigher: Weigher) -> Blocks:
@@ -211,7 +211,9 @@ def decode(table: Table, sites: int, tick_ns: float, weigher: Weigher) -> Blocks
     whats = np.concatenate([*table.whats, np.empty(0, np.uint64)])
     table.keys.clear()  # hundreds of megabytes when there are many blocks
     table.whats.clear()
-    found = _decode(keys, whats, _by_megabyte(keys), sites, tick_ns, weigher)
+    runs = _by_megabyte(keys)
+    keys, whats = _joined(keys, runs), _joined(whats, runs)
+    found = _decode(keys, whats, sites, tick_ns, weigher)
     if found is not None:
         return replace(found, doubles=table.doubles)
     # Only in a damaged file: blocks in the wrong shard, or at address 0.
@@ -219,7 +221,7 @@ def decode(table: Table, sites: int, tick_ns: float, weigher: Weigher) -> Blocks
     keys, whats, doubles = _without_doubles(keys[order], whats[order])
     there = keys >> np.uint64(_SITE_BITS) != 0
     keys, whats = keys[there], whats[there]
-    found = _decode(keys, whats, np.arange(len(keys)), sites, tick_ns, weigher)
+    found = _decode(keys, whats, sites, tick_ns, weigher)
     assert found is not None
     no_address = int(len(there) - np.count_nonzero(there))
     return replace(found, doubles=table.doubles + doubles, no_address=no_address)
@@ -228,20 +230,19 @@ def decode(table: Table, sites: int, tick_ns: float, weigher: Weigher) -> Blocks
 def _decode(
     keys: Words,
     whats: Words,
-    order: npt.NDArray[np.int64],
     sites: int,
     tick_ns: float,
     weigher: Weigher,
 ) -> Blocks | None:
-    """Decode in `order`; None when that does not give ascending addresses above 0."""
+    """Decode; None when that does not give ascending addresses above 0."""
     total = len(keys)
     blocks = np.empty(total, BLOCK_DTYPE)
     counts, sizes = np.zeros(sites), np.zeros(sites)
     adding = threading.Lock()
 
     def slab(start: int) -> tuple[bool, int, int]:
-        rows = order[start : start + _SLAB + 1]  # one more, to compare with the next slab
-        key, what = keys[rows], whats[rows[:_SLAB]]
+        key = keys[start : start + _SLAB + 1]  # one more, to compare with the next slab
+        what = whats[start : start + _SLAB]
         address = key >> np.uint64(_SITE_BITS)
         ascending = bool(address[0] > 0 and np.all(address[1:] > address[:-1]))
         key = key[:_SLAB]

@@ -55,7 +55,7 @@ def find_roots(
     found: list[Root] = []
     before = None
     for mapping in memory.mappings:
-        if before is not None and _is_relro(before, mapping):
+        if before is not None and _is_relro(before, mapping) and _is_scanned(mapping):
             # Written at the start, and read-only since.
             found.append(Root(before.start, before.end, _name(before)))
         before = mapping

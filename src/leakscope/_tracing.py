@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope import _numpy  # noqa: F401 - before anything that imports numpy
 from leakscope.recording import live
 from leakscope.recording.own import own_ranges
 from leakscope.trace.launch import Run

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -362,6 +363,23 @@ def test_a_signal_to_us_reaches_the_program_and_we_report(start, programs):
     assert names() == [f"leaky.{pid}.leakscope"]
 
 
+def test_no_thread_of_ours_takes_a_signal_from_the_one_that_waits_for_it(start, programs):
+    """Numpy's threads did, now and then: SIGTERM ended leakscope and not the program."""
+    process = start("run", "--no-report", "--", programs["leaky"], "1")
+    pid_of(process)
+
+    tasks = [
+        task
+        for task in Path(f"/proc/{process.pid}/task").iterdir()
+        if task.name != str(process.pid)
+    ]
+    masks = [re.search(r"SigBlk:\s*(\S+)", (task / "status").read_text())[1] for task in tasks]
+
+    assert masks  # the one that waits for processes that end
+    assert all(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in masks), masks
+    process.communicate(timeout=30)
+
+
 def test_killing_leakscope_does_not_disturb_the_program(start, programs):
     process = start("run", "--no-report", "--", programs["leaky"], "2")
     pid = pid_of(process)
@@ -645,3 +663,16 @@ def test_doctor_on_a_process_with_and_without_the_agent(start, leakscope, progra
     assert "its allocator  that of glibc" in traced.stdout
     assert untraced.returncode == 2
     assert "runs without the agent" in untraced.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("how", [["env", "-i"], ["env", "LD_PRELOAD="], ["env"]])
+def test_a_program_that_is_kept_from_the_agent_is_not_called_clean(trace, tmp_path, how):
+    """What `env` starts in its place is another program; a static one needs no help for that."""
+    (tmp_path / "kept.c").write_text("int main(void) { return 0; }\n")
+    static = ["-static"] if how == ["env"] else []
+    subprocess.run(["gcc", *static, "kept.c", "-o", "kept"], cwd=tmp_path, check=True)
+
+    traced = trace([*how, tmp_path / "kept"])
+
+    assert traced.returncode == 2, traced.stderr
+    assert "env became another program, kept, which was not traced" in traced.stderr

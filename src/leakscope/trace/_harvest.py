@@ -50,6 +50,7 @@ class Harvest:
     snapshots: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     skipped: int = 0  # forks that ended in an exec
+    left: str | None = None  # the root's last program, if it ended without a word to us
     unstarted: int = 0  # live files whose agent was stopped before it recorded
     _dumps: dict[Path, int] = field(default_factory=dict)
     _broken: set[Path] = field(default_factory=set)
@@ -111,6 +112,8 @@ class Harvest:
         examined = self.farewells.take(file.path) if self.farewells is not None else None
         if examined is not None:
             recording = with_reachability(recording, examined)
+        elif status is not None and status >= 0 and state not in {STATE_EXECED, STATE_EXITED}:
+            self.left = recording.process.exe
         stub = state == STATE_EXECED and recording.process.forked_from is not None
         if stub and recording.duration_ns < _STUB_NS and file.pid != self.root:
             self.skipped += 1

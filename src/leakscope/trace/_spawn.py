@@ -18,6 +18,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
+from leakscope.proc.process import read_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,6 +53,7 @@ class Child:
         self.pid = 0
         self.status: int | None = None  # as os.waitstatus_to_exitcode: negative for a signal
         self.received: list[int] = []
+        self.last_name = ""  # what it called itself at its end, at most 15 characters
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start the program. Raises `TargetError` when the kernel will not."""
@@ -106,6 +108,9 @@ class Child:
 
     def _ended(self) -> bool:
         try:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            if os.waitid(os.P_PID, self.pid, options) is not None:
+                self.last_name = read_name(self.pid)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # somebody set SIGCHLD to be ignored: nothing is known
             raise TargetError(

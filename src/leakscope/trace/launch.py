@@ -64,7 +64,8 @@ class Run:
     snapshots: tuple[Path, ...]
     running: tuple[Running, ...]
     notes: tuple[str, ...]
-    problems: tuple[str, ...]  # recordings that could not be packed, and where they are
+    # Recordings that could not be packed, and where they are; programs that were not traced.
+    problems: tuple[str, ...]
     interrupted: bool  # somebody asked it to end with SIGINT or SIGTERM
 
     @property
@@ -164,7 +165,7 @@ def run(
         snapshots=tuple(harvest.snapshots),
         running=tuple(Running(file.pid, file.path) for file in running),
         notes=_notes(program, harvest),
-        problems=tuple(harvest.problems),
+        problems=(*harvest.problems, *_untraced(harvest.left, child.last_name)),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
     )
     if not harvest.packed and not running:
@@ -233,6 +234,19 @@ def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
     if harvest.unstarted and harvest.packed:
         notes.append(f"{harvest.unstarted} process(es) ended before the agent in them had started")
     return tuple(notes)
+
+
+def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:
+    """Say so when the traced program became another one that our agent was kept from."""
+    name = (left or "").rpartition("/")[2]
+    if not name or not last_name or name[:15] == last_name:
+        return ()
+    text = (
+        f"{name} became another program, {last_name}, which was not traced: leakscope's environment"
+        f" was taken from it, as env -i and sudo do, or it is static or privileged."
+        f" `leakscope doctor {last_name}` tells more"
+    )
+    return (text,)
 
 
 def _nothing_recorded(done: Run, harvest: Harvest) -> LeakscopeError:

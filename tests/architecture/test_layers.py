@@ -24,7 +24,7 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Files of the native half: any part may ask where they are.
 EVERYWHERE = {"_native"}
 # The public API and the glue between parts; only cli, and users, import these.
-TOP = {"leakscope", "_analysis", "_tracing", "_watching", "__main__"}
+TOP = {"leakscope", "_analysis", "_numpy", "_tracing", "_watching", "__main__"}
 
 
 def part_of(path: Path) -> str:

@@ -125,7 +125,7 @@ class Header:
         if self["mode"] == _layout.MODE_SAMPLED and not 0 < self["sample_bytes"] < 1 << 62:
             raise damaged(path, f"its sampling distance is {self['sample_bytes']} bytes")
         # One tick: at least a nanosecond is plausible, at most a few seconds fit the format.
-        if self["tick_shift"] > 40 or not 1e-3 <= self.tick_ns <= 1e9:
+        if self["tick_shift"] > 40 or not 1.0 <= self.tick_ns <= 1e9:
             raise damaged(path, "its clock makes no sense")
         for name in _AREAS:
             area = self.fields[name]

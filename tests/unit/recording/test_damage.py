@@ -208,6 +208,7 @@ def test_trouble_that_the_agent_had_is_told(file):
         ("header_bytes", "I", 100, "another build of the agent"),
         ("mode", "I", 9, "its mode is 9"),
         ("tick_shift", "I", 60, "clock makes no sense"),
+        ("counter_last", "Q", 1 << 50, "clock makes no sense"),  # ticks of less than a nanosecond
         ("node_count", "I", 1 << 31, "claims 2147483648 nodes"),
         ("string_bytes", "Q", 1 << 40, "strings lie outside"),
         ("stripe_bytes", "Q", 1 << 40, "counters does not hold 32 times"),

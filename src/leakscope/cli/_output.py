@@ -22,15 +22,8 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.report._ink import Ink
 
-__all__ = [
-    "Progress",
-    "add_colour_option",
-    "add_report_options",
-    "check_outputs",
-    "ink_for",
-    "open_private",
-]
-__all__ += ["report_recordings", "write_private", "write_report", "write_text"]
+__all__ = ["Progress", "add_colour_option", "add_report_options", "check_outputs", "ink_for"]
+__all__ += ["open_private", "report_recordings", "write_private", "write_report", "write_text"]
 
 _BRIEF = 20  # processes with nothing to report that get a line of their own
 _PLAIN_WIDTH = 80

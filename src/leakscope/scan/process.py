@@ -35,7 +35,6 @@ __all__ = ["Graph", "graph_of", "scan_holders", "scan_process"]
 
 _SAMPLE = 100_000  # blocks that stand for all
 _PIECE = 1 << 18  # blocks compared at a time
-_WHOLE = 0.999  # of a heap: what may be missing holds hardly a pointer
 _MOST = 0.9  # of a recording's blocks
 
 
@@ -97,7 +96,7 @@ def _scan(
         with Forked(pid) as image:
             paused_ns = image.paused_ns
             heap = None if image.refused else walk(image)
-            if heap is not None and heap.enumerated_share >= _WHOLE and _covers(heap, before):
+            if heap is not None and heap.is_whole and _covers(heap, before):
                 # The copy does not change any more: what it shows is worked out meanwhile.
                 with ThreadPoolExecutor(1) as pool:
                     reading = pool.submit(read)
@@ -273,7 +272,7 @@ def _covers(heap: Heap, recording: Recording) -> bool:
 def _is_complete(recording: Recording, heap: Heap | None, notes: list[str]) -> bool:
     """Whether every block that may hold a pointer is known: else "lost" could be false."""
     if heap is not None:
-        if heap.enumerated_share < _WHOLE:
+        if not heap.is_whole:
             notes.append(
                 f"only {heap.enumerated_share:.0%} of the heap could be walked, so no block is called lost"
             )

@@ -36,7 +36,6 @@ __all__ = ["scan_core", "scan_untraced"]
 
 _MOST_SIZES = 20
 _TRIES = 4
-_WHOLE = 0.999  # of a heap: what may be missing holds hardly a pointer
 
 
 def scan_untraced(pid: int) -> HeapScan:
@@ -52,9 +51,9 @@ def scan_untraced(pid: int) -> HeapScan:
             found = _scan(image, image.threads, f"process {pid}", pid=image.pid)
             image.check()
             resident = read_resident(pid)
-        paused_ns = max(paused_ns, image.paused_ns)
+        paused_ns += image.paused_ns
         # A thread may have stopped in the middle of changing the heap.
-        if found.heap.enumerated_share >= _WHOLE:
+        if found.heap.is_whole:
             break
     facts = ScanFacts(
         method=image.method,
@@ -155,7 +154,7 @@ def _scan(
         found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
         if marker.unread_bytes:
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
-    if heap.enumerated_share < _WHOLE:
+    if not heap.is_whole:
         found.give_up("the heap could not be walked whole")
     lost = found.kinds == Reachability.DEFINITELY_LOST
     lost |= found.kinds == Reachability.INDIRECTLY_LOST

@@ -244,7 +244,7 @@ def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:
     text = (
         f"{name} became another program, {last_name}, which was not traced: leakscope's environment"
         f" was taken from it, as env -i and sudo do, or it is static or privileged."
-        f" `leakscope doctor {last_name}` tells more"
+        f" `leakscope doctor PROGRAM` tells which"
     )
     return (text,)
 

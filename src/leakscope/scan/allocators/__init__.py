@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KNOWN", "Heap", "Memory", "walk"]
 
+_WHOLE = 0.999
 KNOWN = "glibc's malloc, jemalloc 5.3 and gperftools' tcmalloc"
 
 
@@ -74,6 +75,11 @@ class Heap:
     def enumerated_share(self) -> float:
         """Share of the allocator's memory that the walk accounted for, 0..1."""
         return self.enumerated_bytes / self.mapped_bytes if self.mapped_bytes else 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it was walked, but for what hardly holds a pointer."""
+        return self.enumerated_share >= _WHOLE
 
 
 def walk(memory: Memory) -> Heap | None:

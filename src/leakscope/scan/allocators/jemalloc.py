@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from leakscope.scan.allocators._radix import Variables
 
     Words = npt.NDArray[np.uint64]
-    Sizes = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 
 __all__ = ["walk"]
 
@@ -43,6 +42,7 @@ _LEVEL = 1 << 18  # entries of the root, and of a leaf
 _LEAF_SPAN = _LEVEL * _PAGE
 _ADDRESS = (1 << 48) - 1
 _EDATA = 128  # bytes of an extent's description, and its alignment
+_TO_EDATA = np.uint64(_ADDRESS & ~(_EDATA - 1))  # other bits of a leaf's entry mirror the extent
 _ACTIVE, _RETAINED, _STATES = 0, 3, 6
 # Bits of edata's first word.
 _SLAB, _STATE, _SIZE_CLASS, _FREE = 12, 17, 20, 28
@@ -166,7 +166,7 @@ def _class_sizes(variables: Variables) -> Words | None:
 
 def _is_leaf_of(memory: Memory, leaf: int, first: int) -> bool:
     """Whether the leaf describes pages from `first` on, by a sample of its entries."""
-    entries = read_words(memory, leaf, _LEVEL) & np.uint64(_ADDRESS & ~(_EDATA - 1))
+    entries = read_words(memory, leaf, _LEVEL) & _TO_EDATA
     pages = np.flatnonzero(entries)
     if not len(pages):
         return False
@@ -199,9 +199,7 @@ def _extents(work: _Walk, root: Words) -> _Extents:
                 f"the table of the pages from {gig * _LEAF_SPAN:#x} on cannot be read"
             )
             work.damaged += _PAGE * (_LEVEL - len(entries))
-        entries = entries & np.uint64(
-            _ADDRESS & ~(_EDATA - 1)
-        )  # without the bits that mirror the extent
+        entries = entries & _TO_EDATA
         used = np.flatnonzero(entries)
         found.append(entries[used])
         pages.append((np.uint64(gig * _LEVEL) + used.astype(np.uint64)) * np.uint64(_PAGE))

@@ -75,7 +75,7 @@ class _Spans:
     def __len__(self) -> int:
         return len(self.first)
 
-    def __getitem__(self, which: npt.NDArray[np.bool_] | slice) -> _Spans:
+    def __getitem__(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64] | slice) -> _Spans:
         return _Spans(self.first[which], self.size[which], self.objects[which], self.bits[which])
 
 
@@ -204,10 +204,7 @@ def _spans(work: _Walk, root: int, shape: Shape, sizes_of: Words) -> _Spans:
         work.notes.append("spans lie where there is no memory: what is in them is not known")
     good &= there
     spans = spans[good]
-    order = np.argsort(spans.first, kind="stable")
-    spans = _Spans(
-        spans.first[order], spans.size[order], spans.objects[order], spans.bits[order]
-    )  # fmt: skip
+    spans = spans[np.argsort(spans.first, kind="stable")]
     apart = np.ones(len(spans), np.bool_)
     reach = np.maximum.accumulate(spans.first + spans.size)
     apart[1:] = spans.first[1:] >= reach[:-1]

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if not _SOONEST_S <= every <= _LATEST_S:
         raise UsageError(
             f"--every {args.every} is too {'short' if every < _SOONEST_S else 'long'}",
-            hint="Look every 0.1s at most, every 1d at least.",
+            hint="It may be anything from 0.1s to 1d.",
         )
     length = None if args.duration is None else parse_duration(args.duration)
     if args.targets and args.cgroup:

@@ -3,6 +3,7 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,13 @@ import pytest
 from leakscope._native import AGENT, path
 
 ROOT = Path(__file__).parents[1]
+
+# nohup and a shell's background jobs start us with these ignored, and the programs that the tests
+# start would inherit that; what is tested is what they do as anyone else finds them.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        _usual = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(_number, _usual)
 
 
 def _in_ci() -> bool:

@@ -132,7 +132,6 @@ struct ls_index {
 struct ls_live {
   uint32_t gate;  /* epoch of the running recording, 0: take the slow path */
   uint32_t phase; /* enum ls_phase */
-  uint32_t paused; /* copy of header->control for threads in the slow path */
   uint32_t timeline_next; /* tick of the next timeline row */
   struct lsr_header *header;
   uint8_t *base;
@@ -223,6 +222,11 @@ uint8_t *ls_heap_take(uint64_t bytes, uint64_t *ret_offset);
 void ls_heap_release(uint64_t offset, uint64_t bytes);
 void ls_recording_shrink_reserve(void);
 intptr_t ls_module_bias(uint16_t index_plus_1);
+
+/* While paused, what is freed is recorded and what is allocated is not. */
+static inline bool ls_paused(const struct ls_live *live) {
+  return __atomic_load_n(&live->header->control, __ATOMIC_RELAXED) & 1;
+}
 
 static inline uint64_t ls_block_what(uint64_t size, uint32_t tick) {
   uint64_t coded = size;

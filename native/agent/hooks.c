@@ -112,7 +112,7 @@ static inline void finish_realloc(struct ls_thread *thread, void *old, bool had,
   }
   if (had)
     ls_record_taken_died(thread, block);
-  if (fresh && !ls_live->paused && ls_sample_wants(thread, size))
+  if (fresh && !ls_paused(ls_live) && ls_sample_wants(thread, size))
     ls_finish_alloc(thread, fresh, size, LSR_KIND_REALLOC, pc, sp, fp);
 }
 

@@ -41,7 +41,7 @@ static inline void mapped(struct ls_thread *thread, void *result, size_t length,
   if (!thread)
     return;
   /* Mappings are few and large: they are recorded whole in sampled mode too. */
-  if (result != MAP_FAILED_POINTER && !ls_live->paused)
+  if (result != MAP_FAILED_POINTER && !ls_paused(ls_live))
     ls_range_add(thread, (uintptr_t)result, length, kind, pc, sp, fp);
   ls_leave();
 }

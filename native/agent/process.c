@@ -107,7 +107,6 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
   ls_timeline_init(live);
   if (ls_config.start_signal > 0 || ls_config.start_after_ns) {
     header->control = 1;
-    live->paused = 1;
   }
   if (ls_config.start_after_ns)
     live->start_at_ns = ls_clock_ns(LS_CLOCK_MONOTONIC) + ls_config.start_after_ns;
@@ -237,8 +236,7 @@ LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
       control = 0;
     }
   }
-  live->paused = control & 1;
-  if (live->paused && !freeing) {
+  if (control & 1 && !freeing) {
     thread->head->drops[LSR_DROP_PAUSED]++;
     goto no;
   }

@@ -27,7 +27,7 @@ void ls_record_replaced(struct ls_thread *thread, uintptr_t address,
  * before us, or its birth was lost. */
 void ls_record_unknown(struct ls_thread *thread) {
   struct ls_live *live = ls_live;
-  if (!live->sampled && !live->paused && !live->min_size && live->max_size == UINT64_MAX)
+  if (!live->sampled && !ls_paused(live) && !live->min_size && live->max_size == UINT64_MAX)
     thread->head->drops[LSR_DROP_UNKNOWN_FREE]++;
 }
 

@@ -18,6 +18,7 @@ import pytest
 
 import leakscope as api
 from conftest import ROOT
+from leakscope.model.recordings import Kind
 from leakscope.trace.live_files import find_live_file, list_live_files
 
 LEAKY = """
@@ -432,6 +433,36 @@ def test_start_and_stop_signals_bound_what_is_recorded(start, programs):
     recorded = int(recording.sites["allocs"].sum())
     assert 10 <= recorded <= 30
     assert recorded + recording.coverage.dropped["paused"] >= 60
+
+
+RESUMED = r"""
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+static void *volatile kept, *volatile nothing;
+int main(void) {
+  kept = malloc(3);
+  raise(SIGUSR1);
+  for (int i = 0; i < 100; i++) {
+    kept = realloc(nothing, 5000);
+    kept = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  }
+  raise(SIGKILL);
+}
+"""
+
+
+def test_a_start_signal_is_for_every_kind_of_allocation(agent, tmp_path):
+    (tmp_path / "resumed.c").write_text(RESUMED)
+    program = tmp_path / "resumed"
+    subprocess.run(["gcc", "-w", tmp_path / "resumed.c", "-o", program], check=True)
+    how = {"LEAKSCOPE_DIR": str(tmp_path), "LEAKSCOPE_START_SIGNAL": str(int(signal.SIGUSR1))}
+    subprocess.run([program], env=os.environ | {"LD_PRELOAD": str(agent)} | how, check=False)
+    (path,) = tmp_path.glob("*.live")
+    recording = api.load(path)
+    kinds = [int(recording.sites["kind"][block["site"]]) for block in recording.blocks]
+    assert kinds.count(Kind.REALLOC) == 100
+    assert len(recording.ranges) >= 100
 
 
 def test_recording_can_start_late(leakscope, programs):

@@ -67,6 +67,34 @@ struct ls_check {
   uintptr_t value;
 };
 
+/* A whole stack that the thread allocated from more than once: kept.h. */
+#define LS_KEPT_WORDS 124u
+struct ls_kept_stack {
+  uint64_t key;
+  uintptr_t pc, sp, fp;
+  uintptr_t fp_mask; /* zero when unwinding does not depend on fp */
+  struct lsr_counter *counter; /* of the site, in the thread's stripe */
+  uint32_t site;
+  uint16_t words, padded; /* padded with repetitions of the last one to a multiple of four */
+  uint8_t kind;
+  /* The words that unwinding read, innermost frame first: `padded` values, and behind them as
+   * many uint16_t that say where each lies, in words above sp. */
+  uintptr_t value[] __attribute__((aligned(64)));
+};
+
+#define LS_KEPT_BYTES (512u << 10) /* of kept stacks, the oldest given up first */
+#define LS_KEPT_UNIT 64u
+#define LS_KEPT_BITS 9u /* of the index: sets of four entries */
+#define LS_KEPT_WAYS 4u
+#define LS_KEPT_SEEN 2048u
+
+/* A call edge: the depot's node of a frame below another. */
+#define LS_EDGES 2048u
+struct ls_edge {
+  uintptr_t pc;
+  uint32_t parent, node;
+};
+
 #define LS_SITE_CACHE 64u
 
 struct ls_thread {
@@ -92,6 +120,12 @@ struct ls_thread {
   struct step *steps; /* scratch of stack.c, LS_MAX_DEPTH + 1 long */
   uint8_t *window;    /* scratch for foreign stacks, mapped on first use */
   struct ls_thread *next; /* registry */
+  bool remembers; /* something is in edges or in kept */
+  struct ls_edge edges[LS_EDGES];
+  uint32_t kept_end; /* where the next kept stack goes */
+  uint32_t kept_seen[LS_KEPT_SEEN]; /* of stacks met once: the depot's node */
+  uint64_t kept_index[1u << LS_KEPT_BITS][LS_KEPT_WAYS];
+  uint8_t kept[LS_KEPT_BYTES] __attribute__((aligned(64)));
 };
 
 /* Thread-local state; 32 bytes of initial-exec TLS. */
@@ -118,7 +152,8 @@ struct ls_shard {
   uint32_t buckets; /* 0: no table yet */
   uint32_t grow_at;
   struct lsr_block *table;
-  uint8_t pad[32];
+  uint8_t *passed; /* a byte a bucket: blocks may lie behind it for which it had no room */
+  uint8_t pad[24];
 };
 _Static_assert(sizeof(struct ls_shard) == 64, "one cache line a shard");
 
@@ -131,6 +166,7 @@ struct ls_index {
  * is free, the phase is UNINIT and the parent's recording is never written again. */
 struct ls_live {
   uint32_t gate;  /* epoch of the running recording, 0: take the slow path */
+  uint32_t plain; /* the same where every block is recorded, by the C library's malloc */
   uint32_t phase; /* enum ls_phase */
   uint32_t timeline_next; /* tick of the next timeline row */
   struct lsr_header *header;
@@ -280,6 +316,8 @@ LS_COLD void ls_timeline_row(uint32_t tick);
 void ls_sample_next(struct ls_thread *thread, uint64_t mean);
 double ls_sample_weight(uint64_t size, uint64_t mean);
 extern uint8_t ls_sample_filter[LS_FILTER_SLOTS];
+extern uint64_t ls_sample_hash;
+void ls_sample_start(void);
 
 /* ranges.c */
 void ls_range_add(struct ls_thread *thread, uintptr_t start, uint64_t length, uint8_t kind,

@@ -8,12 +8,21 @@
 #include "blocks.h"
 #include "sys.h"
 
+/* A bucket and its byte of `passed`. */
+#define BUCKET_BYTES (BUCKET * sizeof(struct lsr_block) + 1)
+
+static uint32_t next(uint32_t bucket, uint32_t buckets) {
+  return ++bucket == buckets ? 0 : bucket;
+}
+
+static uint64_t whole_pages(uint32_t buckets) {
+  return ((uint64_t)buckets * BUCKET_BYTES + 4095) & ~4095ull;
+}
+
 bool ls_shard_grow(struct ls_shard *shard) {
-  uint32_t old_slots = shard->buckets * BUCKET;
-  uint32_t slots = (uint32_t)((uint64_t)old_slots * 27 / 20);
-  slots = (slots + 256) & ~255u; /* whole pages */
-  uint64_t offset;
-  struct lsr_block *table = (struct lsr_block *)ls_heap_take((uint64_t)slots * sizeof *table, &offset);
+  uint32_t old_buckets = shard->buckets, old_slots = old_buckets * BUCKET;
+  uint64_t bytes = (whole_pages(old_buckets) * 27 / 20 + 4096) & ~4095ull, offset;
+  struct lsr_block *table = (struct lsr_block *)ls_heap_take(bytes, &offset);
   if (!table) {
     /* Live with longer probes while slots are left; one must always stay empty. */
     if (shard->live + 2 >= old_slots)
@@ -23,15 +32,18 @@ bool ls_shard_grow(struct ls_shard *shard) {
       shard->grow_at = old_slots - 2;
     return true;
   }
-  uint32_t buckets = slots / BUCKET;
+  uint32_t buckets = (uint32_t)(bytes / BUCKET_BYTES), slots = buckets * BUCKET;
+  uint8_t *passed = (uint8_t *)(table + slots);
   for (uint32_t i = 0; i < old_slots; i++) {
     struct lsr_block *old = &shard->table[i];
     if (!old->where)
       continue;
     uint32_t bucket = ls_home_of((uintptr_t)(old->where & ADDRESS_MASK) << 3, buckets), empty;
-    while (ls_bucket_match(table + bucket * BUCKET, ~0ull, &empty), !empty)
-      bucket = ls_next_bucket(bucket, buckets);
-    ls_slot_put(table + bucket * BUCKET + __builtin_ctz(empty), old->where, old->what);
+    while (ls_bucket_match(table + (size_t)bucket * BUCKET, ~0ull, &empty), !empty) {
+      passed[bucket] = 1;
+      bucket = next(bucket, buckets);
+    }
+    ls_slot_put(table + (size_t)bucket * BUCKET + __builtin_ctz(empty), old->where, old->what);
   }
   struct lsr_shard *shown = &ls_live->header->shards[shard - ls_live->shards];
   uint64_t old_offset = shown->offset;
@@ -42,19 +54,20 @@ bool ls_shard_grow(struct ls_shard *shard) {
   shown->live = shard->live;
   __atomic_store_n(&shown->sequence, shown->sequence + 1, __ATOMIC_RELEASE);
   shard->table = table;
+  shard->passed = passed;
   __atomic_store_n(&shard->buckets, buckets, __ATOMIC_RELEASE);
   shard->grow_at = (uint32_t)((uint64_t)slots * 23 / 32);
   if (old_slots)
-    ls_heap_release(old_offset, (uint64_t)old_slots * sizeof *table);
+    ls_heap_release(old_offset, whole_pages(old_buckets));
   return true;
 }
 
 void ls_shard_close_gap(struct ls_shard *shard, uint32_t bucket, struct lsr_block *hole) {
   uint32_t buckets = shard->buckets, distance = 0;
   for (uint32_t from = bucket;;) {
-    from = ls_next_bucket(from, buckets);
+    from = next(from, buckets);
     distance++;
-    struct lsr_block *slots = shard->table + from * BUCKET, *moved = NULL;
+    struct lsr_block *slots = shard->table + (size_t)from * BUCKET, *moved = NULL;
     bool full = true;
     for (uint32_t i = 0; i < BUCKET; i++) {
       uint64_t where = slots[i].where;
@@ -71,11 +84,16 @@ void ls_shard_close_gap(struct ls_shard *shard, uint32_t bucket, struct lsr_bloc
       uint64_t where = moved->where, what = moved->what;
       ls_slot_put(hole, where, what); /* for a moment in two places: readers drop doubles */
       __atomic_store_n(&moved->where, 0, __ATOMIC_RELEASE);
+      if (!full || !shard->passed[from])
+        return; /* nothing lies behind for which this bucket had no room */
       hole = moved;
+      bucket = from;
       distance = 0;
+    } else if (!full) {
+      /* What lies beyond found its place without passing here. */
+      shard->passed[bucket] = 0;
+      return;
     }
-    if (!full)
-      return; /* what lies beyond found its place without passing here */
   }
 }
 

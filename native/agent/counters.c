@@ -7,7 +7,7 @@
 #include "counters.h"
 #include "str.h"
 
-uint64_t ls_counters_backed[LSR_STRIPES][LSR_MAX_SITES / CHUNK_SITES / 64];
+uint8_t ls_counters_backed[LSR_STRIPES][LSR_MAX_SITES / CHUNK_SITES];
 
 void ls_counters_reset(void) { memset(ls_counters_backed, 0, sizeof ls_counters_backed); }
 
@@ -23,7 +23,7 @@ bool ls_counters_back_chunk(struct ls_thread *thread, uint32_t site) {
   if (!ls_counter_backed(stripe, site)) {
     ok = ls_recording_back(offset, bytes);
     if (ok) {
-      __atomic_fetch_or(&ls_counters_backed[stripe][chunk / 64], 1ull << (chunk % 64), __ATOMIC_RELEASE);
+      __atomic_store_n(&ls_counters_backed[stripe][chunk], 1, __ATOMIC_RELEASE);
       if (header->stripe_used[stripe] < (chunk + 1) * CHUNK_SITES)
         header->stripe_used[stripe] = (chunk + 1) * CHUNK_SITES;
     }
@@ -39,7 +39,7 @@ void ls_sample_weigh(uint64_t size, uint64_t *ret_bytes, uint64_t *ret_weight) {
 }
 
 void ls_count_resize(struct ls_thread *thread, uint32_t site, uint64_t freed, bool split) {
-  struct lsr_counter *counter = counter_of(thread, site);
+  struct lsr_counter *counter = ls_counter_of(thread, site);
   if (!counter)
     return;
   bool shared = thread->shared_stripe;

@@ -12,17 +12,17 @@
 
 #define CHUNK_SITES 256u /* 48 KiB of counters: twelve whole pages */
 
-/* One bit a chunk that is backed by the file; private, so rebuilt per process. */
-extern uint64_t ls_counters_backed[LSR_STRIPES][LSR_MAX_SITES / CHUNK_SITES / 64];
+/* Which chunks are backed by the file; private, so rebuilt per process. */
+extern uint8_t ls_counters_backed[LSR_STRIPES][LSR_MAX_SITES / CHUNK_SITES];
 LS_COLD bool ls_counters_back_chunk(struct ls_thread *thread, uint32_t site);
 LS_COLD void ls_sample_weigh(uint64_t size, uint64_t *ret_bytes, uint64_t *ret_weight);
 
 LS_HOT bool ls_counter_backed(uint32_t stripe, uint32_t site) {
-  uint32_t chunk = site / CHUNK_SITES;
-  return __atomic_load_n(&ls_counters_backed[stripe][chunk / 64], __ATOMIC_RELAXED) >> (chunk % 64) & 1;
+  return __atomic_load_n(&ls_counters_backed[stripe][site / CHUNK_SITES], __ATOMIC_RELAXED);
 }
 
-LS_HOT struct lsr_counter *counter_of(struct ls_thread *thread, uint32_t site) {
+/* The site's counters in the thread's stripe; NULL, and counted, when there is no room. */
+LS_HOT struct lsr_counter *ls_counter_of(struct ls_thread *thread, uint32_t site) {
   if (LS_UNLIKELY(!ls_counter_backed(thread->stripe, site)) && !ls_counters_back_chunk(thread, site)) {
     ls_count_drop(thread, LSR_DROP_NO_SPACE);
     return NULL;
@@ -40,9 +40,8 @@ static inline uint32_t age_bucket(uint32_t age) { return age ? 32u - (uint32_t)_
       (counter)->field += (value);                                              \
   } while (0)
 
-LS_HOT void ls_count_birth(struct ls_thread *thread, uint32_t site, uint64_t size, uint32_t tick,
-                           bool sampled) {
-  struct lsr_counter *counter = counter_of(thread, site);
+LS_HOT void ls_count_birth(struct ls_thread *thread, struct lsr_counter *counter, uint64_t size,
+                           uint32_t tick, bool sampled) {
   if (LS_UNLIKELY(!counter))
     return;
   bool shared = thread->shared_stripe;
@@ -60,7 +59,7 @@ LS_HOT void ls_count_birth(struct ls_thread *thread, uint32_t site, uint64_t siz
 
 LS_HOT void ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t size, uint32_t birth,
                            uint32_t tick, bool sampled) {
-  struct lsr_counter *counter = counter_of(thread, site);
+  struct lsr_counter *counter = ls_counter_of(thread, site);
   if (LS_UNLIKELY(!counter))
     return;
   bool shared = thread->shared_stripe;

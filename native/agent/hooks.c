@@ -31,19 +31,31 @@ static inline uint8_t take_kind(uint8_t otherwise) {
   return (uint8_t)(kind - 1);
 }
 
-/* Reached by a tail call: the return address is the program's. */
-static __attribute__((noinline)) void *malloc_recorded(size_t size) {
+static __attribute__((noinline)) void *malloc_otherwise(size_t size) {
   struct ls_thread *thread = ls_enter(false);
   void *pointer = ls_real.malloc(size);
   if (LS_LIKELY(thread != NULL)) {
-    if (LS_LIKELY(pointer && !ls_live->sampled))
-      ls_record_born(thread, (uintptr_t)pointer, size, take_kind(LSR_KIND_MALLOC), LS_CALLER, false);
-    else if (ls_sample_wants(thread, size))
+    if (ls_sample_wants(thread, size))
       ls_finish_alloc(thread, pointer, size, take_kind(LSR_KIND_MALLOC), LS_CALLER);
     ls_leave();
   } else {
     ls_tls.kind = 0;
   }
+  return pointer;
+}
+
+/* Reached by a tail call, as is malloc_otherwise: the return address is the program's. */
+static __attribute__((noinline)) void *malloc_recorded(size_t size) {
+  struct ls_thread *thread = ls_enter_plain();
+  if (LS_UNLIKELY(!thread))
+    return malloc_otherwise(size);
+  void *pointer = ls_real.malloc(size);
+  uint8_t kind = take_kind(LSR_KIND_MALLOC);
+  if (LS_LIKELY(pointer != NULL))
+    ls_record_born(thread, (uintptr_t)pointer, size, kind, LS_CALLER, true);
+  else
+    ls_count_drop(thread, LSR_DROP_FAILED_ALLOCATION);
+  ls_leave();
   return pointer;
 }
 
@@ -53,24 +65,32 @@ void *malloc(size_t size) {
   return malloc_recorded(size);
 }
 
-static __attribute__((noinline)) void free_recorded(void *pointer) {
-  if (LS_UNLIKELY(!pointer))
-    return;
-  /* Two cache misses at once instead of one after the other: our slot and the chunk. */
-  ls_block_prefetch((uintptr_t)pointer);
-  __builtin_prefetch((char *)pointer - 16, 1);
+static __attribute__((noinline)) void free_otherwise(void *pointer) {
   struct ls_thread *thread = ls_enter(true);
   if (LS_LIKELY(thread != NULL)) {
-    if (LS_LIKELY(!ls_live->sampled))
-      ls_record_freed(thread, (uintptr_t)pointer, false);
-    else
-      ls_record_free(thread, (uintptr_t)pointer);
+    ls_record_free(thread, (uintptr_t)pointer);
     ls_real.free(pointer);
     ls_leave();
     return;
   }
   if (LS_LIKELY(ls_real.free != NULL))
     ls_real.free(pointer);
+}
+
+static __attribute__((noinline)) void free_recorded(void *pointer) {
+  if (LS_UNLIKELY(!pointer))
+    return;
+  struct ls_thread *thread = ls_enter_plain();
+  if (LS_UNLIKELY(!thread)) {
+    free_otherwise(pointer);
+    return;
+  }
+  /* Two cache misses at once instead of one after the other: our slot and the chunk. */
+  struct ls_place place = ls_place_of((uintptr_t)pointer);
+  __builtin_prefetch((char *)pointer - 16, 1);
+  ls_record_freed(thread, place, (uintptr_t)pointer, true);
+  ls_real.free(pointer);
+  ls_leave();
 }
 
 void free(void *pointer) {

@@ -10,13 +10,15 @@
 #include "str.h"
 #include "sys.h"
 
-#define CHUNK_BYTES (1u << 20) /* small requests share a mapping: few ranges to tell */
+/* Requests share mappings, each twice as large as the one before: few ranges to tell of. */
+#define FIRST_CHUNK (1u << 20)
+#define LAST_CHUNK (16u << 20)
 
 /* Copied by fork, as the mappings are. */
 static struct lsr_own_range own[LSR_OWN_RANGES];
 static uint32_t own_count;
 static uint8_t *chunk;
-static size_t chunk_left;
+static size_t chunk_left, chunk_next = FIRST_CHUNK;
 
 static void *map(size_t bytes) {
   void *memory = ls_mmap(NULL, bytes, 3, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
@@ -43,21 +45,29 @@ void ls_private_tell(struct lsr_header *header) {
 
 void *ls_private(size_t bytes) {
   bytes = (bytes + 63) & ~(size_t)63;
-  if (bytes > CHUNK_BYTES / 4)
+  if (bytes > LAST_CHUNK / 4)
     return map(bytes);
+  void *memory = NULL;
   ls_lock(&ls_live->private_lock);
   if (bytes > chunk_left) {
-    uint8_t *fresh = map(CHUNK_BYTES);
-    if (!fresh) {
-      ls_unlock(&ls_live->private_lock);
-      return NULL;
+    size_t size = chunk_next > bytes ? chunk_next : LAST_CHUNK;
+    uint8_t *fresh = map(size);
+    if (!fresh) { /* little address space is left */
+      size = (bytes + 4095) & ~(size_t)4095;
+      fresh = map(size);
     }
-    chunk = fresh;
-    chunk_left = CHUNK_BYTES;
+    if (fresh) {
+      chunk = fresh;
+      chunk_left = size;
+      if (chunk_next < LAST_CHUNK)
+        chunk_next *= 2;
+    }
   }
-  void *memory = chunk;
-  chunk += bytes;
-  chunk_left -= bytes;
+  if (bytes <= chunk_left) {
+    memory = chunk;
+    chunk += bytes;
+    chunk_left -= bytes;
+  }
   ls_unlock(&ls_live->private_lock);
   return memory;
 }

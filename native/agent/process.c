@@ -100,7 +100,7 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
   if (!ls_depot_init(live))
     return false;
   if (live->sampled)
-    memset(ls_sample_filter, 0, sizeof ls_sample_filter);
+    ls_sample_start();
   if (!ls_rules_init())
     return false;
   ls_modules_rescan();
@@ -116,6 +116,9 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
   header->state = LSR_STATE_RUNNING;
   __atomic_store_n(&header->magic, LSR_MAGIC, __ATOMIC_RELEASE); /* last: now readable */
   __atomic_store_n(&live->gate, ++epochs, __ATOMIC_RELEASE);
+  bool plain = !live->sampled && !live->min_size && live->max_size == UINT64_MAX &&
+               !ls_config.from_file && !ls_real.allocator_wraps_new;
+  __atomic_store_n(&live->plain, plain ? epochs : 0, __ATOMIC_RELEASE);
   return true;
 }
 

@@ -88,7 +88,7 @@ void ls_range_add(struct ls_thread *thread, uintptr_t start, uint64_t length, ui
   put(live, thread,
       (struct lsr_range){.start = start, .length = length, .site = site, .birth = tick});
   ls_unlock(&live->ranges_lock);
-  ls_count_birth(thread, site, length, tick, false); /* whole, in sampled mode too */
+  ls_count_birth(thread, ls_counter_of(thread, site), length, tick, false); /* whole, in sampled mode too */
   ls_timeline_check(tick);
 }
 

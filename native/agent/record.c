@@ -33,22 +33,23 @@ void ls_record_unknown(struct ls_thread *thread) {
 
 void ls_record_alloc(struct ls_thread *thread, uintptr_t address, uint64_t size, uint8_t kind,
                      uintptr_t pc, uintptr_t sp, uintptr_t fp) {
-  ls_record_born(thread, address, size, kind, pc, sp, fp, ls_live->sampled);
+  ls_record_born(thread, address, size, kind, pc, sp, fp, false);
 }
 
 bool ls_record_take(struct ls_thread *thread, uintptr_t address, struct lsr_block *ret) {
-  return ls_record_remove(thread, address, ret, ls_live->sampled);
+  return ls_record_remove(thread, ls_place_of(address), address, ret, false);
 }
 
 void ls_record_free(struct ls_thread *thread, uintptr_t address) {
-  ls_record_freed(thread, address, ls_live->sampled);
+  ls_record_freed(thread, ls_place_of(address), address, false);
 }
 
 /* realloc failed: the old block lives on, with its own site and age. */
 void ls_record_put_back(struct ls_thread *thread, const struct lsr_block *block) {
   uintptr_t address = (uintptr_t)(block->where & ADDRESS_MASK) << 3;
   struct lsr_block replaced;
-  if (ls_block_insert(thread, address, ls_block_site(block), block->what, &replaced) == LS_FULL)
+  struct ls_place place = ls_place_of(address);
+  if (ls_block_insert(thread, place, address, ls_block_site(block), block->what, &replaced) == LS_FULL)
     ls_count_drop(thread, LSR_DROP_TABLE_FULL);
   else if (ls_live->sampled)
     ls_filter_change(address, 1);

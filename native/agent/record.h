@@ -4,8 +4,8 @@
  *
  * One event: a block is born or dies. Called with the thread marked busy, before the
  * real free and after the real malloc, so that another thread can never meet a record
- * of memory that it has just been given. `sampled` is a constant for the compiler: the
- * exact mode carries nothing of the other.
+ * of memory that it has just been given. `plain` is a constant for the compiler: where every
+ * block is recorded, nothing is carried of the other modes.
  */
 #ifndef LEAKSCOPE_RECORD_H
 #define LEAKSCOPE_RECORD_H
@@ -28,7 +28,7 @@ LS_HOT void ls_timeline_check(uint32_t tick) {
 }
 
 LS_HOT uint8_t *ls_filter_slot(uintptr_t address) {
-  return &ls_sample_filter[(uint64_t)(address >> 4) * 0x9E3779B97F4A7C15ull >> (64 - LS_FILTER_BITS)];
+  return &ls_sample_filter[(uint64_t)address * ls_sample_hash >> (64 - LS_FILTER_BITS)];
 }
 
 /* Counts sampled live blocks per slot of the filter. */
@@ -39,19 +39,18 @@ LS_COLD void ls_record_replaced(struct ls_thread *thread, uintptr_t address,
 LS_COLD void ls_record_unknown(struct ls_thread *thread);
 
 LS_HOT void ls_record_born(struct ls_thread *thread, uintptr_t address, uint64_t size, uint8_t kind,
-                           uintptr_t pc, uintptr_t sp, uintptr_t fp, bool sampled) {
+                           uintptr_t pc, uintptr_t sp, uintptr_t fp, bool plain) {
   struct ls_live *live = ls_live;
-  if (LS_UNLIKELY(size < live->min_size || size > live->max_size)) {
+  bool sampled = !plain && live->sampled;
+  if (!plain && (size < live->min_size || size > live->max_size)) {
     thread->head->drops[LSR_DROP_FILTERED]++;
     return;
   }
-  ls_block_prefetch(address);
-  uint32_t depth;
-  uint32_t node = ls_stack_capture(thread, pc, sp, fp, &depth);
-  uint32_t site = ls_depot_site(thread, node, kind, depth);
+  struct ls_place place = ls_place_of(address);
+  struct ls_stack_site at = ls_stack_site(thread, kind, pc, sp, fp);
   uint32_t tick = ls_tick();
   struct lsr_block block = {.what = ls_block_what(size, tick)}, replaced;
-  enum ls_insert result = ls_block_insert(thread, address, site, block.what, &replaced);
+  enum ls_insert result = ls_block_insert(thread, place, address, at.site, block.what, &replaced);
   if (LS_UNLIKELY(result != LS_INSERTED)) {
     if (result == LS_FULL) {
       ls_count_drop(thread, LSR_DROP_TABLE_FULL);
@@ -61,32 +60,35 @@ LS_HOT void ls_record_born(struct ls_thread *thread, uintptr_t address, uint64_t
   }
   if (sampled)
     ls_filter_change(address, 1);
-  ls_count_birth(thread, site, ls_block_size(&block), tick, sampled);
-  thread->last_block = address;
+  ls_count_birth(thread, at.counter, ls_block_size(&block), tick, sampled);
+  if (!plain)
+    thread->last_block = address;
   ls_timeline_check(tick);
 }
 
 /* Take the record of `address` out of the table; the caller counts its death. */
-LS_HOT bool ls_record_remove(struct ls_thread *thread, uintptr_t address, struct lsr_block *ret,
-                             bool sampled) {
+LS_HOT bool ls_record_remove(struct ls_thread *thread, struct ls_place place, uintptr_t address,
+                             struct lsr_block *ret, bool plain) {
+  bool sampled = !plain && ls_live->sampled;
   if (sampled && !*ls_filter_slot(address))
     return false;
-  if (LS_UNLIKELY(!ls_block_remove(thread, address, ret))) {
+  if (LS_UNLIKELY(!ls_block_remove(thread, place, address, ret))) {
     ls_record_unknown(thread);
     return false;
   }
   if (sampled)
     ls_filter_change(address, -1);
-  if (thread->last_block == address)
+  if (!plain && thread->last_block == address)
     thread->last_block = 0;
   return true;
 }
 
-LS_HOT void ls_record_freed(struct ls_thread *thread, uintptr_t address, bool sampled) {
+LS_HOT void ls_record_freed(struct ls_thread *thread, struct ls_place place, uintptr_t address,
+                            bool plain) {
   struct lsr_block block;
-  if (LS_LIKELY(ls_record_remove(thread, address, &block, sampled))) {
+  if (LS_LIKELY(ls_record_remove(thread, place, address, &block, plain))) {
     uint32_t tick = ls_tick();
-    ls_record_death(thread, &block, tick, sampled);
+    ls_record_death(thread, &block, tick, !plain && ls_live->sampled);
     ls_timeline_check(tick);
   }
 }

@@ -8,9 +8,17 @@
  * jemalloc's PROFILING_INTERNALS: unbias each block, then sum).
  */
 #include "agent.h"
+#include "str.h"
 
-/* All ones until a sampled recording starts: every free takes the slow path. */
-uint8_t ls_sample_filter[LS_FILTER_SLOTS] = {[0 ... LS_FILTER_SLOTS - 1] = 1};
+/* Until a sampled recording starts every address falls into the first slot, and free takes
+ * the slow path. */
+uint8_t ls_sample_filter[LS_FILTER_SLOTS] = {1};
+uint64_t ls_sample_hash;
+
+void ls_sample_start(void) {
+  memset(ls_sample_filter, 0, sizeof ls_sample_filter);
+  __atomic_store_n(&ls_sample_hash, 0x9E3779B97F4A7C15ull, __ATOMIC_RELEASE);
+}
 
 static uint64_t next_random(uint64_t *state) { /* splitmix64 */
   uint64_t z = (*state += 0x9E3779B97F4A7C15ull);

@@ -9,6 +9,7 @@
  * and is not unwound again. Return addresses are never patched.
  */
 #include "stack.h"
+#include "counters.h"
 #include "rules.h"
 #include "str.h"
 #include "sys.h"
@@ -200,10 +201,30 @@ static uint32_t innermost_changed(const struct ls_thread *thread, uint32_t inner
   return 0;
 }
 
-static uint32_t node_of(uint32_t parent, const struct step *step, uint16_t flags) {
+static inline uint32_t edge_hash(uint32_t parent, uintptr_t pc) {
+  return (uint32_t)((pc ^ (uint64_t)parent << 40) * 0x9E3779B97F4A7C15ull >> 48);
+}
+
+static uint32_t node_of(struct ls_thread *thread, uint32_t parent, const struct step *step,
+                        uint16_t flags) {
+  /* Compiling a rule may just have found out that a module is gone. */
+  bool usual = !(flags | step->exact) && thread->module_epoch == ls_module_epoch();
+  struct ls_edge *edge = &thread->edges[edge_hash(parent, step->pc) % LS_EDGES];
+  if (LS_LIKELY(usual && edge->pc == step->pc && edge->parent == parent))
+    return edge->node;
   uint16_t module = ls_rule_module(step->rule);
   uint64_t offset = step->pc - (module ? (uintptr_t)ls_module_bias(module) : 0);
-  return ls_depot_node(parent, module, flags | (step->exact ? LSR_NODE_EXACT_PC : 0), offset);
+  uint32_t node = ls_depot_node(parent, module, flags | (step->exact ? LSR_NODE_EXACT_PC : 0), offset);
+  if (usual && module && node != parent) {
+    thread->remembers = true;
+    edge->pc = 0; /* a signal handler may leave us at any moment */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    edge->parent = parent;
+    edge->node = node;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    edge->pc = step->pc;
+  }
+  return node;
 }
 
 static bool add_check(struct ls_thread *thread, uint16_t *count, const uintptr_t *slot,
@@ -263,7 +284,7 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
   ls_count_drop(thread, LSR_DROP_FOREIGN_STACK);
   uint32_t node = 0;
   for (uint32_t s = count; s-- > 0; flags = 0)
-    node = node_of(node, &steps[s], flags);
+    node = node_of(thread, node, &steps[s], flags);
   *ret_depth = count;
   return node;
 }
@@ -329,7 +350,7 @@ uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc,
                                           .fp = outermost->fp,
                                           .exact = outermost->exact,
                                           .need_fp = step_uses_fp(outermost) && flags != 0,
-                                          .node = node_of(0, outermost, flags)};
+                                          .node = node_of(thread, 0, outermost, flags)};
     k = 1;
     s = last;
   }
@@ -351,12 +372,17 @@ uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc,
                                .fp_checks = checks,
                                .need_fp = step_uses_fp(step) ||
                                           (below->need_fp && !step_restores_fp(step)),
-                               .node = node_of(below->node, step, 0)};
+                               .node = node_of(thread, below->node, step, 0)};
     if (!room)
       frame->sp = UINTPTR_MAX; /* cannot be re-validated: never joins */
     k++;
   }
   thread->depth = k;
+  /* What is remembered is a function of the words that are checked. That is not so of code in
+   * no known module, which may be loaded by now, nor of a frame pointer that led nowhere. */
+  bool unsure = flags == LSR_NODE_BROKEN && thread->frames[0].fp >= thread->frames[0].sp;
+  for (uint32_t i = 0; i <= last && !unsure; i++)
+    unsure = (joined < 0 || i < last) && !ls_rule_module(steps[i].rule);
   if (flags)
     ls_count_drop(thread, flags == LSR_NODE_BROKEN ? LSR_DROP_STACK_BROKEN
                                                    : LSR_DROP_STACK_TRUNCATED);
@@ -364,15 +390,39 @@ uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc,
     ls_count_drop(thread, LSR_DROP_STACK_TRUNCATED);
     *ret_depth = ls_config.depth;
     uint32_t node = cut_to_depth(thread, ls_config.depth);
-    if (flags == LSR_NODE_TRUNCATED)
+    if (flags == LSR_NODE_TRUNCATED || unsure)
       thread->depth = 0;
     return node;
   }
   *ret_depth = k;
   uint32_t node = thread->frames[k - 1].node;
-  if (flags == LSR_NODE_TRUNCATED)
-    thread->depth = 0; /* frame 0 is arbitrary: joining it would shift the cut */
+  if (flags == LSR_NODE_TRUNCATED || unsure)
+    thread->depth = 0; /* truncated: frame 0 is arbitrary, and joining it would shift the cut */
   return node;
+}
+
+void ls_stack_forget(struct ls_thread *thread) {
+  thread->depth = 0;
+  if (!thread->remembers) /* leave the pages alone that were never used */
+    return;
+  thread->remembers = false;
+  ls_kept_forget(thread);
+  memset(thread->edges, 0, sizeof thread->edges);
+}
+
+struct ls_stack_site ls_stack_site_slow(struct ls_thread *thread, uint8_t kind, uintptr_t pc,
+                                        uintptr_t sp, uintptr_t fp) {
+  uint32_t depth;
+  uint32_t node = ls_stack_capture(thread, pc, sp, fp, &depth);
+  uint32_t site = ls_depot_site(thread, node, kind, depth);
+  struct lsr_counter *counter = ls_counter_of(thread, site);
+  /* Only the thread's own stack, whole and not cut, is in thread->frames. */
+  if (thread->depth && thread->depth == depth && site && counter) {
+    const struct ls_frame *leaf = &thread->frames[depth - 1];
+    if (leaf->pc == pc && leaf->sp == sp && leaf->fp == fp && leaf->node == node)
+      ls_kept_add(thread, kind, site, counter);
+  }
+  return (struct ls_stack_site){site, counter};
 }
 
 /* Without /proc (chroot, no descriptor left): feel upwards for the end of the mapping. */

@@ -12,12 +12,16 @@
 #define LEAKSCOPE_STACK_H
 
 #include "agent.h"
+#include "kept.h"
 #include "modules.h"
 
 uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc, uintptr_t sp, uintptr_t fp,
                                uint32_t *ret_depth);
 LS_COLD uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintptr_t sp,
                                           uintptr_t fp, uint32_t *ret_depth);
+
+/* Rules changed, or the recording did: nothing that is remembered of stacks holds any more. */
+void ls_stack_forget(struct ls_thread *thread);
 
 /* Whether every word that led from frame `inner` to the outermost still holds. */
 LS_HOT bool ls_stack_still_valid(const struct ls_thread *thread, uint32_t inner) {
@@ -38,12 +42,12 @@ LS_HOT bool ls_stack_still_valid(const struct ls_thread *thread, uint32_t inner)
 /* Where the caller's registers lead. Returns the leaf's depot node. */
 LS_HOT uint32_t ls_stack_capture(struct ls_thread *thread, uintptr_t pc, uintptr_t sp, uintptr_t fp,
                           uint32_t *ret_depth) {
-  if (LS_UNLIKELY(sp - thread->stack_low >= thread->stack_high - thread->stack_low))
-    return ls_stack_capture_foreign(thread, pc, sp, fp, ret_depth);
   if (LS_UNLIKELY(thread->module_epoch != ls_module_epoch())) {
     thread->module_epoch = ls_module_epoch();
-    thread->depth = 0;
+    ls_stack_forget(thread);
   }
+  if (LS_UNLIKELY(sp - thread->stack_low >= thread->stack_high - thread->stack_low))
+    return ls_stack_capture_foreign(thread, pc, sp, fp, ret_depth);
   uint32_t depth = thread->depth;
   if (LS_LIKELY(depth)) {
     const struct ls_frame *top = &thread->frames[depth - 1];
@@ -54,6 +58,27 @@ LS_HOT uint32_t ls_stack_capture(struct ls_thread *thread, uintptr_t pc, uintptr
     }
   }
   return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);
+}
+
+/* An allocation site and its counters in the thread's stripe (NULL: no room for them). */
+struct ls_stack_site {
+  uint32_t site;
+  struct lsr_counter *counter;
+};
+
+struct ls_stack_site ls_stack_site_slow(struct ls_thread *thread, uint8_t kind, uintptr_t pc,
+                                        uintptr_t sp, uintptr_t fp);
+
+/* The allocation site of a call from there. */
+LS_HOT struct ls_stack_site ls_stack_site(struct ls_thread *thread, uint8_t kind, uintptr_t pc,
+                                          uintptr_t sp, uintptr_t fp) {
+  if (LS_LIKELY(sp - thread->stack_low < thread->stack_high - thread->stack_low &&
+                thread->module_epoch == ls_module_epoch())) {
+    const struct ls_kept_stack *kept = ls_kept_find(thread, kind, pc, sp, fp);
+    if (LS_LIKELY(kept != NULL))
+      return (struct ls_stack_site){kept->site, kept->counter};
+  }
+  return ls_stack_site_slow(thread, kind, pc, sp, fp);
 }
 
 #endif

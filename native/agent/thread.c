@@ -8,6 +8,7 @@
  */
 #include "agent.h"
 #include "modules.h"
+#include "stack.h"
 #include "str.h"
 #include "sys.h"
 
@@ -99,7 +100,7 @@ struct ls_thread *ls_thread_register(void) {
   thread->tid = tid;
   claim_stripe(thread);
   ls_unlock(&live->threads_lock);
-  thread->depth = 0;
+  ls_stack_forget(thread);
   thread->last_block = 0;
   thread->new_frame = 0;
   thread->module_epoch = ls_module_epoch();

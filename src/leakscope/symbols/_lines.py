@@ -7,28 +7,20 @@ alone. One drgn program holds one file, so that files never get into each other'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import SymbolError
+from leakscope.symbols._activation import Activation
+from leakscope.symbols._nested import NestedFunctions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Activation", "Lines", "can_read_lines"]
+__all__ = ["Lines", "can_read_lines"]
 
+_MANGLED = ("_Z", "_R")
 _ALL_ADDRESSES = (0, (1 << 64) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """One function at an address; None where the file does not say."""
-
-    name: str | None
-    file: str | None
-    line: int | None
-    column: int | None
 
 
 @cache
@@ -50,6 +42,7 @@ class Lines:
     def __init__(self, path: str, alt: str | None = None) -> None:
         import drgn
 
+        self._nested = NestedFunctions(path)
         try:
             self._program: Any = drgn.Program(drgn.host_platform)
             # Files are found and their build-ids compared by us; drgn must not look for others.
@@ -66,13 +59,22 @@ class Lines:
         if module.debug_file_status.name != "HAVE":
             raise SymbolError(f"the debug information of {path} cannot be read")
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether some inlined functions are missing because looking for them took too long."""
+        return self._nested.gave_up
+
     def find(self, addresses: Iterable[int]) -> dict[int, tuple[Activation, ...]]:
         """Return the activations at each address that has a line, innermost first."""
         found: dict[int, tuple[Activation, ...]] = {}
         for address in addresses:
             try:
                 places = self._program.source_location(address)
-                found[address] = tuple([_activation(places, n) for n in range(len(places))])
+                chain = tuple([_activation(places, n) for n in range(len(places))])
+                if len(chain) == 1 and (chain[0].name or "").startswith(_MANGLED):
+                    # The name is the symbol's: drgn did not find the function.
+                    chain = self._nested.find(address, chain[0]) or chain
+                found[address] = chain
             except LookupError:
                 continue
             except Exception as error:

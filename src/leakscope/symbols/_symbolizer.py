@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Self
 
 from leakscope.errors import SymbolError
 from leakscope.model.frames import Address, Frame, Module
+from leakscope.symbols._activation import Activation
 from leakscope.symbols._cache import Cache, Located, default_folder
 from leakscope.symbols._debuginfod import Debuginfod
 from leakscope.symbols._demangle import demangle
 from leakscope.symbols._files import ModuleFiles, find_files
-from leakscope.symbols._lines import Activation, Lines, can_read_lines
+from leakscope.symbols._lines import Lines, can_read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -237,11 +238,17 @@ class _Reader:
             if self._lines is None:
                 alt = self.files.alt
                 self._lines = Lines(debug.path, alt.path if alt is not None else None)
-            return self._lines.find(addresses)
+            found = self._lines.find(addresses)
         except SymbolError as error:
             self._broken = True
             self.notes.append(f"{error}; lines in it are not shown")
             return {}
+        if self._lines.gave_up:
+            self.notes.append(
+                f"not all inlined functions are shown for {debug.path}: in functions that are "
+                "defined inside others they take too long to find"
+            )
+        return found
 
     def symbol(self, address: int) -> str | None:
         if self._tables is None:

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inlined functions at addresses in functions that are defined inside a class or a function.
+
+drgn (0.3) looks for the function at an address among those of compilation units and namespaces
+only. The call operator of a lambda, a method of a local class, or with older compilers of Rust any
+method lies deeper: there it answers with the symbol's name and the innermost line, and the lines
+that led there are missing, often the only ones in the user's own code. Here a whole compilation
+unit is walked for such an address, with pyelftools for all but the walk itself. Source: DWARF 5, sections 3.3 and 7.5.
+"""
+
+from __future__ import annotations
+
+import os.path
+import time
+from bisect import bisect_right
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from leakscope.symbols._activation import Activation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["NestedFunctions"]
+
+_MOST_BYTES = 1 << 29  # of debug information that is read into memory for this
+_MOST_LISTS = 32 << 20
+_MOST_RANGES = 4096  # of one function
+_MOST_DEPTH = 64  # of functions inlined into one another
+_MOST_SECONDS = 20.0  # for one file
+_WANTED = {"DW_TAG_subprogram": True, "DW_TAG_inlined_subroutine": False}
+_SECTIONS = (
+    *(".debug_info", ".debug_abbrev", ".debug_str", ".debug_line", ".debug_ranges"),
+    *(".debug_rnglists", ".debug_line_str", ".debug_addr", ".debug_str_offsets", ".debug_types"),
+)
+
+_FIXED = {
+    "DW_FORM_data1": 1,
+    "DW_FORM_ref1": 1,
+    "DW_FORM_flag": 1,
+    "DW_FORM_strx1": 1,
+    "DW_FORM_addrx1": 1,
+    "DW_FORM_data2": 2,
+    "DW_FORM_ref2": 2,
+    "DW_FORM_strx2": 2,
+    "DW_FORM_addrx2": 2,
+    "DW_FORM_strx3": 3,
+    "DW_FORM_addrx3": 3,
+    "DW_FORM_data4": 4,
+    "DW_FORM_ref4": 4,
+    "DW_FORM_ref_sup4": 4,
+    "DW_FORM_strx4": 4,
+    "DW_FORM_addrx4": 4,
+    "DW_FORM_data8": 8,
+    "DW_FORM_ref8": 8,
+    "DW_FORM_ref_sig8": 8,
+    "DW_FORM_ref_sup8": 8,
+    "DW_FORM_data16": 16,
+    "DW_FORM_flag_present": 0,
+    "DW_FORM_implicit_const": 0,
+}
+_OFFSETS = {
+    "DW_FORM_strp",
+    "DW_FORM_line_strp",
+    "DW_FORM_strp_sup",
+    "DW_FORM_sec_offset",
+    "DW_FORM_ref_addr",
+    "DW_FORM_GNU_ref_alt",
+    "DW_FORM_GNU_strp_alt",
+}
+_LEB = {
+    "DW_FORM_udata",
+    "DW_FORM_sdata",
+    "DW_FORM_ref_udata",
+    "DW_FORM_strx",
+    "DW_FORM_addrx",
+    "DW_FORM_loclistx",
+    "DW_FORM_rnglistx",
+    "DW_FORM_GNU_addr_index",
+    "DW_FORM_GNU_str_index",
+}
+_BLOCKS = {"DW_FORM_block1": 1, "DW_FORM_block2": 2, "DW_FORM_block4": 4}
+_LEB_BLOCKS = {"DW_FORM_block", "DW_FORM_exprloc"}
+
+
+class NestedFunctions:
+    """The functions of one file with debug information that are defined inside others.
+
+    Nothing is read before the first question. Damage is no error: there is no answer then.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.gave_up = False
+        """Whether answers are missing because looking for them took too long."""
+        self._path = path
+        self._dwarf: Any = None
+        self._usable = True
+        self._left_s = _MOST_SECONDS
+        self._units: list[tuple[int, int, Any]] | None = None
+        self._functions: dict[int, list[tuple[int, int, int]]] = {}
+
+    def find(self, address: int, innermost: Activation) -> tuple[Activation, ...]:
+        """Return the activations at `address`, innermost first; () when nothing is known.
+
+        `innermost` has the file and line of the address itself.
+        """
+        if not self._usable:
+            return ()
+        begun = time.monotonic()
+        self._deadline = begun + self._left_s
+        try:
+            if self._dwarf is None:
+                self._dwarf = self._opened()
+            if self._dwarf is None:
+                self.gave_up, self._usable = True, False
+                return ()
+            return self._find(address, innermost)
+        except TimeoutError:
+            self.gave_up, self._usable = True, False
+            return ()
+        except Exception:  # noqa: BLE001
+            # Written by anyone: whatever is wrong with it, the answer of before is good enough.
+            return ()
+        finally:
+            self._left_s -= time.monotonic() - begun
+
+    def _opened(self) -> Any:
+        from elftools.elf.elffile import ELFFile
+
+        with Path(self._path).open("rb") as file:
+            elf = ELFFile(file)
+            sizes = {
+                name: int(section.data_size)
+                for name in _SECTIONS
+                if (section := elf.get_section_by_name(name)) is not None
+            }
+            if sum(sizes.values()) > _MOST_BYTES or sizes.get(".debug_rnglists", 0) > _MOST_LISTS:
+                return None
+            return elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError
+
+    def _find(self, address: int, innermost: Activation) -> tuple[Activation, ...]:
+        unit = self._unit_at(address)
+        if unit is None:
+            return ()
+        if unit.cu_offset not in self._functions:
+            self._functions[unit.cu_offset] = sorted(self._functions_of(unit))
+        functions = self._functions[unit.cu_offset]
+        at = bisect_right(functions, (address, 1 << 64, 0)) - 1
+        if at < 0 or address >= functions[at][1]:
+            return ()
+        chain = [unit.get_DIE_from_refaddr(functions[at][2])]
+        chain += self._inlined(unit, functions[at][2], address)
+        found = []
+        file, line, column = innermost.file, innermost.line, innermost.column
+        for die in reversed(chain):
+            found.append(Activation(_name(die), file, line, column))
+            file = self._file_of(unit, _value(die, "DW_AT_call_file"))
+            line = _value(die, "DW_AT_call_line") or None
+            column = _value(die, "DW_AT_call_column") or None
+        return tuple(found)
+
+    def _unit_at(self, address: int) -> Any:
+        if self._units is None:
+            units = []
+            for unit in self._dwarf.iter_CUs():
+                self._check_time()
+                top = unit.get_top_DIE()
+                if top.tag == "DW_TAG_compile_unit":
+                    units += [(low, high, unit) for low, high in self._ranges(unit, top)]
+            units.sort(key=lambda each: each[:2])
+            self._units = units
+        at = bisect_right(self._units, address, key=lambda each: each[0]) - 1
+        return self._units[at][2] if at >= 0 and address < self._units[at][1] else None
+
+    def _ranges(self, unit: Any, die: Any) -> Iterator[tuple[int, int]]:
+        low, high = die.attributes.get("DW_AT_low_pc"), die.attributes.get("DW_AT_high_pc")
+        if low is not None and high is not None:
+            start = low.value
+            yield start, high.value if high.form == "DW_FORM_addr" else start + high.value
+            return
+        ranges = die.attributes.get("DW_AT_ranges")
+        if ranges is None:
+            return
+        top = unit.get_top_DIE().attributes.get("DW_AT_low_pc")
+        base = top.value if top is not None else 0
+        if unit.header["version"] < 5:
+            yield from self._old_list(unit, ranges.value, base)
+            return
+        for entry in self._dwarf.range_lists().get_range_list_at_offset(ranges.value, cu=unit):
+            if hasattr(entry, "base_address"):
+                base = entry.base_address
+            elif getattr(entry, "is_absolute", False):
+                yield entry.begin_offset, entry.end_offset
+            else:
+                yield entry.begin_offset + base, entry.end_offset + base
+
+    def _old_list(self, unit: Any, offset: int, base: int) -> Iterator[tuple[int, int]]:
+        width = unit.header["address_size"]
+        stream = self._dwarf.debug_ranges_sec.stream
+        for number in range(_MOST_RANGES):
+            stream.seek(offset + 2 * width * number)
+            pair = stream.read(2 * width)
+            start = int.from_bytes(pair[:width], "little")
+            end = int.from_bytes(pair[width:], "little")
+            if len(pair) < 2 * width or (not start and not end):
+                return
+            if start == (1 << 8 * width) - 1:
+                base = end
+            else:
+                yield base + start, base + end
+
+    def _functions_of(self, unit: Any) -> Iterator[tuple[int, int, int]]:
+        """Yield (start, end, offset) of each function with code, however deep it is defined."""
+        for offset, _, function in self._entries(unit, unit.cu_die_offset):
+            if function:
+                for low, high in self._ranges(unit, unit.get_DIE_from_refaddr(offset)):
+                    if low < high:
+                        yield low, high, offset
+
+    def _inlined(self, unit: Any, function: int, address: int) -> list[Any]:
+        """Return what is inlined at the address into the function there, outermost first."""
+        found: list[Any] = []
+        for offset, depth, is_function in self._entries(unit, function):
+            if offset == function:
+                continue
+            if depth <= 0 or len(found) == _MOST_DEPTH:
+                break
+            if is_function:
+                continue
+            die = unit.get_DIE_from_refaddr(offset)
+            if any(low <= address < high for low, high in self._ranges(unit, die)):
+                found.append(die)
+        return found
+
+    def _entries(self, unit: Any, start: int) -> Iterator[tuple[int, int, bool]]:
+        """Yield functions and inlined functions with code from the entry at `start` on.
+
+        For each its offset, its depth below the first entry, and whether it is a function. Most
+        entries are types and variables; they are stepped over without being decoded. An entry
+        of depth 0 or less ends the first one.
+        """
+        abbreviations = unit.get_abbrev_table()
+        stream = self._dwarf.debug_info_sec.stream
+        stream.seek(start)
+        data = stream.read(unit.cu_offset + unit.size - start)
+        plans: dict[int, _Plan] = {}
+        at, depth, size, seen = 0, 0, len(data), 0
+        while at < size:
+            seen += 1
+            if not seen % 4096:
+                self._check_time()
+            offset = start + at
+            code, at = _leb(data, at)
+            if not code:
+                depth -= 1
+                if depth <= 0:
+                    yield offset, depth, True
+                continue
+            plan = plans.get(code)
+            if plan is None:
+                plan = plans[code] = _plan(abbreviations.get_abbrev(code), unit)
+            if plan.wanted is not None:
+                yield offset, depth, plan.wanted
+            at += plan.lead
+            for step in plan.steps:
+                at = step(data, at)
+            depth += plan.has_children
+
+    def _file_of(self, unit: Any, number: int | None) -> str | None:
+        program = self._dwarf.line_program_for_CU(unit)
+        if number is None or program is None:
+            return None
+        header = program.header
+        new = header["version"] >= 5
+        if not new and not number:
+            return None
+        entry = header["file_entry"][number if new else number - 1]
+        here = _text(unit.get_top_DIE().attributes["DW_AT_comp_dir"].value)
+        folders = [_text(each) for each in header["include_directory"]]
+        folder = (folders if new else [here, *folders])[entry.dir_index]
+        return os.path.normpath(Path(here, folder, _text(entry.name)))
+
+
+class _Plan(NamedTuple):
+    """How to step over an entry: so many bytes, then functions from a position to the next."""
+
+    wanted: bool | None  # a function with code; inlined, with code; None: neither
+    has_children: bool
+    lead: int
+    steps: tuple[Callable[[bytes, int], int], ...]
+
+
+def _text(raw: Any) -> str:
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+
+
+def _value(die: Any, name: str) -> int | None:
+    attribute = die.attributes.get(name)
+    return attribute.value if attribute is not None else None
+
+
+def _name(die: Any) -> str | None:
+    for _ in range(4):  # inlined → abstract instance → declaration
+        attribute = die.attributes.get("DW_AT_name")
+        if attribute is not None:
+            return _text(attribute.value)
+        for link in ("DW_AT_abstract_origin", "DW_AT_specification"):
+            if link in die.attributes:
+                die = die.get_DIE_from_attribute(link)
+                break
+        else:
+            return None
+    return None
+
+
+def _plan(abbreviation: Any, unit: Any) -> _Plan:
+    header = unit.header
+    specs = [(each.name, each.form) for each in abbreviation["attr_spec"]]
+    wanted = _WANTED.get(abbreviation["tag"])
+    if {"DW_AT_low_pc", "DW_AT_ranges"}.isdisjoint(name for name, _ in specs):
+        wanted = None
+    lead = 0
+    steps: list[Callable[[bytes, int], int]] = []
+    for _, form in specs:
+        width = _width(
+            form, unit.structs.dwarf_format // 8, header["address_size"], header["version"]
+        )
+        if width is None:
+            steps.append(_stepper(form))
+        elif steps:
+            steps.append(partial(_over, width))
+        else:
+            lead += width
+    return _Plan(wanted, abbreviation.has_children(), lead, tuple(steps))
+
+
+def _width(form: str, offset_size: int, address_size: int, version: int) -> int | None:
+    if form == "DW_FORM_addr" or (form == "DW_FORM_ref_addr" and version < 3):
+        return address_size
+    if form in _OFFSETS:
+        return offset_size
+    return _FIXED.get(form)
+
+
+def _stepper(form: str) -> Callable[[bytes, int], int]:
+    if form == "DW_FORM_string":
+        return lambda data, at: data.index(0, at) + 1
+    if form in _LEB:
+        return lambda data, at: _leb(data, at)[1]
+    if form in _LEB_BLOCKS:
+        return _over_leb_block
+    if form in _BLOCKS:
+        width = _BLOCKS[form]
+        return lambda data, at: at + width + int.from_bytes(data[at : at + width], "little")
+    raise ValueError(f"unknown form {form}")
+
+
+def _over(width: int, data: bytes, at: int) -> int:
+    del data
+    return at + width
+
+
+def _over_leb_block(data: bytes, at: int) -> int:
+    size, at = _leb(data, at)
+    return at + size
+
+
+def _leb(data: bytes, at: int) -> tuple[int, int]:
+    byte = data[at]
+    at += 1
+    if byte < 0x80:
+        return byte, at
+    value, shift = byte & 0x7F, 7
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions that are defined inside others, against binutils' addr2line."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from leakscope.symbols._activation import Activation
+from leakscope.symbols._lines import Lines, can_read_lines
+from leakscope.symbols._nested import NestedFunctions
+
+pytestmark = pytest.mark.skipif(not can_read_lines(), reason="drgn has no wheel here")
+
+CODE = r"""
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+#define OUT __attribute__((noinline))
+static void keep(void *p) { asm volatile("" : : "r"(p) : "memory"); }
+template <class T> static inline T *made(int n) { T *p = new T(n); keep(p); return p; }
+std::vector<std::function<void(int)>> all;
+template <class T> OUT void add(T value) {
+  struct Inner {
+    T value;
+    OUT void take(int n) { auto *v = new std::vector<T>(n, value); keep(v); keep(made<long>(n)); }
+  };
+  Inner inner{value};
+  inner.take(3);
+  all.push_back([=](int n) { inner.value == T() ? keep(made<int>(n)) : keep(made<short>(n)); });
+}
+int main() {
+  struct Local {
+    OUT static void grow(int n) {
+      auto v = std::make_unique<std::vector<long>>();
+      if (n & 1) { v->push_back(n); } else { v->resize(n); }
+      keep(v.release());
+    }
+  };
+  struct Odd : std::string { Odd(int n) : std::string(n, (char)120) {} };
+  auto lambda = [](int n) OUT { keep(made<Odd>(n)); };
+  keep(made<Odd>(5));
+  lambda(3);
+  Local::grow(4);
+  add(1);
+  add(2.0);
+  for (auto &f : all) f(3);
+}
+"""
+WAYS = [
+    "g++ -O2 -gdwarf-5",
+    "g++ -O2 -gdwarf-4 -gstrict-dwarf",
+    "g++ -O2 -gdwarf-5 -gz",
+    "clang++ -O2 -gdwarf-4",
+]
+# The same code described in a way that addr2line 2.40 does not read well.
+ALSO = [
+    ("clang++ -O2 -gdwarf-4", "clang++ -O2 -gdwarf-5"),
+    ("g++ -O1 -gdwarf-5", "g++ -O1 -gdwarf-5 -fdebug-types-section"),
+]
+
+
+def run(*command: object, **options: object) -> str:
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, check=True, **options
+    )
+    return done.stdout
+
+
+def nested_code(program) -> list[int]:
+    """Addresses in the functions whose symbol says that they are inside another function."""
+    found = []
+    for line in run("nm", "-S", "--defined-only", program).splitlines():
+        parts = line.split()
+        if len(parts) == 4 and parts[2] in "tTwW" and parts[3].startswith(("_ZZ", "_ZNSt17")):
+            start, size = int(parts[0], 16), int(parts[1], 16)
+            found += range(start, start + size)
+    return found
+
+
+def oracle(program, addresses) -> list[list[tuple[str, int]]]:
+    text = run(
+        *("addr2line", "-a", "-i", "-f", "-e", program), input="\n".join(map(hex, addresses))
+    )
+    answers: list[list[tuple[str, int]]] = []
+    for line in text.splitlines():
+        if line.startswith("0x"):
+            answers.append([])
+        elif ":" in line and not line.startswith("_Z"):
+            file, _, rest = line.rpartition(":")
+            number = rest.split()[0]
+            answers[-1].append((file.rsplit("/", 1)[-1], int(number) if number.isdigit() else 0))
+    return answers
+
+
+def built(way: str, folder: Path) -> Path:
+    compiler, *flags = way.split()
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed; tools/setup-debian --test does it")
+    (folder / "nested.cc").write_text(CODE)
+    program = folder / f"nested-{'-'.join(flags)}"
+    run(compiler, *flags, "-std=c++17", folder / "nested.cc", "-o", program)
+    return program
+
+
+@pytest.fixture
+def program(tmp_path):
+    return built(WAYS[0], tmp_path)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_inlined_functions_are_those_of_addr2line(way, tmp_path):
+    program = built(way, tmp_path)
+    addresses = nested_code(program)
+    assert len(addresses) > 300
+    found = Lines(str(program)).find(addresses)
+
+    different, deep = [], 0
+    for address, expected in zip(addresses, oracle(program, addresses), strict=True):
+        chain = found.get(address, ())
+        ours = [(str(a.file).rsplit("/", 1)[-1], a.line or 0) for a in chain]
+        deep = max(deep, len(ours))
+        if ours != expected:
+            different.append((hex(address), ours, expected))
+    assert deep >= 4
+    assert len(different) <= len(addresses) / 100, different[:3]
+
+
+@pytest.mark.parametrize(("one", "other"), ALSO)
+def test_it_does_not_matter_how_the_same_code_is_described(one, other, tmp_path):
+    first, second = built(one, tmp_path), built(other, tmp_path)
+    addresses = nested_code(first)
+    assert addresses == nested_code(second)
+    assert Lines(str(first)).find(addresses) == Lines(str(second)).find(addresses)
+
+
+def test_what_is_damaged_has_no_answer_and_no_error(program):
+    """Each byte of the headers, and many of the rest: no exception, no hang."""
+    data = bytearray(program.read_bytes())
+    innermost = Activation("_Zx", "x.c", 1, 1)
+    address = nested_code(program)[40]
+    copy = program.with_name("copy")
+    assert len(NestedFunctions(str(program)).find(address, innermost)) >= 1
+    sections = run("readelf", "-S", "-W", program)
+    for name in (".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".debug_rnglists"):
+        row = next((r for r in sections.splitlines() if f" {name} " in r), None)
+        if row is None:
+            continue
+        fields = row.split("]", 1)[1].split()
+        start, size = int(fields[3], 16), int(fields[4], 16)
+        for at in range(start, start + size, max(1, size // 25)):
+            for value in (0x00, 0xFF, data[at] ^ 0x15):
+                damaged = bytearray(data)
+                damaged[at] = value
+                copy.write_bytes(damaged)
+                NestedFunctions(str(copy)).find(address, innermost)
+    for size in range(0, len(data), len(data) // 40):
+        copy.write_bytes(data[:size])
+        assert NestedFunctions(str(copy)).find(address, innermost) == ()
+
+
+def test_too_much_is_given_up_and_said(program, monkeypatch):
+    monkeypatch.setattr("leakscope.symbols._nested._MOST_SECONDS", -1.0)
+    nested = NestedFunctions(str(program))
+    assert nested.find(nested_code(program)[40], Activation("_Zx", "x.c", 1, 1)) == ()
+    assert nested.gave_up

@@ -5,14 +5,13 @@
  * The stacks a thread allocates from again and again, found without unwinding.
  *
  * An unwind is a function of its starting registers and of the stack words it reads
- * (stack.h). A kept stack has those registers and words and what came of them; where all
- * are equal again, so is the stack. It is found by a hash of pc, sp and
- * the kind of the allocation. Where several
- * stacks begin alike (wrappers of malloc), the index says which word tells them apart: the
- * innermost in which two of them differed, and the next step hashes that word as well. So
- * the index is a Patricia trie over the words, laid out in a hash table of fixed size. An
- * entry may point at a stack that was given up since, or into the middle of a newer one: what
- * is found there has to have the entry's key and the registers.
+ * (stack.h). A kept stack has those registers and words and what came of them; where all are
+ * equal again, so is the stack. It is found by a hash of pc, sp and the kind of the allocation.
+ * Where several stacks begin alike (wrappers of malloc), the index says which word tells them
+ * apart, the innermost in which two of them differed, and the next step hashes that word as
+ * well: a Patricia trie over the words, laid out in a hash table of fixed size. An entry may
+ * point at a stack that was given up since, or into the middle of a newer one: what is found
+ * there has to have the entry's key and the registers.
  */
 #ifndef LEAKSCOPE_KEPT_H
 #define LEAKSCOPE_KEPT_H
@@ -47,7 +46,8 @@ LS_HOT const uint16_t *ls_kept_words(const struct ls_kept_stack *kept) {
 
 LS_HOT bool ls_kept_holds(const struct ls_kept_stack *kept, uint64_t key, uint8_t kind,
                           uintptr_t pc, uintptr_t sp, uintptr_t fp) {
-  if (kept->key != key || kept->pc != pc || kept->sp != sp || (kept->fp ^ fp) & kept->fp_mask || kept->kind != kind)
+  if (kept->key != key || kept->pc != pc || kept->sp != sp || kept->kind != kind ||
+      (kept->fp ^ fp) & kept->fp_mask)
     return false;
   const uintptr_t *stack = (const uintptr_t *)sp;
   uintptr_t difference = 0;

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from leakscope.model.reachability import Reachability
 from leakscope.scan import scan_untraced, untraced
 from leakscope.scan.allocators import walk
 from leakscope.scan.forked import Forked
+from leakscope.scan.frozen import Frozen
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,6 +194,18 @@ def test_killing_the_scanner_at_any_moment_leaves_the_program_as_it_was(program)
             time.sleep(0.05)
         assert children(process.pid) == ""
         assert state(process.pid) == "R"
+        assert verdict(process) == "0 wrong, 0 children, wait none, 1\n"
+
+
+def test_a_copy_is_removed_while_another_scan_has_the_program_stopped(program):
+    with started(program, "busy") as process, Forked(process.pid) as image:
+        release = threading.Thread(target=image.release)
+        with Frozen(process.pid):
+            release.start()
+            time.sleep(1.5)
+            assert children(process.pid) == f"{image.pid} "
+        release.join()
+        assert children(process.pid) == ""
         assert verdict(process) == "0 wrong, 0 children, wait none, 1\n"
 
 

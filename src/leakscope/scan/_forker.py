@@ -29,6 +29,7 @@ from leakscope.proc.maps import Mapping, read_maps
 from leakscope.scan.frozen import Frozen, libc
 
 _CONT, _KILL_TIMEOUT_S = 7, 5.0
+_PATIENCE_S = 12.0  # less than the scanner's, which waits for us
 _GETREGS, _SETREGS, _SYSCALL = 12, 13, 24
 _SETOPTIONS, _GETEVENTMSG, _INTERRUPT = 0x4200, 0x4201, 0x4207
 _GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
@@ -214,15 +215,26 @@ def _kill(image: int) -> None:
 
 def _remove(pid: int, image: int) -> None:
     """Kill the copy, and let the target forget it: nobody else may wait for its child."""
+    _kill(image)
+    end = time.monotonic() + _PATIENCE_S
+    while not _is_forgotten(pid, image) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _is_forgotten(pid: int, image: int) -> bool:
+    """Let the target wait for its dead copy; False when that cannot be done just now."""
     try:
-        _kill(image)
         with Frozen(pid, one=True) as frozen:
             tid = frozen.calm_thread()
-            if tid is not None:
-                with _Borrowed(tid, _find_syscall(frozen)) as thread:
-                    thread.call(_WAIT4, image)
-    except (OSError, TargetError, _RefusedError):
-        pass  # the target is gone, and init has taken the copy
+            if tid is None:
+                return False
+            with _Borrowed(tid, _find_syscall(frozen)) as thread:
+                return thread.call(_WAIT4, image)[0] != 0
+    except (OSError, TargetError):
+        # Another scan or a debugger has it; or it is gone, and init has taken the copy.
+        return not Path(f"/proc/{pid}").exists()
+    except _RefusedError:
+        return True
 
 
 if __name__ == "__main__":

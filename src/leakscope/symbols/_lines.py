@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines and inlined functions of one file with debug information, read by drgn.
+"""Lines and inlined functions of one file with debug information.
 
-drgn is installed where it has a wheel (x86-64); elsewhere functions come from symbol tables
-alone. One drgn program holds one file, so that files never get into each other's addresses.
+drgn reads them where it is installed; it has wheels for x86-64. One drgn program holds one file,
+so that files never get into each other's addresses.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import SymbolError
 from leakscope.symbols._activation import Activation
-from leakscope.symbols._nested import NestedFunctions
+from leakscope.symbols._dwarf import Dwarf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Lines", "can_read_lines"]
+__all__ = ["Lines", "has_drgn"]
 
 _MANGLED = ("_Z", "_R")
 _ALL_ADDRESSES = (0, (1 << 64) - 1)
+# Seconds that reading in Python may take for one file: beside drgn, and in its place.
+_BESIDE_S, _INSTEAD_S = 20.0, 60.0
 
 
 @cache
-def can_read_lines() -> bool:
+def has_drgn() -> bool:
     """Whether drgn is installed."""
     try:
         import drgn  # noqa: F401
@@ -36,50 +38,57 @@ def can_read_lines() -> bool:
 class Lines:
     """The debug information of the file at `path`, and of `alt`, which dwz moved parts of it to.
 
-    Raises `SymbolError` when drgn cannot use it.
+    Raises `SymbolError` when it cannot be used.
     """
 
     def __init__(self, path: str, alt: str | None = None) -> None:
-        import drgn
-
-        self._nested = NestedFunctions(path)
-        try:
-            self._program: Any = drgn.Program(drgn.host_platform)
-            # Files are found and their build-ids compared by us; drgn must not look for others.
-            self._program.set_enabled_debug_info_finders([])
-            module = self._program.extra_module(path, 0, create=True)
-            module.address_range = _ALL_ADDRESSES
-            module.try_file(path)
-            if alt is not None and module.debug_file_status.name == "WANT_SUPPLEMENTARY":
-                module.try_file(alt)
-        except (LookupError, OSError, ValueError, RuntimeError) as error:
-            raise SymbolError(f"the debug information of {path} cannot be read: {error}") from error
-        if module.debug_file_status.name == "WANT_SUPPLEMENTARY":
-            raise SymbolError(f"{path} needs the file that dwz moved parts of it to")
-        if module.debug_file_status.name != "HAVE":
-            raise SymbolError(f"the debug information of {path} cannot be read")
+        self._program: Any = _drgn_program(path, alt) if has_drgn() else None
+        self._dwarf = Dwarf(path, _BESIDE_S if self._program is not None else _INSTEAD_S)
 
     @property
     def gave_up(self) -> bool:
-        """Whether some inlined functions are missing because looking for them took too long."""
-        return self._nested.gave_up
+        """Whether something is missing because looking for it took too long."""
+        return self._dwarf.gave_up
 
     def find(self, addresses: Iterable[int]) -> dict[int, tuple[Activation, ...]]:
         """Return the activations at each address that has a line, innermost first."""
-        found: dict[int, tuple[Activation, ...]] = {}
-        for address in addresses:
-            try:
-                places = self._program.source_location(address)
-                chain = tuple([_activation(places, n) for n in range(len(places))])
-                if len(chain) == 1 and (chain[0].name or "").startswith(_MANGLED):
-                    # The name is the symbol's: drgn did not find the function.
-                    chain = self._nested.find(address, chain[0]) or chain
-                found[address] = chain
-            except LookupError:
-                continue
-            except Exception as error:
-                raise SymbolError(f"the debug information is damaged: {error}") from error
-        return found
+        find = self._by_drgn if self._program is not None else self._dwarf.find
+        found = {address: find(address) for address in addresses}
+        return {address: chain for address, chain in found.items() if chain}
+
+    def _by_drgn(self, address: int) -> tuple[Activation, ...]:
+        try:
+            places = self._program.source_location(address)
+            chain = tuple([_activation(places, n) for n in range(len(places))])
+        except LookupError:
+            return ()
+        except Exception as error:
+            raise SymbolError(f"the debug information is damaged: {error}") from error
+        if len(chain) == 1 and (chain[0].name or "").startswith(_MANGLED):
+            # The name is the symbol's: drgn did not find the function.
+            return self._dwarf.find(address, chain[0]) or chain
+        return chain
+
+
+def _drgn_program(path: str, alt: str | None) -> Any:
+    import drgn
+
+    try:
+        program = drgn.Program(drgn.host_platform)
+        # Files are found and their build-ids compared by us; drgn must not look for others.
+        program.set_enabled_debug_info_finders([])
+        module = program.extra_module(path, 0, create=True)
+        module.address_range = _ALL_ADDRESSES
+        module.try_file(path)
+        if alt is not None and module.debug_file_status.name == "WANT_SUPPLEMENTARY":
+            module.try_file(alt)
+    except (LookupError, OSError, ValueError, RuntimeError) as error:
+        raise SymbolError(f"the debug information of {path} cannot be read: {error}") from error
+    if module.debug_file_status.name == "WANT_SUPPLEMENTARY":
+        raise SymbolError(f"{path} needs the file that dwz moved parts of it to")
+    if module.debug_file_status.name != "HAVE":
+        raise SymbolError(f"the debug information of {path} cannot be read")
+    return program
 
 
 def _activation(places: Any, number: int) -> Activation:

@@ -14,7 +14,7 @@ from leakscope.symbols._cache import Cache, Located, default_folder
 from leakscope.symbols._debuginfod import Debuginfod
 from leakscope.symbols._demangle import demangle
 from leakscope.symbols._files import ModuleFiles, find_files
-from leakscope.symbols._lines import Lines, can_read_lines
+from leakscope.symbols._lines import Lines, has_drgn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,9 +57,7 @@ class Symbolizer:
         client = Debuginfod() if debuginfod is not False else None
         self._debuginfod = client if client is not None and client.urls else None
         self._cache: Cache | None = None
-        if not can_read_lines():
-            pass  # answers without lines are quick to find, and must not be taken for better ones
-        elif cache_dir is None:
+        if cache_dir is None:
             self._cache = Cache(default_folder())
         elif os.fspath(cache_dir):
             self._cache = Cache(Path(cache_dir))
@@ -67,7 +65,6 @@ class Symbolizer:
         self._open: dict[int, _Reader] = {}
         self._notes: list[str] = []
         self._without_lines: dict[int, bool] = {}  # module: whether functions at least are named
-        self._unread = False  # there is debug information, and nothing to read it with
 
     def __enter__(self) -> Self:
         return self
@@ -92,8 +89,6 @@ class Symbolizer:
         notes = [*self._notes, *(self._debuginfod.notes if self._debuginfod is not None else ())]
         named = [self._modules[i].path for i, some in self._without_lines.items() if some]
         unnamed = [self._modules[i].path for i, some in self._without_lines.items() if not some]
-        if self._unread:
-            notes.append("no lines and no inlined functions, drgn is not installed: install drgn")
         hint = "install their debug packages"
         if self._debuginfod is None:
             hint += " or set DEBUGINFOD_URLS"
@@ -125,7 +120,8 @@ class Symbolizer:
         self._add_named(found)
         for module in changed:
             identity = self._open[module].identity
-            if self._cache is not None and identity is not None:
+            # Answers without lines must not be taken for better ones the next time.
+            if self._cache is not None and identity is not None and not self._open[module].gave_up:
                 self._cache.store(identity, self._known[module])
         for module, wanted in by_module.items():
             self._judge(module, wanted)
@@ -195,7 +191,6 @@ class Symbolizer:
         if index not in self._open:
             return
         if self._open[index].files.debug is not None:
-            self._unread = self._unread or not can_read_lines()
             return
         known = self._known[index]
         some = any(place.function for address in wanted for place in known.get(address, ()))
@@ -228,7 +223,7 @@ class _Reader:
         self.identity = files.identity
         self._tables: list[SymbolTable] | None = None
         self._lines: Lines | None = None
-        self._broken = not can_read_lines()
+        self._broken = False
 
     def activations(self, addresses: list[int]) -> dict[int, tuple[Activation, ...]]:
         debug = self.files.debug
@@ -243,12 +238,19 @@ class _Reader:
             self._broken = True
             self.notes.append(f"{error}; lines in it are not shown")
             return {}
-        if self._lines.gave_up:
-            self.notes.append(
-                f"not all inlined functions are shown for {debug.path}: in functions that are "
-                "defined inside others they take too long to find"
+        if self.gave_up:
+            missing = (
+                "inlined functions are shown, as in functions that are defined inside others they"
+                if has_drgn()
+                else "lines are shown, as without drgn they"
             )
+            self.notes.append(f"{debug.path}: not all {missing} take too long to find")
         return found
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether answers are missing because looking for them took too long."""
+        return self._lines is not None and self._lines.gave_up
 
     def symbol(self, address: int) -> str | None:
         if self._tables is None:

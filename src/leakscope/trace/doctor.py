@@ -193,7 +193,7 @@ def _symbols_here() -> Check:
         return Check(
             "symbols",
             State.LIMITED,
-            "drgn is not installed: no source lines, and names from symbol tables only",
+            "drgn is not installed: source lines take longer, and those of very large files are missing",
             "pip install drgn",
         )
     servers = os.environ.get("DEBUGINFOD_URLS", "").split()

@@ -314,13 +314,24 @@ def test_a_module_that_was_unloaded_is_still_named(program):
     check(resolve(program, call_of_malloc(program), module=gone)[0])
 
 
-def test_without_drgn_functions_stay_and_the_missing_lines_are_said(program, monkeypatch):
+def test_without_drgn_there_is_all_of_it_as_well(program, monkeypatch):
+    with_drgn = resolve(program, call_of_malloc(program))
+    monkeypatch.setattr("leakscope.symbols._lines.has_drgn", lambda: False)
+    assert resolve(program, call_of_malloc(program)) == with_drgn
+    check(with_drgn[0])
+
+
+def test_without_drgn_what_takes_too_long_is_said_and_not_kept(program, monkeypatch, tmp_path):
     offset = call_of_malloc(program)
-    monkeypatch.setattr("leakscope.symbols._symbolizer.can_read_lines", lambda: False)
-    (frame,), notes = resolve(program, offset)
+    monkeypatch.setattr("leakscope.symbols._lines.has_drgn", lambda: False)
+    monkeypatch.setattr("leakscope.symbols._symbolizer.has_drgn", lambda: False)
+    monkeypatch.setattr("leakscope.symbols._lines._INSTEAD_S", -1.0)
+    (frame,), notes = resolve(program, offset, cache_dir=tmp_path / "cache")
     assert frame.function.startswith("shop::Cart::add(")
     assert frame.line is None
-    assert "drgn is not installed" in " ".join(notes)
+    assert "not all lines are shown, as without drgn they take too long" in " ".join(notes)
+    monkeypatch.undo()
+    check(resolve(program, offset, cache_dir=tmp_path / "cache")[0])
 
 
 def test_a_name_that_is_not_utf8_does_not_cost_the_lines(compile_c):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions that are defined inside others, against binutils' addr2line."""
+"""Lines and inlined functions, with and without drgn, against binutils' addr2line."""
 
 import shutil
 import subprocess
@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from leakscope.symbols._activation import Activation
-from leakscope.symbols._lines import Lines, can_read_lines
-from leakscope.symbols._nested import NestedFunctions
-
-pytestmark = pytest.mark.skipif(not can_read_lines(), reason="drgn has no wheel here")
+from leakscope.symbols._dwarf import Dwarf
+from leakscope.symbols._lines import Lines
 
 CODE = r"""
 #include <functional>
@@ -111,7 +109,10 @@ def program(tmp_path):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_inlined_functions_are_those_of_addr2line(way, tmp_path):
+@pytest.mark.parametrize("drgn", [True, False])
+def test_inlined_functions_are_those_of_addr2line(way, drgn, tmp_path, monkeypatch):
+    if not drgn:
+        monkeypatch.setattr("leakscope.symbols._lines.has_drgn", lambda: False)
     program = built(way, tmp_path)
     addresses = nested_code(program)
     assert len(addresses) > 300
@@ -142,7 +143,7 @@ def test_what_is_damaged_has_no_answer_and_no_error(program):
     innermost = Activation("_Zx", "x.c", 1, 1)
     address = nested_code(program)[40]
     copy = program.with_name("copy")
-    assert len(NestedFunctions(str(program)).find(address, innermost)) >= 1
+    assert len(Dwarf(str(program), 60).find(address, innermost)) >= 1
     sections = run("readelf", "-S", "-W", program)
     for name in (".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".debug_rnglists"):
         row = next((r for r in sections.splitlines() if f" {name} " in r), None)
@@ -155,14 +156,15 @@ def test_what_is_damaged_has_no_answer_and_no_error(program):
                 damaged = bytearray(data)
                 damaged[at] = value
                 copy.write_bytes(damaged)
-                NestedFunctions(str(copy)).find(address, innermost)
+                dwarf = Dwarf(str(copy), 60)
+                dwarf.find(address, innermost)
+                dwarf.find(address)
     for size in range(0, len(data), len(data) // 40):
         copy.write_bytes(data[:size])
-        assert NestedFunctions(str(copy)).find(address, innermost) == ()
+        assert Dwarf(str(copy), 60).find(address, innermost) == ()
 
 
-def test_too_much_is_given_up_and_said(program, monkeypatch):
-    monkeypatch.setattr("leakscope.symbols._nested._MOST_SECONDS", -1.0)
-    nested = NestedFunctions(str(program))
-    assert nested.find(nested_code(program)[40], Activation("_Zx", "x.c", 1, 1)) == ()
-    assert nested.gave_up
+def test_too_much_is_given_up_and_said(program):
+    dwarf = Dwarf(str(program), -1.0)
+    assert dwarf.find(nested_code(program)[40]) == ()
+    assert dwarf.gave_up

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inlined functions at addresses in functions that are defined inside a class or a function.
+"""Lines and inlined functions read in Python, by pyelftools: slower than drgn, and complete.
 
 drgn (0.3) looks for the function at an address among those of compilation units and namespaces
 only. The call operator of a lambda, a method of a local class, or with older compilers of Rust any
 method lies deeper: there it answers with the symbol's name and the innermost line, and the lines
-that led there are missing, often the only ones in the user's own code. Here a whole compilation
-unit is walked for such an address, with pyelftools for all but the walk itself. Source: DWARF 5, sections 3.3 and 7.5.
+that led there are missing, often the only ones in the user's own code. And there is no drgn for
+aarch64. Here a compilation unit is walked whole, with pyelftools for all but the walk itself.
+Source: DWARF 5, sections 3.3, 6.2 and 7.5.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from leakscope.symbols._activation import Activation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["NestedFunctions"]
+__all__ = ["Dwarf"]
 
 _MOST_BYTES = 1 << 29  # of debug information that is read into memory for this
 _MOST_LISTS = 32 << 20
 _MOST_RANGES = 4096  # of one function
 _MOST_DEPTH = 64  # of functions inlined into one another
-_MOST_SECONDS = 20.0  # for one file
+_MOST_LINES = 8 << 20  # bytes of one unit's line program
 _WANTED = {"DW_TAG_subprogram": True, "DW_TAG_inlined_subroutine": False}
 _SECTIONS = (
     *(".debug_info", ".debug_abbrev", ".debug_str", ".debug_line", ".debug_ranges"),
@@ -84,26 +85,27 @@ _BLOCKS = {"DW_FORM_block1": 1, "DW_FORM_block2": 2, "DW_FORM_block4": 4}
 _LEB_BLOCKS = {"DW_FORM_block", "DW_FORM_exprloc"}
 
 
-class NestedFunctions:
-    """The functions of one file with debug information that are defined inside others.
+class Dwarf:
+    """The debug information of the file at `path`; `seconds` is all the time it may take.
 
     Nothing is read before the first question. Damage is no error: there is no answer then.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seconds: float) -> None:
         self.gave_up = False
         """Whether answers are missing because looking for them took too long."""
         self._path = path
         self._dwarf: Any = None
         self._usable = True
-        self._left_s = _MOST_SECONDS
+        self._left_s = seconds
         self._units: list[tuple[int, int, Any]] | None = None
         self._functions: dict[int, list[tuple[int, int, int]]] = {}
+        self._rows: dict[int, list[_Row]] = {}
 
-    def find(self, address: int, innermost: Activation) -> tuple[Activation, ...]:
+    def find(self, address: int, innermost: Activation | None = None) -> tuple[Activation, ...]:
         """Return the activations at `address`, innermost first; () when nothing is known.
 
-        `innermost` has the file and line of the address itself.
+        `innermost` has the file and line of the address itself, where they are known already.
         """
         if not self._usable:
             return ()
@@ -143,16 +145,18 @@ class NestedFunctions:
         if time.monotonic() > self._deadline:
             raise TimeoutError
 
-    def _find(self, address: int, innermost: Activation) -> tuple[Activation, ...]:
+    def _find(self, address: int, innermost: Activation | None) -> tuple[Activation, ...]:
         unit = self._unit_at(address)
         if unit is None:
             return ()
+        if innermost is None:
+            innermost = self._place_at(unit, address)
         if unit.cu_offset not in self._functions:
             self._functions[unit.cu_offset] = sorted(self._functions_of(unit))
         functions = self._functions[unit.cu_offset]
         at = bisect_right(functions, (address, 1 << 64, 0)) - 1
         if at < 0 or address >= functions[at][1]:
-            return ()
+            return (innermost,) if innermost.line else ()
         chain = [unit.get_DIE_from_refaddr(functions[at][2])]
         chain += self._inlined(unit, functions[at][2], address)
         found = []
@@ -271,6 +275,30 @@ class NestedFunctions:
                 at = step(data, at)
             depth += plan.has_children
 
+    def _place_at(self, unit: Any, address: int) -> Activation:
+        if unit.cu_offset not in self._rows:
+            self._rows[unit.cu_offset] = self._rows_of(unit)
+        rows = self._rows[unit.cu_offset]
+        at = bisect_right(rows, address, key=lambda row: row.address) - 1
+        if at < 0 or not rows[at].runs:
+            return Activation(None, None, None, None)
+        row = rows[at]
+        file = self._file_of(unit, row.file)
+        return Activation(None, file, row.line or None, row.column or None)
+
+    def _rows_of(self, unit: Any) -> list[_Row]:
+        program = self._dwarf.line_program_for_CU(unit)
+        if program is None or program.header["unit_length"] > _MOST_LINES:
+            return []
+        self._check_time()
+        states = [entry.state for entry in program.get_entries() if entry.state is not None]
+        self._check_time()
+        rows = [_Row(s.address, not s.end_sequence, s.file, s.line, s.column) for s in states]
+        # Sequences are in no order, and one may begin where another ends; of the rows of one
+        # address the last one counts.
+        rows.sort(key=lambda row: row[:2])
+        return rows
+
     def _file_of(self, unit: Any, number: int | None) -> str | None:
         program = self._dwarf.line_program_for_CU(unit)
         if number is None or program is None:
@@ -284,6 +312,16 @@ class NestedFunctions:
         folders = [_text(each) for each in header["include_directory"]]
         folder = (folders if new else [here, *folders])[entry.dir_index]
         return os.path.normpath(Path(here, folder, _text(entry.name)))
+
+
+class _Row(NamedTuple):
+    """A row of the line table. `runs` is false where a sequence ends."""
+
+    address: int
+    runs: bool
+    file: int
+    line: int
+    column: int
 
 
 class _Plan(NamedTuple):
@@ -305,6 +343,13 @@ def _value(die: Any, name: str) -> int | None:
 
 
 def _name(die: Any) -> str | None:
+    try:
+        return _name_by_links(die)
+    except Exception:  # noqa: BLE001
+        return None  # in a file that dwz made for several, most of the time
+
+
+def _name_by_links(die: Any) -> str | None:
     for _ in range(4):  # inlined → abstract instance → declaration
         attribute = die.attributes.get("DW_AT_name")
         if attribute is not None:

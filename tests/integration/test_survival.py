@@ -85,7 +85,9 @@ def test_sigkill_loses_nothing_that_was_reported_just_before(busy):
         assert np.array_equal(getattr(before, table), getattr(after, table)), table
     again = analyse(after, debuginfod=False)
     assert judged.leaks
-    assert [f.fingerprint for f in again.leaks] == [f.fingerprint for f in judged.leaks]
+    # The time between the stop and the reading counts as the program's while it lives: of a site
+    # that is on the edge less may be said then than afterwards, never more.
+    assert {f.fingerprint for f in again.leaks} >= {f.fingerprint for f in judged.leaks}
     assert [f.live_bytes for f in again.leaks] == [f.live_bytes for f in judged.leaks]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os.path
 import time
 from bisect import bisect_right
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from leakscope.symbols._activation import Activation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 __all__ = ["Dwarf"]
 
@@ -175,7 +176,8 @@ class Dwarf:
                 self._check_time()
                 top = unit.get_top_DIE()
                 if top.tag == "DW_TAG_compile_unit":
-                    units += [(low, high, unit) for low, high in self._ranges(unit, top)]
+                    spans = self._ranges(unit, top)
+                    units += [(low, high, unit) for low, high in spans if low < high]
             units.sort(key=lambda each: each[:2])
             self._units = units
         at = bisect_right(self._units, address, key=lambda each: each[0]) - 1
@@ -220,33 +222,59 @@ class Dwarf:
 
     def _functions_of(self, unit: Any) -> Iterator[tuple[int, int, int]]:
         """Yield (start, end, offset) of each function with code, however deep it is defined."""
-        for offset, _, function in self._entries(unit, unit.cu_die_offset):
-            if function:
-                for low, high in self._ranges(unit, unit.get_DIE_from_refaddr(offset)):
-                    if low < high:
-                        yield low, high, offset
+        for entry in self._entries(unit, unit.cu_die_offset):
+            if not entry.is_function:
+                continue
+            span = self._span(unit, entry)
+            spans = [span] if span is not None else self._ranges(unit, entry.decoded(unit))
+            for low, high in spans:
+                if low < high:
+                    yield low, high, entry.offset
+
+    def _span(self, unit: Any, entry: _Entry) -> tuple[int, int] | None:
+        """Return where a function lies that is in one piece; without pyelftools, which is slow."""
+        low: int | None = None
+        high: int | None = None
+        is_size = False
+        at = entry.at
+        for name, form, step in entry.plan.attributes:
+            after = step(entry.data, at)
+            if name == "DW_AT_low_pc":
+                low = self._address(unit, form, entry.data[at:after])
+            elif name == "DW_AT_high_pc":
+                high = _number(form, entry.data[at:after])
+                is_size = form != "DW_FORM_addr"
+            at = after
+        if low is None or high is None:
+            return None
+        return low, low + high if is_size else high
+
+    def _address(self, unit: Any, form: str, raw: bytes) -> int | None:
+        if form.startswith("DW_FORM_addrx"):
+            index = _leb(raw, 0)[0] if form == "DW_FORM_addrx" else int.from_bytes(raw, "little")
+            return int(self._dwarf.get_addr(unit, index))
+        return _number(form, raw)
 
     def _inlined(self, unit: Any, function: int, address: int) -> list[Any]:
         """Return what is inlined at the address into the function there, outermost first."""
         found: list[Any] = []
-        for offset, depth, is_function in self._entries(unit, function):
-            if offset == function:
+        for entry in self._entries(unit, function):
+            if entry.offset == function:
                 continue
-            if depth <= 0 or len(found) == _MOST_DEPTH:
+            if entry.depth <= 0 or len(found) == _MOST_DEPTH:
                 break
-            if is_function:
+            if entry.is_function:
                 continue
-            die = unit.get_DIE_from_refaddr(offset)
+            die = entry.decoded(unit)
             if any(low <= address < high for low, high in self._ranges(unit, die)):
                 found.append(die)
         return found
 
-    def _entries(self, unit: Any, start: int) -> Iterator[tuple[int, int, bool]]:
+    def _entries(self, unit: Any, start: int) -> Iterator[_Entry]:
         """Yield functions and inlined functions with code from the entry at `start` on.
 
-        For each its offset, its depth below the first entry, and whether it is a function. Most
-        entries are types and variables; they are stepped over without being decoded. An entry
-        of depth 0 or less ends the first one.
+        Most entries are types and variables; they are stepped over without being decoded. An
+        entry of depth 0 or less, counted from the first one, ends the first one.
         """
         abbreviations = unit.get_abbrev_table()
         stream = self._dwarf.debug_info_sec.stream
@@ -263,13 +291,13 @@ class Dwarf:
             if not code:
                 depth -= 1
                 if depth <= 0:
-                    yield offset, depth, True
+                    return
                 continue
             plan = plans.get(code)
             if plan is None:
                 plan = plans[code] = _plan(abbreviations.get_abbrev(code), unit)
-            if plan.wanted is not None:
-                yield offset, depth, plan.wanted
+            if plan.is_function is not None:
+                yield _Entry(offset, depth, plan.is_function, plan, data, at)
             at += plan.lead
             for step in plan.steps:
                 at = step(data, at)
@@ -324,13 +352,31 @@ class _Row(NamedTuple):
     column: int
 
 
-class _Plan(NamedTuple):
-    """How to step over an entry: so many bytes, then functions from a position to the next."""
+_Step = Callable[[bytes, int], int]  # from the position of an attribute to the next
 
-    wanted: bool | None  # a function with code; inlined, with code; None: neither
+
+class _Plan(NamedTuple):
+    """How to step over an entry: so many bytes, then the steps."""
+
+    is_function: bool | None  # a function with code; inlined, with code; None: neither
     has_children: bool
     lead: int
-    steps: tuple[Callable[[bytes, int], int], ...]
+    steps: tuple[_Step, ...]
+    attributes: tuple[tuple[str, str, _Step], ...]  # name, form and step of each one
+
+
+class _Entry(NamedTuple):
+    """A function. Its attributes begin at `at` in `data`."""
+
+    offset: int
+    depth: int
+    is_function: bool
+    plan: _Plan
+    data: bytes
+    at: int
+
+    def decoded(self, unit: Any) -> Any:
+        return unit.get_DIE_from_refaddr(self.offset)
 
 
 def _text(raw: Any) -> str:
@@ -365,23 +411,32 @@ def _name_by_links(die: Any) -> str | None:
 
 def _plan(abbreviation: Any, unit: Any) -> _Plan:
     header = unit.header
-    specs = [(each.name, each.form) for each in abbreviation["attr_spec"]]
-    wanted = _WANTED.get(abbreviation["tag"])
+    specs = [(str(each.name), str(each.form)) for each in abbreviation["attr_spec"]]
+    is_function = _WANTED.get(abbreviation["tag"])
     if {"DW_AT_low_pc", "DW_AT_ranges"}.isdisjoint(name for name, _ in specs):
-        wanted = None
+        is_function = None
     lead = 0
-    steps: list[Callable[[bytes, int], int]] = []
-    for _, form in specs:
+    steps: list[_Step] = []
+    attributes = []
+    for name, form in specs:
         width = _width(
             form, unit.structs.dwarf_format // 8, header["address_size"], header["version"]
         )
-        if width is None:
-            steps.append(_stepper(form))
-        elif steps:
-            steps.append(partial(_over, width))
+        step = _stepper(form) if width is None else partial(_over, width)
+        attributes.append((name, form, step))
+        if width is None or steps:
+            steps.append(step)
         else:
             lead += width
-    return _Plan(wanted, abbreviation.has_children(), lead, tuple(steps))
+    return _Plan(is_function, abbreviation.has_children(), lead, tuple(steps), tuple(attributes))
+
+
+def _number(form: str, raw: bytes) -> int | None:
+    if form == "DW_FORM_udata":
+        return _leb(raw, 0)[0]
+    if form == "DW_FORM_addr" or form.startswith("DW_FORM_data"):
+        return int.from_bytes(raw, "little")
+    return None
 
 
 def _width(form: str, offset_size: int, address_size: int, version: int) -> int | None:
@@ -392,7 +447,7 @@ def _width(form: str, offset_size: int, address_size: int, version: int) -> int 
     return _FIXED.get(form)
 
 
-def _stepper(form: str) -> Callable[[bytes, int], int]:
+def _stepper(form: str) -> _Step:
     if form == "DW_FORM_string":
         return lambda data, at: data.index(0, at) + 1
     if form in _LEB:

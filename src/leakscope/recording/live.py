@@ -61,6 +61,7 @@ def read(path: str | os.PathLike[str]) -> Recording:
 
 def read_source(source: Source) -> Recording:
     """Return what an open live recording holds now; `read` says more."""
+    begun_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     doubts = Doubts()
     header = Header(source)
     table = read_table(source, header.heap_start, header["file_bytes"])
@@ -92,7 +93,7 @@ def read_source(source: Source) -> Recording:
         blocks.last_tick,
         *(int(ticks.max(initial=0)) for ticks in (range_ticks, row_ticks, counters.last_birth)),
     )
-    duration_ns = _duration(header, int(last_tick * tick_ns), running)
+    duration_ns = _duration(header, int(last_tick * tick_ns), begun_ns if running else None)
     return Recording(
         process=_process(header, running, duration_ns),
         modules=modules,
@@ -181,11 +182,13 @@ def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool)
     )
 
 
-def _duration(header: Header, last_ns: int, running: bool) -> int:
-    # A killed program left its last timeline row and the births after it.
+def _duration(header: Header, last_ns: int, running_ns: int | None) -> int:
+    # A killed program left its last timeline row and the births after it. Of one that runs, the
+    # time that the reading itself took does not count where nothing was born meanwhile: a part
+    # of the run without births speaks against a leak.
     known = header["mono_last_ns"] - header["mono_start_ns"]
-    if running:
-        known = max(known, time.clock_gettime_ns(time.CLOCK_MONOTONIC) - header["mono_start_ns"])
+    if running_ns is not None:
+        known = max(known, running_ns - header["mono_start_ns"])
     return min(max(known, last_ns, 0), _MOST)
 
 

@@ -190,6 +190,19 @@ def kept(keeper, agent, tmp_path):
     program.stdout.close()
 
 
+def test_the_time_that_reading_takes_is_not_the_programs(kept, monkeypatch):
+    _, path = kept
+    quick = live.read(path).duration_ns
+
+    def slow(*arguments):
+        time.sleep(3)
+        return read_table(*arguments)
+
+    read_table = live.read_table
+    monkeypatch.setattr(live, "read_table", slow)
+    assert 0 <= live.read(path).duration_ns - quick < 2e9
+
+
 def test_killed_loses_nothing(kept):
     program, path = kept
     before = live.read(path)

@@ -29,7 +29,7 @@ from leakscope.proc.maps import Mapping, read_maps
 from leakscope.scan.frozen import Frozen, libc
 
 _CONT, _KILL_TIMEOUT_S = 7, 5.0
-_PATIENCE_S = 12.0  # less than the scanner's, which waits for us
+_PATIENCE_S = 300.0  # a target that is stopped by a signal can forget nothing; nobody waits for us
 _GETREGS, _SETREGS, _SYSCALL = 12, 13, 24
 _SETOPTIONS, _GETEVENTMSG, _INTERRUPT = 0x4200, 0x4201, 0x4207
 _GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
@@ -216,9 +216,10 @@ def _kill(image: int) -> None:
 def _remove(pid: int, image: int) -> None:
     """Kill the copy, and let the target forget it: nobody else may wait for its child."""
     _kill(image)
-    end = time.monotonic() + _PATIENCE_S
+    end, pause = time.monotonic() + _PATIENCE_S, 0.02
     while not _is_forgotten(pid, image) and time.monotonic() < end:
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 2.0)
 
 
 def _is_forgotten(pid: int, image: int) -> bool:

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["Forked", "open_image"]
+
+
+_RELEASE_S = 5.0
 
 
 class Forked:
@@ -109,8 +113,11 @@ class Forked:
             self._memory = -1
         if self._helper is not None:
             helper, self._helper = self._helper, None
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                helper.communicate(timeout=20)
+            try:
+                helper.communicate(timeout=_RELEASE_S)
+            except subprocess.TimeoutExpired:
+                # The target is stopped, or somebody else's just now: the helper goes on alone.
+                threading.Thread(target=helper.wait, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cache", "Located", "default_folder"]
 
-FORMAT = 3  # raise it whenever the same input gives other answers
+FORMAT = 4  # raise it whenever the same input gives other answers
 _MAX_FILE = 256 << 20
 _MAX_TOTAL = 512 << 20
 _MAX_ENTRIES = 2_000_000

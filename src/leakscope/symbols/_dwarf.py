@@ -12,7 +12,6 @@ Source: DWARF 5, sections 3.3, 6.2 and 7.5.
 from __future__ import annotations
 
 import os.path
-import time
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
@@ -27,15 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Dwarf"]
 
 _MOST_BYTES = 1 << 29  # of debug information that is read into memory for this
-_MOST_LISTS = 32 << 20
-_MOST_RANGES = 4096  # of one function
+_MOST_RANGES = 1 << 20  # in one list
 _MOST_DEPTH = 64  # of functions inlined into one another
-_MOST_LINES = 8 << 20  # bytes of one unit's line program
 _WANTED = {"DW_TAG_subprogram": True, "DW_TAG_inlined_subroutine": False}
-_SECTIONS = (
-    *(".debug_info", ".debug_abbrev", ".debug_str", ".debug_line", ".debug_ranges"),
-    *(".debug_rnglists", ".debug_line_str", ".debug_addr", ".debug_str_offsets", ".debug_types"),
-)
+_UNITS = ("DW_TAG_compile_unit", "DW_TAG_skeleton_unit")
 
 _FIXED = {
     "DW_FORM_data1": 1,
@@ -87,19 +81,19 @@ _LEB_BLOCKS = {"DW_FORM_block", "DW_FORM_exprloc"}
 
 
 class Dwarf:
-    """The debug information of the file at `path`; `seconds` is all the time it may take.
+    """The debug information of the file at `path`.
 
-    Nothing is read before the first question. Damage is no error: there is no answer then.
+    Nothing is read before the first question. Damage is no error: there is no answer then. But
+    it may take any time and memory to find out: use `_dwarf_process`.
     """
 
-    def __init__(self, path: str, seconds: float) -> None:
-        self.gave_up = False
-        """Whether answers are missing because looking for them took too long."""
+    def __init__(self, path: str) -> None:
+        self.too_large = False
+        """Whether answers are missing because there is too much to read."""
         self._path = path
         self._dwarf: Any = None
         self._usable = True
-        self._left_s = seconds
-        self._units: list[tuple[int, int, Any]] | None = None
+        self._units: list[tuple[int, int, Any]] = []
         self._functions: dict[int, list[tuple[int, int, int]]] = {}
         self._rows: dict[int, list[_Row]] = {}
 
@@ -107,44 +101,36 @@ class Dwarf:
         """Return the activations at `address`, innermost first; () when nothing is known.
 
         `innermost` has the file and line of the address itself, where they are known already.
+        Raises MemoryError.
         """
-        if not self._usable:
-            return ()
-        begun = time.monotonic()
-        self._deadline = begun + self._left_s
         try:
-            if self._dwarf is None:
+            if self._dwarf is None and self._usable:
+                self._usable = False
                 self._dwarf = self._opened()
-            if self._dwarf is None:
-                self.gave_up, self._usable = True, False
-                return ()
-            return self._find(address, innermost)
-        except TimeoutError:
-            self.gave_up, self._usable = True, False
-            return ()
+                self._usable = self._dwarf is not None
+                self.too_large = not self._usable
+                if self._usable:
+                    self._units = self._all_units()
+            return self._find(address, innermost) if self._usable else ()
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001
-            # Written by anyone: whatever is wrong with it, the answer of before is good enough.
+            # Written by anyone: whatever is wrong with it, there is no answer.
             return ()
-        finally:
-            self._left_s -= time.monotonic() - begun
 
     def _opened(self) -> Any:
         from elftools.elf.elffile import ELFFile
 
         with Path(self._path).open("rb") as file:
             elf = ELFFile(file)
-            sizes = {
-                name: int(section.data_size)
-                for name in _SECTIONS
-                if (section := elf.get_section_by_name(name)) is not None
-            }
-            if sum(sizes.values()) > _MOST_BYTES or sizes.get(".debug_rnglists", 0) > _MOST_LISTS:
+            size = sum(
+                int(section.data_size)
+                for section in elf.iter_sections()
+                if section.name.startswith((".debug_", ".zdebug_", ".eh_frame"))
+            )
+            if size > _MOST_BYTES:
                 return None
             return elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
-
-    def _check_time(self) -> None:
-        if time.monotonic() > self._deadline:
-            raise TimeoutError
 
     def _find(self, address: int, innermost: Activation | None) -> tuple[Activation, ...]:
         unit = self._unit_at(address)
@@ -153,6 +139,7 @@ class Dwarf:
         if innermost is None:
             innermost = self._place_at(unit, address)
         if unit.cu_offset not in self._functions:
+            self._functions[unit.cu_offset] = []  # stays so when it is damaged
             self._functions[unit.cu_offset] = sorted(self._functions_of(unit))
         functions = self._functions[unit.cu_offset]
         at = bisect_right(functions, (address, 1 << 64, 0)) - 1
@@ -169,17 +156,21 @@ class Dwarf:
             column = _value(die, "DW_AT_call_column") or None
         return tuple(found)
 
-    def _unit_at(self, address: int) -> Any:
-        if self._units is None:
-            units = []
-            for unit in self._dwarf.iter_CUs():
-                self._check_time()
+    def _all_units(self) -> list[tuple[int, int, Any]]:
+        units: list[tuple[int, int, Any]] = []
+        for unit in self._dwarf.iter_CUs():
+            try:
                 top = unit.get_top_DIE()
-                if top.tag == "DW_TAG_compile_unit":
-                    spans = self._ranges(unit, top)
-                    units += [(low, high, unit) for low, high in spans if low < high]
-            units.sort(key=lambda each: each[:2])
-            self._units = units
+                if top.tag in _UNITS:
+                    spans = list(self._ranges(unit, top))
+                    units += [(low, high, unit) for low, high in spans if 0 < low < high]
+            except MemoryError:
+                raise
+            except Exception:  # noqa: BLE001, S112
+                continue  # one that is damaged must not cost the others
+        return sorted(units, key=lambda each: each[:2])
+
+    def _unit_at(self, address: int) -> Any:
         at = bisect_right(self._units, address, key=lambda each: each[0]) - 1
         return self._units[at][2] if at >= 0 and address < self._units[at][1] else None
 
@@ -228,7 +219,7 @@ class Dwarf:
             span = self._span(unit, entry)
             spans = [span] if span is not None else self._ranges(unit, entry.decoded(unit))
             for low, high in spans:
-                if low < high:
+                if 0 < low < high:
                     yield low, high, entry.offset
 
     def _span(self, unit: Any, entry: _Entry) -> tuple[int, int] | None:
@@ -281,11 +272,8 @@ class Dwarf:
         stream.seek(start)
         data = stream.read(unit.cu_offset + unit.size - start)
         plans: dict[int, _Plan] = {}
-        at, depth, size, seen = 0, 0, len(data), 0
+        at, depth, size = 0, 0, len(data)
         while at < size:
-            seen += 1
-            if not seen % 4096:
-                self._check_time()
             offset = start + at
             code, at = _leb(data, at)
             if not code:
@@ -305,6 +293,7 @@ class Dwarf:
 
     def _place_at(self, unit: Any, address: int) -> Activation:
         if unit.cu_offset not in self._rows:
+            self._rows[unit.cu_offset] = []
             self._rows[unit.cu_offset] = self._rows_of(unit)
         rows = self._rows[unit.cu_offset]
         at = bisect_right(rows, address, key=lambda row: row.address) - 1
@@ -316,12 +305,18 @@ class Dwarf:
 
     def _rows_of(self, unit: Any) -> list[_Row]:
         program = self._dwarf.line_program_for_CU(unit)
-        if program is None or program.header["unit_length"] > _MOST_LINES:
+        if program is None:
             return []
-        self._check_time()
         states = [entry.state for entry in program.get_entries() if entry.state is not None]
-        self._check_time()
-        rows = [_Row(s.address, not s.end_sequence, s.file, s.line, s.column) for s in states]
+        rows: list[_Row] = []
+        begin = 0
+        for state in states:
+            runs = not state.end_sequence
+            rows.append(_Row(state.address, runs, state.file, state.line, state.column))
+            if not runs:
+                if not rows[begin].address:
+                    del rows[begin:]  # of a function that the linker left out
+                begin = len(rows)
         # Sequences are in no order, and one may begin where another ends; of the rows of one
         # address the last one counts.
         rows.sort(key=lambda row: row[:2])
@@ -335,11 +330,20 @@ class Dwarf:
         new = header["version"] >= 5
         if not new and not number:
             return None
-        entry = header["file_entry"][number if new else number - 1]
-        here = _text(unit.get_top_DIE().attributes["DW_AT_comp_dir"].value)
-        folders = [_text(each) for each in header["include_directory"]]
-        folder = (folders if new else [here, *folders])[entry.dir_index]
-        return os.path.normpath(Path(here, folder, _text(entry.name)))
+        try:
+            entry = header["file_entry"][number if new else number - 1]
+            name = _text(entry.name)
+            here = _text(unit.get_top_DIE().attributes["DW_AT_comp_dir"].value)
+            folders = [_text(each) for each in header["include_directory"]]
+            if not new:
+                folders.insert(0, here)
+            folder = folders[entry.dir_index]
+        except (LookupError, AttributeError):
+            return None
+        if name is None or folder is None:
+            return None
+        base = folders[0] if entry.dir_index else ""
+        return os.path.normpath(Path(base or "", folder, name))
 
 
 class _Row(NamedTuple):
@@ -379,8 +383,11 @@ class _Entry(NamedTuple):
         return unit.get_DIE_from_refaddr(self.offset)
 
 
-def _text(raw: Any) -> str:
-    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+def _text(raw: Any) -> str | None:
+    """None for what is in a file that dwz made for several: pyelftools gives its position."""
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8", "replace")
+    return raw if isinstance(raw, str) else None
 
 
 def _value(die: Any, name: str) -> int | None:
@@ -476,10 +483,11 @@ def _leb(data: bytes, at: int) -> tuple[int, int]:
     if byte < 0x80:
         return byte, at
     value, shift = byte & 0x7F, 7
-    while True:
+    while shift < 70:
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
         shift += 7
+    raise ValueError("a number of more than 64 bits")

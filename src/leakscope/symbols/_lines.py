@@ -7,12 +7,14 @@ so that files never get into each other's addresses.
 
 from __future__ import annotations
 
+import struct
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import SymbolError
 from leakscope.symbols._activation import Activation
-from leakscope.symbols._dwarf import Dwarf
+from leakscope.symbols._dwarf_process import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Lines", "has_drgn"]
 
 _MANGLED = ("_Z", "_R")
-_ALL_ADDRESSES = (0, (1 << 64) - 1)
+_TOP = (1 << 64) - 1
 # Seconds that reading in Python may take for one file: beside drgn, and in its place.
 _BESIDE_S, _INSTEAD_S = 20.0, 60.0
 
@@ -42,32 +44,59 @@ class Lines:
     """
 
     def __init__(self, path: str, alt: str | None = None) -> None:
+        self._path = path
         self._program: Any = _drgn_program(path, alt) if has_drgn() else None
-        self._dwarf = Dwarf(path, _BESIDE_S if self._program is not None else _INSTEAD_S)
-
-    @property
-    def gave_up(self) -> bool:
+        self._left_s = _BESIDE_S if self._program is not None else _INSTEAD_S
+        self.gave_up = False
         """Whether something is missing because looking for it took too long."""
-        return self._dwarf.gave_up
 
     def find(self, addresses: Iterable[int]) -> dict[int, tuple[Activation, ...]]:
         """Return the activations at each address that has a line, innermost first."""
-        find = self._by_drgn if self._program is not None else self._dwarf.find
-        found = {address: find(address) for address in addresses}
-        return {address: chain for address, chain in found.items() if chain}
+        found: dict[int, tuple[Activation, ...]] = {}
+        open_questions: list[tuple[int, Activation | None]] = []
+        for address in addresses:
+            if self._program is None:
+                open_questions.append((address, None))
+                continue
+            chain = self._by_drgn(address)
+            if chain:
+                found[address] = chain
+            if len(chain) == 1 and (chain[0].name or "").startswith(_MANGLED):
+                # The name is the symbol's: drgn did not find the function.
+                open_questions.append((address, chain[0]))
+        if open_questions and not self.gave_up:
+            answers = ask(self._path, open_questions, self._left_s)
+            found |= answers.found
+            self._left_s -= answers.seconds
+            self.gave_up = answers.gave_up
+        return found
 
     def _by_drgn(self, address: int) -> tuple[Activation, ...]:
         try:
             places = self._program.source_location(address)
-            chain = tuple([_activation(places, n) for n in range(len(places))])
+            return tuple([_activation(places, n) for n in range(len(places))])
         except LookupError:
             return ()
         except Exception as error:
             raise SymbolError(f"the debug information is damaged: {error}") from error
-        if len(chain) == 1 and (chain[0].name or "").startswith(_MANGLED):
-            # The name is the symbol's: drgn did not find the function.
-            return self._dwarf.find(address, chain[0]) or chain
-        return chain
+
+
+def _lowest_address(path: str) -> int:
+    """Return where the first segment of an ELF file is to be loaded, 0 when it does not say.
+
+    drgn takes the difference from the start of the address range for how far it was moved.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(64)
+        if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+            return 0
+        (offset,) = struct.unpack_from("<Q", head, 32)
+        size, count = struct.unpack_from("<HH", head, 54)
+        file.seek(offset)
+        table = file.read(size * count)
+    rows = [table[at : at + size] for at in range(0, len(table) - 55, max(size, 56))]
+    loaded = [struct.unpack_from("<Q", row, 16)[0] for row in rows if row[:4] == b"\x01\0\0\0"]
+    return min(loaded, default=0)
 
 
 def _drgn_program(path: str, alt: str | None) -> Any:
@@ -78,7 +107,7 @@ def _drgn_program(path: str, alt: str | None) -> Any:
         # Files are found and their build-ids compared by us; drgn must not look for others.
         program.set_enabled_debug_info_finders([])
         module = program.extra_module(path, 0, create=True)
-        module.address_range = _ALL_ADDRESSES
+        module.address_range = (_lowest_address(path), _TOP)
         module.try_file(path)
         if alt is not None and module.debug_file_status.name == "WANT_SUPPLEMENTARY":
             module.try_file(alt)

@@ -220,7 +220,9 @@ class _Reader:
     def __init__(self, files: ModuleFiles) -> None:
         self.files = files
         self.notes: list[str] = []
-        self.identity = files.identity
+        # What was found without drgn must not be taken for all that there is.
+        by = "drgn" if has_drgn() else "python"
+        self.identity = f"{files.identity} {by}" if files.identity is not None else None
         self._tables: list[SymbolTable] | None = None
         self._lines: Lines | None = None
         self._broken = False

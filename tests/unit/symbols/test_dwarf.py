@@ -3,12 +3,14 @@
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from leakscope.symbols._activation import Activation
 from leakscope.symbols._dwarf import Dwarf
+from leakscope.symbols._dwarf_process import ask
 from leakscope.symbols._lines import Lines
 
 CODE = r"""
@@ -143,7 +145,7 @@ def test_what_is_damaged_has_no_answer_and_no_error(program):
     innermost = Activation("_Zx", "x.c", 1, 1)
     address = nested_code(program)[40]
     copy = program.with_name("copy")
-    assert len(Dwarf(str(program), 60).find(address, innermost)) >= 1
+    assert len(Dwarf(str(program)).find(address, innermost)) >= 1
     sections = run("readelf", "-S", "-W", program)
     for name in (".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".debug_rnglists"):
         row = next((r for r in sections.splitlines() if f" {name} " in r), None)
@@ -156,15 +158,46 @@ def test_what_is_damaged_has_no_answer_and_no_error(program):
                 damaged = bytearray(data)
                 damaged[at] = value
                 copy.write_bytes(damaged)
-                dwarf = Dwarf(str(copy), 60)
+                dwarf = Dwarf(str(copy))
                 dwarf.find(address, innermost)
                 dwarf.find(address)
     for size in range(0, len(data), len(data) // 40):
         copy.write_bytes(data[:size])
-        assert Dwarf(str(copy), 60).find(address, innermost) == ()
+        assert Dwarf(str(copy)).find(address, innermost) == ()
 
 
-def test_too_much_is_given_up_and_said(program):
-    dwarf = Dwarf(str(program), -1.0)
-    assert dwarf.find(nested_code(program)[40]) == ()
-    assert dwarf.gave_up
+@pytest.mark.parametrize("drgn", [True, False])
+def test_a_program_at_a_fixed_address_has_lines(drgn, tmp_path, monkeypatch):
+    if not drgn:
+        monkeypatch.setattr("leakscope.symbols._lines.has_drgn", lambda: False)
+    program = built("g++ -O2 -gdwarf-5 -no-pie", tmp_path)
+    addresses = nested_code(program)
+    assert min(addresses) > 0x400000
+    assert len(Lines(str(program)).find(addresses)) > len(addresses) * 0.98
+
+
+def test_what_takes_too_long_is_ended_and_said(program, monkeypatch):
+    begun = time.monotonic()
+    answers = ask(str(program), [(a, None) for a in nested_code(program)], 0.05)
+    assert answers.gave_up
+    assert time.monotonic() - begun < 5
+    assert ask(str(program), [(1, None)], 0).gave_up
+    assert not ask(str(program), [(1, None)], 60).gave_up
+
+
+def test_a_line_table_that_claims_a_trillion_folders_is_bounded(program, tmp_path):
+    """pyelftools believes it: one address costs as much as is allowed, and no more."""
+    sections = run("readelf", "-S", "-W", program)
+    row = next(r for r in sections.splitlines() if " .debug_line " in r)
+    start = int(row.split("]", 1)[1].split()[3], 16)
+    data = bytearray(program.read_bytes())
+    # version 5: 4 length, 2 version, 2 sizes, 4 header length, 6 fields, opcode lengths, and then
+    # the formats of a folder (none) and their number (2**40)
+    at = start + 18 + data[start + 17] - 1
+    data[at : at + 7] = b"\x00\x80\x80\x80\x80\x80\x20"
+    copy = tmp_path / "copy"
+    copy.write_bytes(data)
+    begun = time.monotonic()
+    answers = ask(str(copy), [(nested_code(program)[40], None)], 2.0)
+    assert answers.gave_up
+    assert time.monotonic() - begun < 10

@@ -539,10 +539,12 @@ int main(void) {
 def test_a_heap_of_which_most_was_freed(tmp_path, preload):
     process = start(build(tmp_path, FREED, "freed"), **preload)
     try:
-        found = json.loads(scan(process.pid, "--json").stdout)
+        done = scan(process.pid, "--json")
     finally:
         process.kill()
         process.communicate()
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
     assert found["counts"]["reachable"] >= 3000
     assert 39 <= found["counts"]["definitely_lost"] <= 41
     assert found["share"] == 1.0

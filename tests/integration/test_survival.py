@@ -84,9 +84,9 @@ def test_sigkill_loses_nothing_that_was_reported_just_before(busy):
     for table in ("blocks", "sites", "nodes", "deaths"):
         assert np.array_equal(getattr(before, table), getattr(after, table)), table
     again = analyse(after, debuginfod=False)
-    assert judged.leaks
-    # The time between the stop and the reading counts as the program's while it lives: of a site
-    # that is on the edge less may be said then than afterwards, never more.
+    # The time between the stop and the reading counts as the program's while it lives, and on a
+    # busy machine it is long: less may be said then than afterwards, never more.
+    assert again.leaks
     assert {f.fingerprint for f in again.leaks} >= {f.fingerprint for f in judged.leaks}
     assert [f.live_bytes for f in again.leaks] == [f.live_bytes for f in judged.leaks]
 

@@ -59,7 +59,7 @@ def busy(agent, tmp_path):
         [tmp_path / "busy"], env=environment, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "go\n"
-    time.sleep(1.5)
+    time.sleep(5)  # a busy machine may stand still for some hundred milliseconds of it
     yield process, folder
     process.kill()
     process.communicate()
@@ -86,7 +86,7 @@ def test_sigkill_loses_nothing_that_was_reported_just_before(busy):
     again = analyse(after, debuginfod=False)
     # The time between the stop and the reading counts as the program's while it lives, and on a
     # busy machine it is long: less may be said then than afterwards, never more.
-    assert again.leaks
+    assert again.leaks, [(f.verdict, f.sentence, f.evidence) for f in again.findings]
     assert {f.fingerprint for f in again.leaks} >= {f.fingerprint for f in judged.leaks}
     assert [f.live_bytes for f in again.leaks] == [f.live_bytes for f in judged.leaks]
 

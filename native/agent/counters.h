@@ -10,24 +10,21 @@
 
 #include "agent.h"
 
-#define CHUNK_SITES 256u /* 48 KiB of counters: twelve whole pages */
-
-/* Which chunks are backed by the file; private, so rebuilt per process. */
-extern uint8_t ls_counters_backed[LSR_STRIPES][LSR_MAX_SITES / CHUNK_SITES];
-LS_COLD bool ls_counters_back_chunk(struct ls_thread *thread, uint32_t site);
+LS_COLD struct lsr_counter *ls_counters_new_chunk(struct ls_thread *thread, uint32_t site);
 LS_COLD void ls_sample_weigh(uint64_t size, uint64_t *ret_bytes, uint64_t *ret_weight);
-
-LS_HOT bool ls_counter_backed(uint32_t stripe, uint32_t site) {
-  return __atomic_load_n(&ls_counters_backed[stripe][site / CHUNK_SITES], __ATOMIC_RELAXED);
-}
 
 /* The site's counters in the thread's stripe; NULL, and counted, when there is no room. */
 LS_HOT struct lsr_counter *ls_counter_of(struct ls_thread *thread, uint32_t site) {
-  if (LS_UNLIKELY(!ls_counter_backed(thread->stripe, site)) && !ls_counters_back_chunk(thread, site)) {
-    ls_count_drop(thread, LSR_DROP_NO_SPACE);
-    return NULL;
+  struct lsr_counter *chunk =
+      __atomic_load_n(&thread->chunks[site / LSR_CHUNK_SITES], __ATOMIC_ACQUIRE);
+  if (LS_UNLIKELY(!chunk)) {
+    chunk = ls_counters_new_chunk(thread, site);
+    if (!chunk) {
+      ls_count_drop(thread, LSR_DROP_NO_SPACE);
+      return NULL;
+    }
   }
-  return (struct lsr_counter *)(thread->counters) + site;
+  return chunk + site % LSR_CHUNK_SITES;
 }
 
 static inline uint32_t age_bucket(uint32_t age) { return age ? 32u - (uint32_t)__builtin_clz(age) : 0; }

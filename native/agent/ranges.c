@@ -9,13 +9,9 @@
 #include "record.h"
 #include "stack.h"
 
-static struct lsr_range *table(struct ls_live *live) {
-  return (struct lsr_range *)(live->base + live->header->ranges.offset);
-}
-
 static struct lsr_range *free_slot(struct ls_live *live) {
   struct lsr_header *header = live->header;
-  struct lsr_range *ranges = table(live);
+  struct lsr_range *ranges = live->ranges;
   for (uint32_t i = live->range_free_hint; i < header->range_slots; i++)
     if (!ranges[i].length) {
       live->range_free_hint = i + 1;
@@ -25,7 +21,7 @@ static struct lsr_range *free_slot(struct ls_live *live) {
   if (!ls_area_grow(&header->ranges, (header->range_slots + 1ull) * sizeof *ranges))
     return NULL;
   live->range_free_hint = header->range_slots + 1;
-  return &ranges[header->range_slots++];
+  return &live->ranges[header->range_slots++]; /* growing may have moved them */
 }
 
 static void put(struct ls_live *live, struct ls_thread *thread, struct lsr_range range) {
@@ -41,7 +37,7 @@ static void put(struct ls_live *live, struct ls_thread *thread, struct lsr_range
 }
 
 static void cut(struct ls_live *live, struct ls_thread *thread, uint64_t start, uint64_t end) {
-  struct lsr_range *ranges = table(live);
+  struct lsr_range *ranges = live->ranges; /* where they were is theirs too, should they move */
   uint32_t slots = live->header->range_slots, tick = ls_tick();
   for (uint32_t i = 0; i < slots; i++) {
     struct lsr_range old = ranges[i];

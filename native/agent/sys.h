@@ -29,6 +29,7 @@ enum {
   LS_NR_pread64 = 17,
   LS_NR_pwrite64 = 18,
   LS_NR_sched_yield = 24,
+  LS_NR_mremap = 25,
   LS_NR_madvise = 28,
   LS_NR_nanosleep = 35,
   LS_NR_getpid = 39,
@@ -36,6 +37,7 @@ enum {
   LS_NR_connect = 42,
   LS_NR_sendto = 44,
   LS_NR_getsockopt = 55,
+  LS_NR_flock = 73,
   LS_NR_ftruncate = 77,
   LS_NR_getuid = 102,
   LS_NR_getgid = 104,
@@ -43,9 +45,11 @@ enum {
   LS_NR_getegid = 108,
   LS_NR_getppid = 110,
   LS_NR_sigaltstack = 131,
+  LS_NR_munlock = 150,
   LS_NR_prctl = 157,
   LS_NR_gettid = 186,
   LS_NR_futex = 202,
+  LS_NR_getdents64 = 217,
   LS_NR_clock_gettime = 228,
   LS_NR_exit_group = 231,
   LS_NR_tgkill = 234,
@@ -75,12 +79,14 @@ static inline long ls_syscall6(long number, long a, long b, long c, long d, long
 }
 #else
 enum {
+  LS_NR_flock = 32,
   LS_NR_unlinkat = 35,
   LS_NR_renameat = 38,
   LS_NR_ftruncate = 46,
   LS_NR_fallocate = 47,
   LS_NR_openat = 56,
   LS_NR_close = 57,
+  LS_NR_getdents64 = 61,
   LS_NR_read = 63,
   LS_NR_write = 64,
   LS_NR_pread64 = 67,
@@ -111,8 +117,10 @@ enum {
   LS_NR_sendto = 206,
   LS_NR_getsockopt = 209,
   LS_NR_munmap = 215,
+  LS_NR_mremap = 216,
   LS_NR_mmap = 222,
   LS_NR_mprotect = 226,
+  LS_NR_munlock = 229,
   LS_NR_madvise = 233,
   LS_NR_prlimit64 = 261,
   LS_NR_process_vm_readv = 270,
@@ -172,6 +180,7 @@ struct ls_stat {
   uint32_t uid;
   uint32_t mode; /* type and permission bits */
   int64_t mtime_ns;
+  uint64_t stored; /* bytes without its holes */
 };
 
 /* The kernel's own struct sigaction, not libc's. */
@@ -209,14 +218,34 @@ static inline int ls_munmap(void *address, size_t bytes) {
 static inline int ls_mprotect(void *address, size_t bytes, int protection) {
   return (int)LS_SYSCALL3(LS_NR_mprotect, address, bytes, protection);
 }
+/* Flags: 1 may move. `old_bytes` 0 makes another mapping of the same pages, and more of the file
+ * that follow them. */
+static inline void *ls_mremap(void *old, size_t old_bytes, size_t bytes, int flags) {
+  return (void *)LS_SYSCALL5(LS_NR_mremap, old, old_bytes, bytes, flags, NULL);
+}
 static inline int ls_madvise(void *address, size_t bytes, int advice) {
   return (int)LS_SYSCALL3(LS_NR_madvise, address, bytes, advice);
+}
+static inline int ls_munlock(const void *address, size_t bytes) {
+  return (int)LS_SYSCALL2(LS_NR_munlock, address, bytes);
 }
 static inline int ls_ftruncate(int fd, int64_t bytes) {
   return (int)LS_SYSCALL2(LS_NR_ftruncate, fd, bytes);
 }
 static inline int ls_fallocate(int fd, int mode, int64_t offset, int64_t bytes) {
   return (int)LS_SYSCALL4(LS_NR_fallocate, fd, mode, offset, bytes);
+}
+static inline int ls_openat(int directory, const char *path, int flags, int mode) {
+  return (int)LS_SYSCALL4(LS_NR_openat, directory, path, flags, mode);
+}
+static inline long ls_getdents64(int fd, void *out, size_t bytes) {
+  return LS_SYSCALL3(LS_NR_getdents64, fd, out, bytes);
+}
+static inline int ls_flock(int fd, int operation) {
+  return (int)LS_SYSCALL2(LS_NR_flock, fd, operation);
+}
+static inline int ls_unlinkat(int directory, const char *name) {
+  return (int)LS_SYSCALL3(LS_NR_unlinkat, directory, name, 0);
 }
 static inline int ls_unlink(const char *path) {
   return (int)LS_SYSCALL3(LS_NR_unlinkat, LS_AT_FDCWD, path, 0);
@@ -252,6 +281,7 @@ static inline int ls_stat_result(int rc, const struct ls_kernel_stat *from, stru
   ret->dev = from->dev;
   ret->ino = from->ino;
   ret->size = from->size;
+  ret->stored = (uint64_t)from->blocks * 512;
   ret->uid = from->uid;
   ret->mode = from->mode;
   ret->mtime_ns = from->mtime * 1000000000 + from->mtime_ns;
@@ -265,6 +295,13 @@ static inline int ls_stat(const char *path, struct ls_stat *ret) {
   struct ls_kernel_stat status;
   return ls_stat_result((int)LS_SYSCALL4(LS_NR_newfstatat, LS_AT_FDCWD, path, &status, 0), &status,
                         ret);
+}
+/* `name` itself, even if it is a link. */
+static inline int ls_lstat_at(int directory, const char *name, struct ls_stat *ret) {
+  struct ls_kernel_stat status;
+  return ls_stat_result(
+      (int)LS_SYSCALL4(LS_NR_newfstatat, directory, name, &status, 0x100 /* NOFOLLOW */), &status,
+      ret);
 }
 
 static inline int ls_getpid(void) { return (int)LS_SYSCALL0(LS_NR_getpid); }

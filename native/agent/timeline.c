@@ -37,6 +37,26 @@ static void pick_row(struct ls_live *live, uint32_t *ret_row) {
   *ret_row = live->timeline_order[live->timeline_rows++];
 }
 
+/* Room in the heap for the entries of a row; NULL: there is none. */
+static struct lsr_timeline_entry *place_for(struct ls_live *live, uint32_t row, uint32_t sites) {
+  struct lsr_timeline_row *shown = &live->header->rows[row];
+  if (sites > shown->room) {
+    uint64_t offset, bytes = (uint64_t)(sites + sites / 4) * sizeof **live->row_entries;
+    bytes = (bytes + 4095) & ~4095ull;
+    uint8_t *fresh = ls_heap_take(bytes, &offset);
+    if (!fresh)
+      return NULL;
+    uint64_t old = shown->offset, old_bytes = shown->room * sizeof **live->row_entries;
+    shown->offset = offset;
+    __atomic_store_n(&shown->room, (uint32_t)(bytes / sizeof **live->row_entries),
+                     __ATOMIC_RELEASE);
+    if (old)
+      ls_heap_release((uint8_t *)live->row_entries[row], old, old_bytes);
+    live->row_entries[row] = (struct lsr_timeline_entry *)fresh;
+  }
+  return live->row_entries[row];
+}
+
 void ls_timeline_row(uint32_t tick) {
   struct ls_live *live = ls_live;
   struct lsr_header *header = live->header;
@@ -51,32 +71,24 @@ void ls_timeline_row(uint32_t tick) {
   pick_row(live, &row);
   struct lsr_timeline_row *shown = &header->rows[row];
   shown->sites = 0;
-  struct lsr_area *area = &header->timeline;
-  uint64_t offset = area->offset + row * header->timeline_row_bytes;
-  uint64_t bytes = (uint64_t)sites * sizeof(struct lsr_timeline_entry);
-  if (bytes > header->timeline_row_bytes)
-    goto out;
-  ls_lock(&live->grow_lock);
-  bool ok = ls_recording_back(offset, bytes);
-  ls_unlock(&live->grow_lock);
-  if (!ok)
+  struct lsr_timeline_entry *entries = place_for(live, row, sites);
+  if (!entries)
     goto out;
   backed = ls_clock_ns(LS_CLOCK_THREAD_CPUTIME);
-  struct lsr_timeline_entry *entries = (struct lsr_timeline_entry *)(live->base + offset);
   uint64_t total_bytes = 0, total_count = 0;
-  const uint8_t *stripes[LSR_STRIPES];
-  uint32_t used[LSR_STRIPES], n = 0;
+  struct lsr_counter **stripes[LSR_STRIPES];
+  uint32_t n = 0;
   for (uint32_t s = 0; s < LSR_STRIPES; s++)
-    if (header->stripe_used[s]) {
-      stripes[n] = live->counters + s * header->stripe_bytes + LSR_STRIPE_HEAD_BYTES;
-      used[n++] = s;
-    }
+    if ((stripes[n] = __atomic_load_n(&live->chunk_tables[s], __ATOMIC_ACQUIRE)))
+      n++;
   for (uint32_t site = 0; site < sites; site++) {
     int64_t live_bytes = 0, live_count = 0;
     for (uint32_t i = 0; i < n; i++) {
-      if (!ls_counter_backed(used[i], site))
+      const struct lsr_counter *chunk =
+          __atomic_load_n(&stripes[i][site / LSR_CHUNK_SITES], __ATOMIC_ACQUIRE);
+      if (!chunk)
         continue;
-      const struct lsr_counter *counter = (const struct lsr_counter *)stripes[i] + site;
+      const struct lsr_counter *counter = chunk + site % LSR_CHUNK_SITES;
       live_bytes += (int64_t)(counter->alloc_bytes - counter->freed_bytes);
       live_count += live->sampled && live->sites[site].kind < LSR_KIND_MMAP
                         ? (int64_t)(counter->alloc_weight - counter->free_weight) / 1024

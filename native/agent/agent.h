@@ -206,6 +206,8 @@ struct ls_config {
   uint64_t sample_bytes, min_size, max_size;
   uint64_t start_after_ns;
   uint32_t depth;
+  uint32_t keep;       /* recordings of ended processes in `dir`; 0: all */
+  uint64_t keep_bytes; /* all recordings there together */
   int start_signal, stop_signal, dump_signal;
   bool children;
   bool enabled;     /* LEAKSCOPE_DIR was given, or the config file names this program */

@@ -5,6 +5,7 @@
  * The life of the agent in a process: start at the first event, start again in a fork
  * child, the slow way into a hook, control from outside, the end.
  */
+#include "budget.h"
 #include "clock.h"
 #include "modules.h"
 #include "rules.h"
@@ -133,6 +134,7 @@ static LS_COLD void start_process(struct ls_live *live) {
   } else {
     ls_clock_init();
     ls_config_read();
+    ls_budget_read();
   }
   if (!ls_config.enabled) {
     live->phase = ls_config.config_path[0] ? LS_PHASE_DORMANT : LS_PHASE_OFF;

@@ -7,6 +7,7 @@
  * The descriptor is closed at once: a program that closes all its descriptors cannot hurt us,
  * and we leak none.
  */
+#include "budget.h"
 #include "clock.h"
 #include "modules.h"
 #include "space.h"
@@ -136,6 +137,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   uint32_t pid = (uint32_t)ls_getpid();
   int fd = -1;
   uint32_t sequence = 0;
+  ls_sweep();
   for (; sequence < 10000; sequence++) {
     make_path(pid, sequence);
     fd = ls_open(recording_path,
@@ -145,7 +147,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   }
   if (fd < 0)
     return false;
-  if (sequence > 0) {
+  if (sequence > 0 && !forked_from) { /* else that pid was another's before */
     mark_replaced(pid, sequence - 1);
     make_path(pid, sequence);
   }
@@ -168,6 +170,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
       break;
     }
   }
+  plan.budget_bytes = ls_budget(fd, forked_from != 0);
   ls_close(fd);
   /* The head of stripe 0 lies behind the header: it counts drops from now on. */
   uint64_t first = plan.stripes.offset + LSR_STRIPE_HEAD_BYTES;
@@ -195,6 +198,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   header->max_depth = ls_config.depth;
   header->forked_from = forked_from;
   header->exec_sequence = sequence;
+  header->pid_namespace = ls_pid_namespace();
   header->node_count = 1;
   header->site_count = 1;
   header->module_epoch = 1;

@@ -45,6 +45,7 @@ enum {
   LS_NR_getegid = 108,
   LS_NR_getppid = 110,
   LS_NR_sigaltstack = 131,
+  LS_NR_fstatfs = 138,
   LS_NR_munlock = 150,
   LS_NR_prctl = 157,
   LS_NR_gettid = 186,
@@ -82,6 +83,7 @@ enum {
   LS_NR_flock = 32,
   LS_NR_unlinkat = 35,
   LS_NR_renameat = 38,
+  LS_NR_fstatfs = 44,
   LS_NR_ftruncate = 46,
   LS_NR_fallocate = 47,
   LS_NR_openat = 56,
@@ -302,6 +304,16 @@ static inline int ls_lstat_at(int directory, const char *name, struct ls_stat *r
   return ls_stat_result(
       (int)LS_SYSCALL4(LS_NR_newfstatat, directory, name, &status, 0x100 /* NOFOLLOW */), &status,
       ret);
+}
+
+/* The kernel's struct statfs. */
+struct ls_statfs {
+  int64_t type, block_bytes;
+  uint64_t blocks, free, available, files, files_free;
+  int64_t more[9];
+};
+static inline int ls_fstatfs(int fd, struct ls_statfs *ret) {
+  return (int)LS_SYSCALL2(LS_NR_fstatfs, fd, ret);
 }
 
 static inline int ls_getpid(void) { return (int)LS_SYSCALL0(LS_NR_getpid); }

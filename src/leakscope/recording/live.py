@@ -171,8 +171,8 @@ def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool)
     budget = header["budget_bytes"]
     if budget and counters.drops.get("no_space"):
         notes.append(
-            f"the recording was held to {budget >> 20} MiB, an eighth of what its control group may"
-            f" use: what is new after that is missing"
+            f"the recording was held to {budget / (1 << 20):.1f} MiB, a share of what the program"
+            f" may use or of the free space: what was new after that is missing"
         )
     return Coverage(
         mode=_layout.MODE_NAMES[header["mode"]],

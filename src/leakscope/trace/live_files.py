@@ -88,6 +88,15 @@ class LiveFile:
         except (OSError, TargetError):
             return False
 
+    def may_be_starting(self) -> bool:
+        """Whether its process is there and the agent has made the file, but no more yet."""
+        try:
+            if self.started():
+                return False
+        except RecordingError:
+            pass  # still shorter than a header
+        return Path(f"/proc/{self.pid}").exists()
+
     def _open(self, flags: int) -> int:
         try:
             # Links below /proc are the kernel's; everywhere else a link is not followed.

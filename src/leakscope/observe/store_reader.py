@@ -40,7 +40,7 @@ _SEARCHED = 64 << 20
 _TRIED = 256 << 20
 # A file may not make more of itself than this many bytes for each of its own, beyond a few
 # megabytes: what its frames hold becomes objects many times as large.
-_RATIO = 32
+_RATIO = 64
 _ANYWHERE = 4 << 20
 
 

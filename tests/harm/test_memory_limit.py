@@ -113,8 +113,10 @@ def test_a_full_shared_memory_is_a_loss_of_detail(filled, build, agent, tmp_path
     done = subprocess.run(
         [
             *("unshare", "-m", "sh", "-c", SMALL, "sh", "sh", "-c"),
-            f"head -c {filled}M /dev/zero > /dev/shm/fill; LD_PRELOAD={agent}"
-            f" LEAKSCOPE_DIR=/dev/shm/live exec {build('lim')} grow 3000000",
+            (
+                f"head -c {filled}M /dev/zero > /dev/shm/fill; LD_PRELOAD={agent}"
+                f" LEAKSCOPE_DIR=/dev/shm/live exec {build('lim')} grow 3000000"
+            ),
         ],
         capture_output=True,
         text=True,

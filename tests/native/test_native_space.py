@@ -14,7 +14,16 @@ NATIVE = ROOT / "native"
 def test_what_was_written_is_in_the_file(way, tmp_path):
     sources = [NATIVE / "tests" / "test_space.c"]
     sources += [NATIVE / "agent" / name for name in ("space.c", "str.c", "sys.c")]
-    command = ["gcc", "-std=gnu11", "-g", "-O2", "-Wall", "-Wextra", "-fno-builtin", "-D_GNU_SOURCE"]
+    command = [
+        "gcc",
+        "-std=gnu11",
+        "-g",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-fno-builtin",
+        "-D_GNU_SOURCE",
+    ]
     command += ["-I", NATIVE / "agent", "-I", NATIVE / "include", *sources]
     subprocess.run([*command, "-o", tmp_path / "test_space"], check=True)
     done = subprocess.run(

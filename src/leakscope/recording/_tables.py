@@ -284,7 +284,9 @@ def read_timeline(
     site_bytes = np.zeros((len(chosen), sites), np.float32)
     site_counts = np.zeros((len(chosen), sites), np.uint32)
     for number, row in enumerate(chosen):
-        for at, piece in source.pieces(entry, int(rows["offset"][row]), min(int(rows["sites"][row]), sites)):
+        for at, piece in source.pieces(
+            entry, int(rows["offset"][row]), min(int(rows["sites"][row]), sites)
+        ):
             site_bytes[number, at : at + len(piece)] = piece["live_bytes"]
             site_counts[number, at : at + len(piece)] = piece["live_count"]
     again = Header(source).rows

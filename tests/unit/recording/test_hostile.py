@@ -80,7 +80,9 @@ def swollen(path: Path, tables: tuple[str, ...], chunks: int) -> None:
     path.write_bytes(rewritten(bytes(head) + data[at:], change))
 
 
-@pytest.mark.parametrize("tables", [("blocks.",), ("nodes.",), ("timeline.",), ("deaths", "sites.")])
+@pytest.mark.parametrize(
+    "tables", [("blocks.",), ("nodes.",), ("timeline.",), ("deaths", "sites.")]
+)
 def test_a_packed_file_of_equal_values(tables, honest):
     _, usual = peak(honest)
     swollen(honest, tables, 1000)

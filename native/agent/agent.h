@@ -105,7 +105,9 @@ struct ls_thread {
   bool in_use;
   uint32_t module_epoch;
   const struct ls_shard *inside; /* the owned shard it is working on, NULL: none */
-  uintptr_t stack_low, stack_high; /* the thread's own stack; low moves down on growth */
+  uintptr_t stack_low, stack_high; /* the thread's own stack, as far as it is known to be */
+  uintptr_t strange_low, strange_high; /* addresses below it that are known not to be of it */
+  uintptr_t place; /* of its ls_tls */
   struct lsr_stripe_head *head;
   uint8_t *counters; /* stripe's first struct lsr_counter */
   uintptr_t last_block; /* address recorded last, for nested allocator entry points */
@@ -119,7 +121,7 @@ struct ls_thread {
   struct ls_check fp_checks[LS_MAX_FP_CHECKS];
   struct step *steps; /* scratch of stack.c, LS_MAX_DEPTH + 1 long */
   uint8_t *window;    /* scratch for foreign stacks, mapped on first use */
-  struct ls_thread *next; /* registry */
+  struct ls_thread *next, *next_in_place; /* registry */
   bool remembers; /* something is in edges or in kept */
   struct ls_edge edges[LS_EDGES];
   uint32_t kept_end; /* where the next kept stack goes */

@@ -5,6 +5,7 @@
  * The life of the agent in a process: start at the first event, start again in a fork
  * child, the slow way into a hook, control from outside, the end.
  */
+#include "apart.h"
 #include "clock.h"
 #include "modules.h"
 #include "rules.h"
@@ -90,8 +91,15 @@ static struct ls_live *live_memory(void) {
 
 bool ls_process_is_ours(void) { return started_pid == (uint32_t)ls_getpid(); }
 
-static bool start_recording(struct ls_live *live, uint32_t forked_from) {
-  if (!ls_recording_create(live, forked_from))
+static uint32_t forked_from; /* of this process: its parent, when that was traced */
+
+static long create_recording(void *live) {
+  return ls_recording_create(live, forked_from) ? 0 : -1;
+}
+
+static bool start_recording(struct ls_live *live) {
+  /* A child may begin late, when it has threads; the config file may name a running program. */
+  if (ls_apart(create_recording, live) < 0)
     return false;
   struct lsr_header *header = live->header;
   live->stripes_backed = 1;
@@ -124,10 +132,9 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
 
 static LS_COLD void start_process(struct ls_live *live) {
   uint32_t parent = started_pid;
-  uint32_t forked_from = 0;
   started_pid = (uint32_t)ls_getpid();
+  forked_from = parent;
   if (parent) {
-    forked_from = parent;
     ls_modules_reset_after_fork();
     ls_rules_reset_after_fork();
   } else {
@@ -142,7 +149,7 @@ static LS_COLD void start_process(struct ls_live *live) {
     live->phase = LS_PHASE_OFF;
     return;
   }
-  if (!start_recording(live, forked_from)) {
+  if (!start_recording(live)) {
     live->phase = LS_PHASE_OFF;
     return;
   }
@@ -189,7 +196,7 @@ static LS_COLD void check_config_file(struct ls_live *live) {
     return;
   if (live->phase == LS_PHASE_DORMANT && ls_config.enabled) {
     live->phase = LS_PHASE_STARTING;
-    bool ok = start_recording(live, 0);
+    bool ok = start_recording(live);
     __atomic_store_n(&live->phase, ok ? LS_PHASE_RUNNING : LS_PHASE_OFF, __ATOMIC_RELEASE);
   } else if (live->phase == LS_PHASE_RUNNING) {
     set_paused(!ls_config.enabled);
@@ -200,7 +207,8 @@ static LS_COLD void check_config_file(struct ls_live *live) {
  * than the hook was, so that hook cannot be running any more. */
 static bool busy_is_stale(struct ls_thread *thread, uintptr_t sp) {
   return thread && thread->epoch == ls_live->gate && sp > ls_tls.busy && sp < thread->stack_high &&
-         ls_tls.busy >= thread->stack_low && ls_tls.busy < thread->stack_high;
+         ls_tls.busy < thread->stack_high &&
+         (ls_tls.busy >= thread->stack_low || ls_stack_reaches(thread, ls_tls.busy, 0));
 }
 
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {

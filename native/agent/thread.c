@@ -14,90 +14,141 @@
 
 enum { LS_ERR_SRCH = 3 };
 
-static struct ls_thread *registry; /* private memory: copied by fork, pruned there */
+#define SAME_PLACE_BUCKETS 1024u
+#define CANDIDATES 8u /* looked at for a dead one by each registration */
+
+/* Private memory: copied by fork, where it says which threads were the parent's. Under
+ * threads_lock. */
+static struct ls_thread *registry;
+static struct ls_thread *cursor; /* the next candidate */
+static struct ls_thread *by_place[SAME_PLACE_BUCKETS];
+static struct ls_thread *owners[LSR_EXCLUSIVE_STRIPES]; /* of the recording `owners_epoch` */
+static uint32_t owners_epoch, owners_cursor;
 
 static bool is_dead(uint32_t tid) { return ls_tgkill(ls_getpid(), (int)tid, 0) == -LS_ERR_SRCH; }
 
-static void claim_stripe(struct ls_thread *thread) {
-  struct ls_live *live = ls_live;
-  struct lsr_header *header = live->header;
-  thread->shared_stripe = false;
-  for (unsigned pass = 0; pass < 2; pass++)
-    for (uint32_t s = 0; s < LSR_EXCLUSIVE_STRIPES; s++) {
-      uint64_t offset = header->counters.offset + s * header->stripe_bytes;
-      struct lsr_stripe_head *head = (struct lsr_stripe_head *)(live->base + offset);
-      if (!(live->stripes_backed >> s & 1)) {
-        ls_lock(&live->grow_lock);
-        bool ok = (live->stripes_backed >> s & 1) || ls_recording_back(offset, LSR_STRIPE_HEAD_BYTES);
-        if (ok)
-          live->stripes_backed |= 1u << s;
-        ls_unlock(&live->grow_lock);
-        if (!ok)
-          continue;
-      }
-      uint32_t owner = __atomic_load_n(&head->owner_tid, __ATOMIC_ACQUIRE);
-      if (owner && owner != thread->tid && (!pass || !is_dead(owner)))
-        continue;
-      if (__atomic_compare_exchange_n(&head->owner_tid, &owner, thread->tid, false,
-                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-        thread->stripe = s;
-        thread->head = head;
-        goto done;
-      }
-    }
-  /* Many threads: share a stripe, with atomic adds. */
-  uint32_t s = LSR_EXCLUSIVE_STRIPES + thread->tid % (LSR_STRIPES - LSR_EXCLUSIVE_STRIPES);
-  uint64_t offset = header->counters.offset + s * header->stripe_bytes;
+static bool back_stripe(struct ls_live *live, uint32_t stripe) {
+  if (live->stripes_backed >> stripe & 1)
+    return true;
+  uint64_t offset = live->header->counters.offset + stripe * live->header->stripe_bytes;
   ls_lock(&live->grow_lock);
-  bool ok = (live->stripes_backed >> s & 1) || ls_recording_back(offset, LSR_STRIPE_HEAD_BYTES);
+  bool ok = (live->stripes_backed >> stripe & 1) || ls_recording_back(offset, LSR_STRIPE_HEAD_BYTES);
   if (ok)
-    live->stripes_backed |= 1u << s;
+    live->stripes_backed |= 1u << stripe;
   ls_unlock(&live->grow_lock);
-  thread->stripe = ok ? s : 0;
-  thread->shared_stripe = true;
-  thread->head = (struct lsr_stripe_head *)(live->counters + thread->stripe * header->stripe_bytes);
-done:
-  thread->counters = (uint8_t *)thread->head + LSR_STRIPE_HEAD_BYTES;
+  return ok;
 }
 
-/* A registered thread that is gone leaves its memory to the next one. Each registration
- * looks at a few candidates, so the registry stays about as long as the busiest moment. */
-static struct ls_thread *reuse(void) {
-  static uint32_t cursor;
-  uint32_t seen = 0, start = cursor;
-  uint32_t position = 0;
-  for (struct ls_thread *t = registry; t; t = t->next, position++) {
-    if (position < start)
-      continue;
-    cursor = position + 1;
-    if (is_dead(t->tid))
-      return t;
-    if (++seen == 8)
-      return NULL;
+static uint32_t own_stripe(struct ls_thread *thread) {
+  struct ls_live *live = ls_live;
+  uint32_t free = LSR_EXCLUSIVE_STRIPES;
+  for (uint32_t s = LSR_EXCLUSIVE_STRIPES; s-- > 0;) {
+    if (owners[s] == thread)
+      return s;
+    if (!owners[s])
+      free = s;
   }
-  cursor = 0;
+  /* A few of those whose owner may have ended meanwhile. */
+  for (unsigned n = 0; n < 2 && free == LSR_EXCLUSIVE_STRIPES; n++) {
+    uint32_t s = owners_cursor++ % LSR_EXCLUSIVE_STRIPES;
+    if (owners[s]->tid == thread->tid || is_dead(owners[s]->tid))
+      free = s;
+  }
+  if (free < LSR_EXCLUSIVE_STRIPES && !back_stripe(live, free))
+    return LSR_EXCLUSIVE_STRIPES;
+  return free;
+}
+
+static void claim_stripe(struct ls_thread *thread) {
+  struct ls_live *live = ls_live;
+  if (owners_epoch != live->gate) { /* another recording, whose stripes nobody has */
+    memset(owners, 0, sizeof owners);
+    owners_epoch = live->gate;
+  }
+  uint32_t stripe = own_stripe(thread);
+  thread->shared_stripe = stripe == LSR_EXCLUSIVE_STRIPES;
+  if (!thread->shared_stripe) {
+    owners[stripe] = thread;
+  } else { /* many threads: share one, with atomic adds */
+    stripe += thread->tid % (LSR_STRIPES - LSR_EXCLUSIVE_STRIPES);
+    if (!back_stripe(live, stripe))
+      stripe = 0;
+  }
+  thread->stripe = stripe;
+  thread->head = (struct lsr_stripe_head *)(live->counters + stripe * live->header->stripe_bytes);
+  thread->counters = (uint8_t *)thread->head + LSR_STRIPE_HEAD_BYTES;
+  if (!thread->shared_stripe)
+    __atomic_store_n(&thread->head->owner_tid, thread->tid, __ATOMIC_RELEASE);
+}
+
+static struct ls_thread **bucket(uintptr_t place) {
+  return &by_place[(place >> 6) * 0x9E3779B97F4A7C15ull >> 54];
+}
+
+static void leave_place(struct ls_thread *thread) {
+  for (struct ls_thread **at = bucket(thread->place); *at; at = &(*at)->next_in_place)
+    if (*at == thread) {
+      *at = thread->next_in_place;
+      return;
+    }
+}
+
+static void take_place(struct ls_thread *thread, uintptr_t place) {
+  struct ls_thread **head = bucket(place);
+  thread->place = place;
+  thread->next_in_place = *head;
+  *head = thread;
+}
+
+/* A registered thread that is gone leaves its memory to the next one: the one whose
+ * thread-local data lay where ours does now, for certain; else one of a few candidates, so
+ * that the registry stays about as long as the busiest moment. */
+static struct ls_thread *reuse(uintptr_t place) {
+  for (struct ls_thread *t = *bucket(place); t; t = t->next_in_place)
+    if (t->place == place)
+      return t;
+  for (unsigned n = 0; n < CANDIDATES; n++) {
+    if (!cursor)
+      cursor = registry;
+    struct ls_thread *t = cursor;
+    if (!t)
+      break;
+    cursor = t->next;
+    if (is_dead(t->tid)) {
+      leave_place(t);
+      take_place(t, place);
+      return t;
+    }
+  }
   return NULL;
+}
+
+static struct ls_thread *fresh(uintptr_t place) {
+  struct ls_thread *thread = ls_private(sizeof *thread + ls_stack_scratch_bytes());
+  if (!thread)
+    return NULL;
+  thread->steps = (struct step *)(thread + 1);
+  thread->next = registry;
+  registry = thread;
+  take_place(thread, place);
+  return thread;
 }
 
 struct ls_thread *ls_thread_register(void) {
   struct ls_live *live = ls_live;
-  uint32_t tid = (uint32_t)ls_gettid();
+  uintptr_t place = (uintptr_t)&ls_tls;
   struct ls_thread *thread = ls_tls.thread; /* set: same thread, new process after fork */
+  bool same = thread != NULL;
   ls_lock(&live->threads_lock);
   if (!thread)
-    thread = reuse();
+    thread = reuse(place);
+  if (!thread)
+    thread = fresh(place);
   if (!thread) {
-    size_t bytes = sizeof *thread + ls_stack_scratch_bytes();
-    thread = ls_private(bytes);
-    if (!thread) {
-      ls_unlock(&live->threads_lock);
-      return NULL;
-    }
-    thread->steps = (struct step *)(thread + 1);
-    thread->next = registry;
-    registry = thread;
+    ls_unlock(&live->threads_lock);
+    return NULL;
   }
-  thread->tid = tid;
+  thread->tid = (uint32_t)ls_gettid();
   claim_stripe(thread);
   ls_unlock(&live->threads_lock);
   ls_stack_forget(thread);
@@ -105,10 +156,11 @@ struct ls_thread *ls_thread_register(void) {
   thread->new_frame = 0;
   thread->module_epoch = ls_module_epoch();
   memset(thread->site_key, 0xff, sizeof thread->site_key);
-  thread->random = ls_counter() ^ (uint64_t)tid << 32;
+  thread->random = ls_counter() ^ (uint64_t)thread->tid << 32;
   if (live->sampled)
     ls_sample_next(thread, ls_config.sample_bytes);
-  ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
+  if (!same)
+    ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
   thread->epoch = live->gate;
   ls_tls.thread = thread;
   return thread;

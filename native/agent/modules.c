@@ -550,7 +550,7 @@ bool ls_modules_rescan(void) {
 }
 
 void ls_modules_reset_after_fork(void) {
-  scan_lock.word = 0;
+  scan_lock = (struct ls_lock){0, 0};
   elsewhere_sequence = 0;
   elsewhere_count = 0;
   next_refresh = 0;

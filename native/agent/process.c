@@ -20,22 +20,35 @@ __thread struct ls_tls ls_tls;
 static uint32_t started_pid; /* copied by fork: tells a child that its parent was traced */
 static uint32_t epochs;
 
+enum { LS_FUTEX_WAIT = 128, LS_FUTEX_WAKE = 129 /* both private */ };
+
 LS_COLD void ls_lock_contended(struct ls_lock *lock) {
+  static const struct ls_timespec nap = {0, 50000}, longest = {0, 4000000};
+  bool asleep = false;
   for (unsigned spins = 0;; spins++) {
     if (!__atomic_load_n(&lock->word, __ATOMIC_RELAXED) &&
-        !__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE))
+        !__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE)) {
+      if (asleep) /* and others may still be */
+        __atomic_store_n(&lock->awaited, 1, __ATOMIC_RELAXED);
       return;
+    }
     if (spins < 64) {
 #ifdef __x86_64__
       __builtin_ia32_pause();
 #endif
-    } else if (spins < 128) {
-      ls_sched_yield();
-    } else { /* a real-time waiter must let its owner run */
-      struct ls_timespec nap = {0, 50000};
-      ls_nanosleep(&nap);
+      continue;
     }
+    asleep = true;
+    __atomic_store_n(&lock->awaited, 1, __ATOMIC_RELAXED);
+    long rc = ls_futex(&lock->word, LS_FUTEX_WAIT, 1, &longest);
+    if (rc < 0 && -rc != 4 /* EINTR */ && -rc != 11 /* EAGAIN */ && -rc != 110 /* ETIMEDOUT */)
+      ls_nanosleep(&nap); /* not allowed */
   }
+}
+
+LS_COLD void ls_lock_wake(struct ls_lock *lock) {
+  __atomic_store_n(&lock->awaited, 0, __ATOMIC_RELAXED);
+  ls_futex(&lock->word, LS_FUTEX_WAKE, 1, NULL);
 }
 
 /* ---- signals that start, stop, dump ---- */

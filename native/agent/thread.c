@@ -15,7 +15,7 @@
 enum { LS_ERR_SRCH = 3 };
 
 #define SAME_PLACE_BUCKETS 1024u
-#define CANDIDATES 8u /* looked at for a dead one by each registration */
+#define CANDIDATES 4u /* looked at for a dead one by each registration */
 
 /* Private memory: copied by fork, where it says which threads were the parent's. Under
  * threads_lock. */
@@ -123,17 +123,6 @@ static struct ls_thread *reuse(uintptr_t place) {
   return NULL;
 }
 
-static struct ls_thread *fresh(uintptr_t place) {
-  struct ls_thread *thread = ls_private(sizeof *thread + ls_stack_scratch_bytes());
-  if (!thread)
-    return NULL;
-  thread->steps = (struct step *)(thread + 1);
-  thread->next = registry;
-  registry = thread;
-  take_place(thread, place);
-  return thread;
-}
-
 struct ls_thread *ls_thread_register(void) {
   struct ls_live *live = ls_live;
   uintptr_t place = (uintptr_t)&ls_tls;
@@ -142,11 +131,17 @@ struct ls_thread *ls_thread_register(void) {
   ls_lock(&live->threads_lock);
   if (!thread)
     thread = reuse(place);
-  if (!thread)
-    thread = fresh(place);
   if (!thread) {
-    ls_unlock(&live->threads_lock);
-    return NULL;
+    ls_unlock(&live->threads_lock); /* the kernel has work to do meanwhile */
+    thread = ls_private(sizeof *thread + ls_stack_scratch_bytes());
+    if (!thread)
+      return NULL;
+    thread->steps = (struct step *)(thread + 1);
+    thread->next = NULL;
+    ls_lock(&live->threads_lock);
+    thread->next = registry;
+    registry = thread;
+    take_place(thread, place);
   }
   thread->tid = (uint32_t)ls_gettid();
   claim_stripe(thread);

@@ -23,7 +23,8 @@ static uint32_t epochs;
 enum { LS_FUTEX_WAIT = 128, LS_FUTEX_WAKE = 129 /* both private */ };
 
 LS_COLD void ls_lock_contended(struct ls_lock *lock) {
-  static const struct ls_timespec nap = {0, 50000}, longest = {0, 4000000};
+  static const struct ls_timespec nap = {0, 50000};
+  struct ls_timespec longest = {0, 2000000}; /* grows: many waiters must not wake for nothing */
   bool asleep = false;
   for (unsigned spins = 0;; spins++) {
     if (!__atomic_load_n(&lock->word, __ATOMIC_RELAXED) &&
@@ -40,6 +41,8 @@ LS_COLD void ls_lock_contended(struct ls_lock *lock) {
     }
     asleep = true;
     __atomic_store_n(&lock->awaited, 1, __ATOMIC_RELAXED);
+    if (longest.nanoseconds < 250000000)
+      longest.nanoseconds *= 2;
     long rc = ls_futex(&lock->word, LS_FUTEX_WAIT, 1, &longest);
     if (rc < 0 && -rc != 4 /* EINTR */ && -rc != 11 /* EAGAIN */ && -rc != 110 /* ETIMEDOUT */)
       ls_nanosleep(&nap); /* not allowed */

@@ -49,12 +49,19 @@ void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
   thread->strange_low = thread->strange_high = 0;
 }
 
-bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t chain_end) {
+/* The code at a program's entry has often no unwind information, as has all of a program that
+ * was built without: then its other functions end a chain as well. */
+static bool is_entry_code(uintptr_t pc) {
+  const struct ls_module *module = ls_module_find(pc);
+  return module && module->entry && pc - module->entry < 4096;
+}
+
+bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t end_sp, uintptr_t end_pc) {
   uintptr_t low = thread->stack_low;
   if (low - sp > LARGEST_STEP ||
       (sp >= thread->strange_low && sp < thread->strange_high))
     return false;
-  if (chain_end && chain_end < low && low < thread->stack_high)
+  if (end_sp && end_sp < low && low < thread->stack_high && !is_entry_code(end_pc))
     return false; /* its outermost function is not that of the thread */
   uintptr_t end = ls_peek_run(sp, low);
   if (end >= low) {

@@ -224,7 +224,7 @@ static LS_COLD void check_config_file(struct ls_live *live) {
 static bool busy_is_stale(struct ls_thread *thread, uintptr_t sp) {
   return thread && thread->epoch == ls_live->gate && sp > ls_tls.busy && sp < thread->stack_high &&
          ls_tls.busy < thread->stack_high &&
-         (ls_tls.busy >= thread->stack_low || ls_stack_reaches(thread, ls_tls.busy, 0));
+         (ls_tls.busy >= thread->stack_low || ls_stack_reaches(thread, ls_tls.busy, 0, 0));
 }
 
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {

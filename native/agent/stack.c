@@ -272,8 +272,10 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
       break;
     count++;
   }
+  const struct step *last = &steps[count - 1];
+  bool whole = outcome == STEP_END && ls_rule_kind(last->rule) == LS_RULE_END;
   if (sp < thread->stack_low &&
-      ls_stack_reaches(thread, sp, outcome == STEP_END ? steps[count - 1].sp : 0))
+      ls_stack_reaches(thread, sp, whole ? last->sp : 0, whole ? last->pc : 0))
     return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);
   uint16_t flags = 0;
   if (outcome == STEP_OK) {

@@ -49,6 +49,15 @@ def test_descriptors_are_left_alone(build, alone, agent, tmp_path, name):
     assert done.status == 0, done.stderr
 
 
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_signal_handler_meets_no_descriptor_in_a_child(build, alone, agent, tmp_path, level):
+    live = live_folder(tmp_path)
+    environment = os.environ | {"LD_PRELOAD": str(agent), "LEAKSCOPE_DIR": str(live)}
+    done = alone(build("fdsignal", level), "30", env=environment)
+    assert done.stdout == "0 of 30\n"
+    assert len(list(live.glob("*.live"))) == 31
+
+
 def test_child_without_a_free_number_is_recorded_all_the_same(build, alone, agent, tmp_path):
     live = live_folder(tmp_path)
     environment = os.environ | {"LD_PRELOAD": str(agent), "LEAKSCOPE_DIR": str(live)}

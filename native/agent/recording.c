@@ -9,6 +9,7 @@
  * a SIGBUS in the host. The descriptor is closed at once: a program that closes all
  * its descriptors cannot hurt us, and we leak none.
  */
+#include "apart.h"
 #include "clock.h"
 #include "modules.h"
 #include "str.h"
@@ -90,26 +91,34 @@ static void mark_replaced(uint32_t pid, uint32_t sequence) {
 
 const char *ls_recording_path(void) { return recording_path; }
 
-bool ls_recording_back(uint64_t offset, uint64_t bytes) {
-  uint8_t *base = ls_live->base;
-  uint64_t begin = offset & ~(PAGE - 1), end = ROUND_UP(offset + bytes);
-  if (ls_mprotect(base + begin, end - begin, 3 /* READ|WRITE */) < 0)
-    return false;
-  long rc = ls_madvise(base + begin, end - begin, MADV_POPULATE_WRITE);
-  if (rc == 0)
-    return true;
-  if (rc != -LS_ERR_INVAL)
-    return false;
-  /* Kernel before 5.14: reserve through the file, if it can still be reached and is ours. */
+struct part {
+  uint64_t begin, end; /* in the file */
+};
+
+/* Reserve through the file, if it can still be reached and is ours. */
+static long reserve_part(void *argument) {
+  const struct part *part = argument;
   int fd = ls_open(recording_path, LS_O_RDWR | LS_O_NOFOLLOW | LS_O_CLOEXEC, 0);
   if (fd < 0)
-    return false;
+    return fd;
   struct ls_stat now;
-  bool ok = ls_fstat(fd, &now) == 0 && now.ino == recording_identity.ino &&
-            now.dev == recording_identity.dev &&
-            ls_fallocate(fd, 0, (int64_t)begin, (int64_t)(end - begin)) == 0;
+  long rc = ls_fstat(fd, &now);
+  if (rc == 0 && (now.ino != recording_identity.ino || now.dev != recording_identity.dev))
+    rc = -1;
+  if (rc == 0)
+    rc = ls_fallocate(fd, 0, (int64_t)part->begin, (int64_t)(part->end - part->begin));
   ls_close(fd);
-  return ok;
+  return rc;
+}
+
+bool ls_recording_back(uint64_t offset, uint64_t bytes) {
+  uint8_t *base = ls_live->base;
+  struct part part = {offset & ~(PAGE - 1), ROUND_UP(offset + bytes)};
+  if (ls_mprotect(base + part.begin, part.end - part.begin, 3 /* READ|WRITE */) < 0)
+    return false;
+  long rc = ls_madvise(base + part.begin, part.end - part.begin, MADV_POPULATE_WRITE);
+  /* Kernel before 5.14. */
+  return rc == 0 || (rc == -LS_ERR_INVAL && ls_apart(reserve_part, &part) == 0);
 }
 
 bool ls_area_grow(struct lsr_area *area, uint64_t needed) {

@@ -31,12 +31,14 @@
 #define LS_FILTER_BITS 14u      /* sampled mode: counting filter over sampled addresses */
 #define LS_FILTER_SLOTS (1u << LS_FILTER_BITS)
 
-/* A spin lock in memory that a fork child finds zeroed. Held for tens of
- * instructions; waiters yield, then sleep, so a preempted owner gets to run. */
+/* A lock in memory that a fork child finds zeroed. Held for tens of instructions; a waiter
+ * soon sleeps, so that a preempted owner gets to run and a thousand waiters cost nothing. */
 struct ls_lock {
   uint32_t word;
+  uint32_t awaited; /* somebody may be asleep; sleep is bounded, in case this is seen too late */
 };
 LS_COLD void ls_lock_contended(struct ls_lock *lock);
+LS_COLD void ls_lock_wake(struct ls_lock *lock);
 
 static inline void ls_lock(struct ls_lock *lock) {
   if (LS_UNLIKELY(__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE)))
@@ -47,6 +49,8 @@ static inline bool ls_trylock(struct ls_lock *lock) {
 }
 static inline void ls_unlock(struct ls_lock *lock) {
   __atomic_store_n(&lock->word, 0, __ATOMIC_RELEASE);
+  if (LS_UNLIKELY(__atomic_load_n(&lock->awaited, __ATOMIC_RELAXED)))
+    ls_lock_wake(lock);
 }
 
 /* One frame of the thread's previous stack: the machine state in a function. */
@@ -105,7 +109,9 @@ struct ls_thread {
   bool in_use;
   uint32_t module_epoch;
   const struct ls_shard *inside; /* the owned shard it is working on, NULL: none */
-  uintptr_t stack_low, stack_high; /* the thread's own stack; low moves down on growth */
+  uintptr_t stack_low, stack_high; /* the thread's own stack, as far as it is known to be */
+  uintptr_t strange_low, strange_high; /* addresses below it that are known not to be of it */
+  uintptr_t place; /* of its ls_tls */
   struct lsr_stripe_head *head;
   struct lsr_counter **chunks; /* of its stripe, by site / LSR_CHUNK_SITES; NULL: none yet */
   uintptr_t last_block; /* address recorded last, for nested allocator entry points */
@@ -119,7 +125,7 @@ struct ls_thread {
   struct ls_check fp_checks[LS_MAX_FP_CHECKS];
   struct step *steps; /* scratch of stack.c, LS_MAX_DEPTH + 1 long */
   uint8_t *window;    /* scratch for foreign stacks, mapped on first use */
-  struct ls_thread *next; /* registry */
+  struct ls_thread *next, *next_in_place; /* registry */
   bool remembers; /* something is in edges or in kept */
   struct ls_edge edges[LS_EDGES];
   uint32_t kept_end; /* where the next kept stack goes */
@@ -153,7 +159,7 @@ struct ls_shard {
   uint32_t grow_at;
   struct lsr_block *table;
   uint8_t *passed; /* a byte a bucket: blocks may lie behind it for which it had no room */
-  uint8_t pad[24];
+  uint8_t pad[16];
 };
 _Static_assert(sizeof(struct ls_shard) == 64, "one cache line a shard");
 

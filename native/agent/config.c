@@ -6,6 +6,8 @@
  * a line for this program in the config file. Read once, before anything else runs.
  */
 #include "agent.h"
+#include "apart.h"
+#include "resolve.h"
 #include "str.h"
 #include "sys.h"
 
@@ -215,57 +217,68 @@ static void clamp_depth(void) {
     ls_config.depth = LS_MAX_DEPTH;
 }
 
+/* Whether it may be obeyed; stores when it was changed. */
+static bool is_trusted(const struct ls_stat *status, int64_t *ret_mtime) {
+  bool trusted = (status->uid == 0 || status->uid == ls_geteuid()) && !(status->mode & 022);
+  *ret_mtime = trusted ? status->mtime_ns : 0;
+  return trusted;
+}
+
+/* No O_NOFOLLOW: /etc may hold a link to the deployed file; its owner is checked instead. */
+static long read_config_file(void *mtime) {
+  struct ls_config *config = &ls_config;
+  int fd = ls_open(config->config_path, 02000000 /* O_CLOEXEC */, 0);
+  if (fd == -24 /* EMFILE */)
+    return fd; /* it is there, but not to be read here */
+  struct ls_stat status;
+  file_names_us = false;
+  config->config_mtime = *(int64_t *)mtime;
+  if (fd >= 0) {
+    if (ls_fstat(fd, &status) == 0 && is_trusted(&status, &config->config_mtime))
+      for_each_string(fd, '\n', config_line);
+    ls_close(fd);
+  }
+  return 0;
+}
+
 bool ls_config_file_check(void) {
   struct ls_config *config = &ls_config;
-  int64_t mtime = 0;
-  /* No O_NOFOLLOW: /etc may hold a link to the deployed file; its owner is checked instead. */
-  int fd = ls_open(config->config_path, 02000000 /* O_CLOEXEC */, 0);
   struct ls_stat status;
-  bool readable = fd >= 0 && ls_fstat(fd, &status) == 0 &&
-                  (status.uid == 0 || status.uid == ls_geteuid()) && !(status.mode & 022);
-  if (readable)
-    mtime = status.mtime_ns;
-  bool changed = mtime != config->config_mtime;
-  if (changed) {
-    bool before = config->enabled;
-    config->config_mtime = mtime;
-    file_names_us = false;
-    if (readable)
-      for_each_string(fd, '\n', config_line);
-    clamp_depth();
-    config->enabled = file_names_us;
-    config->from_file = true;
-    changed = before != config->enabled;
-  }
-  if (fd >= 0)
-    ls_close(fd);
-  return changed;
+  int64_t mtime = 0;
+  if (ls_stat(config->config_path, &status) == 0)
+    is_trusted(&status, &mtime);
+  if (mtime == config->config_mtime)
+    return false;
+  bool before = config->enabled;
+  if (ls_apart(read_config_file, &mtime) < 0)
+    return false; /* another time */
+  clamp_depth();
+  config->enabled = file_names_us;
+  config->from_file = true;
+  return before != config->enabled;
 }
 
 /* Someone else's privileges (set-uid, file capabilities): the environment is not ours to obey. */
 static bool privileges_were_raised(void) {
-  int fd = ls_open("/proc/self/auxv", 02000000, 0);
-  bool raised = ls_getuid() != ls_geteuid() || ls_getgid() != ls_getegid();
+  return ls_getuid() != ls_geteuid() || ls_getgid() != ls_getegid() ||
+         ls_auxiliary(23 /* AT_SECURE */) != 0;
+}
+
+static long read_environment(void *unused) {
+  (void)unused;
+  int fd = ls_open("/proc/self/environ", 02000000 /* O_CLOEXEC */, 0);
   if (fd < 0)
-    return raised;
-  uint64_t pair[2];
-  while (ls_read(fd, pair, sizeof pair) == sizeof pair && pair[0])
-    if (pair[0] == 23 /* AT_SECURE */)
-      raised |= pair[1] != 0;
+    return fd;
+  for_each_string(fd, 0, set_variable);
   ls_close(fd);
-  return raised;
+  return 0;
 }
 
 void ls_config_read(void) {
   struct ls_config *config = &ls_config;
   copy(config->config_path, sizeof config->config_path, DEFAULT_CONFIG);
-  if (!privileges_were_raised()) {
-    int fd = ls_open("/proc/self/environ", 02000000 /* O_CLOEXEC */, 0);
-    if (fd >= 0) {
-      for_each_string(fd, 0, set_variable);
-      ls_close(fd);
-    }
-  }
+  if (!privileges_were_raised())
+    ls_apart(read_environment, NULL);
   clamp_depth();
   if (config->dir[0] == '/') {
     config->enabled = true;

@@ -4,23 +4,33 @@
  *
  * The table of loaded ELF objects.
  *
- * Entries never move. A sorted array of them is rebuilt by each scan in the one of two
+ * Entries never move. A sorted array of them is rebuilt by each change in the one of two
  * buffers that readers are not using, and published by a generation number; a reader
  * searches again in the rare case that its buffer was taken over meanwhile.
+ *
+ * Objects are found in the loader's list, where an object that is new costs what it takes to
+ * read that one; and, where code is met that is in none of them, by looking below it for the
+ * headers of a file that was mapped without the loader. Nothing is opened.
  */
 #include "modules.h"
 
+#include <elf.h>
+
 #include "agent.h"
-#include "loader.h"
+#include "image.h"
+#include "loaded.h"
+#include "peek.h"
+#include "resolve.h"
 #include "str.h"
 #include "sys.h"
 
 #define MAX_MODULES LSR_MAX_MODULES
-#define MAX_SEGMENTS 24u
 #define MAX_ELSEWHERE 32u
-#define MAPS_BUFFER 4096u
 #define MAX_PATH 4096u
-#define FOREVER UINT64_MAX
+#define PAGE 4096u
+#define PAGE_OF(address) ((address) & ~(uintptr_t)(PAGE - 1))
+#define LOOK_BELOW (16u << 20) /* bytes, for the headers of what the loader does not know */
+#define LOOK_ABOVE (256u << 10)
 
 struct span {
   uintptr_t start, end;
@@ -35,14 +45,19 @@ struct elsewhere {
 static struct tables {
   struct ls_module modules[MAX_MODULES];
   struct span spans[2][MAX_MODULES];
+  struct ls_loaded_list loaded[2];
+  struct ls_module *fresh[MAX_MODULES]; /* present from this scan on, sorted by address */
 } *tables;
 
 static uint32_t module_count;      /* under scan_lock */
+static uint32_t fresh_count;
+static uint32_t loaded_now;        /* which of the two lists */
 static uint32_t span_count[2];
 static uint32_t generation;        /* the published buffer is generation & 1 */
 static uint32_t writing;           /* generation + 1 while a scan fills the other buffer */
 static uint32_t scan_number;
-static bool loader_was_asked;
+static bool vanished;              /* in this scan */
+static bool unknown_told;          /* a reader was told for certain that an address is in none */
 static struct ls_lock scan_lock;
 
 static struct elsewhere elsewhere[MAX_ELSEWHERE]; /* written under scan_lock */
@@ -96,24 +111,6 @@ static bool is_elsewhere(uintptr_t pc) {
          ls_module_unknown_is_fresh();
 }
 
-/* ---- safe reading of other people's memory ---- */
-
-/* Copy bytes that may vanish while we look (another thread in dlclose, a file cut short). */
-static bool copy_in(void *to, uintptr_t from, size_t bytes) {
-  struct ls_iovec local = {to, bytes}, remote = {(void *)from, bytes};
-  long n = ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0);
-  if (n == (long)bytes)
-    return true;
-  if (n >= 0 || n == -14 /* EFAULT */)
-    return false;
-  /* Forbidden or unknown here: ask first, page by page, then read. */
-  for (uintptr_t page = from & ~(uintptr_t)4095; page < from + bytes; page += 4096)
-    if (!ls_is_readable((const void *)(page < from ? from & ~(uintptr_t)7 : page)))
-      return false;
-  memcpy(to, (const void *)from, bytes);
-  return true;
-}
-
 bool ls_module_is_intact(const struct ls_module *module) {
   if (module->gone || !ls_is_readable((const void *)module->start))
     return false;
@@ -123,390 +120,14 @@ bool ls_module_is_intact(const struct ls_module *module) {
          !memcmp(module->build_id_at, module->build_id, module->build_id_bytes);
 }
 
-/* ---- one object under examination ---- */
+/* ---- the table, under scan_lock ---- */
 
-struct segment {
-  uintptr_t start, end; /* run-time, not rounded */
-  uint32_t flags;
-};
-
-struct candidate {
-  bool active;
-  bool confirmed; /* an executable segment is mapped where the headers say */
-  struct ls_module module;
-  uintptr_t hdr_low, hdr_high; /* eh_frame_hdr as the program headers claim it */
-  uintptr_t run_low, run_high; /* the current run of adjacent readable mappings */
-  uint32_t segment_count;
-  struct segment segments[MAX_SEGMENTS];
-  size_t path_bytes;
-};
-
-/* All of it is used under scan_lock, and too big for a host's signal stack. */
+/* Too big for a host's signal stack. */
 static struct {
-  struct candidate candidate;
-  char buffer[MAPS_BUFFER];
-  char path[MAX_PATH];           /* of the current line */
-  char candidate_path[MAX_PATH];
-  uint8_t page[4096];
+  struct ls_image image;
+  char path[MAX_PATH];
+  uint8_t resident[LOOK_BELOW / PAGE];
 } scratch;
-
-static uint64_t hash_bytes(const char *text, size_t bytes) {
-  uint64_t hash = 0xcbf29ce484222325ull;
-  for (size_t i = 0; i < bytes; i++)
-    hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3ull;
-  return hash;
-}
-
-static void find_build_id(struct ls_module *module, uintptr_t notes, size_t bytes) {
-  uint8_t copy[512];
-  if (bytes > sizeof copy)
-    bytes = sizeof copy;
-  if (notes < module->start || notes >= module->end || bytes > module->end - notes ||
-      !copy_in(copy, notes, bytes))
-    return;
-  for (size_t at = 0; bytes - at >= sizeof(Elf64_Nhdr);) {
-    Elf64_Nhdr note;
-    memcpy(&note, copy + at, sizeof note);
-    size_t left = bytes - at - sizeof note;
-    size_t name_bytes = ((size_t)note.n_namesz + 3) & ~(size_t)3;
-    size_t data_bytes = ((size_t)note.n_descsz + 3) & ~(size_t)3;
-    if (name_bytes > left || note.n_descsz > left - name_bytes)
-      return;
-    size_t name = at + sizeof note, data = name + name_bytes;
-    if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 && !memcmp(copy + name, "GNU", 4) &&
-        note.n_descsz > 0 && note.n_descsz <= sizeof module->build_id) {
-      memcpy(module->build_id, copy + data, note.n_descsz);
-      module->build_id_bytes = (uint8_t)note.n_descsz;
-      if (notes + data + note.n_descsz - module->start <= 4096)
-        module->build_id_at = (const uint8_t *)notes + data;
-      return;
-    }
-    if (data_bytes > left - name_bytes)
-      return;
-    at = data + data_bytes;
-  }
-}
-
-/* Fill a module from its headers; `where` is what is mapped at file offset 0. */
-static bool read_headers(struct candidate *candidate, uintptr_t where, uintptr_t where_end) {
-  Elf64_Ehdr ehdr;
-  struct ls_module *module = &candidate->module;
-  if (where_end - where < sizeof ehdr || !copy_in(&ehdr, where, sizeof ehdr))
-    return false;
-  if (memcmp(ehdr.e_ident, ELFMAG, SELFMAG) || ehdr.e_ident[EI_CLASS] != ELFCLASS64 ||
-      (ehdr.e_type != ET_EXEC && ehdr.e_type != ET_DYN) ||
-      ehdr.e_phentsize != sizeof(Elf64_Phdr) || !ehdr.e_phnum)
-    return false;
-  size_t header_bytes = (size_t)ehdr.e_phnum * sizeof(Elf64_Phdr);
-  if (header_bytes > sizeof scratch.page || ehdr.e_phoff > where_end - where ||
-      header_bytes > where_end - where - ehdr.e_phoff ||
-      !copy_in(scratch.page, where + ehdr.e_phoff, header_bytes))
-    return false;
-  uintptr_t low = UINTPTR_MAX, high = 0;
-  bool found_base = false, executable = false;
-  Elf64_Phdr ph;
-  for (unsigned i = 0; i < ehdr.e_phnum; i++) {
-    memcpy(&ph, scratch.page + i * sizeof ph, sizeof ph);
-    if (ph.p_type != PT_LOAD)
-      continue;
-    if (ph.p_memsz > UINTPTR_MAX / 4 || ph.p_vaddr > UINTPTR_MAX - ph.p_memsz)
-      return false;
-    if (!found_base && ph.p_offset < 4096) {
-      /* The segment that holds the headers starts at `where`. */
-      module->bias = where - (ph.p_vaddr - ph.p_offset);
-      found_base = true;
-    }
-    if (ph.p_vaddr < low)
-      low = ph.p_vaddr;
-    if (ph.p_vaddr + ph.p_memsz > high)
-      high = ph.p_vaddr + ph.p_memsz;
-    executable |= (ph.p_flags & PF_X) != 0;
-  }
-  if (!found_base || !executable)
-    return false;
-  module->start = (module->bias + low) & ~(uintptr_t)4095;
-  module->end = module->bias + high;
-  if (module->start != where || module->end <= where || module->end - where > UINTPTR_MAX / 4)
-    return false;
-  memcpy(module->header, &ehdr, sizeof module->header);
-  module->entry = ehdr.e_entry ? module->bias + ehdr.e_entry : 0;
-  for (unsigned i = 0; i < ehdr.e_phnum; i++) {
-    memcpy(&ph, scratch.page + i * sizeof ph, sizeof ph);
-    uintptr_t at = module->bias + ph.p_vaddr;
-    if (ph.p_type == PT_LOAD && candidate->segment_count < MAX_SEGMENTS) {
-      candidate->segments[candidate->segment_count++] =
-          (struct segment){at, at + ph.p_memsz, ph.p_flags};
-    } else if (ph.p_type == PT_GNU_EH_FRAME && at >= module->start && at < module->end &&
-               ph.p_memsz <= module->end - at) {
-      candidate->hdr_low = at;
-      candidate->hdr_high = at + ph.p_memsz;
-    }
-  }
-  for (unsigned i = 0; i < ehdr.e_phnum && !module->build_id_bytes; i++) {
-    memcpy(&ph, scratch.page + i * sizeof ph, sizeof ph);
-    if (ph.p_type == PT_NOTE)
-      find_build_id(module, module->bias + ph.p_vaddr, ph.p_filesz);
-  }
-  return true;
-}
-
-/* The bytes [low, high) of the object are mapped readable; adjacent calls join. */
-static void note_readable(struct candidate *candidate, uintptr_t low, uintptr_t high) {
-  struct ls_module *module = &candidate->module;
-  if (high > module->end)
-    high = module->end;
-  if (low >= high)
-    return;
-  if (candidate->run_high != low)
-    candidate->run_low = low;
-  candidate->run_high = high;
-  if (candidate->hdr_high && candidate->hdr_low >= candidate->run_low &&
-      candidate->hdr_high <= candidate->run_high) {
-    module->eh_frame_hdr = (const uint8_t *)candidate->hdr_low;
-    module->eh_frame_hdr_size = candidate->hdr_high - candidate->hdr_low;
-    module->read_low = candidate->run_low;
-    module->read_high = candidate->run_high;
-  }
-}
-
-static void note_executable(struct candidate *candidate, uintptr_t low, uintptr_t high,
-                            bool readable) {
-  for (uint32_t s = 0; s < candidate->segment_count; s++) {
-    const struct segment *segment = &candidate->segments[s];
-    if (!(segment->flags & PF_X) || low >= segment->end || high <= segment->start ||
-        (segment->start & ~(uintptr_t)4095) < low)
-      continue;
-    candidate->confirmed = true;
-    if (readable && !candidate->module.text_high) {
-      candidate->module.text_low = segment->start;
-      candidate->module.text_high = segment->end < high ? segment->end : high;
-    }
-  }
-}
-
-/* Enter a confirmed candidate into the table, or find it there. */
-static void finish_candidate(void) {
-  struct candidate *candidate = &scratch.candidate;
-  if (!candidate->active)
-    return;
-  candidate->active = false;
-  if (!candidate->confirmed)
-    return;
-  struct ls_module *fresh = &candidate->module, *module = NULL;
-  static const char deleted[] = " (deleted)";
-  size_t tail = sizeof deleted - 1;
-  if (candidate->path_bytes > tail &&
-      !memcmp(scratch.candidate_path + candidate->path_bytes - tail, deleted, tail))
-    candidate->path_bytes -= tail;
-  fresh->path_hash = hash_bytes(scratch.candidate_path, candidate->path_bytes);
-  for (uint32_t i = 0; i < module_count && !module; i++) {
-    struct ls_module *known = &tables->modules[i];
-    if (known->start == fresh->start && known->end == fresh->end && known->bias == fresh->bias &&
-        known->dev == fresh->dev && known->inode == fresh->inode &&
-        known->path_hash == fresh->path_hash &&
-        known->build_id_bytes == fresh->build_id_bytes &&
-        !memcmp(known->build_id, fresh->build_id, fresh->build_id_bytes) &&
-        !memcmp(known->header, fresh->header, sizeof fresh->header))
-      module = known;
-  }
-  if (!module) {
-    if (module_count == MAX_MODULES)
-      return;
-    module = &tables->modules[module_count];
-    *module = *fresh;
-    module->gone = true; /* becomes present below, as one that came back does */
-    module_count++;
-  }
-  module->seen = scan_number;
-  if (!module->announced) {
-    struct ls_module_info info = {.start = module->start,
-                                  .end = module->end,
-                                  .bias = module->bias,
-                                  .path = scratch.candidate_path,
-                                  .path_bytes = candidate->path_bytes,
-                                  .build_id = module->build_id,
-                                  .build_id_bytes = module->build_id_bytes,
-                                  .inode = module->inode};
-    module->index = ls_recording_add_module(&info);
-    module->announced = true;
-  }
-}
-
-/* ---- /proc/self/maps ---- */
-
-struct line {
-  uintptr_t start, end, offset;
-  uint64_t dev, inode;
-  bool readable, executable;
-  size_t path_bytes;
-};
-
-/* The mapping that holds the address a refresh was asked for. */
-static struct line wanted_line;
-static uintptr_t wanted;
-
-static bool is_text(const char *text, size_t bytes, const char *expected, size_t expected_bytes) {
-  return bytes == expected_bytes && !memcmp(text, expected, bytes);
-}
-
-static void take_line(const struct line *line) {
-  if (line->end <= line->start)
-    return;
-  if (wanted >= line->start && wanted < line->end)
-    wanted_line = *line;
-  struct candidate *candidate = &scratch.candidate;
-  struct ls_module *module = &candidate->module;
-  bool inside = candidate->active && line->start < module->end;
-  bool same_file = line->inode && line->inode == module->inode && line->dev == module->dev;
-  bool vdso = is_text(scratch.path, line->path_bytes, "[vdso]", 6);
-  if (line->offset == 0 && line->readable && (line->inode || vdso)) {
-    /* A further mapping of offset 0 belongs to the object only where a segment begins. */
-    bool continues = false;
-    for (uint32_t s = 1; inside && same_file && s < candidate->segment_count; s++)
-      continues |= (candidate->segments[s].start & ~(uintptr_t)4095) == line->start;
-    if (!continues) {
-      finish_candidate();
-      memset(candidate, 0, sizeof *candidate);
-      inside = false;
-      if (read_headers(candidate, line->start, line->end)) {
-        candidate->active = inside = true;
-        module->dev = line->dev;
-        module->inode = line->inode;
-        memcpy(scratch.candidate_path, scratch.path, line->path_bytes);
-        candidate->path_bytes = line->path_bytes;
-        same_file = true;
-      }
-    }
-  }
-  if (!inside) {
-    finish_candidate();
-    return;
-  }
-  /* Text may have been remapped onto huge pages, which leaves it anonymous. */
-  if (same_file || !line->inode) {
-    if (line->readable)
-      note_readable(candidate, line->start, line->end);
-    if (line->executable)
-      note_executable(candidate, line->start, line->end, line->readable);
-  }
-}
-
-static void scan_maps(int fd) {
-  struct line line;
-  memset(&line, 0, sizeof line);
-  enum { START, END, FLAGS, OFFSET, MAJOR, MINOR, INODE, SPACES, PATH } field = START;
-  unsigned flag = 0;
-  long n;
-  while ((n = ls_read(fd, scratch.buffer, sizeof scratch.buffer)) > 0)
-    for (long i = 0; i < n; i++) {
-      char c = scratch.buffer[i];
-      if (c == '\n') {
-        take_line(&line);
-        memset(&line, 0, sizeof line);
-        field = START;
-        flag = 0;
-        continue;
-      }
-      uint64_t digit = (uint64_t)(c >= '0' && c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
-      bool is_hex = digit < 16 && c != ' ';
-      switch (field) {
-      case START:
-        if (c == '-')
-          field = END;
-        else if (is_hex)
-          line.start = line.start << 4 | digit;
-        break;
-      case END:
-        if (c == ' ')
-          field = FLAGS;
-        else if (is_hex)
-          line.end = line.end << 4 | digit;
-        break;
-      case FLAGS:
-        if (c == ' ')
-          field = OFFSET;
-        else if (flag++ == 0)
-          line.readable = c == 'r';
-        else if (flag == 3)
-          line.executable = c == 'x';
-        break;
-      case OFFSET:
-        if (c == ' ')
-          field = MAJOR;
-        else if (is_hex)
-          line.offset = line.offset << 4 | digit;
-        break;
-      case MAJOR:
-        if (c == ':')
-          line.dev <<= 32, field = MINOR;
-        else if (is_hex)
-          line.dev = line.dev << 4 | digit;
-        break;
-      case MINOR:
-        if (c == ' ')
-          field = INODE;
-        else if (is_hex)
-          line.dev = (line.dev & ~0xffffffffull) | (((line.dev << 4) | digit) & 0xffffffffu);
-        break;
-      case INODE:
-        if (c == ' ')
-          field = SPACES;
-        else if (digit < 10)
-          line.inode = line.inode * 10 + digit;
-        break;
-      case SPACES:
-        if (c == ' ')
-          break;
-        field = PATH;
-        __attribute__((fallthrough));
-      case PATH:
-        if (line.path_bytes < sizeof scratch.path)
-          scratch.path[line.path_bytes++] = c;
-        break;
-      }
-    }
-  finish_candidate();
-}
-
-/* ---- without /proc: ask the loader, once, at the start ---- */
-
-static int take_loader_object(struct dl_info *info, size_t bytes, void *context) {
-  (void)bytes, (void)context;
-  uintptr_t low = UINTPTR_MAX, high = 0;
-  for (unsigned i = 0; i < info->header_count; i++)
-    if (info->headers[i].p_type == PT_LOAD) {
-      uintptr_t at = info->bias + info->headers[i].p_vaddr;
-      if (at < low)
-        low = at;
-      if (at + info->headers[i].p_memsz > high)
-        high = at + info->headers[i].p_memsz;
-    }
-  struct candidate *candidate = &scratch.candidate;
-  memset(candidate, 0, sizeof *candidate);
-  low &= ~(uintptr_t)4095;
-  if (low >= high || !read_headers(candidate, low, high))
-    return 0;
-  candidate->active = true;
-  const char *name = info->name ? info->name : "";
-  while (name[candidate->path_bytes] && candidate->path_bytes < sizeof scratch.candidate_path) {
-    scratch.candidate_path[candidate->path_bytes] = name[candidate->path_bytes];
-    candidate->path_bytes++;
-  }
-  for (uint32_t s = 0; s < candidate->segment_count; s++) {
-    const struct segment *segment = &candidate->segments[s];
-    uintptr_t start = segment->start & ~(uintptr_t)4095;
-    if (segment->flags & PF_R)
-      note_readable(candidate, start, segment->end);
-    if (segment->flags & PF_X)
-      note_executable(candidate, start, segment->end, segment->flags & PF_R);
-  }
-  finish_candidate();
-  return 0;
-}
-
-/* ---- scans ---- */
-
-enum change { CHANGE_NONE = 0, CHANGE_NEW = 1, CHANGE_VANISHED = 2 };
 
 static bool get_tables(void) {
   if (tables)
@@ -518,71 +139,190 @@ static bool get_tables(void) {
   return true;
 }
 
-/* Publish the modules that are present, sorted by address. */
+static void mark_gone(struct ls_module *module) {
+  if (module->gone)
+    return;
+  __atomic_store_n(&module->gone, true, __ATOMIC_RELAXED);
+  vanished = true;
+  if (module->index)
+    ls_recording_module_gone(module->index);
+}
+
+static void mark_present(struct ls_module *module) {
+  module->seen = scan_number;
+  if (!module->gone || fresh_count == MAX_MODULES)
+    return;
+  __atomic_store_n(&module->gone, false, __ATOMIC_RELAXED);
+  /* Whatever was published there before is no more. */
+  const struct span *spans = tables->spans[generation & 1];
+  uint32_t low = 0, high = span_count[generation & 1];
+  while (low < high) {
+    uint32_t middle = (low + high) / 2;
+    if (module->start < spans[middle].end)
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  for (; low < span_count[generation & 1] && spans[low].start < module->end; low++)
+    if (spans[low].module != module)
+      mark_gone(spans[low].module);
+  uint32_t at = fresh_count++;
+  for (; at > 0 && tables->fresh[at - 1]->start > module->start; at--)
+    tables->fresh[at] = tables->fresh[at - 1];
+  tables->fresh[at] = module;
+}
+
+static void put_span(struct span *spans, uint32_t *count, struct ls_module *module) {
+  if (module->gone || *count == MAX_MODULES || (*count && spans[*count - 1].module == module))
+    return;
+  struct span *span = &spans[(*count)++];
+  __atomic_store_n(&span->start, module->start, __ATOMIC_RELAXED);
+  __atomic_store_n(&span->end, module->end, __ATOMIC_RELAXED);
+  __atomic_store_n(&span->module, module, __ATOMIC_RELAXED);
+}
+
+/* Publish the modules that are present: what was published and is not gone, and the fresh. */
 static void publish(void) {
   uint32_t next = generation + 1;
   __atomic_store_n(&writing, next, __ATOMIC_RELAXED);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  const struct span *old = tables->spans[generation & 1];
   struct span *spans = tables->spans[next & 1];
-  uint32_t count = 0;
-  for (uint32_t i = 0; i < module_count; i++) {
-    struct ls_module *module = &tables->modules[i];
-    if (module->gone)
-      continue;
-    uint32_t at = count++;
-    for (; at > 0 && spans[at - 1].start > module->start; at--) {
-      __atomic_store_n(&spans[at].start, spans[at - 1].start, __ATOMIC_RELAXED);
-      __atomic_store_n(&spans[at].end, spans[at - 1].end, __ATOMIC_RELAXED);
-      __atomic_store_n(&spans[at].module, spans[at - 1].module, __ATOMIC_RELAXED);
-    }
-    __atomic_store_n(&spans[at].start, module->start, __ATOMIC_RELAXED);
-    __atomic_store_n(&spans[at].end, module->end, __ATOMIC_RELAXED);
-    __atomic_store_n(&spans[at].module, module, __ATOMIC_RELAXED);
+  uint32_t old_count = span_count[generation & 1], count = 0, f = 0;
+  for (uint32_t i = 0; i < old_count; i++) {
+    for (; f < fresh_count && tables->fresh[f]->start < old[i].start; f++)
+      put_span(spans, &count, tables->fresh[f]);
+    put_span(spans, &count, old[i].module);
   }
+  for (; f < fresh_count; f++)
+    put_span(spans, &count, tables->fresh[f]);
+  fresh_count = 0;
   __atomic_store_n(&span_count[next & 1], count, __ATOMIC_RELAXED);
   __atomic_store_n(&generation, next, __ATOMIC_RELEASE);
 }
 
-static unsigned scan_locked(uintptr_t pc) {
-  if (!get_tables())
-    return CHANGE_NONE;
-  scan_number++;
-  scratch.candidate.active = false;
-  wanted = pc;
-  memset(&wanted_line, 0, sizeof wanted_line);
-  int fd = ls_open("/proc/self/maps", 02000000 /* O_CLOEXEC */, 0);
-  if (fd >= 0) {
-    scan_maps(fd);
-    ls_close(fd);
-  } else if (!loader_was_asked && dl_iterate_phdr) {
-    /* Later it could wait for a lock whose owner waits for us. */
-    loader_was_asked = true;
-    dl_iterate_phdr(take_loader_object, NULL);
-  } else {
-    return CHANGE_NONE;
+/* The module of scratch.image, whose path is in scratch.path; entered when it is not known. */
+static struct ls_module *enter_image(size_t path_bytes, bool listed) {
+  struct ls_module *fresh = &scratch.image.module, *module = NULL;
+  fresh->path_hash = ls_image_hash(scratch.path, path_bytes);
+  for (uint32_t i = module_count; i-- > 0 && !module;) {
+    struct ls_module *known = &tables->modules[i];
+    if (known->start == fresh->start && known->end == fresh->end && known->bias == fresh->bias &&
+        known->page_hash == fresh->page_hash && known->path_hash == fresh->path_hash &&
+        known->build_id_bytes == fresh->build_id_bytes &&
+        !memcmp(known->build_id, fresh->build_id, fresh->build_id_bytes) &&
+        !memcmp(known->header, fresh->header, sizeof fresh->header))
+      module = known;
   }
-  unsigned change = CHANGE_NONE;
-  for (uint32_t i = 0; i < module_count; i++) {
-    struct ls_module *module = &tables->modules[i];
-    /* Some programs copy their own text onto huge pages: the file is gone from the maps,
-     * the object is not. */
-    bool present = module->seen == scan_number || ls_module_is_intact(module);
-    if (present && module->gone) {
-      change |= CHANGE_NEW;
-      __atomic_store_n(&module->gone, false, __ATOMIC_RELAXED);
-    } else if (!present && !module->gone) {
-      change |= CHANGE_VANISHED;
-      __atomic_store_n(&module->gone, true, __ATOMIC_RELAXED);
-      if (module->index)
-        ls_recording_module_gone(module->index);
+  if (!module) {
+    if (module_count == MAX_MODULES) {
+      ls_count_drop_anywhere(LSR_DROP_MODULES_FULL);
+      return NULL;
     }
+    module = &tables->modules[module_count];
+    *module = *fresh;
+    module->gone = true; /* becomes present below, as one that came back does */
+    module_count++;
   }
-  if (change || !generation) {
-    publish();
-    __atomic_add_fetch(&ls_module_epoch_now, 1, __ATOMIC_ACQ_REL);
+  module->listed |= listed;
+  mark_present(module);
+  if (!module->announced) {
+    struct ls_module_info info = {.start = module->start,
+                                  .end = module->end,
+                                  .bias = module->bias,
+                                  .path = scratch.path,
+                                  .path_bytes = path_bytes,
+                                  .build_id = module->build_id,
+                                  .build_id_bytes = module->build_id_bytes};
+    module->index = ls_recording_add_module(&info);
+    module->announced = true;
   }
-  return change;
+  return module;
 }
+
+/* ---- what the loader lists ---- */
+
+static uintptr_t vdso;
+static const struct ls_module *vdso_module;
+
+static size_t set_path(const char *text) {
+  size_t n = 0;
+  for (; text[n]; n++)
+    scratch.path[n] = text[n];
+  return n;
+}
+
+/* As the loader was given it: may lead through links, or be relative. */
+static size_t listed_path(const struct ls_link *link, bool main_program) {
+  if (main_program) {
+    long n = ls_readlink("/proc/self/exe", scratch.path, sizeof scratch.path - 1);
+    return n > 0 ? (size_t)n : 0;
+  }
+  size_t folder = 0, bytes = ls_peek_string(scratch.path, link->name, sizeof scratch.path - 1);
+  if (!bytes || scratch.path[0] == '/')
+    return bytes;
+  char name[256];
+  if (bytes > sizeof name)
+    return bytes;
+  memcpy(name, scratch.path, bytes);
+  long n = ls_readlink("/proc/self/cwd", scratch.path, sizeof scratch.path - sizeof name - 1);
+  if (n > 0 && scratch.path[0] == '/') {
+    folder = (size_t)n;
+    scratch.path[folder++] = '/';
+  }
+  memcpy(scratch.path + folder, name, bytes);
+  return folder + bytes;
+}
+
+static bool is_image_of(uintptr_t where, const struct ls_link *link) {
+  return ls_image_read(&scratch.image, where) && scratch.image.module.bias == link->bias &&
+         (!link->dynamic || scratch.image.dynamic == link->dynamic);
+}
+
+/* The header lies where addresses in the file begin, which is 0 for all but a few. */
+static bool find_image(const struct ls_link *link, bool main_program) {
+  if (main_program && ls_main_program)
+    return is_image_of(ls_main_program, link);
+  if (is_image_of(link->bias, link))
+    return true;
+  uintptr_t page = PAGE_OF(link->dynamic);
+  for (uint32_t n = 0; n < LOOK_BELOW / PAGE && page >= PAGE; n++, page -= PAGE) {
+    uint32_t magic;
+    if (ls_peek(&magic, page, sizeof magic) && magic == 0x464c457f /* \177ELF */ &&
+        is_image_of(page, link))
+      return true;
+  }
+  return false;
+}
+
+static struct ls_module *enter_listed(const struct ls_link *link, bool first) {
+  bool main_program = first && link->name;
+  char name = 0;
+  main_program = main_program && ls_peek(&name, link->name, 1) && !name;
+  if (!find_image(link, main_program))
+    return NULL;
+  size_t path_bytes;
+  if (scratch.image.module.start == vdso)
+    path_bytes = set_path("[vdso]");
+  else if (!(path_bytes = ls_image_path(&scratch.image, scratch.path, sizeof scratch.path)))
+    path_bytes = listed_path(link, main_program);
+  return enter_image(path_bytes, true);
+}
+
+static void enter_vdso(void) {
+  if (vdso && ls_image_read(&scratch.image, vdso))
+    vdso_module = enter_image(set_path("[vdso]"), false);
+}
+
+/* The next scan shall not believe that it is still what it was. */
+static void distrust(const struct ls_module *module) {
+  struct ls_loaded_list *list = &tables->loaded[loaded_now];
+  for (uint32_t i = 0; i < list->count; i++)
+    if (list->entry[i].module == module)
+      list->entry[i].link.bias = ~list->entry[i].link.bias;
+}
+
+/* ---- what the loader does not know ---- */
 
 static void forget_elsewhere(void) {
   __atomic_add_fetch(&elsewhere_sequence, 1, __ATOMIC_ACQ_REL);
@@ -590,20 +330,150 @@ static void forget_elsewhere(void) {
   __atomic_add_fetch(&elsewhere_sequence, 1, __ATOMIC_RELEASE);
 }
 
-static void remember_elsewhere(uintptr_t pc) {
+static void remember_elsewhere(uintptr_t start, uintptr_t end) {
   static uint32_t oldest;
-  uintptr_t start = pc & ~(uintptr_t)4095, end = start + 4096;
-  if (wanted_line.executable) {
-    start = wanted_line.start;
-    end = wanted_line.end;
+  uint32_t at = 0;
+  while (at < elsewhere_count && elsewhere[at].end != start && elsewhere[at].start != end)
+    at++;
+  if (at < elsewhere_count) { /* next to it: one */
+    start = start < elsewhere[at].start ? start : elsewhere[at].start;
+    end = end > elsewhere[at].end ? end : elsewhere[at].end;
+  } else if (at == MAX_ELSEWHERE) {
+    at = oldest++ % MAX_ELSEWHERE;
   }
   __atomic_add_fetch(&elsewhere_sequence, 1, __ATOMIC_ACQ_REL);
-  uint32_t at = elsewhere_count < MAX_ELSEWHERE ? elsewhere_count : oldest++ % MAX_ELSEWHERE;
   __atomic_store_n(&elsewhere[at].start, start, __ATOMIC_RELAXED);
   __atomic_store_n(&elsewhere[at].end, end, __ATOMIC_RELAXED);
   if (at == elsewhere_count)
     __atomic_store_n(&elsewhere_count, at + 1, __ATOMIC_RELAXED);
   __atomic_add_fetch(&elsewhere_sequence, 1, __ATOMIC_RELEASE);
+}
+
+/* Where the nearest module below `pc` ends, or the nearest range known to be of none. */
+static uintptr_t known_below(uintptr_t pc) {
+  uintptr_t floor = pc > LOOK_BELOW ? pc - LOOK_BELOW : PAGE;
+  const struct span *spans = tables->spans[generation & 1];
+  for (uint32_t i = span_count[generation & 1]; i-- > 0;)
+    if (spans[i].end <= pc) {
+      if (spans[i].end > floor)
+        floor = spans[i].end;
+      break;
+    }
+  for (uint32_t i = 0; i < elsewhere_count; i++)
+    if (elsewhere[i].end <= pc && elsewhere[i].end > floor)
+      floor = elsewhere[i].end;
+  return PAGE_OF(floor + PAGE - 1);
+}
+
+/* Which pages of [low, high) are there to be looked at without bringing them in. The pages
+ * [ret, high) are mapped. */
+static uintptr_t find_resident(uintptr_t low, uintptr_t high, bool upwards) {
+  uintptr_t piece = 64 * PAGE;
+  if (upwards) {
+    uintptr_t at = low;
+    for (; at < high; at += PAGE)
+      if (ls_mincore((void *)at, PAGE, &scratch.resident[(at - low) / PAGE]) < 0)
+        break;
+    return at;
+  }
+  while (high > low) {
+    uintptr_t from = high - low > piece ? high - piece : low;
+    if (ls_mincore((void *)from, high - from, &scratch.resident[(from - low) / PAGE]) == 0)
+      high = from;
+    else if (piece == PAGE)
+      break;
+    else
+      piece = PAGE;
+  }
+  return high;
+}
+
+/* The pages from `first` on hold an ELF object that executes `pc`: enter it. */
+static bool enter_unlisted(uintptr_t page, uintptr_t pc) {
+  uint32_t magic;
+  if (!ls_peek(&magic, page, sizeof magic) || magic != 0x464c457f ||
+      !ls_image_read(&scratch.image, page) || !ls_image_executes(&scratch.image, pc))
+    return false;
+  /* A copy of a file in memory is data; so is what only looks like an object. */
+  size_t path_bytes = ls_image_path(&scratch.image, scratch.path, sizeof scratch.path);
+  if (!path_bytes)
+    return false;
+  ls_image_check_readable(&scratch.image);
+  return enter_image(path_bytes, false) != NULL;
+}
+
+/* Look for an object around `pc`, or remember that there is none. */
+static bool look_around(uintptr_t pc) {
+  uintptr_t page = PAGE_OF(pc), floor = known_below(pc);
+  if (floor > page)
+    floor = page;
+  uintptr_t low = find_resident(floor, page + PAGE, false);
+  for (uintptr_t at = page; at >= low && at < page + PAGE; at -= PAGE)
+    if (scratch.resident[(at - floor) / PAGE] & 1 && enter_unlisted(at, pc))
+      return true;
+  if (low > page)
+    return false; /* not even mapped */
+  /* No object begins below in reach. Up to where one might, nothing else is any. */
+  uintptr_t high = page + PAGE, end = find_resident(high, high + LOOK_ABOVE, true);
+  uint32_t magic;
+  for (uintptr_t at = high; at < end; at += PAGE, high = at)
+    if (ls_module_find(at) || (scratch.resident[(at - page - PAGE) / PAGE] & 1 &&
+                               (!ls_peek(&magic, at, sizeof magic) || magic == 0x464c457f)))
+      break;
+  remember_elsewhere(low, high);
+  return false;
+}
+
+/* ---- scans ---- */
+
+static void begin_scan(void) {
+  scan_number++;
+  vanished = false;
+}
+
+static void end_scan(void) {
+  bool came = fresh_count != 0;
+  if (came) {
+    /* What was in no object may be in one now. */
+    forget_elsewhere();
+    __atomic_store_n(&elsewhere_expires, 0, __ATOMIC_RELAXED);
+  }
+  if (came || vanished || !generation)
+    publish();
+  if (vanished || (came && unknown_told)) {
+    unknown_told = false;
+    __atomic_add_fetch(&ls_module_epoch_now, 1, __ATOMIC_ACQ_REL);
+  }
+}
+
+static void scan_all(void) {
+  uint32_t next = loaded_now ^ 1;
+  for (unsigned tries = 0; tries < 3; tries++) {
+    ls_loaded_read(&tables->loaded[next], &tables->loaded[loaded_now], enter_listed);
+    if (tables->loaded[next].whole)
+      break; /* else another thread is at it */
+  }
+  struct ls_loaded_list *list = &tables->loaded[next];
+  loaded_now = next;
+  for (uint32_t i = 0; i < list->count; i++)
+    if (list->entry[i].module)
+      mark_present(list->entry[i].module);
+  if (!vdso_module)
+    enter_vdso();
+  /* Some programs copy their own text onto huge pages: the file is gone, the object is not. */
+  for (uint32_t i = 0; i < module_count; i++) {
+    struct ls_module *module = &tables->modules[i];
+    if (module->seen == scan_number || module->gone)
+      continue;
+    if ((module->listed && list->whole) || !ls_module_is_intact(module))
+      mark_gone(module);
+  }
+}
+
+/* Objects that came since the last scan. */
+static void scan_new(void) {
+  if (!ls_loaded_read_tail(&tables->loaded[loaded_now], enter_listed))
+    scan_all();
 }
 
 const struct ls_module *ls_module_find_or_refresh(uintptr_t pc, bool *ret_certain) {
@@ -623,15 +493,33 @@ const struct ls_module *ls_module_find_or_refresh(uintptr_t pc, bool *ret_certai
   }
   ls_lock(&scan_lock);
   uint64_t begun = ls_counter();
+  if (!get_tables()) {
+    ls_unlock(&scan_lock);
+    return NULL;
+  }
   if (begun >= elsewhere_expires || module)
     forget_elsewhere();
-  scan_locked(pc);
+  begin_scan();
+  if (module) {
+    distrust(module);
+    scan_all();
+  } else {
+    scan_new();
+  }
+  end_scan();
   const struct ls_module *found = ls_module_find(pc);
   if (found == module && module && !ls_module_is_intact(module))
     found = NULL; /* being unmapped right now: neither there nor gone */
+  if (!found) {
+    begin_scan();
+    bool entered = look_around(pc);
+    end_scan();
+    if (entered)
+      found = ls_module_find(pc);
+  }
   uint64_t now = ls_counter();
   if (!found) {
-    remember_elsewhere(pc);
+    unknown_told = true;
     /* Code that belongs to nobody may cost a burst of 32 scans, and one part in 64 of the
      * time in the long run. What is known of it grows old: an object may be mapped there. */
     uint64_t due = now - (now - begun) * 64 * 32;
@@ -645,18 +533,31 @@ const struct ls_module *ls_module_find_or_refresh(uintptr_t pc, bool *ret_certai
 }
 
 bool ls_modules_rescan(void) {
+  bool went = false;
   ls_lock(&scan_lock);
-  forget_elsewhere();
-  unsigned change = scan_locked(0);
+  if (get_tables()) {
+    if (!generation) {
+      ls_loaded_find();
+      vdso = (uintptr_t)ls_auxiliary(AT_SYSINFO_EHDR);
+    }
+    begin_scan();
+    scan_all();
+    end_scan();
+    went = vanished;
+  }
   ls_unlock(&scan_lock);
-  return (change & CHANGE_VANISHED) != 0;
+  return went;
 }
 
 void ls_modules_reset_after_fork(void) {
-  scan_lock.word = 0;
+  scan_lock = (struct ls_lock){0, 0};
   elsewhere_sequence = 0;
   elsewhere_count = 0;
   next_refresh = 0;
+  fresh_count = 0;
+  vdso_module = NULL;
+  if (tables) /* to be entered again, into the child's recording */
+    tables->loaded[0].count = tables->loaded[1].count = 0;
   for (uint32_t i = 0; i < module_count; i++) {
     tables->modules[i].index = 0;
     tables->modules[i].announced = false;

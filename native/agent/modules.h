@@ -4,9 +4,10 @@
  *
  * The loaded ELF objects: who owns a code address, where its unwind tables are.
  *
- * Found by reading /proc/self/maps and the ELF headers in memory, never through libc's
- * list: that has locks the host can hold. Readers take no lock. A module is never moved
- * or released: a pointer to one stays valid for the life of the process.
+ * Found through the list that the loader keeps for debuggers and the ELF headers in memory,
+ * never through libc's calls, which have locks the host can hold, nor with a descriptor,
+ * which the host could meet. Readers take no lock. A module is never moved or released: a
+ * pointer to one stays valid for the life of the process.
  */
 #ifndef LEAKSCOPE_MODULES_H
 #define LEAKSCOPE_MODULES_H
@@ -28,9 +29,10 @@ struct ls_module {
   uint16_t index;                 /* index + 1 in the recording, 0: not recorded */
   bool gone;                      /* unmapped or replaced since */
   bool announced;
+  bool listed;                    /* by the loader, at least once */
   uint8_t build_id_bytes;
   uint8_t build_id[32];
-  uint64_t dev, inode, path_hash;
+  uint64_t path_hash, page_hash;  /* of its name, of its first page */
   uint32_t seen;                  /* number of the last scan that saw it */
   uint8_t header[64];             /* its ELF header: tells a replaced object */
   const uint8_t *build_id_at;     /* where the build id lies, when in the first page */
@@ -43,7 +45,6 @@ struct ls_module_info {
   size_t path_bytes;
   const uint8_t *build_id;
   size_t build_id_bytes;
-  uint64_t inode;
 };
 
 /* Defined by recording.c. */
@@ -53,7 +54,7 @@ void ls_recording_module_gone(uint16_t index_plus_1);
 /* The module that owns `pc`, NULL when none is known to. */
 const struct ls_module *ls_module_find(uintptr_t pc);
 
-/* The same, reading the maps again when `pc` is unknown. Code outside any ELF object (JIT)
+/* The same, looking for new objects when `pc` is unknown. Code outside any ELF object (JIT)
  * is remembered as such, so that it costs one reading and not one per call. When false is
  * stored to `ret_certain` the answer NULL may change at any time and must not be kept. */
 const struct ls_module *ls_module_find_or_refresh(uintptr_t pc, bool *ret_certain);
@@ -64,7 +65,7 @@ bool ls_module_unknown_is_fresh(void);
 /* Whether the object is still mapped where it was found; one cheap system call. */
 bool ls_module_is_intact(const struct ls_module *module);
 
-/* Read the maps again, after dlopen or dlclose. True when a module vanished: rules that
+/* Read the loader's list again, after dlclose. True when a module vanished: rules that
  * were made from it are no longer true. */
 bool ls_modules_rescan(void);
 

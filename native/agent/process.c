@@ -5,6 +5,7 @@
  * The life of the agent in a process: start at the first event, start again in a fork
  * child, the slow way into a hook, control from outside, the end.
  */
+#include "apart.h"
 #include "budget.h"
 #include "clock.h"
 #include "modules.h"
@@ -21,22 +22,38 @@ __thread struct ls_tls ls_tls;
 static uint32_t started_pid; /* copied by fork: tells a child that its parent was traced */
 static uint32_t epochs;
 
+enum { LS_FUTEX_WAIT = 128, LS_FUTEX_WAKE = 129 /* both private */ };
+
 LS_COLD void ls_lock_contended(struct ls_lock *lock) {
+  static const struct ls_timespec nap = {0, 50000};
+  struct ls_timespec longest = {0, 2000000}; /* grows: many waiters must not wake for nothing */
+  bool asleep = false;
   for (unsigned spins = 0;; spins++) {
     if (!__atomic_load_n(&lock->word, __ATOMIC_RELAXED) &&
-        !__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE))
+        !__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE)) {
+      if (asleep) /* and others may still be */
+        __atomic_store_n(&lock->awaited, 1, __ATOMIC_RELAXED);
       return;
+    }
     if (spins < 64) {
 #ifdef __x86_64__
       __builtin_ia32_pause();
 #endif
-    } else if (spins < 128) {
-      ls_sched_yield();
-    } else { /* a real-time waiter must let its owner run */
-      struct ls_timespec nap = {0, 50000};
-      ls_nanosleep(&nap);
+      continue;
     }
+    asleep = true;
+    __atomic_store_n(&lock->awaited, 1, __ATOMIC_RELAXED);
+    if (longest.nanoseconds < 250000000)
+      longest.nanoseconds *= 2;
+    long rc = ls_futex(&lock->word, LS_FUTEX_WAIT, 1, &longest);
+    if (rc < 0 && -rc != 4 /* EINTR */ && -rc != 11 /* EAGAIN */ && -rc != 110 /* ETIMEDOUT */)
+      ls_nanosleep(&nap); /* not allowed */
   }
+}
+
+LS_COLD void ls_lock_wake(struct ls_lock *lock) {
+  __atomic_store_n(&lock->awaited, 0, __ATOMIC_RELAXED);
+  ls_futex(&lock->word, LS_FUTEX_WAKE, 1, NULL);
 }
 
 /* ---- signals that start, stop, dump ---- */
@@ -92,8 +109,15 @@ static struct ls_live *live_memory(void) {
 
 bool ls_process_is_ours(void) { return started_pid == (uint32_t)ls_getpid(); }
 
-static bool start_recording(struct ls_live *live, uint32_t forked_from) {
-  if (!ls_recording_create(live, forked_from))
+static uint32_t forked_from; /* of this process: its parent, when that was traced */
+
+static long create_recording(void *live) {
+  return ls_recording_create(live, forked_from) ? 0 : -1;
+}
+
+static bool start_recording(struct ls_live *live) {
+  /* A child may begin late, when it has threads; the config file may name a running program. */
+  if (ls_apart(create_recording, live) < 0)
     return false;
   struct lsr_header *header = live->header;
   live->biased = ls_membarrier(1 << 4 /* REGISTER_PRIVATE_EXPEDITED */) == 0;
@@ -124,10 +148,9 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
 
 static LS_COLD void start_process(struct ls_live *live) {
   uint32_t parent = started_pid;
-  uint32_t forked_from = 0;
   started_pid = (uint32_t)ls_getpid();
+  forked_from = parent;
   if (parent) {
-    forked_from = parent;
     ls_space_unmap(); /* the parent's recording */
     ls_modules_reset_after_fork();
     ls_rules_reset_after_fork();
@@ -144,7 +167,7 @@ static LS_COLD void start_process(struct ls_live *live) {
     live->phase = LS_PHASE_OFF;
     return;
   }
-  if (!start_recording(live, forked_from)) {
+  if (!start_recording(live)) {
     live->phase = LS_PHASE_OFF;
     return;
   }
@@ -191,7 +214,7 @@ static LS_COLD void check_config_file(struct ls_live *live) {
     return;
   if (live->phase == LS_PHASE_DORMANT && ls_config.enabled) {
     live->phase = LS_PHASE_STARTING;
-    bool ok = start_recording(live, 0);
+    bool ok = start_recording(live);
     __atomic_store_n(&live->phase, ok ? LS_PHASE_RUNNING : LS_PHASE_OFF, __ATOMIC_RELEASE);
   } else if (live->phase == LS_PHASE_RUNNING) {
     set_paused(!ls_config.enabled);
@@ -202,7 +225,8 @@ static LS_COLD void check_config_file(struct ls_live *live) {
  * than the hook was, so that hook cannot be running any more. */
 static bool busy_is_stale(struct ls_thread *thread, uintptr_t sp) {
   return thread && thread->epoch == ls_live->gate && sp > ls_tls.busy && sp < thread->stack_high &&
-         ls_tls.busy >= thread->stack_low && ls_tls.busy < thread->stack_high;
+         ls_tls.busy < thread->stack_high &&
+         (ls_tls.busy >= thread->stack_low || ls_stack_reaches(thread, ls_tls.busy, 0, 0));
 }
 
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {

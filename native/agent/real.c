@@ -5,6 +5,7 @@
  * The allocator underneath: what the program would have called without us.
  */
 #include "agent.h"
+#include "loaded.h"
 #include "resolve.h"
 #include "str.h"
 
@@ -13,6 +14,7 @@ struct ls_real ls_real;
 LS_COLD void ls_real_resolve(void) {
   if (__atomic_load_n(&ls_real.malloc, __ATOMIC_ACQUIRE))
     return;
+  ls_loaded_find();
   /* Twice by two threads at once is harmless: both find the same. */
   struct ls_symbol_origin origin;
   memset(&origin, 0, sizeof origin);

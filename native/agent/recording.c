@@ -7,6 +7,7 @@
  * The descriptor is closed at once: a program that closes all its descriptors cannot hurt us,
  * and we leak none.
  */
+#include "apart.h"
 #include "budget.h"
 #include "clock.h"
 #include "modules.h"
@@ -259,7 +260,6 @@ uint16_t ls_recording_add_module(const struct ls_module_info *info) {
   if (id_bytes)
     memcpy(module->build_id, info->build_id, id_bytes);
   module->build_id_bytes = (uint8_t)id_bytes;
-  module->inode = info->inode;
   module->loaded_tick = ls_tick();
   header->string_bytes += info->path_bytes + 1;
   module_bias[index + 1] = (intptr_t)info->bias;

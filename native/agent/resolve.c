@@ -11,6 +11,7 @@
 #include "resolve.h"
 
 #include "agent.h"
+#include "apart.h"
 #include "loader.h"
 #include "str.h"
 #include "sys.h"
@@ -181,25 +182,38 @@ static const Elf64_Sym *look_up(const struct object *object, const char *name) {
 
 /* ---- the kernel's notes to the process ---- */
 
-static uint64_t auxiliary(uint64_t type) {
+#define MAX_NOTES 64u
+static struct {
+  uint64_t type, value;
+} notes[MAX_NOTES];
+static uint32_t note_count;
+
+static long read_notes(void *unused) {
+  (void)unused;
   int fd = ls_open("/proc/self/auxv", 02000000 /* O_CLOEXEC */, 0);
   if (fd < 0)
-    return 0;
-  uint64_t pair[2], value = 0;
-  while (ls_read(fd, pair, sizeof pair) == sizeof pair && pair[0] != AT_NULL)
-    if (pair[0] == type) {
-      value = pair[1];
-      break;
-    }
+    return fd;
+  long n = ls_read(fd, notes, sizeof notes);
   ls_close(fd);
-  return value;
+  return n;
+}
+
+uint64_t ls_auxiliary(uint64_t type) {
+  if (!note_count) {
+    long n = ls_apart(read_notes, NULL);
+    note_count = n > 0 ? (uint32_t)((unsigned long)n / sizeof *notes) : 1; /* once is enough */
+  }
+  for (uint32_t i = 0; i < note_count && notes[i].type != AT_NULL; i++)
+    if (notes[i].type == type)
+      return notes[i].value;
+  return 0;
 }
 
 static void *call_resolver(uintptr_t resolver) {
 #ifdef __aarch64__
   struct {
     unsigned long size, hwcap, hwcap2;
-  } argument = {sizeof argument, auxiliary(AT_HWCAP), auxiliary(AT_HWCAP2)};
+  } argument = {sizeof argument, ls_auxiliary(AT_HWCAP), ls_auxiliary(AT_HWCAP2)};
   return ((void *(*)(uint64_t, const void *))resolver)(argument.hwcap | 1ull << 62, &argument);
 #else
   return ((void *(*)(void))resolver)();
@@ -258,7 +272,7 @@ bool ls_program_defines(const char *name) {
 }
 
 void *ls_vdso_symbol(const char *name) {
-  const Elf64_Ehdr *ehdr = (const Elf64_Ehdr *)auxiliary(AT_SYSINFO_EHDR);
+  const Elf64_Ehdr *ehdr = (const Elf64_Ehdr *)ls_auxiliary(AT_SYSINFO_EHDR);
   if (!ehdr || ehdr->e_phentsize != sizeof(Elf64_Phdr))
     return NULL;
   const Elf64_Phdr *headers = (const Elf64_Phdr *)((uintptr_t)ehdr + ehdr->e_phoff);

@@ -27,6 +27,10 @@ void *ls_next_symbol(const char *name, struct ls_symbol_origin *ret_origin);
  * definition. */
 bool ls_program_defines(const char *name);
 
+/* What the kernel told the process at its start (AT_*), 0: nothing of that kind. Read once,
+ * while the program starts. */
+uint64_t ls_auxiliary(uint64_t type);
+
 /* A function of the kernel's vDSO, NULL when there is none. */
 void *ls_vdso_symbol(const char *name);
 

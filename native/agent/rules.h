@@ -87,7 +87,7 @@ static inline uint64_t ls_rule_hash(uintptr_t pc, bool exact) {
 /* Get the memory. False: none to be had. */
 bool ls_rules_init(void);
 
-/* Compile and cache the rule; may read the maps again. */
+/* Compile and cache the rule; may look for new objects. */
 uint64_t ls_rule_compile(uintptr_t pc, bool exact);
 
 /* The rule of a return address, or of the instruction itself when `exact` (a signal

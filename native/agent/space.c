@@ -17,6 +17,7 @@
  */
 #include "space.h"
 
+#include "apart.h"
 #include "str.h"
 #include "sys.h"
 
@@ -144,13 +145,19 @@ struct lsr_header *ls_space_map(struct ls_live *live, int fd, const struct lsr_h
 }
 
 /* Kernel before 5.14: reserve through the file, if it can still be reached and is ours. */
-static LS_COLD bool back_by_file(uint64_t offset, uint64_t bytes) {
+static long reserve_part(void *argument) {
+  const struct window *part = argument;
   int fd = ls_recording_open();
   if (fd < 0)
-    return false;
-  bool ok = ls_fallocate(fd, 0, (int64_t)offset, (int64_t)bytes) == 0;
+    return fd;
+  long rc = ls_fallocate(fd, 0, (int64_t)part->offset, (int64_t)part->bytes);
   ls_close(fd);
-  return ok;
+  return rc;
+}
+
+static LS_COLD bool back_by_file(uint64_t offset, uint64_t bytes) {
+  struct window part = {.offset = offset, .bytes = bytes};
+  return ls_apart(reserve_part, &part) == 0;
 }
 
 bool ls_space_back(struct lsr_header *header, void *start, uint64_t offset, uint64_t bytes) {

@@ -272,6 +272,11 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
       break;
     count++;
   }
+  const struct step *last = &steps[count - 1];
+  bool whole = outcome == STEP_END && ls_rule_kind(last->rule) == LS_RULE_END;
+  if (sp < thread->stack_low &&
+      ls_stack_reaches(thread, sp, whole ? last->sp : 0, whole ? last->pc : 0))
+    return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);
   uint16_t flags = 0;
   if (outcome == STEP_OK) {
     steps[count - 1].rule = ls_rule_lookup(steps[count - 1].pc, steps[count - 1].exact);
@@ -423,61 +428,6 @@ struct ls_stack_site ls_stack_site_slow(struct ls_thread *thread, uint8_t kind, 
       ls_kept_add(thread, kind, site, counter);
   }
   return (struct ls_stack_site){site, counter};
-}
-
-/* Without /proc (chroot, no descriptor left): feel upwards for the end of the mapping. */
-static LS_COLD void probe_bounds(struct ls_thread *thread, uintptr_t sp) {
-  uintptr_t page = sp & ~(uintptr_t)4095, end = page + (64u << 20);
-  while (page < end && ls_is_readable((const void *)page))
-    page += 4096;
-  thread->stack_high = page;
-  thread->stack_low = (sp & ~(uintptr_t)4095) - 65536;
-}
-
-/* Find the mapping that holds `sp`: the thread's own stack. */
-void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
-  int fd = ls_open("/proc/self/maps", 02000000 /* O_CLOEXEC */, 0);
-  if (fd < 0) {
-    probe_bounds(thread, sp);
-    return;
-  }
-  char buffer[1024];
-  uintptr_t low = 0, high = 0, previous_end = 0, value = 0;
-  enum { LOW, HIGH, REST } field = LOW;
-  long n;
-  bool found = false;
-  while (!found && (n = ls_read(fd, buffer, sizeof buffer)) > 0)
-    for (long i = 0; i < n && !found; i++) {
-      char c = buffer[i];
-      if (field == REST) {
-        if (c == '\n') {
-          field = LOW;
-          previous_end = high;
-          value = 0;
-        }
-      } else if (c == '-' && field == LOW) {
-        low = value;
-        value = 0;
-        field = HIGH;
-      } else if (c == ' ' && field == HIGH) {
-        high = value;
-        field = REST;
-        found = sp >= low && sp < high;
-      } else {
-        value = value << 4 | (uintptr_t)(c <= '9' ? c - '0' : c - 'a' + 10);
-      }
-    }
-  ls_close(fd);
-  if (!found) {
-    probe_bounds(thread, sp);
-    return;
-  }
-  thread->stack_high = high;
-  /* The main thread's stack grows downwards into free address space. */
-  uintptr_t room = high - (64u << 20);
-  thread->stack_low = thread->tid == (uint32_t)ls_getpid()
-                          ? (previous_end > room ? previous_end : room)
-                          : low;
 }
 
 size_t ls_stack_scratch_bytes(void) { return (LS_MAX_DEPTH + 1) * sizeof(struct step); }

@@ -20,6 +20,11 @@ uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc, uintptr_t
 LS_COLD uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintptr_t sp,
                                           uintptr_t fp, uint32_t *ret_depth);
 
+/* Whether `sp`, below what is known of the thread's own stack, lies in it; then more is known.
+ * `end_sp`, `end_pc`: the outermost function of the chain of calls that begins there, 0 when
+ * it is not known for certain. */
+bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t end_sp, uintptr_t end_pc);
+
 /* Rules changed, or the recording did: nothing that is remembered of stacks holds any more. */
 void ls_stack_forget(struct ls_thread *thread);
 

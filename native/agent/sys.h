@@ -30,6 +30,7 @@ enum {
   LS_NR_pwrite64 = 18,
   LS_NR_sched_yield = 24,
   LS_NR_mremap = 25,
+  LS_NR_mincore = 27,
   LS_NR_madvise = 28,
   LS_NR_nanosleep = 35,
   LS_NR_getpid = 39,
@@ -61,10 +62,12 @@ enum {
   LS_NR_readlinkat = 267,
   LS_NR_ppoll = 271,
   LS_NR_fallocate = 285,
+  LS_NR_unshare = 272,
   LS_NR_prlimit64 = 302,
   LS_NR_process_vm_readv = 310,
   LS_NR_getrandom = 318,
   LS_NR_membarrier = 324,
+  LS_NR_close_range = 436,
 };
 
 static inline long ls_syscall6(long number, long a, long b, long c, long d, long e, long f) {
@@ -98,6 +101,7 @@ enum {
   LS_NR_newfstatat = 79,
   LS_NR_fstat = 80,
   LS_NR_exit_group = 94,
+  LS_NR_unshare = 97,
   LS_NR_futex = 98,
   LS_NR_nanosleep = 101,
   LS_NR_clock_gettime = 113,
@@ -123,11 +127,13 @@ enum {
   LS_NR_mmap = 222,
   LS_NR_mprotect = 226,
   LS_NR_munlock = 229,
+  LS_NR_mincore = 232,
   LS_NR_madvise = 233,
   LS_NR_prlimit64 = 261,
   LS_NR_process_vm_readv = 270,
   LS_NR_getrandom = 278,
   LS_NR_membarrier = 283,
+  LS_NR_close_range = 436,
 };
 
 static inline long ls_syscall6(long number, long a, long b, long c, long d, long e, long f) {
@@ -230,6 +236,9 @@ static inline int ls_madvise(void *address, size_t bytes, int advice) {
 }
 static inline int ls_munlock(const void *address, size_t bytes) {
   return (int)LS_SYSCALL2(LS_NR_munlock, address, bytes);
+}
+static inline int ls_mincore(void *address, size_t bytes, uint8_t *ret) {
+  return (int)LS_SYSCALL3(LS_NR_mincore, address, bytes, ret);
 }
 static inline int ls_ftruncate(int fd, int64_t bytes) {
   return (int)LS_SYSCALL2(LS_NR_ftruncate, fd, bytes);

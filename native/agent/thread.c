@@ -14,7 +14,16 @@
 
 enum { LS_ERR_SRCH = 3 };
 
-static struct ls_thread *registry; /* private memory: copied by fork, pruned there */
+#define SAME_PLACE_BUCKETS 1024u
+#define CANDIDATES 4u /* looked at for a dead one by each registration */
+
+/* Private memory: copied by fork, where it says which threads were the parent's. Under
+ * threads_lock. */
+static struct ls_thread *registry;
+static struct ls_thread *cursor; /* the next candidate */
+static struct ls_thread *by_place[SAME_PLACE_BUCKETS];
+static struct ls_thread *owners[LSR_EXCLUSIVE_STRIPES]; /* of the recording `owners_epoch` */
+static uint32_t owners_epoch, owners_cursor;
 
 static bool is_dead(uint32_t tid) { return ls_tgkill(ls_getpid(), (int)tid, 0) == -LS_ERR_SRCH; }
 
@@ -22,70 +31,111 @@ static struct lsr_stripe_head *head_of(uint32_t stripe) {
   return (struct lsr_stripe_head *)(ls_live->stripes + stripe * LSR_STRIPE_HEAD_BYTES);
 }
 
-/* False when there is no memory for the stripe's table. */
-static bool claim_stripe(struct ls_thread *thread) {
-  thread->shared_stripe = false;
-  for (unsigned pass = 0; pass < 2; pass++)
-    for (uint32_t s = 0; s < LSR_EXCLUSIVE_STRIPES; s++) {
-      if (!ls_stripe_back(s))
-        continue;
-      struct lsr_stripe_head *head = head_of(s);
-      uint32_t owner = __atomic_load_n(&head->owner_tid, __ATOMIC_ACQUIRE);
-      if (owner && owner != thread->tid && (!pass || !is_dead(owner)))
-        continue;
-      if (__atomic_compare_exchange_n(&head->owner_tid, &owner, thread->tid, false,
-                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-        thread->stripe = s;
-        goto done;
-      }
-    }
-  /* Many threads: share a stripe, with atomic adds. */
-  uint32_t s = LSR_EXCLUSIVE_STRIPES + thread->tid % (LSR_STRIPES - LSR_EXCLUSIVE_STRIPES);
-  thread->stripe = ls_stripe_back(s) ? s : 0;
-  thread->shared_stripe = true;
-done:
-  thread->head = head_of(thread->stripe);
-  return ls_counters_of_stripe(thread, thread->stripe);
+static uint32_t own_stripe(struct ls_thread *thread) {
+  uint32_t free = LSR_EXCLUSIVE_STRIPES;
+  for (uint32_t s = LSR_EXCLUSIVE_STRIPES; s-- > 0;) {
+    if (owners[s] == thread)
+      return s;
+    if (!owners[s])
+      free = s;
+  }
+  /* A few of those whose owner may have ended meanwhile. */
+  for (unsigned n = 0; n < 2 && free == LSR_EXCLUSIVE_STRIPES; n++) {
+    uint32_t s = owners_cursor++ % LSR_EXCLUSIVE_STRIPES;
+    if (owners[s]->tid == thread->tid || is_dead(owners[s]->tid))
+      free = s;
+  }
+  if (free < LSR_EXCLUSIVE_STRIPES && !ls_stripe_back(free))
+    return LSR_EXCLUSIVE_STRIPES;
+  return free;
 }
 
-/* A registered thread that is gone leaves its memory to the next one. Each registration
- * looks at a few candidates, so the registry stays about as long as the busiest moment. */
-static struct ls_thread *reuse(void) {
-  static uint32_t cursor;
-  uint32_t seen = 0, start = cursor;
-  uint32_t position = 0;
-  for (struct ls_thread *t = registry; t; t = t->next, position++) {
-    if (position < start)
-      continue;
-    cursor = position + 1;
-    if (is_dead(t->tid))
-      return t;
-    if (++seen == 8)
-      return NULL;
+/* False when there is no memory for the stripe's table. */
+static bool claim_stripe(struct ls_thread *thread) {
+  struct ls_live *live = ls_live;
+  if (owners_epoch != live->gate) { /* another recording, whose stripes nobody has */
+    memset(owners, 0, sizeof owners);
+    owners_epoch = live->gate;
   }
-  cursor = 0;
+  uint32_t stripe = own_stripe(thread);
+  thread->shared_stripe = stripe == LSR_EXCLUSIVE_STRIPES;
+  if (!thread->shared_stripe) {
+    owners[stripe] = thread;
+  } else { /* many threads: share one, with atomic adds */
+    stripe += thread->tid % (LSR_STRIPES - LSR_EXCLUSIVE_STRIPES);
+    if (!ls_stripe_back(stripe))
+      stripe = 0;
+  }
+  thread->stripe = stripe;
+  thread->head = head_of(stripe);
+  if (!thread->shared_stripe)
+    __atomic_store_n(&thread->head->owner_tid, thread->tid, __ATOMIC_RELEASE);
+  return ls_counters_of_stripe(thread, stripe);
+}
+
+static struct ls_thread **bucket(uintptr_t place) {
+  return &by_place[(place >> 6) * 0x9E3779B97F4A7C15ull >> 54];
+}
+
+static void leave_place(struct ls_thread *thread) {
+  for (struct ls_thread **at = bucket(thread->place); *at; at = &(*at)->next_in_place)
+    if (*at == thread) {
+      *at = thread->next_in_place;
+      return;
+    }
+}
+
+static void take_place(struct ls_thread *thread, uintptr_t place) {
+  struct ls_thread **head = bucket(place);
+  thread->place = place;
+  thread->next_in_place = *head;
+  *head = thread;
+}
+
+/* A registered thread that is gone leaves its memory to the next one: the one whose
+ * thread-local data lay where ours does now, for certain; else one of a few candidates, so
+ * that the registry stays about as long as the busiest moment. */
+static struct ls_thread *reuse(uintptr_t place) {
+  for (struct ls_thread *t = *bucket(place); t; t = t->next_in_place)
+    if (t->place == place)
+      return t;
+  for (unsigned n = 0; n < CANDIDATES; n++) {
+    if (!cursor)
+      cursor = registry;
+    struct ls_thread *t = cursor;
+    if (!t)
+      break;
+    cursor = t->next;
+    if (is_dead(t->tid)) {
+      leave_place(t);
+      take_place(t, place);
+      return t;
+    }
+  }
   return NULL;
 }
 
 struct ls_thread *ls_thread_register(void) {
   struct ls_live *live = ls_live;
-  uint32_t tid = (uint32_t)ls_gettid();
+  uintptr_t place = (uintptr_t)&ls_tls;
   struct ls_thread *thread = ls_tls.thread; /* set: same thread, new process after fork */
+  bool same = thread != NULL;
   ls_lock(&live->threads_lock);
   if (!thread)
-    thread = reuse();
+    thread = reuse(place);
   if (!thread) {
-    size_t bytes = sizeof *thread + ls_stack_scratch_bytes();
-    thread = ls_private(bytes);
-    if (!thread) {
-      ls_unlock(&live->threads_lock);
+    ls_unlock(&live->threads_lock); /* the kernel has work to do meanwhile */
+    thread = ls_private(sizeof *thread + ls_stack_scratch_bytes());
+    if (!thread)
       return NULL;
-    }
     thread->steps = (struct step *)(thread + 1);
+    thread->next = NULL;
+    ls_lock(&live->threads_lock);
     thread->next = registry;
     registry = thread;
+    take_place(thread, place);
   }
-  thread->tid = tid;
+  thread->tid = (uint32_t)ls_gettid();
   bool ok = claim_stripe(thread);
   ls_unlock(&live->threads_lock);
   if (!ok)
@@ -95,10 +145,11 @@ struct ls_thread *ls_thread_register(void) {
   thread->new_frame = 0;
   thread->module_epoch = ls_module_epoch();
   memset(thread->site_key, 0xff, sizeof thread->site_key);
-  thread->random = ls_counter() ^ (uint64_t)tid << 32;
+  thread->random = ls_counter() ^ (uint64_t)thread->tid << 32;
   if (live->sampled)
     ls_sample_next(thread, ls_config.sample_bytes);
-  ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
+  if (!same)
+    ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
   thread->epoch = live->gate;
   ls_tls.thread = thread;
   return thread;

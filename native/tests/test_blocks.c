@@ -23,6 +23,8 @@ struct ls_live *ls_live;
 static uint8_t *base;
 static uint64_t bump = 4096, heap_left;
 
+void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
+
 void ls_lock_contended(struct ls_lock *lock) {
   while (__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE))
     ;

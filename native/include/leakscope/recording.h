@@ -189,7 +189,7 @@ struct lsr_module {
   uint32_t loaded_tick;
   uint32_t gone_tick; /* 0: still loaded */
   uint32_t pad2;
-  uint64_t inode;
+  uint64_t inode; /* 0 since the agent opens no files for it */
   uint64_t pad3[2];
 };
 

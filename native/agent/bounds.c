@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * How far a thread's own stack reaches. Nothing is opened for it: the upper end is known, as
+ * glibc and musl put a thread's control block on top of its stack and the kernel the program's
+ * name on top of the first thread's; the lower end is what was seen to be in use, and moves
+ * down with it. A coroutine's or a signal's stack is not taken for it: a gap or a guard page
+ * lies between, or the call chain ends before it gets there.
+ */
+#include <elf.h>
+
+#include "peek.h"
+#include "resolve.h"
+#include "stack.h"
+#include "sys.h"
+
+#define SMALLEST_STACK 16384u /* bytes; what PTHREAD_STACK_MIN allows */
+#define LARGEST_STEP (64u << 20) /* a single frame may be large */
+#define PAGE_OF(address) ((address) & ~(uintptr_t)4095)
+
+/* The control block, which is also above all frames where it lies on the stack at all. */
+static uintptr_t thread_pointer(void) {
+  uintptr_t value;
+#ifdef __x86_64__
+  __asm__("mov %%fs:0, %0" : "=r"(value));
+#else
+  __asm__("mrs %0, tpidr_el0" : "=r"(value));
+#endif
+  return value & ~(uintptr_t)7;
+}
+
+/* Without the kernel's notes: feel upwards for the end of the mapping. */
+static LS_COLD uintptr_t feel_for_end(uintptr_t sp) {
+  uintptr_t low = PAGE_OF(sp);
+  return ls_peek_run(low, low + LARGEST_STEP);
+}
+
+void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
+  bool first = thread->tid == (uint32_t)ls_getpid();
+  uintptr_t high = thread_pointer();
+  /* The only thread of a forked child goes on on the stack of the one that forked. */
+  if (first && (sp >= high || !ls_live->header || !ls_live->header->forked_from)) {
+    uintptr_t name = ls_auxiliary(AT_EXECFN) & ~(uintptr_t)7;
+    high = name > sp ? name : feel_for_end(sp);
+  }
+  thread->stack_high = high;
+  thread->stack_low = sp < high && high - sp < SMALLEST_STACK ? PAGE_OF(sp) : high;
+  thread->strange_low = thread->strange_high = 0;
+}
+
+/* The code at a program's entry has often no unwind information, as has all of a program that
+ * was built without: then its other functions end a chain as well. */
+static bool is_entry_code(uintptr_t pc) {
+  const struct ls_module *module = ls_module_find(pc);
+  return module && module->entry && pc - module->entry < 4096;
+}
+
+bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t end_sp, uintptr_t end_pc) {
+  uintptr_t low = thread->stack_low;
+  if (low - sp > LARGEST_STEP ||
+      (sp >= thread->strange_low && sp < thread->strange_high))
+    return false;
+  if (end_sp && end_sp < low && low < thread->stack_high && !is_entry_code(end_pc))
+    return false; /* its outermost function is not that of the thread */
+  uintptr_t end = ls_peek_run(sp, low);
+  if (end >= low) {
+    thread->stack_low = PAGE_OF(sp);
+    return true;
+  }
+  bool next_to = PAGE_OF(sp) <= thread->strange_high && end >= thread->strange_low;
+  thread->strange_low = next_to && thread->strange_low < PAGE_OF(sp) ? thread->strange_low : PAGE_OF(sp);
+  thread->strange_high = next_to && thread->strange_high > end ? thread->strange_high : end;
+  return false;
+}

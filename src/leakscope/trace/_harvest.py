@@ -95,7 +95,8 @@ class Harvest:
             is_last = newest[file.pid] == file.sequence
             if file.pid == self.root and is_last and root_status is None:
                 continue
-            if is_last and (file.is_mapped() or file.may_be_starting()):
+            # In this order: what has started is mapped.
+            if is_last and (file.may_be_starting() or file.is_mapped()):
                 running.append(file)
                 continue
             try:

@@ -66,6 +66,7 @@ class Source:
             )
         self.size = status.st_size
         self.inode = status.st_ino
+        self.owner = status.st_uid
         self.stored = status.st_blocks * 512
 
     def __enter__(self) -> Self:

@@ -106,6 +106,7 @@ def read_source(source: Source) -> Recording:
         coverage=_coverage(header, counters, doubts, sampled),
         tick_ns=tick_ns,
         duration_ns=duration_ns,
+        author=source.owner,
     )
 
 

@@ -289,6 +289,7 @@ class _Reader:
             duration_ns=span.duration_ns,
             reachability=self._reachability(len(tables["blocks"])),
             scan=from_json(ScanFacts, scan) if scan is not None else None,
+            author=self._source.owner,
         )
 
     def _column(self, name: str) -> _Column:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError, TargetError
 from leakscope.proc import elf
+from leakscope.proc.isolated import find_program
 from leakscope.proc.maps import Mapping, read_maps
 from leakscope.proc.status import (
     CAP_BPF,
@@ -128,7 +129,7 @@ def _agent() -> Check:
             preload = preload_value(safe_copy(agent, Path(folder)), {})
             environment = Settings().environment(folder) | {"LD_PRELOAD": preload}
             done = subprocess.run(
-                [shutil.which("true") or "/bin/true"],
+                [find_program("true") or "/bin/true"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

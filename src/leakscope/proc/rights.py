@@ -22,6 +22,8 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from leakscope.proc._text import read_lines
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -66,13 +68,9 @@ def open_named(path: str, authors: Iterable[int] = (), root: str | None = None) 
 
 def owner_of_process(pid: int) -> int | None:
     """Return the user whose rights on files a process has, None when it cannot be told."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"Uid:"):
-                    return int(line.split()[4])
-    except (OSError, ValueError, IndexError):
-        pass
+    for line in read_lines(f"/proc/{pid}/status"):
+        if line.startswith("Uid:"):
+            return int(line.split()[4])
     return None
 
 
@@ -213,11 +211,9 @@ def _become(author: int, group: int, groups: tuple[int, ...]) -> None:
 
 def _privileged() -> bool:
     """Whether we may read what others may not, and act as others."""
-    with contextlib.suppress(OSError, ValueError):
-        with open("/proc/thread-self/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"CapEff:"):
-                    return bool(int(line.split()[1], 16) & _OVERRIDE)
+    for line in read_lines("/proc/thread-self/status"):
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) & _OVERRIDE)
     return os.geteuid() == 0
 
 

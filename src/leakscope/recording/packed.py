@@ -78,7 +78,7 @@ def write(recording: Recording, path: str | os.PathLike[str]) -> None:
     `path` is then still there, and nothing half-written.
     """
     name = os.fspath(path)
-    folder = Path(name).absolute().parent
+    folder = Path(name).parent
     temporary = None
     try:
         with contextlib.suppress(FileNotFoundError):

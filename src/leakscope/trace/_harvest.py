@@ -71,7 +71,7 @@ class Harvest:
                     self._dumps[file.path] = asked
                     recording = live.read(file.path)
                     path = self.output.snapshot(program_name(recording.process), file.pid)
-                    packed.write(recording, path)
+                    self._write(recording, path)
                     self.snapshots.append(path)
             except LeakscopeError as error:
                 self.problems.append(f"no snapshot of process {file.pid}: {error}")
@@ -121,9 +121,16 @@ class Harvest:
             return
         recording = replace(recording, process=ending(recording.process, state, status))
         path = self.output.path(program_name(recording.process), file.pid)
-        packed.write(recording, path)
+        self._write(recording, path)
         self.packed.append(Packed(recording, path))
         self._remove(file)
+
+    def _write(self, recording: Recording, path: Path) -> None:
+        try:
+            packed.write(recording, path)
+        except BaseException:
+            self.output.release(path)
+            raise
 
     def _remove(self, file: LiveFile) -> None:
         with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope import _native
+from leakscope._paths import is_file
 from leakscope.errors import TargetError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _SEPARATORS = frozenset(" :$\t\n;")
 def agent_path() -> Path:
     """Return where the agent is, or raise `TargetError` when this installation has none."""
     path = _native.path(_native.AGENT)
-    if not path.is_file():
+    if not is_file(path):
         raise TargetError(
             f"the agent {path} is missing from this installation",
             hint="Install leakscope from a wheel, or build it; LEAKSCOPE_AGENT names another one.",

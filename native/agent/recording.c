@@ -73,14 +73,21 @@ static void make_path(uint32_t pid, uint32_t sequence) {
   memcpy(recording_path + n, ".live", 6);
 }
 
+static uint32_t pid_namespace(void) {
+  struct ls_stat status;
+  return ls_stat("/proc/self/ns/pid", &status) == 0 ? (uint32_t)status.ino : 0;
+}
+
 /* exec replaced an earlier program of this pid: close its recording. */
 static void mark_replaced(uint32_t pid, uint32_t sequence) {
   make_path(pid, sequence);
   int fd = ls_open(recording_path, LS_O_RDWR | LS_O_NOFOLLOW | LS_O_CLOEXEC, 0);
   if (fd < 0)
     return;
-  uint32_t state = 0;
-  if (ls_pread(fd, &state, sizeof state, offsetof(struct lsr_header, state)) == sizeof state &&
+  uint32_t state = 0, namespace = 0;
+  ls_pread(fd, &namespace, sizeof namespace, offsetof(struct lsr_header, pid_namespace));
+  if (namespace == pid_namespace() && /* else another process of the same number */
+      ls_pread(fd, &state, sizeof state, offsetof(struct lsr_header, state)) == sizeof state &&
       state == LSR_STATE_RUNNING) {
     state = LSR_STATE_EXECED;
     ls_pwrite(fd, &state, sizeof state, offsetof(struct lsr_header, state));
@@ -273,6 +280,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   header->sample_bytes = ls_config.sample_bytes;
   header->pid = pid;
   header->ppid = (uint32_t)ls_getppid();
+  header->pid_namespace = pid_namespace();
   header->uid = (uint32_t)ls_getuid();
   header->page_bytes = PAGE;
   header->file_bytes = bytes;

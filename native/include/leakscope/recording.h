@@ -153,7 +153,7 @@ struct lsr_header {
   uint32_t trouble;          /* bit set of enum lsr_trouble */
   uint64_t peak_live_bytes;  /* highest process total seen at a timeline row */
   uint32_t own_count;        /* may exceed LSR_OWN_RANGES: then some are missing below */
-  uint32_t pad;
+  uint32_t pid_namespace;    /* its inode number: where `pid` means this process; 0: unknown */
   struct lsr_own_range own[LSR_OWN_RANGES];
 };
 

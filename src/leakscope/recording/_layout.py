@@ -218,7 +218,7 @@ HEADER_DTYPE = _struct(
     ("trouble", "<u4", 27796),
     ("peak_live_bytes", "<u8", 27800),
     ("own_count", "<u4", 27808),
-    ("pad", "<u4", 27812),
+    ("pid_namespace", "<u4", 27812),
     ("own", (OWN_RANGE_DTYPE, (64,)), 27816),
 )
 

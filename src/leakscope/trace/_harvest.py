@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import LeakscopeError
 from leakscope.recording import live, packed
 from leakscope.recording._layout import STATE_EXECED, STATE_EXITED
+from leakscope.recording.writer import own_namespace
 from leakscope.trace._farewell import Farewells, with_reachability
 from leakscope.trace.live_files import LiveFile, list_live_files
 
@@ -83,17 +84,20 @@ class Harvest:
         it runs.
         """
         files = self.live_files()
-        newest = {file.pid: file.sequence for file in files}
+        # A number means the same process only within its pid namespace.
+        spaces = {file: file.namespace for file in files}
+        newest = {(file.pid, spaces[file]): file.sequence for file in files}
         running = []
         for file in files:
-            is_last = newest[file.pid] == file.sequence
-            if file.pid == self.root and is_last and root_status is None:
+            is_last = newest[file.pid, spaces[file]] == file.sequence
+            is_root = file.pid == self.root and spaces[file] == own_namespace()
+            if is_root and is_last and root_status is None:
                 continue
             if is_last and file.is_mapped():
                 running.append(file)
                 continue
             try:
-                self._pack(file, is_last, root_status if file.pid == self.root else None)
+                self._pack(file, is_last, root_status if is_root else None)
             except LeakscopeError as error:
                 self._broken.add(file.path)
                 self.problems.append(f"the recording {file.path} stays where it is: {error}")

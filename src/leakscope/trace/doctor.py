@@ -24,6 +24,7 @@ from leakscope.errors import LeakscopeError, TargetError
 from leakscope.proc import elf
 from leakscope.proc.isolated import find_program
 from leakscope.proc.maps import Mapping, read_maps
+from leakscope.proc.process import read_executable
 from leakscope.proc.status import (
     CAP_BPF,
     CAP_PERFMON,
@@ -460,7 +461,4 @@ def _barriers(pid: int, status: Status) -> Iterator[Check]:
 
 
 def _program_of(pid: int) -> str | None:
-    try:
-        return str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(" (deleted)")
-    except OSError:
-        return None
+    return read_executable(pid)

@@ -163,7 +163,7 @@ def run(
         recordings=(),
         files=(),
         snapshots=tuple(harvest.snapshots),
-        running=tuple(Running(file.pid, file.path) for file in running),
+        running=tuple(Running(file.writer() or file.pid, file.path) for file in running),
         notes=_notes(program, harvest),
         problems=(*harvest.problems, *_untraced(harvest.left, child.last_name)),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),

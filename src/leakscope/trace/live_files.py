@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError, TargetError
 from leakscope.proc.maps import Mapping, read_maps
+from leakscope.proc.process import living_task
 from leakscope.recording import _layout
+from leakscope.recording.writer import find_writer, own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,11 +83,22 @@ class LiveFile:
 
     def is_mapped(self) -> bool:
         """Whether its process is still alive and writing it."""
+        return self.writer() is not None
+
+    def writer(self) -> int | None:
+        """Return our number of the process that writes it; None when there is none any more."""
         try:
-            status = self.path.stat()
-            return any(mapping.inode == status.st_ino for mapping in _live_mappings(self.pid))
-        except (OSError, TargetError):
-            return False
+            return find_writer(self.pid, self.namespace, self.path.stat())
+        except OSError:
+            return None
+
+    @property
+    def namespace(self) -> int:
+        """The pid namespace that its number is of; ours when it cannot be told."""
+        try:
+            return self.field("pid_namespace") or own_namespace()
+        except RecordingError:
+            return own_namespace()
 
     def _open(self, flags: int) -> int:
         try:
@@ -140,7 +153,8 @@ def _live_mappings(pid: int) -> Iterator[Mapping]:
 
 def _reachable(pid: int, mapping: Mapping) -> Path:
     """Another mount namespace, or a file that was deleted, is reached through /proc."""
-    candidates = [f"/proc/{pid}/root{mapping.path}", f"/proc/{pid}/map_files/{mapping.span}"]
+    task = living_task(pid)
+    candidates = [f"/proc/{task}/root{mapping.path}", f"/proc/{task}/map_files/{mapping.span}"]
     if not mapping.deleted:
         candidates.insert(0, mapping.path)
     for candidate in candidates:

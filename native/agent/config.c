@@ -6,6 +6,7 @@
  * a line for this program in the config file. Read once, before anything else runs.
  */
 #include "agent.h"
+#include "exec.h"
 #include "str.h"
 #include "sys.h"
 
@@ -94,6 +95,7 @@ static int parse_signal(const char *text) {
 static void set_variable(const char *text) {
   struct ls_config *config = &ls_config;
   const char *value = text;
+  ls_exec_save(text);
   while (*value && *value != '=')
     value++;
   if (!*value)

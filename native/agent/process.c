@@ -6,6 +6,7 @@
  * child, the slow way into a hook, control from outside, the end.
  */
 #include "clock.h"
+#include "exec.h"
 #include "modules.h"
 #include "rules.h"
 #include "stack.h"
@@ -147,6 +148,8 @@ static LS_COLD void start_process(struct ls_live *live) {
     return;
   }
   if (!parent) {
+    if (ls_config.children && !ls_config.from_file)
+      ls_exec_begin();
     install_signals();
     ls_farewell_install();
   }

@@ -22,6 +22,7 @@ from leakscope.trace._farewell import Farewell, Farewells
 from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
+from leakscope.trace._starts import Starts
 from leakscope.trace.output import make_live_directory, plan_output
 from leakscope.trace.preflight import Program, inspect_program
 from leakscope.trace.settings import Settings
@@ -146,13 +147,20 @@ def run(
         child.start(environment)
         undo.pop_all()  # from here on the directory may hold what nobody else has
     harvest = Harvest(directory, planned, child.pid, children, farewells)
+    starts = Starts(directory, child.pid, environment)
+    look = starts.look if children else (lambda: None)
     try:
-        status = child.wait(_Tick(harvest, progress or (lambda _: None)))
+        status = child.wait(_Tick(harvest, look, progress or (lambda _: None)))
         running = _collect(harvest, status, wait_children)
     finally:
         if farewells is not None:
             farewells.stop()
+    untraced = starts.untraced() if children else ()
+    if not starts.root_left:
+        untraced += _untraced(harvest.left, child.last_name)
     if not running and not harvest.problems:
+        for path in starts.files():
+            path.unlink(missing_ok=True)
         _remove_directory(directory, preloaded if preloaded != agent else None)
     done = Run(
         command=arguments,
@@ -165,7 +173,7 @@ def run(
         snapshots=tuple(harvest.snapshots),
         running=tuple(Running(file.writer() or file.pid, file.path) for file in running),
         notes=_notes(program, harvest),
-        problems=(*harvest.problems, *_untraced(harvest.left, child.last_name)),
+        problems=(*harvest.problems, *untraced),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
     )
     if not harvest.packed and not running:
@@ -181,8 +189,10 @@ def run(
 class _Tick:
     """What is done a few times a second while the program runs."""
 
-    def __init__(self, harvest: Harvest, progress: Callable[[str], None]) -> None:
-        self._harvest, self._progress = harvest, progress
+    def __init__(
+        self, harvest: Harvest, look: Callable[[], None], progress: Callable[[str], None]
+    ) -> None:
+        self._harvest, self._look, self._progress = harvest, look, progress
         self._next_look = 0.0
 
     def __call__(self) -> None:
@@ -193,6 +203,7 @@ class _Tick:
             self._progress(f"snapshot written: {path}")
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _BACKLOG_SECONDS
+            self._look()
             if len(harvest.live_files()) > _BACKLOG:
                 harvest.pack_ended(None)
 

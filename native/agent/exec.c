@@ -89,7 +89,12 @@ void ls_exec_save(const char *variable) {
 
 static struct lsr_starts *list; /* inherited by fork, shared by all */
 
+static char program[sizeof((struct lsr_start *)0)->path];
+
+const char *ls_exec_program(void) { return program; }
+
 void ls_exec_begin(void) {
+  ls_readlink("/proc/self/exe", program, sizeof program - 1);
   char path[sizeof ls_config.dir + 32];
   size_t n = length_of(ls_config.dir);
   memcpy(path, ls_config.dir, n);

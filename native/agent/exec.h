@@ -17,6 +17,9 @@ void ls_exec_save(const char *variable);
 /* Open the list of the run and say that the agent came up in this program. */
 void ls_exec_begin(void);
 
+/* The program that runs, as the kernel named it when the agent came up. */
+const char *ls_exec_program(void);
+
 /* Add to the list; NULL when there is none. `path` may be NULL. */
 struct lsr_start *ls_exec_note(enum lsr_start_kind kind, uint32_t pid, const char *path);
 

@@ -145,6 +145,8 @@ static LS_COLD void start_process(struct ls_live *live) {
   }
   if (!start_recording(live, forked_from)) {
     live->phase = LS_PHASE_OFF;
+    if (parent) /* it became another user, or has another root directory */
+      ls_exec_note(LSR_START_MUTE, (uint32_t)ls_getpid(), ls_exec_program());
     return;
   }
   if (!parent) {

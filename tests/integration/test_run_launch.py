@@ -229,14 +229,15 @@ def test_output_takes_a_directory_a_pattern_and_a_name(leakscope, tmp_path):
     assert (tmp_path / "plain").is_file()
 
 
-def test_an_own_link_is_replaced_and_its_target_untouched(leakscope, tmp_path):
+def test_an_own_link_is_left_alone_and_its_target_untouched(leakscope, tmp_path):
     (tmp_path / "target").write_text("precious")
     (tmp_path / "out").symlink_to("target")
 
     leakscope("run", "--no-report", "-o", "out", "--", "true")
 
     assert (tmp_path / "target").read_text() == "precious"
-    assert not (tmp_path / "out").is_symlink()
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "out.1").is_file()
     assert api.load("out").process.exe.endswith("/true")
 
 

@@ -260,6 +260,7 @@ enum lsr_start_kind {
   LSR_START_SPAWN = 2,   /* `pid` was started as the program */
   LSR_START_ARRIVED = 3, /* the agent is there in a new program of `pid` */
   LSR_START_FAILED = 4,  /* nothing came of it */
+  LSR_START_MUTE = 5,    /* the agent is in `pid`, a fork of the program, and cannot record */
 };
 struct lsr_start {
   uint32_t kind; /* written last; 0: being written */

@@ -71,6 +71,7 @@ START_EXEC = 1
 START_SPAWN = 2
 START_ARRIVED = 3
 START_FAILED = 4
+START_MUTE = 5
 
 
 def _struct(size: int, *members: tuple[str, Any, int]) -> np.dtype[np.void]:
@@ -144,6 +145,7 @@ START_KIND_NAMES: dict[int, str] = {
     2: "spawn",
     3: "arrived",
     4: "failed",
+    5: "mute",
 }
 
 AREA_DTYPE = _struct(

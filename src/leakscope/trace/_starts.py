@@ -33,11 +33,8 @@ __all__ = ["Starts"]
 _NAME = re.compile(r"starts\.\d{1,10}")
 _BYTES = _layout.STARTS_DTYPE.itemsize
 _SETTLED_S = 1.0  # a program that has run for so long has loaded its libraries
-_EXEC, _SPAWN, _ARRIVED = (
-    _layout.START_EXEC,
-    _layout.START_SPAWN,
-    _layout.START_ARRIVED,
-)
+_EXEC, _SPAWN = _layout.START_EXEC, _layout.START_SPAWN
+_ARRIVED, _MUTE = _layout.START_ARRIVED, _layout.START_MUTE
 
 
 @dataclass(slots=True)
@@ -87,10 +84,18 @@ class Starts:
         counts: dict[str, int] = {}
         for program in found.values():
             counts[program] = counts.get(program, 0) + 1
-        return tuple(
+        sentences = [
             f"{program} was not traced{_times(count)}: {self._reason(program)}"
             for program, count in counts.items()
-        )
+        ]
+        every = [entry for entries in self._lists.values() for entry in entries.values()]
+        for program in dict.fromkeys(name for kind, _, name in every if kind == _MUTE):
+            count = sum(kind == _MUTE and name == program for kind, _, name in every)
+            sentences.append(
+                f"{program or 'a program'} forked{_times(count)} what was not traced: it may not"
+                f" write recordings any more, as another user or in another root directory"
+            )
+        return tuple(sentences)
 
     def _unanswered(self) -> Iterator[tuple[int, str]]:
         arrivals: dict[int, list[tuple[str, int]]] = {}
@@ -111,8 +116,8 @@ class Starts:
                     yield pid, program
 
     def _reason(self, program: str) -> str:
-        if not program.startswith("/") and "/" in program and not exists(program):
-            return "it was not found from here, so nothing is known about it"
+        if "/" in program and not exists(program):
+            return "it was not found from here, as in another root directory or since removed"
         try:
             inspect_program(program, self.environment)
         except LeakscopeError as error:

@@ -248,7 +248,8 @@ def _stored(path: Path) -> int:
 
 def _leftovers() -> Iterator[Check]:
     """Live recordings that an ended leakscope left, for instance when it was killed."""
-    for folder in sorted(SHARED_MEMORY.glob(f"leakscope-{os.geteuid()}-*")):
+    own = f"leakscope-{os.geteuid()}-*"
+    for folder in sorted([*SHARED_MEMORY.glob(own), *SHARED_MEMORY.glob(f"{own}/*/")]):
         try:
             files = list_live_files(folder)
         except LeakscopeError:

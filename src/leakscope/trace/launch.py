@@ -23,7 +23,7 @@ from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
 from leakscope.trace._starts import Starts
-from leakscope.trace.output import make_live_directory, plan_output
+from leakscope.trace.output import make_live_directory, plan_output, private_part
 from leakscope.trace.preflight import Program, inspect_program
 from leakscope.trace.settings import Settings
 
@@ -134,7 +134,7 @@ def run(
     directory = make_live_directory(planned)
     child = Child(program.path, arguments, _signals(settings))
     with contextlib.ExitStack() as undo:
-        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        undo.callback(shutil.rmtree, private_part(directory), ignore_errors=True)
         preloaded = safe_copy(agent, directory)
         environment |= settings.environment(str(directory))
         environment["LD_PRELOAD"] = preload_value(preloaded, environment)
@@ -238,6 +238,8 @@ def _remove_directory(directory: Path, copy: Path | None) -> None:
             if copy.parent != directory:
                 copy.parent.rmdir()
         directory.rmdir()  # stays when something is left in it
+        if private_part(directory) != directory:
+            private_part(directory).rmdir()
 
 
 def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:

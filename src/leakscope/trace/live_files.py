@@ -101,14 +101,16 @@ class LiveFile:
             return own_namespace()
 
     def _open(self, flags: int) -> int:
+        follow = 0 if str(self.path).startswith("/proc/") else os.O_NOFOLLOW
         try:
             # Links below /proc are the kernel's; everywhere else a link is not followed.
-            follow = 0 if str(self.path).startswith("/proc/") else os.O_NOFOLLOW
             fd = os.open(self.path, flags | follow | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise RecordingError(f"cannot open {self.path}: {error.strerror}") from error
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or os.geteuid() not in (0, status.st_uid):
+        # More than one name: somebody's link to a file of another.
+        ours = os.geteuid() in (0, status.st_uid) and (follow == 0 or status.st_nlink == 1)
+        if not stat.S_ISREG(status.st_mode) or not ours:
             os.close(fd)
             raise RecordingError(
                 f"{self.path} is not a recording of this user (owner uid {status.st_uid})",

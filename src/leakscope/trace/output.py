@@ -19,7 +19,7 @@ from pathlib import Path
 from leakscope._paths import absolute, exists, is_directory, is_file
 from leakscope.errors import RecordingError
 
-__all__ = ["Output", "check_writable", "make_live_directory", "plan_output"]
+__all__ = ["Output", "check_writable", "make_live_directory", "plan_output", "private_part"]
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
 DEFAULT_PATTERN = "%n.%p.leakscope"
@@ -174,7 +174,9 @@ def check_replaceable(path: Path) -> None:
 def make_live_directory(output: Output) -> Path:
     """Make a private directory for live recordings, in shared memory when that has room.
 
-    Raises `RecordingError` when no place has any.
+    Root's programs may become another user, who then has to write there too: their directory is
+    open to all for new files, without a list of them, behind one that gives no list of its own
+    (`private_part`): nobody finds it who is not told. Raises `RecordingError` when no place has any.
     """
     places = [SHARED_MEMORY, output.directory]
     with contextlib.suppress(OSError):  # no usable one
@@ -187,7 +189,8 @@ def make_live_directory(output: Output) -> Path:
             hidden = "" if place == SHARED_MEMORY else "."
             prefix = f"{hidden}leakscope-{os.geteuid()}-"
             try:
-                return absolute(tempfile.mkdtemp(prefix=prefix, dir=place))
+                made = absolute(tempfile.mkdtemp(prefix=prefix, dir=place))
+                return made if os.geteuid() != 0 else _open_to_all(made)
             except OSError:
                 continue
     raise RecordingError(
@@ -195,6 +198,19 @@ def make_live_directory(output: Output) -> Path:
         + ", ".join(f"{place} ({_free(place)} bytes free)" for place in dict.fromkeys(places)),
         hint=f"At least {_LEAST >> 20} MiB are needed; free some, or name a place with --output.",
     )
+
+
+def _open_to_all(outer: Path) -> Path:
+    inner = Path(tempfile.mkdtemp(prefix="", dir=outer))
+    inner.chmod(0o1733)  # nobody lists it, or removes what is another's
+    outer.chmod(0o711)
+    return inner
+
+
+def private_part(directory: Path) -> Path:
+    """Return the outermost directory that `make_live_directory` made for `directory`."""
+    parent = directory.parent
+    return parent if parent.name.lstrip(".").startswith("leakscope-") else directory
 
 
 def _free(directory: Path) -> int:

@@ -319,12 +319,12 @@ def _notes(path: str, program: elf.Elf) -> tuple[str, ...]:
             f"{path} is a Go program: only what its C parts allocate is seen, not Go's own heap"
         )
     name = Path(path).name
-    if name in _CLEANERS:
+    if name in _CLEANERS and os.geteuid() != 0:
         notes.append(
             f"{name} clears the environment, so what it starts is not traced;"
             f" put it outside: {name} leakscope run -- PROGRAM"
         )
-    if name in _USER_CHANGERS:
+    if name in _USER_CHANGERS and os.geteuid() != 0:
         notes.append(
             f"{name} changes the user, and the new user may not write this user's recordings;"
             f" put it outside: {name} ... leakscope run -- PROGRAM"

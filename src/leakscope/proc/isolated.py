@@ -14,7 +14,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-__all__ = ["find_program", "forget_current_folder", "module_command", "module_environment"]
+__all__ = ["find_program", "module_command", "module_environment"]
 
 # Run with -I: the interpreter's own path is that of its installation. Ours goes behind the
 # standard library, because the places where leakscope and what it needs lie may be others.
@@ -50,15 +50,6 @@ def module_environment() -> dict[str, str]:
     if usable := [entry for entry in libraries if entry.startswith("/")]:
         kept["LD_LIBRARY_PATH"] = ":".join(usable)
     return kept
-
-
-def forget_current_folder() -> None:
-    """Take the current folder from where Python looks for modules, unless leakscope lies there.
-
-    For `python -m leakscope`, which puts it first: what is imported from now on is not its.
-    """
-    ours = str(Path(__file__).parents[2])
-    sys.path[:] = [entry for entry in sys.path if not _is_here(entry or ".") or _same(entry, ours)]
 
 
 def find_program(name: str) -> str | None:

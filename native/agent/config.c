@@ -7,6 +7,7 @@
  */
 #include "agent.h"
 #include "apart.h"
+#include "exec.h"
 #include "resolve.h"
 #include "str.h"
 #include "sys.h"
@@ -97,6 +98,7 @@ static int parse_signal(const char *text) {
 static void set_variable(const char *text) {
   struct ls_config *config = &ls_config;
   const char *value = text;
+  ls_exec_save(text);
   while (*value && *value != '=')
     value++;
   if (!*value)

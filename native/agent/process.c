@@ -8,6 +8,7 @@
 #include "apart.h"
 #include "budget.h"
 #include "clock.h"
+#include "exec.h"
 #include "modules.h"
 #include "rules.h"
 #include "space.h"
@@ -146,6 +147,12 @@ static bool start_recording(struct ls_live *live) {
   return true;
 }
 
+static long read_budget(void *unused) {
+  (void)unused;
+  ls_budget_read();
+  return 0;
+}
+
 static LS_COLD void start_process(struct ls_live *live) {
   uint32_t parent = started_pid;
   started_pid = (uint32_t)ls_getpid();
@@ -157,7 +164,7 @@ static LS_COLD void start_process(struct ls_live *live) {
   } else {
     ls_clock_init();
     ls_config_read();
-    ls_budget_read();
+    ls_apart(read_budget, NULL);
   }
   if (!ls_config.enabled) {
     live->phase = ls_config.config_path[0] ? LS_PHASE_DORMANT : LS_PHASE_OFF;
@@ -169,9 +176,13 @@ static LS_COLD void start_process(struct ls_live *live) {
   }
   if (!start_recording(live)) {
     live->phase = LS_PHASE_OFF;
+    if (parent) /* it became another user, or has another root directory */
+      ls_exec_note(LSR_START_MUTE, (uint32_t)ls_getpid(), ls_exec_program());
     return;
   }
   if (!parent) {
+    if (ls_config.children && !ls_config.from_file)
+      ls_exec_begin();
     install_signals();
     ls_farewell_install();
   }

@@ -69,7 +69,10 @@ static void mark_replaced(uint32_t pid, uint32_t sequence) {
   if (fd < 0)
     return;
   uint32_t state = 0;
-  if (ls_pread(fd, &state, sizeof state, offsetof(struct lsr_header, state)) == sizeof state &&
+  uint64_t namespace = 0;
+  ls_pread(fd, &namespace, sizeof namespace, offsetof(struct lsr_header, pid_namespace));
+  if (namespace == ls_pid_namespace() && /* else another process of the same number */
+      ls_pread(fd, &state, sizeof state, offsetof(struct lsr_header, state)) == sizeof state &&
       state == LSR_STATE_RUNNING) {
     state = LSR_STATE_EXECED;
     ls_pwrite(fd, &state, sizeof state, offsetof(struct lsr_header, state));

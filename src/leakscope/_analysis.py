@@ -120,6 +120,9 @@ class Analyser:
             debug_dirs=self._debug_dirs,
             debuginfod=self._debuginfod,
             pid=recording.process.pid if running else None,
+            authors=[
+                each for each in (recording.author, recording.process.uid) if each is not None
+            ],
         )
         stacks = Stacks(recording, symbolizer)
         findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)

@@ -21,8 +21,8 @@ LAYERS = [
     {"cli"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-# Files of the native half: any part may ask where they are.
-EVERYWHERE = {"_native"}
+# Where files are, of the native half too: any part may ask.
+EVERYWHERE = {"_native", "_paths"}
 # The public API and the glue between parts; only cli, and users, import these.
 TOP = {"leakscope", "_analysis", "_numpy", "_tracing", "_watching", "__main__"}
 

@@ -266,6 +266,29 @@ struct lsr_timeline_entry {
   uint32_t live_count;
 };
 
+/* Beside the recordings of a run, one file a user, `starts.UID`: which programs were started, and
+ * in which the agent came up. A ring; `number` tells which round an entry is of. */
+enum lsr_start_kind {
+  LSR_START_EXEC = 1,    /* `pid` is about to become the program */
+  LSR_START_SPAWN = 2,   /* `pid` was started as the program */
+  LSR_START_ARRIVED = 3, /* the agent is there in a new program of `pid` */
+  LSR_START_FAILED = 4,  /* nothing came of it */
+  LSR_START_MUTE = 5,    /* the agent is in `pid`, a fork of the program, and cannot record */
+};
+struct lsr_start {
+  uint32_t kind; /* written last; 0: being written */
+  uint32_t pid;  /* in its own namespace */
+  uint64_t number; /* from 1 on */
+  char path[240];  /* as it was given, cut off when it is longer */
+};
+#define LSR_STARTS 511u
+struct lsr_starts {
+  uint64_t count; /* of all entries ever made */
+  uint8_t pad[248];
+  struct lsr_start starts[LSR_STARTS];
+};
+
+_Static_assert(sizeof(struct lsr_starts) == 131072, "starts");
 _Static_assert(sizeof(struct lsr_block) == 16, "block");
 _Static_assert(sizeof(struct lsr_node) == 16, "node");
 _Static_assert(sizeof(struct lsr_site) == 16, "site");

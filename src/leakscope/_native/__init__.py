@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from leakscope._paths import absolute, is_file
+
 __all__ = ["AGENT", "path"]
 
 AGENT = "libleakscope-agent.so"
@@ -20,9 +22,9 @@ def path(name: str) -> Path:
     """
     override = os.environ.get("LEAKSCOPE_AGENT")
     if override and name == AGENT:
-        return Path(override).absolute()
+        return absolute(override)
     # Wheels are always unpacked, and a library must be a real file to be preloaded. An editable
     # install keeps built files in site-packages, apart from this folder's sources.
     beside = Path(__file__).with_name(name)
     others = (Path(entry, "leakscope", "_native", name) for entry in sys.path if entry)
-    return next((p.absolute() for p in (beside, *others) if p.is_file()), beside)
+    return next((absolute(p) for p in (beside, *others) if is_file(p)), beside)

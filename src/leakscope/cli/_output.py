@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
+from leakscope._paths import absolute, is_directory, resolved
 from leakscope.cli._streams import silence
 from leakscope.errors import RecordingError, UsageError
 
@@ -157,17 +158,17 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | Path] = 
         if name is None:
             continue
         path = Path(name)
-        if not name or path.is_dir() or not path.parent.is_dir():
+        if not name or is_directory(path) or not is_directory(path.parent):
             why = "it needs a name" if not name else "it is a directory"
-            if not path.parent.is_dir():
+            if not is_directory(path.parent):
                 why = f"there is no directory {path.parent}"
             raise UsageError(
                 f"the file '{name}' cannot be written: {why}",
                 hint="Name a file in a directory that you can write to.",
             )
-        check_writable(path.parent)
+        check_writable(absolute(path.parent))
         check_replaceable(path)
-        place = path.parent.resolve() / path.name
+        place = resolved(path.parent) / path.name
         if place in read:
             raise UsageError(
                 f"{name} is read, so it cannot be written as well", hint="Name another file."
@@ -180,8 +181,8 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | Path] = 
 def _places(path: Path) -> Iterator[Path]:
     """Yield where a file is: by its own name, and where its links lead."""
     with contextlib.suppress(OSError, RuntimeError):
-        yield path.parent.resolve() / path.name
-        yield path.resolve()
+        yield resolved(path.parent) / path.name
+        yield resolved(path)
 
 
 def ink_for(stream: TextIO | None, colour: str = "auto") -> Ink:

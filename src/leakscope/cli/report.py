@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._paths import exists, is_directory, is_file
 from leakscope.cli._output import add_report_options, check_outputs, report_recordings
 from leakscope.cli._streams import complain
 from leakscope.cli.watch import add_store_options
@@ -84,11 +85,11 @@ def _sources(name: str) -> list[tuple[str, Path]]:
     """Return the labelled recordings that one argument stands for."""
     path = Path(name)
     try:
-        if not path.is_dir():
-            if name.isdecimal() and not path.exists():
+        if not is_directory(path):
+            if name.isdecimal() and not exists(path):
                 return [(f"process {name}", _live(int(name)))]
             return [(name, path)]
-        found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+        found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and is_file(p))
     except OSError as error:
         raise RecordingError(f"cannot read {name}: {error.strerror}") from error
     if not found:

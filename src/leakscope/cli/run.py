@@ -174,7 +174,10 @@ def _tell_files(done: Run, args: argparse.Namespace) -> None:
 
 def _shown(path: os.PathLike[str]) -> str:
     """A path as short as it can be typed here."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except OSError:  # there is no here any more
+        return str(path)
     return str(path) if relative.startswith("..") else relative
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._paths import exists
 from leakscope.cli._output import (
     add_report_options,
     check_outputs,
@@ -205,7 +206,7 @@ def _core(name: str, args: argparse.Namespace) -> int:
     from leakscope.report.heap import render_heap, to_json
     from leakscope.scan import scan_core
 
-    if not Path(name).exists():
+    if not exists(name):
         raise UsageError(
             f"{name!r} is neither a process id nor a file", hint="leakscope scan PID|CORE"
         )

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["Address", "Frame", "Module"]
+__all__ = ["Address", "Frame", "Module", "Origin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,18 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """On whose word a source file is named, and whose root directory its name belongs to.
+
+    `authors` are user numbers; the file is to be shown when all of them may read it. `root` is
+    such as /proc/PID/root, None where names mean what they mean to us.
+    """
+
+    authors: frozenset[int] = frozenset()
+    root: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One function activation, innermost inlined function first when an address has several.
 
@@ -58,3 +70,4 @@ class Frame:
     column: int | None = None
     inlined: bool = False
     artificial: bool = False
+    origin: Origin | None = field(default=None, compare=False, repr=False)

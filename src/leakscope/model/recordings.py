@@ -149,6 +149,8 @@ class Recording:
     duration_ns: int
     reachability: npt.NDArray[np.uint8] | None = None  # of each block, a `Reachability`
     scan: ScanFacts | None = None
+    author: int | None = field(default=None, compare=False)
+    """The user whose file it was read from; not kept in files."""
 
     def stack(self, site: int) -> tuple[Address, ...]:
         """Return the call stack of `site`, innermost first. Empty when unknown."""

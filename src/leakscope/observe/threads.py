@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import LeakscopeError
 from leakscope.proc.maps import Mapping, read_maps
 from leakscope.proc.modules import mapped_module
+from leakscope.proc.process import living_task
 
 if TYPE_CHECKING:
     from leakscope.model.frames import Module
@@ -45,7 +46,7 @@ def thread_starts(pid: int) -> tuple[ThreadStart, ...]:
     """
     try:
         maps = read_maps(pid)
-        memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        memory = os.open(f"/proc/{living_task(pid)}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except (LeakscopeError, OSError):
         return ()
     found: Counter[tuple[Module, int]] = Counter()

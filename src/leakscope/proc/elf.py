@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
+from leakscope.proc.rights import open_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,15 +82,14 @@ class Elf:
         return ".go.buildinfo" in self.sections
 
 
-def read_elf(path: str | Path, exports: tuple[str, ...] = ()) -> Elf:
-    """Read the headers of the file at `path`.
+def read_elf(path: str | Path, exports: tuple[str, ...] = (), *, root: str | None = None) -> Elf:
+    """Read the headers of the file at `path`, which belongs to the root directory `root`.
 
     `exports` are the names of dynamic symbols to look for. Raises `TargetError` when the
     file cannot be read, is not ELF, or contradicts itself.
     """
     try:
-        # Not blocking, so that a fifo in place of a program cannot hang us.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = open_named(str(path), root=root)
     except OSError as error:
         raise TargetError(f"cannot read {path}: {error.strerror}") from error
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leakscope.errors import TargetError
+from leakscope.proc.process import living_task
 
 __all__ = ["Mapping", "read_maps"]
 
@@ -44,10 +45,13 @@ def read_maps(pid: int) -> tuple[Mapping, ...]:
     """Return the mappings of `pid` in address order.
 
     Raises `TargetError` when there is no such process or it may not be looked at. A
-    process that is a zombie has none.
+    process that has ended has none; one of which only the first thread has ended has them.
     """
     try:
-        lines = Path(f"/proc/{pid}/maps").read_bytes().split(b"\n")
+        text = Path(f"/proc/{pid}/maps").read_bytes()
+        if not text and (task := living_task(pid)) != pid:
+            text = Path(f"/proc/{task}/maps").read_bytes()
+        lines = text.split(b"\n")
     except (FileNotFoundError, ProcessLookupError):
         raise TargetError(f"there is no process {pid}") from None
     except PermissionError:

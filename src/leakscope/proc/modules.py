@@ -26,7 +26,7 @@ def mapped_module(path: str, maps: Sequence[Mapping], pid: int = 0) -> Module | 
     if not own:
         return None
     try:
-        elf = read_elf(f"/proc/{pid}/root{path}" if pid else path)
+        elf = read_elf(path, root=f"/proc/{pid}/root" if pid else None)
     except LeakscopeError:
         return None
     bias = 0 if elf.type == ET_EXEC else own[0].start - own[0].offset

@@ -10,7 +10,7 @@ from leakscope.proc._text import read_lines, read_text
 
 __all__ = ["Gauges", "children_of", "count_mappings", "parse_gauges", "parse_start", "pids"]
 __all__ += ["is_called", "may_read_memory", "read_executable", "read_name", "read_resident"]
-__all__ += ["read_gauges", "read_start"]
+__all__ += ["living_task", "read_gauges", "read_start"]
 
 _STATUS_BYTES, _LONG_STATUS_BYTES = 8192, 2 << 20
 _FIELDS = {
@@ -93,6 +93,16 @@ def read_gauges(pid: int, fd: int = -1) -> tuple[Gauges | None, str]:
     return gauges, str(pid)
 
 
+def living_task(pid: int) -> int:
+    """Return the number to put for PID in /proc/PID/... to see what a process has.
+
+    The process itself, or one of its threads when the first has ended and others go on: then
+    the files of the process are empty.
+    """
+    where = read_gauges(pid)[1]
+    return int(where.rpartition("/")[2])
+
+
 def _status_text(pid: int | str, fd: int = -1) -> bytes | None:
     try:
         if fd >= 0:
@@ -123,15 +133,18 @@ def read_start(pid: int) -> int | None:
 
 def read_executable(pid: int) -> str | None:
     """Return the path of the program; None for kernel threads and without permission."""
-    try:
-        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
-    except OSError:
-        return None
+    for task in (pid, None):
+        try:
+            # When the first thread has ended, another one knows.
+            return os.readlink(f"/proc/{task or living_task(pid)}/exe").removesuffix(" (deleted)")
+        except OSError:
+            continue
+    return None
 
 
 def read_resident(pid: int) -> int:
     """Return the resident bytes of `pid`; 0 when it is gone."""
-    words = (read_text(f"/proc/{pid}/statm", 4096) or "").split()
+    words = (read_text(f"/proc/{living_task(pid)}/statm", 4096) or "").split()
     known = len(words) > 1 and words[1].isdecimal()
     return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if known else 0
 

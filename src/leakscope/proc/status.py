@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leakscope.errors import TargetError
+from leakscope.proc.process import living_task
 
 __all__ = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "Status", "read_status"]
 
+_OF_PROCESS = ("Pid", "Name")
 CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 19, 21, 38, 39
 
 
@@ -36,12 +38,15 @@ class Status:
 
 
 def read_status(pid: int | str = "self") -> Status:
-    """Return the status of `pid`. Raises `TargetError` when there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError):
-        raise TargetError(f"there is no process {pid}") from None
-    fields = dict(line.split(":", 1) for line in text.split("\n") if ":" in line)
+    """Return the status of `pid`. Raises `TargetError` when there is no such process.
+
+    Of a process whose first thread has ended it is that of another one.
+    """
+    fields = _fields(pid)
+    if isinstance(pid, int) and fields["State"].strip()[:1] in {"Z", "X"}:
+        # Its first thread has ended: another one is what goes on.
+        task = living_task(pid)
+        fields |= {key: value for key, value in _fields(task).items() if key not in _OF_PROCESS}
     uid, euid = fields["Uid"].split()[:2]
     gid, egid = fields["Gid"].split()[:2]
     return Status(
@@ -58,3 +63,11 @@ def read_status(pid: int | str = "self") -> Status:
         no_new_privs=fields.get("NoNewPrivs", "0").strip() == "1",
         seccomp=int(fields.get("Seccomp", "0")),
     )
+
+
+def _fields(pid: int | str) -> dict[str, str]:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        raise TargetError(f"there is no process {pid}") from None
+    return dict(line.split(":", 1) for line in text.split("\n") if ":" in line)

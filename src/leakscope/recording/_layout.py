@@ -29,6 +29,7 @@ AGE_BUCKETS = 33
 STRIPE_HEAD_BYTES = 4096
 BLOCK_ADDRESS_BITS = 45
 BLOCK_SIZE_BITS = 31
+STARTS = 511
 ARCH_X86_64 = 1
 ARCH_AARCH64 = 2
 MODE_EXACT = 0
@@ -68,6 +69,11 @@ TROUBLE_NO_GROW = 4
 NODE_EXACT_PC = 1
 NODE_TRUNCATED = 2
 NODE_BROKEN = 4
+START_EXEC = 1
+START_SPAWN = 2
+START_ARRIVED = 3
+START_FAILED = 4
+START_MUTE = 5
 
 
 def _struct(size: int, *members: tuple[str, Any, int]) -> np.dtype[np.void]:
@@ -134,6 +140,14 @@ NODE_FLAG_NAMES: dict[int, str] = {
     1: "exact_pc",
     2: "truncated",
     4: "broken",
+}
+
+START_KIND_NAMES: dict[int, str] = {
+    1: "exec",
+    2: "spawn",
+    3: "arrived",
+    4: "failed",
+    5: "mute",
 }
 
 AREA_DTYPE = _struct(
@@ -313,4 +327,19 @@ TIMELINE_ENTRY_DTYPE = _struct(
     8,
     ("live_bytes", "<f4", 0),
     ("live_count", "<u4", 4),
+)
+
+START_DTYPE = _struct(
+    256,
+    ("kind", "<u4", 0),
+    ("pid", "<u4", 4),
+    ("number", "<u8", 8),
+    ("path", "S240", 16),
+)
+
+STARTS_DTYPE = _struct(
+    131072,
+    ("count", "<u8", 0),
+    ("pad", ("u1", (248,)), 8),
+    ("starts", (START_DTYPE, (511,)), 256),
 )

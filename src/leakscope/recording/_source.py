@@ -43,8 +43,8 @@ def damaged(path: str, what: str) -> RecordingError:
 class Source:
     """An open regular file.
 
-    `size` is its length when it was opened, `stored` what it took without its holes, `inode`
-    its number.
+    `size` is its length when it was opened, `stored` what it took without its holes, `owner`
+    the user it belongs to, `status` all that was known of it then.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -65,7 +65,8 @@ class Source:
                 hint="Name a file that ends in .leakscope.",
             )
         self.size = status.st_size
-        self.inode = status.st_ino
+        self.status = status
+        self.owner = status.st_uid
         # Nothing at all: a file system that does not say.
         self.stored = status.st_blocks * 512 or status.st_size
 

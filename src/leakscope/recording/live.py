@@ -9,7 +9,6 @@ program that goes on meanwhile never makes a reference lead nowhere.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +30,7 @@ from leakscope.recording._tables import (
     read_sites,
     read_timeline,
 )
+from leakscope.recording.writer import find_writer
 
 if TYPE_CHECKING:
     import os
@@ -87,7 +87,8 @@ def read_source(source: Source) -> Recording:
     ranges["birth_ns"] = range_ticks * tick_ns
     timeline.times_ns[:] = row_ticks * tick_ns
 
-    running = _is_running(source, header)
+    writer = _writer(source, header)
+    running = writer is not None
     header = Header(source)  # if it ended meanwhile, this says how
     last_tick = max(
         blocks.last_tick,
@@ -95,7 +96,7 @@ def read_source(source: Source) -> Recording:
     )
     duration_ns = _duration(header, int(last_tick * tick_ns), begun_ns if running else None)
     return Recording(
-        process=_process(header, running, duration_ns),
+        process=_process(source, header, writer, duration_ns),
         modules=modules,
         nodes=nodes,
         sites=_sites(sites, counters, blocks, ranges, timeline, tick_ns, sampled),
@@ -106,6 +107,7 @@ def read_source(source: Source) -> Recording:
         coverage=_coverage(header, counters, doubts, sampled),
         tick_ns=tick_ns,
         duration_ns=duration_ns,
+        author=source.owner,
     )
 
 
@@ -140,17 +142,17 @@ def _sites(
     return sites
 
 
-def _process(header: Header, running: bool, duration_ns: int) -> Process:
+def _process(source: Source, header: Header, writer: int | None, duration_ns: int) -> Process:
     ended = {
         _layout.STATE_EXITED: "exited",
         _layout.STATE_EXECED: "replaced by exec",
-    }.get(header["state"], "running" if running else None)
+    }.get(header["state"], "running" if writer is not None else None)
     return Process(
-        pid=header["pid"],
+        pid=header["pid"] if writer is None else writer,
         ppid=header["ppid"],
         exe=header.text("exe"),
         arch=_layout.ARCH_NAMES.get(header["arch"]),
-        uid=header["uid"],
+        uid=header["uid"] if source.owner == 0 else source.owner,
         forked_from=header["forked_from"] or None,
         boot_id=header.text("boot_id"),
         started_unix_ns=min(header["real_start_ns"], _MOST) or None,
@@ -198,16 +200,8 @@ def _duration(header: Header, last_ns: int, running_ns: int | None) -> int:
     return min(max(known, last_ns, 0), _MOST)
 
 
-def _is_running(source: Source, header: Header) -> bool:
-    """Whether a process of that pid maps this very file: a pid alone may be another's by now."""
+def _writer(source: Source, header: Header) -> int | None:
+    """Our number of the process that maps this very file; None when it has ended."""
     if header["state"] not in (_layout.STATE_STARTING, _layout.STATE_RUNNING):
-        return False
-    try:
-        with Path(f"/proc/{header['pid']}/maps").open("rb") as lines:
-            for line in lines:
-                fields = line.split(None, 5)
-                if len(fields) == 6 and fields[1].endswith(b"s") and int(fields[4]) == source.inode:
-                    return True
-    except (OSError, ValueError):
-        pass
-    return False
+        return None
+    return find_writer(header["pid"], header["pid_namespace"], source.status)

@@ -86,7 +86,7 @@ def write(recording: Recording, path: str | os.PathLike[str]) -> None:
     `path` is then still there, and nothing half-written.
     """
     name = os.fspath(path)
-    folder = Path(name).absolute().parent
+    folder = Path(name).parent
     temporary = None
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -303,6 +303,7 @@ class _Reader:
             duration_ns=span.duration_ns,
             reachability=self._reachability(len(tables["blocks"])),
             scan=from_json(ScanFacts, scan) if scan is not None else None,
+            author=self._source.owner,
         )
 
     def _column(self, name: str) -> _Column:

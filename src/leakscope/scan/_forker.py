@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a process fork a copy of itself that never runs: the image that a scan reads.
 
-Runs as a process of its own, `python -m leakscope.scan._forker PID`, so that whoever kills the
-scanner does not kill this in the middle: a thread of the target then executes a system call
-that is not its own. Writes one line of JSON, keeps the copy until standard input ends, and
+Runs as a process of its own, started by `scan/forked.py` with the pid as its argument, so that
+whoever kills the scanner does not kill this in the middle: a thread of the target then executes
+a system call that is not its own. Writes one line of JSON, keeps the copy until standard input ends, and
 then removes it, from the target's list of children too.
 
 The copy is made by clone with no exit signal: the target gets no SIGCHLD, and its wait does

@@ -81,7 +81,7 @@ def _classes(path: str, words: list[int], maps: Sequence[Mapping], pid: int) -> 
     module = mapped_module(path, maps, pid)
     if module is None:
         return {}
-    found = find_variables(module, [word - module.bias for word in words])
+    found = find_variables(module, [word - module.bias for word in words], pid or None)
     names: dict[int, str] = {}
     for word in words:
         name, _ = found.get(word - module.bias, ("", 0))

@@ -11,13 +11,13 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from leakscope.errors import TargetError
+from leakscope.proc.isolated import module_command, module_environment
 from leakscope.proc.maps import Mapping, read_maps
 from leakscope.scan.frozen import Frozen, Thread
 
@@ -52,11 +52,11 @@ class Forked:
 
     def __enter__(self) -> Self:
         self._helper = subprocess.Popen(
-            [sys.executable, "-m", "leakscope.scan._forker", str(self.target)],
+            module_command("leakscope.scan._forker", str(self.target)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=module_environment(),
         )
         try:
             assert self._helper.stdout is not None

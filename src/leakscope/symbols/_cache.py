@@ -18,6 +18,8 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leakscope._paths import users_home
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -43,7 +45,7 @@ def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return `$XDG_CACHE_HOME/leakscope/symbols`, by default below `~/.cache`."""
     base = environ.get("XDG_CACHE_HOME", "")
     if not base.startswith("/"):
-        return Path("~/.cache/leakscope/symbols").expanduser()
+        return users_home() / ".cache/leakscope/symbols"
     return Path(base, "leakscope", "symbols")
 
 

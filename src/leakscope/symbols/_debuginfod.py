@@ -20,6 +20,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._paths import is_directory, users_home
 from leakscope.errors import SymbolError
 from leakscope.symbols._elf import ElfFile
 
@@ -251,9 +252,9 @@ def _cache_folder(environ: Mapping[str, str]) -> Path:
     given = environ.get("DEBUGINFOD_CACHE_PATH")
     if given:
         return Path(given)
-    home = Path(environ.get("HOME") or Path.home())
+    home = Path(environ.get("HOME") or users_home())
     old = home / ".debuginfod_client_cache"
-    if old.is_dir():
+    if is_directory(old):
         return old
     base = environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else home / ".cache") / "debuginfod_client"

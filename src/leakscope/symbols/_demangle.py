@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from leakscope.proc.isolated import find_program
 from leakscope.symbols._rust import demangle_rust
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _cxx(symbols: Sequence[str]) -> list[str]:
         rest = symbols[len(answers) :]
         status, lines = _run([sys.executable, "-I", "-S", "-c", _CHILD], rest)
         if status == 3 or status is None:
-            tool = shutil.which("c++filt")
+            tool = find_program("c++filt")
             if tool is None:
                 break
             status, lines = _run([tool], rest)

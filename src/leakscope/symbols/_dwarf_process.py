@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debug information read in Python by a process of its own, `python -m leakscope.symbols._dwarf_process FILE`.
+"""Debug information read in Python by a process of its own, isolated from the folder it runs in.
 
 The file may be anything, and pyelftools bounds neither time nor memory: so the reader is ended when
 its time is over, and its address space is limited. What it had found by then counts.
@@ -15,11 +15,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from leakscope.proc.isolated import module_command, module_environment
 from leakscope.symbols._activation import Activation
 from leakscope.symbols._dwarf import Dwarf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from leakscope.symbols._elf import ElfFile
 
 __all__ = ["Answers", "ask"]
 
@@ -35,7 +38,9 @@ class Answers(NamedTuple):
     gave_up: bool
 
 
-def ask(path: str, questions: Sequence[tuple[int, Activation | None]], seconds: float) -> Answers:
+def ask(
+    file: ElfFile, questions: Sequence[tuple[int, Activation | None]], seconds: float
+) -> Answers:
     """Return the activations at addresses of the file, with the innermost place where it is known.
 
     Takes at most so many seconds.
@@ -47,14 +52,13 @@ def ask(path: str, questions: Sequence[tuple[int, Activation | None]], seconds: 
         json.dumps([address, innermost and [innermost.file, innermost.line, innermost.column]])
         for address, innermost in questions
     ]
-    # Not the folder that the user is in: a module there could be taken for one of ours.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     reader = subprocess.Popen(
-        [sys.executable, "-m", __name__, path],
+        module_command(__name__, file.handle),
+        pass_fds=(file.fd,),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=module_environment(),
         text=True,
         encoding="utf-8",
         errors="surrogateescape",

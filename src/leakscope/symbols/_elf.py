@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import lzma
 import os
-import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from leakscope.errors import SymbolError
+from leakscope.proc.rights import open_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["ElfFile", "Section", "SymbolTable", "crc32_of", "open_regular"]
+__all__ = ["ElfFile", "Section", "SymbolTable", "crc32_of"]
 
 EM_X86_64, EM_AARCH64 = 62, 183
 
@@ -54,33 +54,16 @@ SYM_DTYPE = np.dtype(
 )
 
 
-def open_regular(path: str) -> int:
-    """Open a regular file for reading. Raises `OSError`, also for anything that is not one."""
-    # O_NONBLOCK: a fifo or a tape drive in place of the file must not hang us.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(22, "not a regular file")
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def crc32_of(path: str) -> int:
-    """Return the CRC that `.gnu_debuglink` keeps of the whole file at `path`."""
-    fd = open_regular(path)
-    try:
-        value, left = 0, os.fstat(fd).st_size
-        while left > 0:
-            chunk = os.read(fd, min(left, 1 << 20))
-            if not chunk:
-                break
-            value = zlib.crc32(chunk, value)
-            left -= len(chunk)
-        return value
-    finally:
-        os.close(fd)
+def crc32_of(elf: ElfFile) -> int:
+    """Return the CRC that `.gnu_debuglink` keeps of a whole file."""
+    value, at = 0, 0
+    while at < elf.size:
+        chunk = os.pread(elf.fd, min(elf.size - at, 1 << 20), at)
+        if not chunk:
+            break
+        value = zlib.crc32(chunk, value)
+        at += len(chunk)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +125,13 @@ class SymbolTable:
 class ElfFile:
     """An open 64-bit little-endian ELF file. A context manager."""
 
-    def __init__(self, path: str, data: bytes | None = None) -> None:
-        """Open the file at `path`, or read `data` that was found in it.
+    def __init__(
+        self,
+        path: str,
+        data: bytes | None = None,
+        open_file: Callable[[str], int] = open_named,
+    ) -> None:
+        """Open the file at `path` by `open_file`, or read `data` that was found in it.
 
         Raises `SymbolError` when it is missing, not a regular file, not ELF or damaged.
         """
@@ -152,7 +140,7 @@ class ElfFile:
         self.fd = -1
         try:
             if data is None:
-                self.fd = open_regular(path)
+                self.fd = open_file(path)
                 self.size = os.fstat(self.fd).st_size
             else:
                 self.size = len(data)
@@ -166,6 +154,17 @@ class ElfFile:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def handle(self) -> str:
+        """A path to the very file that is open, whatever lies at `path` by now."""
+        handle = f"/proc/self/fd/{self.fd}"
+        return handle if os.path.lexists(handle) else self.path
+
+    @property
+    def owner(self) -> int:
+        """The user it belongs to: the author of what it says."""
+        return os.fstat(self.fd).st_uid
 
     @classmethod
     def in_memory(cls, path: str) -> ElfFile:

@@ -3,7 +3,8 @@
 
 A file counts only when it is the one the recording names: same build-id, or for a debug link
 the same CRC. Build-ids and paths come from recordings that nobody vouches for, so ids are
-checked before they become part of a path, and only regular files are opened.
+checked before they become part of a path, and only regular files are opened, with the rights of
+whoever named them. A build-id that matches proves as much: its author has had the file.
 """
 
 # ruff: noqa: PTH118, PTH119, PTH120 - a root goes in front of absolute paths, as text
@@ -16,10 +17,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import SymbolError
+from leakscope.model.frames import Origin
+from leakscope.proc.rights import foreign_root, open_named, owner_of_process
 from leakscope.symbols._elf import ElfFile, crc32_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from leakscope.model.frames import Module
     from leakscope.symbols._debuginfod import Debuginfod
@@ -29,6 +32,7 @@ __all__ = ["ModuleFiles", "find_files", "is_build_id"]
 _BUILD_ID = re.compile(r"[0-9a-f]{4,128}\Z")
 _SYSTEM_DEBUG = "/usr/lib/debug"
 _DELETED = " (deleted)"
+_PROOF = 16  # digits of a build-id that nobody guesses
 
 
 def is_build_id(text: str | None) -> bool:
@@ -46,6 +50,8 @@ class ModuleFiles:
     problem: str | None = None
     unverified: bool = False  # the recording has no build-id to compare with
     opened: list[ElfFile] = field(default_factory=list)
+    origin: Origin = field(default_factory=Origin)
+    """Of the source files that are named in it."""
 
     @property
     def identity(self) -> str | None:
@@ -74,9 +80,13 @@ def find_files(
     debug_dirs: Sequence[str] = (),
     pid: int | None = None,
     debuginfod: Debuginfod | None = None,
+    authors: Iterable[int] = (),
 ) -> ModuleFiles:
-    """Look for the files of `module`. Never raises for what is missing or damaged."""
-    return _Search(module, debug_dirs, pid, debuginfod).run()
+    """Look for the files of `module`. Never raises for what is missing or damaged.
+
+    `authors` are the users on whose word the module is named; that of `pid` is one of them.
+    """
+    return _Search(module, debug_dirs, pid, debuginfod, authors).run()
 
 
 class _Search:
@@ -86,11 +96,16 @@ class _Search:
         debug_dirs: Sequence[str],
         pid: int | None,
         debuginfod: Debuginfod | None,
+        authors: Iterable[int],
     ) -> None:
         self.path = module.path.removesuffix(_DELETED)
         self.build_id = module.build_id if is_build_id(module.build_id) else None
         self.given = [os.fspath(d) for d in debug_dirs]
         self.root = f"/proc/{pid}/root" if pid is not None else None
+        self.foreign = foreign_root(pid) if pid is not None else None
+        owner = owner_of_process(pid) if pid is not None else None
+        self.authors = {*authors, *(() if owner is None else (owner,))}
+        self.fetched: str | None = None  # by ourselves
         self.debuginfod = debuginfod
         self.found = ModuleFiles(unverified=self.build_id is None)
 
@@ -107,6 +122,9 @@ class _Search:
         if found.debug is not None:
             found.problem = None
             self.find_alt(found.debug)
+        used = [elf for elf in (found.binary, found.debug, found.alt) if elf is not None]
+        owners = {elf.owner for elf in used}
+        found.origin = Origin(frozenset(self.authors | owners), self.foreign)
         return found
 
     # The module's own file
@@ -115,7 +133,7 @@ class _Search:
         missing: str | None = None
         for path in self.binary_places():
             try:
-                elf = self.open(path)
+                elf = self.open(path, self.build_id)
             except SymbolError as error:
                 # The most telling reason: of the place the recording names, or what is wrong.
                 if missing is None or os.path.lexists(path):
@@ -154,25 +172,26 @@ class _Search:
         if self.build_id is not None and self.debuginfod is not None:
             fetched = self.debuginfod.find(self.build_id)
             if fetched is not None:
+                self.fetched = fetched
                 self.use_debug(fetched, None)
 
     def use_debug(self, path: str, crc: int | None) -> bool:
         if not os.path.lexists(path):
             return False
-        try:
-            elf = self.open(path)
-        except SymbolError:
-            return False
         expected = self.build_id
         if expected is None and self.found.binary is not None:
             expected = self.found.binary.build_id()
+        try:
+            elf = self.open(path, expected)
+        except SymbolError:
+            return False
         actual = elf.build_id()
         try:
             # A build-id proves more than the CRC, and the CRC costs reading the whole file.
             matches = (
                 actual == expected
                 if expected is not None and actual is not None
-                else crc is not None and crc32_of(path) == crc
+                else crc is not None and crc32_of(elf) == crc
             )
         except OSError:
             matches = False
@@ -255,7 +274,7 @@ class _Search:
             if not os.path.lexists(place):
                 continue
             try:
-                elf = self.open(place)
+                elf = self.open(place, build_id)
             except SymbolError:
                 continue
             if elf.build_id() == build_id:
@@ -263,7 +282,34 @@ class _Search:
                 return
             elf.close()
 
-    def open(self, path: str) -> ElfFile:
-        elf = ElfFile(path)
+    def open(self, path: str, build_id: str | None) -> ElfFile:
+        """Open an ELF file as its authors may, or as we may when it has that build-id."""
+        refused: SymbolError | None = None
+        try:
+            elf = ElfFile(path, open_file=lambda _: self.descriptor(path, self.all_authors()))
+        except SymbolError as error:
+            if not isinstance(error.__cause__, PermissionError) or build_id is None:
+                raise
+            refused = error
+            try:
+                elf = ElfFile(path, open_file=lambda _: self.descriptor(path, ()))
+            except SymbolError:
+                raise refused from None
+            if len(build_id) < _PROOF or elf.build_id() != build_id:
+                elf.close()
+                raise refused from None
         self.found.opened.append(elf)
         return elf
+
+    def all_authors(self) -> set[int]:
+        """Those who named the module, and those of the files that name the next one."""
+        return self.authors | {elf.owner for elf in self.found.opened if elf.fd >= 0}
+
+    def descriptor(self, path: str, authors: Iterable[int]) -> int:
+        if path == self.fetched:
+            return open_named(path)
+        if self.root is not None and path.startswith(f"{self.root}/"):
+            return open_named(path.removeprefix(self.root), authors, self.root)
+        if ".." not in path and any(path.startswith(f"{folder}/") for folder in self.given):
+            return open_named(path)  # whoever asks for the report named the folder
+        return open_named(path, authors)

@@ -19,6 +19,8 @@ from leakscope.symbols._dwarf_process import ask
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from leakscope.symbols._elf import ElfFile
+
 __all__ = ["Lines", "has_drgn"]
 
 _MANGLED = ("_Z", "_R")
@@ -38,14 +40,14 @@ def has_drgn() -> bool:
 
 
 class Lines:
-    """The debug information of the file at `path`, and of `alt`, which dwz moved parts of it to.
+    """The debug information of a file, and of `alt`, which dwz moved parts of it to.
 
     Raises `SymbolError` when it cannot be used.
     """
 
-    def __init__(self, path: str, alt: str | None = None) -> None:
-        self._path = path
-        self._program: Any = _drgn_program(path, alt) if has_drgn() else None
+    def __init__(self, file: ElfFile, alt: ElfFile | None = None) -> None:
+        self._file = file
+        self._program: Any = _drgn_program(file, alt) if has_drgn() else None
         self._left_s = _BESIDE_S if self._program is not None else _INSTEAD_S
         self.gave_up = False
         """Whether something is missing because looking for it took too long."""
@@ -71,7 +73,7 @@ class Lines:
             # Functions and not one line: a line table that drgn does not read (clang's DWARF64).
             open_questions += [(address, None) for address in lineless]
         if open_questions and not self.gave_up:
-            answers = ask(self._path, open_questions, self._left_s)
+            answers = ask(self._file, open_questions, self._left_s)
             found |= answers.found
             self._left_s -= answers.seconds
             self.gave_up = answers.gave_up
@@ -105,18 +107,20 @@ def _lowest_address(path: str) -> int:
     return min(loaded, default=0)
 
 
-def _drgn_program(path: str, alt: str | None) -> Any:
+def _drgn_program(file: ElfFile, alt: ElfFile | None) -> Any:
     import drgn
+
+    path, handle = file.path, file.handle
 
     try:
         program = drgn.Program(drgn.host_platform)
         # Files are found and their build-ids compared by us; drgn must not look for others.
         program.set_enabled_debug_info_finders([])
         module = program.extra_module(path, 0, create=True)
-        module.address_range = (_lowest_address(path), _TOP)
-        module.try_file(path)
+        module.address_range = (_lowest_address(handle), _TOP)
+        module.try_file(handle)
         if alt is not None and module.debug_file_status.name == "WANT_SUPPLEMENTARY":
-            module.try_file(alt)
+            module.try_file(alt.handle)
     except (LookupError, OSError, ValueError, RuntimeError) as error:
         raise SymbolError(f"the debug information of {path} cannot be read: {error}") from error
     if module.debug_file_status.name == "WANT_SUPPLEMENTARY":

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from leakscope.symbols._elf import open_regular
+from leakscope.proc.rights import open_named
 
 if TYPE_CHECKING:
     from leakscope.model.frames import Frame
@@ -23,14 +23,16 @@ def source_context(frame: Frame, radius: int = 2) -> list[tuple[int, str]]:
     """Return (line number, text) for the lines around `frame.line`; empty when there are none.
 
     A relative file name is looked up from the current directory. Tabs become spaces, control
-    characters visible escapes, long lines are cut. Files that are not regular are not opened.
+    characters visible escapes, long lines are cut. Not shown: what is no regular file or no
+    text, and what somebody on whose word it is named may not read.
     """
     if frame.file is None or frame.line is None or frame.line < 1 or frame.line > _MAX_LINES:
         return []
     if "\0" in frame.file:
         return []
+    authors, root = (frame.origin.authors, frame.origin.root) if frame.origin else ((), None)
     try:
-        fd = open_regular(frame.file)
+        fd = open_named(frame.file, authors, root)
     except (OSError, ValueError):
         return []
     try:
@@ -44,6 +46,8 @@ def source_context(frame: Frame, radius: int = 2) -> list[tuple[int, str]]:
         return []
     finally:
         os.close(fd)
+    if b"\0" in data:
+        return []
     lines = data.split(b"\n")
     if lines and not lines[-1]:
         lines.pop()

@@ -42,6 +42,7 @@ class Symbolizer:
         debuginfod: bool | None = None,
         pid: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        authors: Iterable[int] = (),
     ) -> None:
         """Prepare for `modules`; files are opened when an address needs them.
 
@@ -49,11 +50,13 @@ class Symbolizer:
         and as one with `.build-id` below it. `debuginfod` False never asks a server; None and
         True ask those of DEBUGINFOD_URLS. `pid` is the process while it runs: files are then
         seen as it sees them, which matters for containers. `cache_dir` replaces
-        `$XDG_CACHE_HOME/leakscope/symbols`; an empty string switches the cache off.
+        `$XDG_CACHE_HOME/leakscope/symbols`; an empty string switches the cache off. `authors`
+        are the users on whose word the modules are named.
         """
         self._modules = tuple(modules)
         self._debug_dirs = tuple(debug_dirs)
         self._pid = pid
+        self._authors = frozenset(authors)
         client = Debuginfod() if debuginfod is not False else None
         self._debuginfod = client if client is not None and client.urls else None
         self._cache: Cache | None = None
@@ -137,6 +140,7 @@ class Symbolizer:
             debug_dirs=self._debug_dirs,
             pid=self._pid,
             debuginfod=self._debuginfod,
+            authors=self._authors,
         )
         if files.problem is not None or (files.binary is None and files.debug is None):
             files.close()
@@ -206,9 +210,11 @@ class Symbolizer:
         if not places:
             return (Frame(address, path, build_id),)
         last = len(places) - 1
+        reader = self._open.get(address.module)
+        origin = reader.files.origin if reader is not None else None
         return tuple(
             [
-                Frame(address, path, build_id, *place, inlined=number < last)
+                Frame(address, path, build_id, *place, inlined=number < last, origin=origin)
                 for number, place in enumerate(places)
             ]
         )
@@ -234,7 +240,7 @@ class _Reader:
         try:
             if self._lines is None:
                 alt = self.files.alt
-                self._lines = Lines(debug.path, alt.path if alt is not None else None)
+                self._lines = Lines(debug, alt)
             found = self._lines.find(addresses)
         except SymbolError as error:
             self._broken = True

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["find_variables"]
 
 
-def find_variables(module: Module, addresses: Iterable[int]) -> dict[int, tuple[str, int]]:
+def find_variables(
+    module: Module, addresses: Iterable[int], pid: int | None = None
+) -> dict[int, tuple[str, int]]:
     """Return by ELF virtual address the variable that covers it and the offset inside it.
 
-    Addresses that no symbol covers are left out, and all of them when there are no symbols.
+    `pid` is the process that the module is mapped in. Addresses that no symbol covers are left out, and all of them when there are no symbols.
     """
     found: dict[int, tuple[str, int]] = {}
-    files = find_files(module)
+    files = find_files(module, pid=pid)
     try:
         wanted = sorted(set(addresses))
         for elf in (files.debug, files.binary):

@@ -24,6 +24,7 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
+from leakscope.recording.writer import find_writer, own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,9 @@ class Farewells:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.bind(path)
             self._socket.listen(64)
+            if os.geteuid() == 0:  # a program of root's may be another user's by then
+                Path(path).chmod(0o777)
+                self._home.chmod(0o711)
         except OSError as error:
             self.notes.append(f"no reachability scan: no socket could be made ({error.strerror})")
             self.stop()
@@ -155,6 +159,11 @@ class Farewells:
         except ValueError:
             return
         if pid <= 0 or not path.name.endswith(".live"):
+            return
+        try:  # nobody speaks for the recording of another
+            if find_writer(pid, own_namespace(), path.lstat()) != pid:
+                return
+        except OSError:
             return
         connection.sendall(b"a")
         with self._turns:

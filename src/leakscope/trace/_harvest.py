@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import LeakscopeError
 from leakscope.recording import live, packed
 from leakscope.recording._layout import STATE_EXECED, STATE_EXITED
+from leakscope.recording.writer import own_namespace
 from leakscope.trace._farewell import Farewells, with_reachability
 from leakscope.trace.live_files import LiveFile, list_live_files
 
@@ -75,7 +76,7 @@ class Harvest:
                     self._dumps[file.path] = asked
                     recording = live.read(file.path)
                     path = self.output.snapshot(program_name(recording.process), file.pid)
-                    packed.write(recording, path)
+                    self._write(recording, path)
                     self.snapshots.append(path)
             except LeakscopeError as error:
                 if not os.path.lexists(file.path):
@@ -89,18 +90,21 @@ class Harvest:
         it runs.
         """
         files = self.live_files()
-        newest = {file.pid: file.sequence for file in files}
+        # A number means the same process only within its pid namespace.
+        spaces = {file: file.namespace for file in files}
+        newest = {(file.pid, spaces[file]): file.sequence for file in files}
         running = []
         for file in files:
-            is_last = newest[file.pid] == file.sequence
-            if file.pid == self.root and is_last and root_status is None:
+            is_last = newest[file.pid, spaces[file]] == file.sequence
+            is_root = file.pid == self.root and spaces[file] == own_namespace()
+            if is_root and is_last and root_status is None:
                 continue
             # In this order: what has started is mapped.
             if is_last and (file.may_be_starting() or file.is_mapped()):
                 running.append(file)
                 continue
             try:
-                self._pack(file, is_last, root_status if file.pid == self.root else None)
+                self._pack(file, is_last, root_status if is_root else None)
             except LeakscopeError as error:
                 if not os.path.lexists(file.path):
                     continue  # an agent gave it up to make room, and counted that
@@ -135,9 +139,16 @@ class Harvest:
             return
         recording = replace(recording, process=ending(recording.process, state, status))
         path = self.output.path(program_name(recording.process), file.pid)
-        packed.write(recording, path)
+        self._write(recording, path)
         self.packed.append(Packed(recording, path))
         self._remove(file)
+
+    def _write(self, recording: Recording, path: Path) -> None:
+        try:
+            packed.write(recording, path)
+        except BaseException:
+            self.output.release(path)
+            raise
 
     def _remove(self, file: LiveFile) -> None:
         with contextlib.suppress(OSError):

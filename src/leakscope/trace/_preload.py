@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope import _native
+from leakscope._paths import is_file
 from leakscope.errors import TargetError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _SEPARATORS = frozenset(" :$\t\n;")
 def agent_path() -> Path:
     """Return where the agent is, or raise `TargetError` when this installation has none."""
     path = _native.path(_native.AGENT)
-    if not path.is_file():
+    if not is_file(path):
         raise TargetError(
             f"the agent {path} is missing from this installation",
             hint="Install leakscope from a wheel, or build it; LEAKSCOPE_AGENT names another one.",
@@ -47,10 +48,13 @@ def preload_value(agent: Path, environment: Mapping[str, str]) -> str:
 def safe_copy(agent: Path, directory: Path) -> Path:
     """Return a path of the agent that LD_PRELOAD can hold: itself, or a copy.
 
+    For root it is one that every user may read.
+
     The copy is made in `directory` or, when that allows no execution, in a new private
     directory. Raises `TargetError` when there is no such place.
     """
-    if not _SEPARATORS.intersection(str(agent)):
+    everybody = os.geteuid() == 0  # who root's program may become has to load it as well
+    if not _SEPARATORS.intersection(str(agent)) and (not everybody or _is_for_all(agent)):
         return agent
     for place in (directory, Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - mkdtemp below
         try:
@@ -61,13 +65,26 @@ def safe_copy(agent: Path, directory: Path) -> Path:
                 if place == directory
                 else Path(tempfile.mkdtemp(prefix=f"leakscope-{os.geteuid()}-", dir=place))
             )
+            if everybody and place != directory:
+                folder.chmod(0o711)
             copy = Path(shutil.copyfile(agent, folder / agent.name))
         except OSError:
             continue
-        copy.chmod(0o700)
+        copy.chmod(0o755 if everybody else 0o700)
         return copy
     raise TargetError(
         f"the agent's path {agent} holds a character that LD_PRELOAD cannot, and there is no"
         f" place to copy it to",
         hint="Install leakscope in a directory without blanks, colons and dollar signs.",
     )
+
+
+def _is_for_all(agent: Path) -> bool:
+    """Whether every user may read the file and enter the folders that lead to it."""
+    try:
+        real = agent.resolve(strict=True)
+        places = [*agent.absolute().parents, *real.parents]
+        folders = all(place.stat().st_mode & 0o001 for place in places)
+        return folders and bool(real.stat().st_mode & 0o004)
+    except OSError:
+        return False

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._paths import is_directory
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
 from leakscope.recording import live, packed
@@ -73,9 +74,13 @@ def dump(pid: int, output: str | os.PathLike[str] | None = None) -> Path:
     recording = live.read(file.path)
     process = replace(recording.process, ended="running")
     name = program_name(process)
-    named = output is not None and not Path(output).is_dir()
+    named = output is not None and not is_directory(output)
     path = planned.path(name, pid) if named else planned.snapshot(name, pid)
-    packed.write(replace(recording, process=process), path)
+    try:
+        packed.write(replace(recording, process=process), path)
+    except BaseException:
+        planned.release(path)
+        raise
     return path
 
 

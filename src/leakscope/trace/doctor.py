@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._paths import exists, is_file, resolved
 from leakscope.errors import LeakscopeError, TargetError
 from leakscope.proc import elf
+from leakscope.proc.isolated import find_program
 from leakscope.proc.maps import Mapping, read_maps
+from leakscope.proc.process import read_executable
 from leakscope.proc.status import (
     CAP_BPF,
     CAP_PERFMON,
@@ -96,7 +99,7 @@ def examine(subject: str | None = None) -> Checkup:
         able = trial.state is State.WORKS
         verdict = "programs can be traced here" if able else f"nothing can be traced: {trial.text}"
         return Checkup("this machine", able, verdict, machine)
-    if subject.isdecimal() and not Path(subject).exists():
+    if subject.isdecimal() and not exists(subject):
         able, verdict, checks = _process(int(subject))
         return Checkup(f"process {subject}", able, verdict, (*checks, *machine))
     able, verdict, checks = _program(subject)
@@ -123,12 +126,16 @@ def _agent() -> Check:
         agent = agent_path()
     except TargetError as error:
         return Check("agent", State.BROKEN, str(error), error.hint)
-    with tempfile.TemporaryDirectory(prefix="leakscope-doctor-") as folder:
+    try:
+        place = tempfile.TemporaryDirectory(prefix="leakscope-doctor-")
+    except OSError as error:
+        return Check("agent", State.BROKEN, f"there is no folder for a trial: {error.strerror}")
+    with place as folder:
         try:
             preload = preload_value(safe_copy(agent, Path(folder)), {})
             environment = Settings().environment(folder) | {"LD_PRELOAD": preload}
             done = subprocess.run(
-                [shutil.which("true") or "/bin/true"],
+                [find_program("true") or "/bin/true"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -209,7 +216,7 @@ def _symbols_here() -> Check:
 
 def _container() -> Iterator[Check]:
     names = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
-    inside = next((name for path, name in names.items() if Path(path).exists()), None)
+    inside = next((name for path, name in names.items() if exists(path)), None)
     if inside is None:
         inside = os.environ.get("container")  # noqa: SIM112 - systemd's name for it
     inside = inside or _in_container_cgroup()
@@ -232,15 +239,23 @@ def _in_container_cgroup() -> str | None:
     return found[0] if found else None
 
 
+def _stored(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
+
+
 def _leftovers() -> Iterator[Check]:
     """Live recordings that an ended leakscope left, for instance when it was killed."""
-    for folder in sorted(SHARED_MEMORY.glob(f"leakscope-{os.geteuid()}-*")):
+    own = f"leakscope-{os.geteuid()}-*"
+    for folder in sorted([*SHARED_MEMORY.glob(own), *SHARED_MEMORY.glob(f"{own}/*/")]):
         try:
             files = list_live_files(folder)
         except LeakscopeError:
             continue
         if files and not any(file.is_mapped() for file in files):
-            size = sum(file.path.stat().st_blocks * 512 for file in files)
+            size = sum(_stored(file.path) for file in files)
             yield Check(
                 "left over",
                 State.NOTE,
@@ -290,9 +305,9 @@ def _bpf(me: Status) -> Check:
     lacks = []
     if not (me.can(CAP_SYS_ADMIN) or (me.can(CAP_BPF) and me.can(CAP_PERFMON))):
         lacks.append("CAP_BPF and CAP_PERFMON (run as root)")
-    if not Path("/sys/kernel/btf/vmlinux").exists():
+    if not exists("/sys/kernel/btf/vmlinux"):
         lacks.append("BTF (a kernel with CONFIG_DEBUG_INFO_BTF)")
-    if not Path("/sys/bus/event_source/devices/uprobe").exists():
+    if not exists("/sys/bus/event_source/devices/uprobe"):
         lacks.append("uprobes (a kernel with CONFIG_UPROBE_EVENTS)")
     if not lacks:
         return Check("bpf", State.WORKS, "BPF, BTF and uprobes are usable")
@@ -340,7 +355,7 @@ def _debug_info(path: str) -> Check:
     if found.has_debug_info:
         return Check("debug info", State.WORKS, f"in {path} itself")
     for candidate in _separate_files(path, found):
-        if candidate.is_file():
+        if is_file(candidate):
             return Check("debug info", State.WORKS, f"in {candidate}")
     text = f"{path} has none: no lines, and function names only from its symbol table"
     fix = "Compile with -g, or install the package with -dbgsym in its name"
@@ -356,10 +371,10 @@ def _separate_files(path: str, found: elf.Elf) -> Iterator[Path]:
     if found.build_id:
         yield base / ".build-id" / found.build_id[:2] / f"{found.build_id[2:]}.debug"
     if found.debug_link and "/" not in found.debug_link:
-        folder = Path(path).resolve().parent
+        folder = resolved(path).parent
         yield folder / found.debug_link
         yield folder / ".debug" / found.debug_link
-        yield base / folder.relative_to("/") / found.debug_link
+        yield Path(f"{base}{folder}") / found.debug_link
 
 
 # -- a process ---------------------------------------------------------------------
@@ -447,7 +462,4 @@ def _barriers(pid: int, status: Status) -> Iterator[Check]:
 
 
 def _program_of(pid: int) -> str | None:
-    try:
-        return str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(" (deleted)")
-    except OSError:
-        return None
+    return read_executable(pid)

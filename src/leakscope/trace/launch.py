@@ -22,8 +22,9 @@ from leakscope.trace._farewell import Farewell, Farewells
 from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
+from leakscope.trace._starts import Starts
 from leakscope.trace.live_files import count_files, removed_unread
-from leakscope.trace.output import make_live_directory, plan_output
+from leakscope.trace.output import make_live_directory, plan_output, private_part
 from leakscope.trace.preflight import Program, inspect_program
 from leakscope.trace.settings import Settings
 
@@ -134,7 +135,7 @@ def run(
     directory = make_live_directory(planned)
     child = Child(program.path, arguments, _signals(settings))
     with contextlib.ExitStack() as undo:
-        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        undo.callback(shutil.rmtree, private_part(directory), ignore_errors=True)
         preloaded = safe_copy(agent, directory)
         environment |= settings.environment(str(directory))
         environment["LD_PRELOAD"] = preload_value(preloaded, environment)
@@ -147,14 +148,21 @@ def run(
         child.start(environment)
         undo.pop_all()  # from here on the directory may hold what nobody else has
     harvest = Harvest(directory, planned, child.pid, children, farewells)
+    starts = Starts(directory, child.pid, environment)
+    look = starts.look if children else (lambda: None)
     try:
-        status = child.wait(_Tick(harvest, progress or (lambda _: None)))
+        status = child.wait(_Tick(harvest, look, progress or (lambda _: None)))
         running = _collect(harvest, status, wait_children)
     finally:
         if farewells is not None:
             farewells.stop()
     notes = _notes(program, harvest)
+    untraced = starts.untraced() if children else ()
+    if not starts.root_left:
+        untraced += _untraced(harvest.left, child.last_name)
     if not running and not harvest.problems:
+        for path in starts.files():
+            path.unlink(missing_ok=True)
         _remove_directory(directory, preloaded if preloaded != agent else None)
     done = Run(
         command=arguments,
@@ -165,9 +173,9 @@ def run(
         recordings=(),
         files=(),
         snapshots=tuple(harvest.snapshots),
-        running=tuple(Running(file.pid, file.path) for file in running),
+        running=tuple(Running(file.writer() or file.pid, file.path) for file in running),
         notes=notes,
-        problems=(*harvest.problems, *_untraced(harvest.left, child.last_name)),
+        problems=(*harvest.problems, *untraced),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
     )
     if not harvest.packed and not running:
@@ -183,8 +191,10 @@ def run(
 class _Tick:
     """What is done a few times a second while the program runs."""
 
-    def __init__(self, harvest: Harvest, progress: Callable[[str], None]) -> None:
-        self._harvest, self._progress = harvest, progress
+    def __init__(
+        self, harvest: Harvest, look: Callable[[], None], progress: Callable[[str], None]
+    ) -> None:
+        self._harvest, self._look, self._progress = harvest, look, progress
         self._next_look = 0.0
 
     def __call__(self) -> None:
@@ -195,6 +205,7 @@ class _Tick:
             self._progress(f"snapshot written: {path}")
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _BACKLOG_SECONDS
+            self._look()
             if len(harvest.live_files()) > _BACKLOG:
                 harvest.pack_ended(None)
 
@@ -231,6 +242,8 @@ def _remove_directory(directory: Path, copy: Path | None) -> None:
         for path in count_files(directory):
             path.unlink()
         directory.rmdir()  # stays when something is left in it
+        if private_part(directory) != directory:
+            private_part(directory).rmdir()
 
 
 def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:

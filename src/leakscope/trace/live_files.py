@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError, TargetError
 from leakscope.proc.maps import Mapping, read_maps
+from leakscope.proc.process import living_task
 from leakscope.recording import _layout
+from leakscope.recording.writer import find_writer, own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,11 +84,22 @@ class LiveFile:
 
     def is_mapped(self) -> bool:
         """Whether its process is still alive and writing it."""
+        return self.writer() is not None
+
+    def writer(self) -> int | None:
+        """Return our number of the process that writes it; None when there is none any more."""
         try:
-            status = self.path.stat()
-            return any(mapping.inode == status.st_ino for mapping in _live_mappings(self.pid))
-        except (OSError, TargetError):
-            return False
+            return find_writer(self.pid, self.namespace, self.path.stat())
+        except OSError:
+            return None
+
+    @property
+    def namespace(self) -> int:
+        """The pid namespace that its number is of; ours when it cannot be told."""
+        try:
+            return self.field("pid_namespace") or own_namespace()
+        except RecordingError:
+            return own_namespace()
 
     def may_be_starting(self) -> bool:
         """Whether its process is there and the agent has made the file, but no more yet."""
@@ -98,14 +111,16 @@ class LiveFile:
         return Path(f"/proc/{self.pid}").exists()
 
     def _open(self, flags: int) -> int:
+        follow = 0 if str(self.path).startswith("/proc/") else os.O_NOFOLLOW
         try:
             # Links below /proc are the kernel's; everywhere else a link is not followed.
-            follow = 0 if str(self.path).startswith("/proc/") else os.O_NOFOLLOW
             fd = os.open(self.path, flags | follow | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise RecordingError(f"cannot open {self.path}: {error.strerror}") from error
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or os.geteuid() not in (0, status.st_uid):
+        # More than one name: somebody's link to a file of another.
+        ours = os.geteuid() in (0, status.st_uid) and (follow == 0 or status.st_nlink == 1)
+        if not stat.S_ISREG(status.st_mode) or not ours:
             os.close(fd)
             raise RecordingError(
                 f"{self.path} is not a recording of this user (owner uid {status.st_uid})",
@@ -180,7 +195,8 @@ def _live_mappings(pid: int) -> Iterator[Mapping]:
 
 def _reachable(pid: int, mapping: Mapping) -> Path:
     """Another mount namespace, or a file that was deleted, is reached through /proc."""
-    candidates = [f"/proc/{pid}/root{mapping.path}", f"/proc/{pid}/map_files/{mapping.span}"]
+    task = living_task(pid)
+    candidates = [f"/proc/{task}/root{mapping.path}", f"/proc/{task}/map_files/{mapping.span}"]
     if not mapping.deleted:
         candidates.insert(0, mapping.path)
     for candidate in candidates:

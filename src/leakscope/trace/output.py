@@ -7,6 +7,7 @@ that is small, next to the output). Afterwards each is packed into a file of its
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,10 +16,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from leakscope._paths import absolute, exists, is_directory, is_file
 from leakscope.errors import RecordingError
 from leakscope.proc.cgroup import memory_limit
 
-__all__ = ["Output", "check_writable", "make_live_directory", "plan_output"]
+__all__ = ["Output", "check_writable", "make_live_directory", "plan_output", "private_part"]
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
 DEFAULT_PATTERN = "%n.%p.leakscope"
@@ -44,18 +46,25 @@ class Output:
     def path(self, name: str, pid: int) -> Path:
         """Return the file for the process `pid` of program `name`, different at each call.
 
-        Raises `RecordingError` when a file that is not ours is in the way.
+        It is there, empty and ours: neither another run at the same time nor a later one
+        gets it, and what an earlier one left is never replaced. Raises `RecordingError` when a file that is not ours is in the way.
         """
         free = wanted = self.directory / self._expand(name, pid)
         if wanted in self.taken and "%p" not in self.pattern:
             free = wanted = wanted.with_name(f"{wanted.stem}.{pid}{wanted.suffix}")
         number = 1
-        while free in self.taken:
+        while free in self.taken or not _reserve(free):
             free = wanted.with_name(f"{wanted.stem}.{number}{wanted.suffix}")
             number += 1
-        self.taken.add(free)
+        self.taken |= {free, self.directory / self._expand(name, pid)}
         check_replaceable(free)
         return free
+
+    def release(self, path: Path) -> None:
+        """Give back a path of ours that nothing was written to."""
+        with contextlib.suppress(OSError):
+            if os.lstat(path).st_size == 0:
+                path.unlink()
 
     def snapshot(self, name: str, pid: int) -> Path:
         """Return a file for a snapshot of a process; earlier snapshots are never replaced."""
@@ -63,7 +72,7 @@ class Output:
         number = 1
         while True:
             free = wanted.with_name(f"{wanted.stem}.dump{number}{wanted.suffix}")
-            if not free.exists() and not free.is_symlink():
+            if _reserve(free):
                 return free
             number += 1
 
@@ -72,6 +81,18 @@ class Output:
         plain = "".join("_" if c == "/" or not c.isprintable() else c for c in name) or "unknown"
         values = {"%%": "%", "%n": plain, "%p": str(pid)}
         return re.sub("%[%np]", lambda match: values[match[0]], self.pattern)
+
+
+def _reserve(path: Path) -> bool:
+    """Make an empty file of that name; False when something has the name already."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except FileExistsError:
+        return False
+    except OSError:
+        return True  # whoever writes it will say what is wrong
+    return True
 
 
 def plan_output(output: str | os.PathLike[str] | None) -> Output:
@@ -85,10 +106,10 @@ def plan_output(output: str | os.PathLike[str] | None) -> Output:
         raise RecordingError("the output path is empty")
     if "\0" in text:
         raise RecordingError("the output path contains a zero byte")
-    if text.endswith("/") or Path(text).is_dir():
-        planned = Output(Path(text).absolute(), DEFAULT_PATTERN)
+    if text.endswith("/") or is_directory(text):
+        planned = Output(absolute(text), DEFAULT_PATTERN)
     else:
-        path = Path(text).absolute()
+        path = absolute(text)
         planned = Output(path.parent, path.name)
     check_writable(planned.directory)
     if "%" not in planned.pattern:
@@ -98,11 +119,16 @@ def plan_output(output: str | os.PathLike[str] | None) -> Output:
 
 def check_writable(directory: Path) -> None:
     """Make sure that a file can be made in `directory`, else raise `RecordingError`."""
-    if not directory.exists():
+    if not directory.is_absolute():  # it could not be made so
+        raise RecordingError(
+            "the current directory is gone, so nothing can be written there",
+            hint="Go to another directory, or name a place with --output.",
+        )
+    if not exists(directory):
         raise RecordingError(
             f"the output directory {directory} does not exist", hint=f"Make it: mkdir {directory}"
         )
-    if not directory.is_dir():
+    if not is_directory(directory):
         raise RecordingError(f"{directory} is not a directory, so nothing can be written there")
     if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
         raise RecordingError(
@@ -131,7 +157,7 @@ def check_replaceable(path: Path) -> None:
                 f" so it is not written to",
                 hint="Name another file.",
             )
-        if path.exists() and not path.is_file():  # as /dev/stdout
+        if exists(path) and not is_file(path):  # as /dev/stdout
             raise RecordingError(
                 f"{path} is a symbolic link to something that is not a regular file",
                 hint="Name another file.",
@@ -149,9 +175,13 @@ def check_replaceable(path: Path) -> None:
 def make_live_directory(output: Output) -> Path:
     """Make a private directory for live recordings, in shared memory when that has room.
 
-    Raises `RecordingError` when no place has any.
+    Root's programs may become another user, who then has to write there too: their directory is
+    open to all for new files, without a list of them, behind one that gives no list of its own
+    (`private_part`): nobody finds it who is not told. Raises `RecordingError` when no place has any.
     """
-    places = [SHARED_MEMORY, output.directory, Path(tempfile.gettempdir())]
+    places = [SHARED_MEMORY, output.directory]
+    with contextlib.suppress(OSError):  # no usable one
+        places.append(Path(tempfile.gettempdir()))
     usable = [p for p in places if os.access(p, os.W_OK | os.X_OK, effective_ids=True)]
     # Under a limit of memory a recording stays small. Shared memory, which is never written back
     # and read again, keeps a program that meets its limit from being slow at dying.
@@ -164,7 +194,8 @@ def make_live_directory(output: Output) -> Path:
             hidden = "" if place == SHARED_MEMORY else "."
             prefix = f"{hidden}leakscope-{os.geteuid()}-"
             try:
-                return Path(tempfile.mkdtemp(prefix=prefix, dir=place)).absolute()
+                made = absolute(tempfile.mkdtemp(prefix=prefix, dir=place))
+                return made if os.geteuid() != 0 else _open_to_all(made)
             except OSError:
                 continue
     raise RecordingError(
@@ -172,6 +203,19 @@ def make_live_directory(output: Output) -> Path:
         + ", ".join(f"{place} ({_free(place)} bytes free)" for place in dict.fromkeys(places)),
         hint=f"At least {_LEAST >> 20} MiB are needed; free some, or name a place with --output.",
     )
+
+
+def _open_to_all(outer: Path) -> Path:
+    inner = Path(tempfile.mkdtemp(prefix="", dir=outer))
+    inner.chmod(0o1733)  # nobody lists it, or removes what is another's
+    outer.chmod(0o711)
+    return inner
+
+
+def private_part(directory: Path) -> Path:
+    """Return the outermost directory that `make_live_directory` made for `directory`."""
+    parent = directory.parent
+    return parent if parent.name.lstrip(".").startswith("leakscope-") else directory
 
 
 def _free(directory: Path) -> int:

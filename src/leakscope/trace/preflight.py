@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from leakscope._paths import exists, is_file, is_link, resolved
 from leakscope.errors import TargetError
 from leakscope.proc import elf
 from leakscope.proc.status import read_status
@@ -73,11 +74,11 @@ def find_program(name: str, environment: Mapping[str, str] = os.environ) -> str:
             return _executable(path, name)
         except TargetError as error:
             # As execvp does: a file that may not be executed is remembered, and passed over.
-            if refused is None and Path(path).is_file():
+            if refused is None and is_file(path):
                 refused = error
     if refused is not None:
         raise refused
-    if Path(name).is_file():
+    if is_file(name):
         raise TargetError(
             f"there is no program {name} in PATH, only a file {name} in the current directory",
             hint=f"Say ./{name} if that one is meant.",
@@ -98,7 +99,7 @@ def _executable(path: str, name: str) -> str:
     try:
         status = Path(path).stat()
     except FileNotFoundError:
-        if Path(path).is_symlink():
+        if is_link(path):
             _refuse(f"{path} is a symbolic link to {Path(path).readlink()!s}, which does not exist")
         _refuse(f"there is no program {name}")
     except OSError as error:
@@ -255,7 +256,7 @@ def _inspect_elf(path: str) -> Program:
         _refuse(f"{path} is a core dump, not a program")
     if program.interpreter is None:
         return _inspect_without_loader(path, program)
-    if not Path(program.interpreter).exists():
+    if not exists(program.interpreter):
         _refuse(
             f"{path} needs the loader {program.interpreter}, which is not on this machine",
             "Install the C library it was built for (musl: package musl), or use its container.",
@@ -265,7 +266,7 @@ def _inspect_elf(path: str) -> Program:
 
 
 def _inspect_without_loader(path: str, program: elf.Elf) -> Program:
-    if Path(path).resolve().name.startswith(("ld-", "ld.", "libc.so", "libc.musl")):
+    if resolved(path).name.startswith(("ld-", "ld.", "libc.so", "libc.musl")):
         note = f"{path} is a loader; the program it starts was not checked"
         return Program(path, (), _libc(path), notes=(note,))
     if program.type == elf.ET_DYN and program.dynamic and not program.pie:
@@ -318,12 +319,12 @@ def _notes(path: str, program: elf.Elf) -> tuple[str, ...]:
             f"{path} is a Go program: only what its C parts allocate is seen, not Go's own heap"
         )
     name = Path(path).name
-    if name in _CLEANERS:
+    if name in _CLEANERS and os.geteuid() != 0:
         notes.append(
             f"{name} clears the environment, so what it starts is not traced;"
             f" put it outside: {name} leakscope run -- PROGRAM"
         )
-    if name in _USER_CHANGERS:
+    if name in _USER_CHANGERS and os.geteuid() != 0:
         notes.append(
             f"{name} changes the user, and the new user may not write this user's recordings;"
             f" put it outside: {name} ... leakscope run -- PROGRAM"

@@ -11,6 +11,7 @@ import pytest
 from leakscope.symbols._activation import Activation
 from leakscope.symbols._dwarf import Dwarf
 from leakscope.symbols._dwarf_process import ask
+from leakscope.symbols._elf import ElfFile
 from leakscope.symbols._lines import Lines
 
 CODE = r"""
@@ -118,7 +119,7 @@ def test_inlined_functions_are_those_of_addr2line(way, drgn, tmp_path, monkeypat
     program = built(way, tmp_path)
     addresses = nested_code(program)
     assert len(addresses) > 300
-    found = Lines(str(program)).find(addresses)
+    found = Lines(ElfFile(str(program))).find(addresses)
 
     different, deep = [], 0
     for address, expected in zip(addresses, oracle(program, addresses), strict=True):
@@ -136,7 +137,7 @@ def test_it_does_not_matter_how_the_same_code_is_described(one, other, tmp_path)
     first, second = built(one, tmp_path), built(other, tmp_path)
     addresses = nested_code(first)
     assert addresses == nested_code(second)
-    assert Lines(str(first)).find(addresses) == Lines(str(second)).find(addresses)
+    assert Lines(ElfFile(str(first))).find(addresses) == Lines(ElfFile(str(second))).find(addresses)
 
 
 def test_what_is_damaged_has_no_answer_and_no_error(program):
@@ -173,16 +174,16 @@ def test_a_program_at_a_fixed_address_has_lines(drgn, tmp_path, monkeypatch):
     program = built("g++ -O2 -gdwarf-5 -no-pie", tmp_path)
     addresses = nested_code(program)
     assert min(addresses) > 0x400000
-    assert len(Lines(str(program)).find(addresses)) > len(addresses) * 0.98
+    assert len(Lines(ElfFile(str(program))).find(addresses)) > len(addresses) * 0.98
 
 
 def test_what_takes_too_long_is_ended_and_said(program, monkeypatch):
     begun = time.monotonic()
-    answers = ask(str(program), [(a, None) for a in nested_code(program)], 0.05)
+    answers = ask(ElfFile(str(program)), [(a, None) for a in nested_code(program)], 0.05)
     assert answers.gave_up
     assert time.monotonic() - begun < 5
-    assert ask(str(program), [(1, None)], 0).gave_up
-    assert not ask(str(program), [(1, None)], 60).gave_up
+    assert ask(ElfFile(str(program)), [(1, None)], 0).gave_up
+    assert not ask(ElfFile(str(program)), [(1, None)], 60).gave_up
 
 
 def test_a_line_table_that_claims_a_trillion_folders_is_bounded(program, tmp_path):
@@ -198,6 +199,6 @@ def test_a_line_table_that_claims_a_trillion_folders_is_bounded(program, tmp_pat
     copy = tmp_path / "copy"
     copy.write_bytes(data)
     begun = time.monotonic()
-    answers = ask(str(copy), [(nested_code(program)[40], None)], 2.0)
+    answers = ask(ElfFile(str(copy)), [(nested_code(program)[40], None)], 2.0)
     assert answers.gave_up
     assert time.monotonic() - begun < 10

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -9,7 +10,12 @@ import pytest
 
 from leakscope.errors import RecordingError
 from leakscope.trace import output
-from leakscope.trace.output import check_replaceable, make_live_directory, plan_output
+from leakscope.trace.output import (
+    check_replaceable,
+    make_live_directory,
+    plan_output,
+    private_part,
+)
 
 NOBODY = 65534
 
@@ -22,7 +28,7 @@ def test_the_default_is_the_current_directory(tmp_path, monkeypatch):
 
 def test_a_directory_is_filled_with_default_names(tmp_path):
     assert plan_output(tmp_path).path("app", 12) == tmp_path / "app.12.leakscope"
-    assert plan_output(f"{tmp_path}/").path("app", 12) == tmp_path / "app.12.leakscope"
+    assert plan_output(f"{tmp_path}/").path("app", 13) == tmp_path / "app.13.leakscope"
 
 
 def test_a_pattern_stands_for_program_and_pid(tmp_path):
@@ -47,12 +53,28 @@ def test_the_same_pid_after_an_exec_gets_another_file(tmp_path):
     assert planned.path("app", 12) == tmp_path / "app.12.2.leakscope"
 
 
+def test_runs_with_one_name_do_not_replace_each_others_files(tmp_path):
+    """Neither a later run nor one at the same time, and what came to nothing leaves no trace."""
+    planned = [plan_output(tmp_path / "out.leakscope") for _ in range(4)]
+    (tmp_path / "out.leakscope").write_text("an earlier run's")
+
+    names = [each.path("app", 12 + n).name for n, each in enumerate(planned)]
+    planned[3].release(tmp_path / names[3])
+    planned[0].release(tmp_path / "out.leakscope")
+
+    assert names == [f"out.{n}.leakscope" for n in (1, 2, 3, 4)]
+    assert planned[0].path("child", 99).name == "out.99.leakscope"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["out.leakscope", *names[:3], "out.99.leakscope"]
+    )
+    assert (tmp_path / "out.leakscope").read_text() == "an earlier run's"
+
+
 def test_a_snapshot_never_replaces_an_earlier_one(tmp_path):
     planned = plan_output(tmp_path)
     (tmp_path / "app.12.dump2.leakscope").symlink_to("nowhere")
 
     first = planned.snapshot("app", 12)
-    first.touch()
 
     assert first == tmp_path / "app.12.dump1.leakscope"
     assert planned.snapshot("app", 12) == tmp_path / "app.12.dump3.leakscope"
@@ -164,13 +186,17 @@ def test_an_empty_path_and_a_zero_byte():
 
 def test_live_recordings_are_private_and_in_shared_memory(tmp_path):
     directory = make_live_directory(plan_output(tmp_path))
+    outer = private_part(directory)
     try:
-        status = directory.stat()
-        assert directory.parent == Path("/dev/shm")
-        assert stat.S_IMODE(status.st_mode) == 0o700
-        assert status.st_uid == os.geteuid()
+        assert outer.parent == Path("/dev/shm")
+        for each in (outer, directory):
+            status = each.stat()
+            assert status.st_uid == os.geteuid()
+            # Root's programs may become another user, who writes there too, but lists nothing.
+            allowed = {outer: 0o711, directory: 0o1733} if os.geteuid() == 0 else {}
+            assert stat.S_IMODE(status.st_mode) == allowed.get(each, 0o700)
     finally:
-        directory.rmdir()
+        shutil.rmtree(outer)
 
 
 def test_live_recordings_go_next_to_the_output_when_shared_memory_is_small(tmp_path, monkeypatch):
@@ -178,6 +204,7 @@ def test_live_recordings_go_next_to_the_output_when_shared_memory_is_small(tmp_p
 
     directory = make_live_directory(plan_output(tmp_path))
 
+    directory = private_part(directory)
     assert directory.parent == tmp_path
     assert directory.name.startswith(f".leakscope-{os.geteuid()}-")
 

@@ -74,7 +74,7 @@ class Heap:
     @property
     def enumerated_share(self) -> float:
         """Share of the allocator's memory that the walk accounted for, 0..1."""
-        return self.enumerated_bytes / self.mapped_bytes if self.mapped_bytes else 0.0
+        return self.enumerated_bytes / self.mapped_bytes if self.mapped_bytes else 1.0
 
     @property
     def is_whole(self) -> bool:

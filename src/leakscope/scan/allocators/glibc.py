@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.errors import LeakscopeError
+from leakscope.proc.elf import read_elf
 from leakscope.scan._library import library
 from leakscope.scan.allocators import Heap
 
@@ -116,7 +118,7 @@ def walk(memory: Memory) -> Heap | None:
     libc = [m for m in memory.mappings if _is_libc(m)]
     main = _main_arena(memory, libc)
     if main is None:
-        return None
+        return _empty(memory, libc) if _is_untouched(memory, libc) else None
     work = _Walk(memory)
     arenas = _ring(work, main)
     _main_heap(work, main)
@@ -149,6 +151,54 @@ def walk(memory: Memory) -> Heap | None:
         tables=((main, main + _STATE_BYTES),),
         moving=_moving(work, starts),
     )
+
+
+def _empty(memory: Memory, libc: list[Mapping]) -> Heap:
+    none = np.empty(0, np.uint64)
+    return Heap(
+        allocator=f"glibc {_version(memory, libc)}".strip(),
+        starts=none,
+        sizes=none,
+        regions=(),
+        mapped_bytes=0,
+        enumerated_bytes=0,
+        free_bytes=0,
+        top_bytes=0,
+        arenas=0,
+        notes=("malloc was never called in it",),
+    )
+
+
+def _is_untouched(memory: Memory, libc: list[Mapping]) -> bool:
+    """Whether malloc was never called: the main arena is as the loader left it, and the only malloc."""
+    found = False
+    for mapping in libc:
+        if "w" not in mapping.permissions:
+            continue
+        raw = memory.read(mapping.start, min(mapping.end - mapping.start, 16 << 20))
+        words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+        addresses = mapping.start + 8 * np.arange(len(words), dtype=np.uint64)
+        # `next` points to its own arena, whose bins are made at the first call.
+        for at in np.flatnonzero(addresses - words == _NEXT).tolist():
+            first = at - (_NEXT - _TOP) // 8
+            if first >= 0 and not words[first:at].any():
+                found = True
+    return found and not any(
+        _has_malloc(path)
+        for path in {m.path for m in memory.mappings if "x" in m.permissions and not _is_libc(m)}
+        if path.startswith("/")
+    )
+
+
+def _has_malloc(path: str) -> bool:
+    """Whether an object brings a malloc of its own; when it cannot be read, it may."""
+    name = PurePath(path).name
+    if name.startswith(("ld-", "ld.")):
+        return False
+    try:
+        return "malloc" in read_elf(path, ("malloc",)).exports
+    except LeakscopeError:
+        return True
 
 
 def _is_libc(mapping: Mapping) -> bool:

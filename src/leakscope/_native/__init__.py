@@ -7,10 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["AGENT", "path"]
+__all__ = ["AGENT", "EXEC", "path"]
 
 AGENT = "libleakscope-agent.so"
 """File name of the library that is preloaded into traced programs."""
+
+EXEC = "leakscope-exec"
+"""File name of the program that becomes the traced one (native/start/exec.c)."""
 
 
 def path(name: str) -> Path:

@@ -42,6 +42,7 @@ enum {
   LS_NR_geteuid = 107,
   LS_NR_getegid = 108,
   LS_NR_getppid = 110,
+  LS_NR_rt_sigpending = 127,
   LS_NR_sigaltstack = 131,
   LS_NR_prctl = 157,
   LS_NR_gettid = 186,
@@ -56,8 +57,10 @@ enum {
   LS_NR_readlinkat = 267,
   LS_NR_ppoll = 271,
   LS_NR_fallocate = 285,
+  LS_NR_rt_tgsigqueueinfo = 297,
   LS_NR_prlimit64 = 302,
   LS_NR_process_vm_readv = 310,
+  LS_NR_seccomp = 317,
   LS_NR_getrandom = 318,
   LS_NR_membarrier = 324,
 };
@@ -98,6 +101,7 @@ enum {
   LS_NR_sigaltstack = 132,
   LS_NR_rt_sigaction = 134,
   LS_NR_rt_sigprocmask = 135,
+  LS_NR_rt_sigpending = 136,
   LS_NR_prctl = 167,
   LS_NR_getpid = 172,
   LS_NR_getppid = 173,
@@ -114,8 +118,10 @@ enum {
   LS_NR_mmap = 222,
   LS_NR_mprotect = 226,
   LS_NR_madvise = 233,
+  LS_NR_rt_tgsigqueueinfo = 240,
   LS_NR_prlimit64 = 261,
   LS_NR_process_vm_readv = 270,
+  LS_NR_seccomp = 277,
   LS_NR_getrandom = 278,
   LS_NR_membarrier = 283,
 };
@@ -337,6 +343,7 @@ static inline uint64_t ls_counter(void) {
 #pragma GCC visibility push(hidden)
 /* sys.c: `handler` runs on the alternate stack if there is one; interrupted calls restart. */
 int ls_signal_handler(int number, void (*handler)(int));
+int ls_signal_action(int number, void (*handler)(int), unsigned long flags);
 #pragma GCC visibility pop
 
 #endif

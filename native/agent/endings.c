@@ -29,6 +29,13 @@ static bool installed;
 /* Process and thread that die of a signal; a fork child has another process number. */
 static uint64_t dying;
 static uint32_t at_once;
+static bool is_holding; /* other threads; a process that does never forks any more */
+
+#ifdef __x86_64__
+#define CONTEXT_MASK 296 /* of uc_sigmask in the kernel's struct ucontext */
+#else
+#define CONTEXT_MASK 40
+#endif
 
 /* ---- holding the other threads ---- */
 
@@ -67,6 +74,21 @@ struct instruction {
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 extern const char etext[] __attribute__((visibility("hidden")));
 
+/* Should this thread ever be held itself, the kernel ends the process after this time. */
+static bool die_in_any_case(void) {
+  struct {
+    uint64_t value;
+    int number, notify; /* SIGEV_SIGNAL */
+    uint64_t rest[6];
+  } event;
+  memset(&event, 0, sizeof event);
+  event.number = 9;
+  const struct ls_timespec when[2] = {{0, 0}, {90, 0}}; /* never again; from now */
+  int timer = 0;
+  return LS_SYSCALL3(LS_NR_timer_create, LS_CLOCK_MONOTONIC, &event, &timer) == 0 &&
+         LS_SYSCALL4(LS_NR_timer_settime, timer, 0, when, NULL) == 0;
+}
+
 /* From here on every thread sleeps in its next system call that is not made by this library.
  * There is no way back: only for a process that is certain to die. */
 static bool hold_others(void) {
@@ -75,6 +97,9 @@ static bool hold_others(void) {
     return false;
   enum { LOAD = 0x20, EQUAL = 0x15, AT_LEAST = 0x35, RETURN = 0x06 };
   const struct instruction code[] = {
+      {LOAD, 0, 0, 0}, /* seccomp_data.nr; the vDSO makes the first, and no harm comes of either */
+      {EQUAL, 6, 0, LS_NR_clock_gettime},
+      {EQUAL, 5, 0, LS_NR_rt_sigreturn},
       {LOAD, 0, 0, 12}, /* upper half of seccomp_data.instruction_pointer */
       {EQUAL, 0, 4, (uint32_t)(low >> 32)},
       {LOAD, 0, 0, 8},
@@ -87,17 +112,19 @@ static bool hold_others(void) {
     uint16_t length;
     const struct instruction *code;
   } program = {sizeof code / sizeof *code, code};
-  if (LS_SYSCALL5(LS_NR_prctl, 38 /* PR_SET_NO_NEW_PRIVS */, 1, 0, 0, 0) < 0)
+  if (!die_in_any_case() || LS_SYSCALL5(LS_NR_prctl, 38 /* PR_SET_NO_NEW_PRIVS */, 1, 0, 0, 0) < 0)
     return false;
   /* TSYNC | NEW_LISTENER | TSYNC_ESRCH; the listener stays open until the end. */
-  return LS_SYSCALL3(LS_NR_seccomp, 1 /* SET_MODE_FILTER */, 1 | 8 | 16, &program) >= 0;
+  is_holding = LS_SYSCALL3(LS_NR_seccomp, 1 /* SET_MODE_FILTER */, 1 | 8 | 16, &program) >= 0;
+  return is_holding;
 }
 
 /* ---- fatal signals ---- */
 
 static void on_fatal(int number, void *info, void *context);
+#define ON_FATAL ((void (*)(int))(uintptr_t)on_fatal)
 
-bool ls_is_our_handler(void (*handler)(int)) { return handler == (void (*)(int))on_fatal; }
+bool ls_is_our_handler(void (*handler)(int)) { return handler == ON_FATAL; }
 
 bool ls_is_dying_at_once(void) { return __atomic_load_n(&at_once, __ATOMIC_RELAXED); }
 
@@ -108,20 +135,22 @@ static void set_default(int number) {
 }
 
 static void meet(int number) {
-  ls_signal_action(number, (void (*)(int))on_fatal, SA_SIGINFO | SA_ONSTACK | SA_RESTART);
+  ls_signal_action(number, ON_FATAL, SA_SIGINFO | SA_ONSTACK | SA_RESTART);
 }
 
 static bool is_worth_holding(void) {
   return ls_config.scan_socket[0] && ls_live->phase == LS_PHASE_RUNNING && ls_process_is_ours();
 }
 
+/* For a process that is certain to die. No handler of the program runs in this thread any more. */
 static void say_farewell(void) {
+  uint64_t before;
+  ls_block_handled(&before);
   if (is_worth_holding())
     ls_farewell(0, is_single_threaded() || hold_others() ? LS_FAREWELL : LS_FAREWELL_CROWD);
 }
 
 static void on_fatal(int number, void *info, void *context) {
-  (void)context;
   int pid = ls_getpid(), tid = ls_gettid();
   if (pid == 1) { /* a fork child in a new namespace, before it recorded anything */
     ls_farewell_after_fork();
@@ -142,6 +171,9 @@ static void on_fatal(int number, void *info, void *context) {
   __atomic_store_n(&at_once, 0, __ATOMIC_RELAXED);
   say_farewell();
   set_default(number);
+  /* Held threads include this one when it has left us: nothing but its death may come then. */
+  if (is_holding)
+    *(uint64_t *)((uint8_t *)context + CONTEXT_MASK) = ~(1ull << (number - 1));
   /* Blocked until this handler returns, so to where it came; then it is met there again, with
    * all that the kernel said about it. The kernel lets a process send itself any siginfo. */
   if (LS_SYSCALL4(LS_NR_rt_tgsigqueueinfo, pid, tid, number, info) < 0)
@@ -255,24 +287,26 @@ SIGNAL_LIKE(sigset)
 /* ---- a thread that kills its own process ---- */
 
 /* Alone, it does not come back from the call. With a handler the kernel may choose another
- * thread, and this one would go on until that has run: so the farewell is here. */
-static void before_sending(int number) {
+ * thread, and this one would go on until that has run: so the farewell is here, and the signal is
+ * sent from here, where a system call is not held. */
+static void before_sending(int pid, int number) {
   uint64_t blocked = 0;
-  if (!is_met(number) || !has_our_handler(number) || is_single_threaded())
+  if (!is_met(number) || pid != ls_getpid() || !has_our_handler(number) || is_single_threaded())
     return;
   ls_rt_sigprocmask(0, NULL, &blocked);
   if (blocked >> (number - 1) & 1)
     return;
   say_farewell();
   set_default(number);
+  if (is_holding)
+    LS_SYSCALL2(LS_NR_kill, pid, number);
 }
 
 LS_EXPORT int kill(int pid, int number);
 int kill(int pid, int number) {
   static void *cache;
   int (*real)(int, int) = (__typeof__(real))find(&cache, "kill");
-  if (pid == ls_getpid())
-    before_sending(number);
+  before_sending(pid, number);
   return real(pid, number);
 }
 
@@ -280,8 +314,7 @@ LS_EXPORT int sigqueue(int pid, int number, uintptr_t value);
 int sigqueue(int pid, int number, uintptr_t value) {
   static void *cache;
   int (*real)(int, int, uintptr_t) = (__typeof__(real))find(&cache, "sigqueue");
-  if (pid == ls_getpid())
-    before_sending(number);
+  before_sending(pid, number);
   return real(pid, number, value);
 }
 
@@ -289,7 +322,12 @@ int sigqueue(int pid, int number, uintptr_t value) {
 
 LS_EXPORT void _exit(int status) __attribute__((noreturn));
 void _exit(int status) {
-  bool crowd = ls_live && is_worth_holding() && !is_single_threaded() && !hold_others();
+  bool crowd = false;
+  if (ls_live && is_worth_holding() && !is_single_threaded()) {
+    uint64_t before;
+    ls_block_handled(&before);
+    crowd = !hold_others();
+  }
   ls_process_ends_as(crowd ? LS_FAREWELL_CROWD : LS_FAREWELL);
   ls_exit_group(status);
 }

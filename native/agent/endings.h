@@ -25,6 +25,9 @@ void ls_farewell(uintptr_t stack_end, enum ls_farewell_kind kind);
 void ls_process_ends_as(enum ls_farewell_kind kind);
 
 bool ls_is_our_handler(void (*handler)(int));
+/* Blocks what the program has a handler for, besides what it blocks itself: its handlers must
+ * not run in the middle of the examination. Whatever else ends a program still does. */
+void ls_block_handled(uint64_t *ret_before);
 /* Whether a second fatal signal came meanwhile: no more waiting. */
 bool ls_is_dying_at_once(void);
 

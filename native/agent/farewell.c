@@ -33,9 +33,7 @@ struct credentials {
   int pid, uid, gid;
 };
 
-/* Blocks what the program has a handler for, besides what it blocks itself: its handlers must
- * not run in the middle of the examination. Whatever else ends a program still does. */
-static void block_handled(uint64_t *ret_before) {
+void ls_block_handled(uint64_t *ret_before) {
   ls_rt_sigprocmask(0 /* SIG_BLOCK */, NULL, ret_before);
   uint64_t handled = 0;
   for (int number = 1; number <= 64; number++) {
@@ -48,16 +46,16 @@ static void block_handled(uint64_t *ret_before) {
   ls_rt_sigprocmask(0, &handled, NULL);
 }
 
-/* Whether the program is asked to end, by a signal that it will handle afterwards. */
-static bool is_asked_to_end(uint64_t blocked_before) {
+/* Signals that ask a program to end, and that it will handle afterwards. */
+static uint64_t requests_to_end(void) {
   uint64_t pending = 0;
   LS_SYSCALL2(LS_NR_rt_sigpending, &pending, sizeof pending);
-  uint64_t ends = 1ull << (1 - 1) | 1ull << (2 - 1) | 1ull << (3 - 1) | 1ull << (15 - 1);
-  return pending & ends & ~blocked_before;
+  return pending & (1ull << (1 - 1) | 1ull << (2 - 1) | 1ull << (3 - 1) | 1ull << (15 - 1));
 }
 
 /* Waits until the other side closes the connection. False: it fell silent. */
-static bool wait_for(int fd, uint64_t blocked_before) {
+static bool wait_for(int fd) {
+  uint64_t requests = requests_to_end();
   uint64_t start = ls_clock_ns(LS_CLOCK_MONOTONIC), heard = start;
   for (;;) {
     struct poll_entry entry = {fd, 1 /* POLLIN */, 0};
@@ -72,7 +70,7 @@ static bool wait_for(int fd, uint64_t blocked_before) {
     } else if (ready < 0 && ready != -EINTR) {
       return true;
     }
-    if (ls_is_dying_at_once() || is_asked_to_end(blocked_before) || now - start > LONGEST_NS)
+    if (ls_is_dying_at_once() || (requests_to_end() & ~requests) || now - start > LONGEST_NS)
       return true;
     if (now - heard > SILENCE_NS)
       return false;
@@ -122,7 +120,7 @@ void ls_farewell(uintptr_t stack_end, enum ls_farewell_kind kind) {
   if (fd < 0)
     return;
   uint64_t before = 0;
-  block_handled(&before);
+  ls_block_handled(&before);
   struct address address = {1, {0}};
   memcpy(address.path, ls_config.scan_socket, sizeof address.path);
   if (LS_SYSCALL3(LS_NR_connect, fd, &address, sizeof address) < 0)
@@ -149,7 +147,7 @@ void ls_farewell(uintptr_t stack_end, enum ls_farewell_kind kind) {
   length = (size_t)(end - message);
   if (LS_SYSCALL6(LS_NR_sendto, fd, message, length, 0x4000 | 0x40 /* NOSIGNAL|DONTWAIT */, 0, 0) ==
           (long)length &&
-      kind == LS_FAREWELL && !wait_for(fd, before))
+      kind == LS_FAREWELL && !wait_for(fd))
     /* It was stopped, say: nobody after us waits in vain. When it goes on it sees this and
      * makes the socket anew. */
     ls_unlink(ls_config.scan_socket);

@@ -130,7 +130,7 @@ class Child:
             return
         # What arrived together with the program's end was meant for it, not for us.
         while (info := signal.sigtimedwait(self._signals, 0)) is not None:
-            if info.si_signo != signal.SIGCHLD:
+            if info.si_signo in self._signals and info.si_signo != signal.SIGCHLD:
                 self.received.append(info.si_signo)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
@@ -151,7 +151,8 @@ class Child:
 
     def _take_signal(self) -> None:
         info = signal.sigtimedwait(self._signals, _POLL_SECONDS)
-        if info is None or info.si_signo == signal.SIGCHLD:
+        # (After a stop that outlasted the wait, Python returns what it had no signal for.)
+        if info is None or info.si_signo not in self._signals or info.si_signo == signal.SIGCHLD:
             return
         self.received.append(info.si_signo)
         if info.si_code != _SI_KERNEL:

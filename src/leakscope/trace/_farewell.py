@@ -48,6 +48,7 @@ _LIMIT_S = 10.0  # that a process may wait in all, and a second more for each
 _LIMIT_BYTES = 64 << 20  # bytes that it has in memory,
 _LONGEST_S = 55.0  # up to so much
 _BACKLOG = 512
+_NO_TIME = "leakscope was stopped or had no time"
 _LONGEST = 107  # bytes of a socket's path
 
 
@@ -131,8 +132,11 @@ class Farewells:
 
     def stop(self) -> None:
         """Close the socket; processes that end later are not met."""
+        was_stopping = self._stopping.is_set()
         self._stopping.set()
         if self._home is not None:
+            if not was_stopping and self._path and not os.path.lexists(self._path):
+                self._miss(_NO_TIME)
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
 
@@ -172,7 +176,7 @@ class Farewells:
         """Make the socket anew where a process that waited in vain has removed it."""
         if os.path.lexists(self._path) or self._stopping.is_set():
             return listener
-        self._miss("leakscope was stopped or had no time")
+        self._miss(_NO_TIME)
         listener.close()
         return self._listen()
 

@@ -253,9 +253,9 @@ void ls_private_tell(struct lsr_header *header);
 void ls_private_unlock(void);
 void ls_unlock_own(void); /* the program locked all of its memory: not ours */
 
-/* farewell.c: the last moment at which the process's memory can be examined. */
+/* endings.c: fatal signals. In a fork child that is the first of its namespace, none is met. */
 void ls_farewell_install(void);
-void ls_farewell(uintptr_t stack_end); /* 0: this thread's stack is in use from here on */
+void ls_farewell_after_fork(void);
 
 /* process.c */
 bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */

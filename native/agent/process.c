@@ -8,6 +8,7 @@
 #include "apart.h"
 #include "budget.h"
 #include "clock.h"
+#include "endings.h"
 #include "exec.h"
 #include "modules.h"
 #include "rules.h"
@@ -159,6 +160,7 @@ static LS_COLD void start_process(struct ls_live *live) {
   forked_from = parent;
   if (parent) {
     ls_space_unmap(); /* the parent's recording */
+    ls_farewell_after_fork();
     ls_modules_reset_after_fork();
     ls_rules_reset_after_fork();
   } else {
@@ -344,7 +346,7 @@ static uintptr_t stack_behind_main(void) {
 }
 
 /* The program is about to end by its own will: complete the recording. */
-void ls_process_ends(void) {
+void ls_process_ends_as(enum ls_farewell_kind kind) {
   struct ls_live *live = ls_live;
   if (!live) /* called before we were relocated, from an ifunc's resolver */
     return;
@@ -356,8 +358,10 @@ void ls_process_ends(void) {
   ls_timeline_row(ls_tick());
   ls_clock_pair(live->header);
   live->header->state = LSR_STATE_EXITED;
-  ls_farewell(stack_behind_main());
+  ls_farewell(stack_behind_main(), kind);
   ls_tls.busy = busy;
 }
+
+void ls_process_ends(void) { ls_process_ends_as(LS_FAREWELL); }
 
 __attribute__((destructor)) static void on_exit(void) { ls_process_ends(); }

@@ -27,11 +27,15 @@ __asm__(".text\n.balign 16\nnop\n.hidden ls_restore_rt\n.globl ls_restore_rt\n"
         ".size ls_restore_rt, . - ls_restore_rt\n");
 #endif
 
-int ls_signal_handler(int number, void (*handler)(int)) {
+int ls_signal_action(int number, void (*handler)(int), unsigned long flags) {
   struct ls_sigaction action;
   memset(&action, 0, sizeof action);
   action.handler = handler;
-  action.flags = SIGNAL_RESTORER | SIGNAL_ONSTACK | SIGNAL_RESTART;
+  action.flags = SIGNAL_RESTORER | flags;
   action.restorer = ls_restore_rt;
   return ls_rt_sigaction(number, &action, NULL);
+}
+
+int ls_signal_handler(int number, void (*handler)(int)) {
+  return ls_signal_action(number, handler, SIGNAL_ONSTACK | SIGNAL_RESTART);
 }

@@ -21,10 +21,13 @@ static struct ls_live live;
 struct ls_live *ls_live = &live;
 static unsigned dropped;
 
+void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
+
 void ls_lock_contended(struct ls_lock *lock) {
   while (__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE))
     ;
 }
+long ls_apart(long (*work)(void *), void *argument) { return work(argument); }
 void ls_count_drop_anywhere(enum lsr_drop reason) { dropped += reason == LSR_DROP_NO_SPACE; }
 void ls_private_unlock(void) {}
 int ls_recording_open(void) { return -1; }

@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from leakscope import _numpy  # noqa: F401 - before anything that imports numpy
 from leakscope.recording import live
 from leakscope.recording.own import own_ranges
+from leakscope.trace._farewell import Examination
 from leakscope.trace.launch import Run
 from leakscope.trace.launch import run as launch
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from leakscope.model.recordings import Recording
     from leakscope.trace._farewell import Farewell
 
 __all__ = ["run"]
-
-# A process that forked and ends at once held what its parent holds: nothing new to learn.
-_SHORT_NS = 20_000_000
 
 
 def run(
@@ -68,22 +67,33 @@ def run(
         wait_children=wait_children,
         env=env,
         progress=progress,
-        examine=_examine if scan else None,
+        examination=Examination(_begin, _prepare) if scan else None,
     )
 
 
-def _examine(farewell: Farewell) -> Recording | None:
-    from leakscope.scan import scan_process
+def _prepare() -> None:
+    import leakscope.scan.ending
+    import leakscope.scan.process  # noqa: F401 - what is imported now is not waited for later
 
-    first = live.read(farewell.path)
-    if not len(first.blocks):
-        return None
-    if first.process.forked_from is not None and first.duration_ns < _SHORT_NS:
-        return None
-    return scan_process(
-        farewell.pid,
-        lambda: live.read(farewell.path),
-        own=own_ranges(farewell.path),
-        stack_ends={farewell.tid: farewell.stack_end} if farewell.stack_end else None,
-        pointers=[farewell.signal_stack],
-    )
+
+@contextlib.contextmanager
+def _begin(farewell: Farewell) -> Iterator[Callable[[], Recording | None]]:
+    from leakscope.scan.ending import Ending
+    from leakscope.scan.process import scan_ending
+
+    # First of all the other threads are stopped: alone, they would be gone in a moment.
+    with Ending(farewell.pid, farewell.tid, farewell.sp, farewell.tls) as ending:
+
+        def examine() -> Recording | None:
+            recording = live.read(farewell.path)
+            if not len(recording.blocks):
+                return None
+            return scan_ending(
+                ending,
+                recording,
+                own=own_ranges(farewell.path),
+                stack_end=farewell.stack_end,
+                pointers=[farewell.signal_stack],
+            )
+
+        yield examine

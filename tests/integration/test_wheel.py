@@ -88,7 +88,10 @@ def test_wheel_serves_every_python_and_holds_only_the_package(wheel):
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
         fields = Parser().parsestr(archive.read(metadata).decode())
     folders = {name.split("/")[0] for name in names}
-    assert {"leakscope", Path(metadata).parent.name} == folders
+    data = Path(metadata).parent.with_suffix(".data").name
+    assert {"leakscope", Path(metadata).parent.name, data} == folders
+    assert f"{data}/scripts/leakscope" in names  # native: it asks before Python starts
+    assert "leakscope/_native/leakscope-exec" in names
     assert "leakscope/_native/libleakscope-agent.so" in names
     assert "leakscope/py.typed" in names
     assert fields["License-Expression"] == "Apache-2.0"

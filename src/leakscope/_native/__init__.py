@@ -9,10 +9,13 @@ from pathlib import Path
 
 from leakscope._paths import absolute, is_file
 
-__all__ = ["AGENT", "path"]
+__all__ = ["AGENT", "EXEC", "path"]
 
 AGENT = "libleakscope-agent.so"
 """File name of the library that is preloaded into traced programs."""
+
+EXEC = "leakscope-exec"
+"""File name of the program that becomes the traced one (native/start/exec.c)."""
 
 
 def path(name: str) -> Path:

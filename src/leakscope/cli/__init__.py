@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from leakscope.cli._streams import complain, open_standard_streams, silence
 from leakscope.errors import LeakscopeError, UsageError
+from leakscope.proc.dispositions import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,6 +76,7 @@ class _Module(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status. `argv` excludes the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    settle()
     open_standard_streams()
     try:
         return _run(arguments)

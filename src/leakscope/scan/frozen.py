@@ -59,15 +59,16 @@ class Thread:
 class Frozen:
     """A context manager: the process `pid` is stopped inside, and goes on behind it.
 
-    With `one`, only one of its threads is. Raises `TargetError` when there is no such process
-    or it may not be stopped.
+    With `one`, only one of its threads is; the thread `leave` is not. Raises `TargetError` when
+    there is no such process or it may not be stopped.
     """
 
     method = "frozen"
 
-    def __init__(self, pid: int, *, one: bool = False) -> None:
+    def __init__(self, pid: int, *, one: bool = False, leave: int | None = None) -> None:
         self.pid = pid
         self._one = one
+        self._leave = leave
         self.threads: tuple[Thread, ...] = ()
         self.mappings: tuple[Mapping, ...] = ()
         self.paused_ns = 0
@@ -81,7 +82,7 @@ class Frozen:
         self._since = time.monotonic_ns()
         try:
             self._stop_all()
-            if self._seized and self.pid not in self._seized:
+            if self._seized and self.pid not in {*self._seized, self._leave}:
                 # Its first thread has ended: what is shared is looked at through another one.
                 self.pid = self._seized[0]
             self.mappings = read_maps(self.pid)
@@ -132,10 +133,10 @@ class Frozen:
 
     def _stop_all(self) -> None:
         for _ in range(_ROUNDS):
-            fresh = [t for t in _tids(self.pid) if t not in self._seized]
+            fresh = [t for t in _tids(self.pid) if t not in self._seized and t != self._leave]
             if len(fresh) > 1 and _has_ended(self.pid):
                 fresh.remove(self.pid)
-            if not fresh or (fresh == [self.pid] and self._seized):
+            if not fresh or (fresh == [self.pid] and (self._seized or self._leave)):
                 return
             for tid in fresh:
                 self._stop(tid)

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.proc import maps
     from leakscope.scan.allocators import Heap, Memory
+    from leakscope.scan.ending import Ending
     from leakscope.scan.frozen import Thread
     from leakscope.scan.roots import Root
 
-__all__ = ["Graph", "graph_of", "scan_holders", "scan_process"]
+__all__ = ["Graph", "graph_of", "scan_ending", "scan_holders", "scan_process"]
 
 _SAMPLE = 100_000  # blocks that stand for all
 _PIECE = 1 << 18  # blocks compared at a time
@@ -56,26 +57,43 @@ def scan_process(
     read: Callable[[], Recording],
     *,
     own: Sequence[tuple[int, int]] = (),
-    stack_ends: Mapping[int, int] | None = None,
-    pointers: Sequence[int] = (),
 ) -> Recording:
     """Take an image of the process, and return its recording with the reachability of blocks.
 
     `read` returns the live recording. It is called while the process stands still, or, when the
     image is a copy, before and after it was taken: a block that is not in both is `UNKNOWN`.
-    `own` are ranges of memory that belong to
-    the tracer; `stack_ends` says by thread where a stack ends whose inner part is known to be
-    of no meaning, registers included; `pointers` are further roots. Raises `TargetError` when
-    the process may not be stopped or ends meanwhile.
+    `own` are ranges of memory that belong to the tracer. Raises `TargetError` when the process
+    may not be stopped or ends meanwhile.
     """
-    return _scan(pid, read, own, stack_ends, pointers, keep=False)[0]
+    return _scan(pid, read, own, keep=False)[0]
+
+
+def scan_ending(
+    ending: Ending,
+    recording: Recording,
+    *,
+    own: Sequence[tuple[int, int]] = (),
+    stack_end: int = 0,
+    pointers: Sequence[int] = (),
+) -> Recording:
+    """Return the recording of a process that is about to end with the reachability of its blocks.
+
+    `own` as in `scan_process`; `stack_end`, when not 0, says where the stack of the thread that
+    waits ends whose inner part is known to be of no meaning; `pointers` are further roots.
+    Raises `TargetError` when the process ends meanwhile.
+    """
+    began = time.monotonic_ns()
+    heap = _heap_of(ending, recording)
+    ends = {ending.waiting: stack_end} if stack_end else {}
+    marked = _mark(ending, recording, heap, own, ends, pointers, keep=False)
+    return _result(ending, marked, recording, recording, heap, began, 0)[0]
 
 
 def scan_holders(
     pid: int, read: Callable[[], Recording], *, own: Sequence[tuple[int, int]] = ()
 ) -> tuple[Recording, Holders]:
     """Do what `scan_process` does, and keep what leads to each block."""
-    recording, holders = _scan(pid, read, own, None, (), keep=True)
+    recording, holders = _scan(pid, read, own, keep=True)
     assert holders is not None
     return recording, holders
 
@@ -84,33 +102,35 @@ def _scan(
     pid: int,
     read: Callable[[], Recording],
     own: Sequence[tuple[int, int]],
-    stack_ends: Mapping[int, int] | None,
-    pointers: Sequence[int],
     *,
     keep: bool,
 ) -> tuple[Recording, Holders | None]:
     began = time.monotonic_ns()
     paused_ns = 0
-    if not stack_ends and not pointers:  # at its end, a process stands still anyway
-        before = read()
-        with Forked(pid) as image:
-            paused_ns = image.paused_ns
-            heap = None if image.refused else walk(image)
-            if heap is not None and heap.is_whole and _covers(heap, before):
-                # The copy does not change any more: what it shows is worked out meanwhile.
-                with ThreadPoolExecutor(1) as pool:
-                    reading = pool.submit(read)
-                    marked = _mark(image, before, heap, own, {}, (), keep=keep)
-                    after = reading.result()
-                return _result(image, marked, before, after, heap, began, paused_ns)
+    before = read()
+    with Forked(pid) as image:
+        paused_ns = image.paused_ns
+        heap = None if image.refused else walk(image)
+        if heap is not None and heap.is_whole and _covers(heap, before):
+            # The copy does not change any more: what it shows is worked out meanwhile.
+            with ThreadPoolExecutor(1) as pool:
+                reading = pool.submit(read)
+                marked = _mark(image, before, heap, own, {}, (), keep=keep)
+                after = reading.result()
+            return _result(image, marked, before, after, heap, began, paused_ns)
     with Frozen(pid) as frozen:
         recording = read()
-        heap = walk(frozen)
-        if heap is not None and not _covers(heap, recording):
-            heap = None  # there, but the program uses another allocator
-        marked = _mark(frozen, recording, heap, own, stack_ends or {}, pointers, keep=keep)
+        heap = _heap_of(frozen, recording)
+        marked = _mark(frozen, recording, heap, own, {}, (), keep=keep)
     paused_ns += frozen.paused_ns
     return _result(frozen, marked, recording, recording, heap, began, paused_ns)
+
+
+def _heap_of(image: Frozen | Ending, recording: Recording) -> Heap | None:
+    heap = walk(image)
+    if heap is not None and not _covers(heap, recording):
+        return None  # there, but the program uses another allocator
+    return heap
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +145,7 @@ class _Marked:
 
 
 def _mark(
-    image: Frozen | Forked,
+    image: Frozen | Forked | Ending,
     recording: Recording,
     heap: Heap | None,
     own: Sequence[tuple[int, int]],
@@ -165,7 +185,7 @@ def _mark(
 
 
 def _result(
-    image: Frozen | Forked,
+    image: Frozen | Forked | Ending,
     marked: _Marked,
     before: Recording,
     after: Recording,

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meet traced processes right before they end, while their memory is still there.
 
-The agent in a process connects to a socket of ours and waits: one byte says that the job was
-taken on, closing the connection lets the process end. When leakscope dies, the connection
-closes with it.
+The agent in a process connects to a socket of ours and waits: each byte is a sign of life,
+closing the connection lets the process end. When leakscope dies, the connection closes with
+it; when it is stopped, the agent soon waits no longer and removes the socket's path, so that the
+processes after it do not even begin to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
 import struct
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,17 +31,25 @@ from leakscope.recording.writer import find_writer, own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from leakscope.model.recordings import Recording
 
-    Examine = Callable[["Farewell"], Recording | None]
+    Examine = Callable[["Farewell"], AbstractContextManager[Callable[[], Recording | None]]]
 
-__all__ = ["Farewell", "Farewells", "with_reachability"]
+__all__ = ["Examination", "Farewell", "Farewells", "with_reachability"]
 
 _MESSAGE = 1024  # bytes: the recording's path and the numbers of a Farewell
-_PARTS = 4  # each ends with a zero byte
-_PATIENCE_S = 5.0  # for the message: it is sent right after the connection
-_AT_ONCE = 2  # scans; each holds a copy of a table of blocks
+_PARTS = 7  # each ends with a zero byte
+_PATIENCE_S = 1.0  # for the message: it is sent right after the connection
+_AT_ONCE = min(4, max(2, os.cpu_count() or 2))  # each holds a copy of a table of blocks
+_QUEUE_S = 1.0  # that a process may wait until its examination begins
+_BEAT_S = 0.5  # between signs of life; the agent gives up after two seconds without
+_LIMIT_S = 10.0  # that a process may wait in all, and a second more for each
+_LIMIT_BYTES = 64 << 20  # bytes that it has in memory,
+_LONGEST_S = 55.0  # up to so much
+_BACKLOG = 512
+_NO_TIME = "leakscope was stopped or had no time"
 _LONGEST = 107  # bytes of a socket's path
 
 
@@ -48,64 +59,87 @@ class Farewell:
 
     pid: int
     path: Path  # its live recording
-    tid: int  # the thread that ends it
+    tid: int  # the thread that ends it, in the process's own namespace
     stack_end: int  # where that thread's stack ends; 0: at its stack pointer
     signal_stack: int  # its alternate signal stack, which the kernel alone may know of
+    sp: int  # its stack pointer; registers of the program are above it
+    tls: int  # its thread pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """How processes are examined.
+
+    `begin` is given a process and holds it still inside its context, whose value is called for
+    the recording with the reachability of its blocks, or None when there is nothing to learn.
+    `prepare` is called once, early, while nobody waits.
+    """
+
+    begin: Examine
+    prepare: Callable[[], None]
 
 
 class Farewells:
-    """A socket, and what `examine` found out about the processes that came to it.
+    """A socket, and what was found out about the processes that came to it."""
 
-    `examine` returns the recording of such a process with the reachability of its blocks, or
-    None when it would not look.
-    """
-
-    def __init__(self, directory: Path, examine: Examine) -> None:
-        self._directory, self._examine = directory, examine
+    def __init__(self, directory: Path, examination: Examination) -> None:
+        self._directory, self._examination = directory, examination
         self._home: Path | None = None
-        self._socket: socket.socket | None = None
+        self._path = ""
+        self._stopping = threading.Event()
         self._turns = threading.Semaphore(_AT_ONCE)
         self._lock = threading.Lock()
         self._found: dict[Path, Recording] = {}
-        self._open = 0
-        self.notes: list[str] = []
+        self._open: dict[socket.socket, float] = {}  # the time at which each is let go
+        self._missed: dict[str, int] = {}  # processes by the reason why they were not examined
+        self._notes: list[str] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of processes that were not examined."""
+        with self._lock:
+            counted = [
+                f"{count:,} process(es) not scanned: {reason}"
+                for reason, count in self._missed.items()
+            ]
+            return [*self._notes, *counted]
 
     def start(self) -> str | None:
         """Listen; return the socket's path for LEAKSCOPE_SCAN, None when that is not possible."""
         try:
             self._home = Path(tempfile.mkdtemp(prefix="leakscope-"))
-            path = os.fspath(self._home / "scan")
-            if len(os.fsencode(path)) > _LONGEST:
+            self._path = os.fspath(self._home / "scan")
+            if len(os.fsencode(self._path)) > _LONGEST:
                 self._home.rmdir()
                 self._home = Path(tempfile.mkdtemp(prefix="leakscope-", dir="/tmp"))
-                path = os.fspath(self._home / "scan")
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket.bind(path)
-            self._socket.listen(64)
+                self._path = os.fspath(self._home / "scan")
+            listener = self._listen()
             if os.geteuid() == 0:  # a program of root's may be another user's by then
-                Path(path).chmod(0o777)
                 self._home.chmod(0o711)
         except OSError as error:
-            self.notes.append(f"no reachability scan: no socket could be made ({error.strerror})")
+            self._notes.append(f"no reachability scan: no socket could be made ({error.strerror})")
             self.stop()
             return None
         # A signal for us must find the thread that waits for it, never one of these.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            threading.Thread(target=self._accept, args=(self._socket,), daemon=True).start()
+            for work, arguments in (
+                (self._accept, (listener,)),
+                (self._beat, ()),
+                (self._examination.prepare, ()),
+            ):
+                threading.Thread(target=work, args=arguments, daemon=True).start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return path
+        return self._path
 
     def stop(self) -> None:
         """Close the socket; processes that end later are not met."""
-        if self._socket is not None:
-            # Closing alone does not wake the thread that accepts.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._socket.close()
-            self._socket = None
+        was_stopping = self._stopping.is_set()
+        self._stopping.set()
         if self._home is not None:
+            if not was_stopping and self._path and not os.path.lexists(self._path):
+                self._miss(_NO_TIME)
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
 
@@ -114,67 +148,147 @@ class Farewells:
         with self._lock:
             return self._found.pop(path, None)
 
-    def busy(self) -> bool:
-        """Whether a process waits for its examination to end."""
-        with self._lock:
-            return self._open > 0
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(self._path)
+            if os.geteuid() == 0:
+                Path(self._path).chmod(0o777)
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+        return listener
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
+                if not select.select([listener], [], [], _BEAT_S / 2)[0]:
+                    listener = self._again(listener)
+                    continue
                 connection, _ = listener.accept()
+            except BlockingIOError:
+                continue
             except OSError:
-                return
+                break
             with self._lock:
-                self._open += 1
+                self._open[connection] = time.monotonic() + _LIMIT_S
             threading.Thread(target=self._meet, args=(connection,), daemon=True).start()
+        listener.close()
+
+    def _again(self, listener: socket.socket) -> socket.socket:
+        """Make the socket anew where a process that waited in vain has removed it."""
+        if os.path.lexists(self._path) or self._stopping.is_set():
+            return listener
+        self._miss(_NO_TIME)
+        listener.close()
+        return self._listen()
+
+    def _beat(self) -> None:
+        """Give those who wait a sign of life; let go who has waited long enough."""
+        while not self._stopping.wait(_BEAT_S):
+            with self._lock:
+                waiting = list(self._open.items())
+            for connection, until in waiting:
+                with contextlib.suppress(OSError):
+                    if time.monotonic() > until:
+                        connection.shutdown(socket.SHUT_RDWR)
+                    else:
+                        connection.send(b".")
 
     def _meet(self, connection: socket.socket) -> None:
         try:
-            with connection:
-                self._serve(connection)
+            self._serve(connection)
         except OSError:
             pass  # it died while it waited
         finally:
             with self._lock:
-                self._open -= 1
+                del self._open[connection]
+            connection.close()
 
     def _serve(self, connection: socket.socket) -> None:
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid, uid, _ = struct.unpack("iII", peer)
         if uid != os.geteuid() and os.geteuid() != 0:
             return
+        farewell = self._read(connection, pid)
+        if farewell is None:
+            return
+        connection.setblocking(False)
+        resident = _resident_bytes(pid)
+        with self._lock:
+            limit = min(_LIMIT_S + resident / _LIMIT_BYTES, _LONGEST_S)
+            self._open[connection] += limit - _LIMIT_S
+        try:
+            with self._examination.begin(farewell) as examine:
+                if not self._turns.acquire(timeout=_QUEUE_S):
+                    self._miss("too many ended at the same time")
+                    return
+                try:
+                    found = examine()
+                finally:
+                    self._turns.release()
+                if not _still_waits(connection):
+                    self._miss("they ended, or had waited long enough, before the scan was done")
+                elif found is not None:
+                    with self._lock:
+                        self._found[farewell.path] = found
+        except LeakscopeError as error:
+            if _still_waits(connection):
+                with self._lock:
+                    self._notes.append(f"process {pid} was not scanned: {error}")
+            else:
+                self._miss("they ended, or had waited long enough, before the scan was done")
+
+    def _read(self, connection: socket.socket, pid: int) -> Farewell | None:
         connection.settimeout(_PATIENCE_S)
         message = b""
         while message.count(b"\0") < _PARTS:
             part = connection.recv(_MESSAGE)
             if not part or len(message) > _MESSAGE:
-                return
+                return None
             message += part
         name, *numbers = message.split(b"\0")[:_PARTS]
         # A process in another mount namespace may call our directory something else.
         path = self._directory / Path(os.fsdecode(name)).name
         try:
-            farewell = Farewell(pid, path, *(int(number, 16) for number in numbers))
+            *values, crowd = (int(number, 16) for number in numbers)
         except ValueError:
-            return
+            return None
         if pid <= 0 or not path.name.endswith(".live"):
-            return
+            return None
         try:  # nobody speaks for the recording of another
             if find_writer(pid, own_namespace(), path.lstat()) != pid:
-                return
+                return None
         except OSError:
-            return
-        connection.sendall(b"a")
-        with self._turns:
-            try:
-                found = self._examine(farewell)
-            except LeakscopeError as error:
-                self.notes.append(f"process {pid} was not scanned: {error}")
-                return
-        if found is not None:
-            with self._lock:
-                self._found[path] = found
+            return None
+        if crowd:
+            self._miss("they died while other threads worked on, and this kernel cannot hold those")
+            return None
+        return Farewell(pid, path, *values)
+
+    def _miss(self, reason: str) -> None:
+        with self._lock:
+            self._missed[reason] = self._missed.get(reason, 0) + 1
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")
+        return int(text.split()[1]) * os.sysconf("SC_PAGESIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _still_waits(connection: socket.socket) -> bool:
+    """Whether the process neither went on nor was let go: its memory is as it was."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def with_reachability(recording: Recording, examined: Recording) -> Recording:

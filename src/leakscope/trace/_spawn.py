@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start one program and wait for it, without getting in its way.
 
-The program keeps our terminal, process group, standard streams and signal mask. A signal
-that was sent to us alone is passed on to it; one that the terminal sent to the whole
-foreground group has reached it already. Stopping (Ctrl-Z) and continuing stay as they were,
+The program keeps our terminal, process group, standard streams, signal mask, and the signals that
+our parent left ignored. A signal that was sent to us alone is passed on to it; one
+that the terminal sent to the whole foreground group has reached it already. Stopping (Ctrl-Z) and continuing stay as they were,
 because nothing here touches SIGTSTP, SIGCONT or the foreground group.
 """
 
@@ -14,10 +14,13 @@ import errno
 import os
 import select
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING
 
+from leakscope import _native
 from leakscope.errors import TargetError
+from leakscope.proc.dispositions import ignored_by_parent
 from leakscope.proc.process import read_name
 
 if TYPE_CHECKING:
@@ -60,19 +63,44 @@ class Child:
         block = self._signals if self._main else ()
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, block)
         try:
-            self.pid = os.posix_spawn(
-                self._path,
-                self._arguments,
-                dict(environment),
-                setsigmask=self._mask,
-                # Python ignores these two; the program must not inherit that.
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-            )
+            self.pid = self._spawn(dict(environment))
         except OSError as error:
             raise TargetError(f"cannot start {self._path}: {_reason(error)}") from error
         finally:
             if not self.pid:
                 self._unblock()
+
+    def _spawn(self, environment: dict[str, str]) -> int:
+        """Start it by way of a helper: posix_spawn cannot let signals be ignored that we do not.
+
+        (And glibc's leaves two of its own ignored.) Without the helper, the best that it can.
+        """
+        ignored = ignored_by_parent()
+        helper = _native.path(_native.EXEC)
+        if not os.access(helper, os.X_OK):
+            defaults = {signal.SIGPIPE, signal.SIGXFSZ} - ignored
+            return os.posix_spawn(
+                self._path, self._arguments, environment, setsigmask=self._mask, setsigdef=defaults
+            )
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_inheritable(writing, True)
+            mask = sum(1 << (number - 1) for number in ignored)
+            pid = os.posix_spawn(
+                helper,
+                [helper.name, str(writing), f"{mask:x}", self._path, *self._arguments],
+                environment,
+                setsigmask=self._mask,
+            )
+        finally:
+            os.close(writing)
+            with os.fdopen(reading, "rb") as answer:
+                refused = answer.read(4)
+        if refused:
+            os.waitpid(pid, 0)
+            number = int.from_bytes(refused, sys.byteorder)
+            raise OSError(number, os.strerror(number))
+        return pid
 
     def wait(self, tick: Callable[[], None]) -> int:
         """Wait for the program's end, calling `tick` a few times a second.
@@ -102,7 +130,7 @@ class Child:
             return
         # What arrived together with the program's end was meant for it, not for us.
         while (info := signal.sigtimedwait(self._signals, 0)) is not None:
-            if info.si_signo != signal.SIGCHLD:
+            if info.si_signo in self._signals and info.si_signo != signal.SIGCHLD:
                 self.received.append(info.si_signo)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
@@ -123,7 +151,8 @@ class Child:
 
     def _take_signal(self) -> None:
         info = signal.sigtimedwait(self._signals, _POLL_SECONDS)
-        if info is None or info.si_signo == signal.SIGCHLD:
+        # (After a stop that outlasted the wait, Python returns what it had no signal for.)
+        if info is None or info.si_signo not in self._signals or info.si_signo == signal.SIGCHLD:
             return
         self.received.append(info.si_signo)
         if info.si_code != _SI_KERNEL:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
-from leakscope.trace._farewell import Farewell, Farewells
+from leakscope.trace._farewell import Examination, Farewells
 from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
@@ -99,15 +99,15 @@ def run(
     wait_children: bool = False,
     env: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
-    examine: Callable[[Farewell], Recording | None] | None = None,
+    examination: Examination | None = None,
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
     `output` is a directory or a file name in which %n and %p stand for program and pid;
     `sample` is the mean number of bytes between samples (None: every allocation);
     `wait_children` waits for daemons and background processes too. Sizes in bytes,
-    `start_after` in seconds, signals as numbers. `examine` is given each process right before
-    it ends, and may return its recording with the reachability of its blocks.
+    `start_after` in seconds, signals as numbers. `examination` says how each process is examined
+    right before it ends; None: not at all.
 
     Raises `UsageError`, `TargetError` or `RecordingError` before anything was started when
     it cannot work, and `TargetError` afterwards when the agent never came up.
@@ -139,7 +139,7 @@ def run(
         preloaded = safe_copy(agent, directory)
         environment |= settings.environment(str(directory))
         environment["LD_PRELOAD"] = preload_value(preloaded, environment)
-        farewells = None if examine is None else Farewells(directory, examine)
+        farewells = None if examination is None else Farewells(directory, examination)
         environment.pop("LEAKSCOPE_SCAN", None)
         if farewells is not None:
             undo.callback(farewells.stop)

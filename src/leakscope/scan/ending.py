@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that is about to end: one thread waits for us by itself, the others are stopped.
+
+The waiting thread is not traced, so it can go on at any time: when it has waited long enough,
+or because of a signal. Nothing that becomes of us holds it up.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from leakscope.errors import TargetError
+from leakscope.scan.frozen import Frozen, Thread
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from leakscope.proc.maps import Mapping
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """A context manager with what `Frozen` has, for a process whose thread `tid` waits.
+
+    `tid` is what the thread itself knows as its number, `sp` where its stack is in use from, its
+    registers included, `tls` its thread pointer. Raises `TargetError` when the process may not be
+    looked at or its other threads may not be stopped.
+    """
+
+    method = "frozen"
+
+    def __init__(self, pid: int, tid: int, sp: int, tls: int) -> None:
+        self._waiting = Thread(_outer(pid, tid), sp, 0, tls, np.zeros(0, np.uint64))
+        self._others = Frozen(pid, leave=self._waiting.tid)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._others.pid
+
+    @property
+    def threads(self) -> tuple[Thread, ...]:
+        """All its threads; `words` of the waiting one is empty, they are on its stack."""
+        return (self._waiting, *self._others.threads)
+
+    @property
+    def waiting(self) -> int:
+        """The number of the thread that waits, here."""
+        return self._waiting.tid
+
+    @property
+    def mappings(self) -> tuple[Mapping, ...]:
+        """As of `Frozen`."""
+        return self._others.mappings
+
+    @property
+    def paused_ns(self) -> int:
+        """As of `Frozen`."""
+        return self._others.paused_ns
+
+    def __enter__(self) -> Self:
+        self._others.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._others.release()
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return up to `size` bytes from `address`; fewer where they cannot be read."""
+        return self._others.read(address, size)
+
+    def check(self) -> None:
+        """Raise `TargetError` when the process is gone: what was read of it says nothing."""
+        self._others.check()
+
+
+def _outer(pid: int, tid: int) -> int:
+    """Return our number for a thread that may be in another pid namespace."""
+    for task in Path(f"/proc/{pid}/task").glob("[0-9]*"):
+        try:
+            status = (task / "status").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        found = re.search(r"^NSpid:.*\s(\d+)$", status, re.MULTILINE)
+        if (found is None and task.name == str(tid)) or (found and int(found[1]) == tid):
+            return int(task.name)
+    raise TargetError(f"process {pid} ended before it was scanned")

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from integration.claims import CLAIMS  # noqa: E402
 
-__all__ = ["programs"]
+__all__ = ["JOBS", "programs"]
 
 JOBS = (
     ("jq", "map(.id)|add", "big.json"),

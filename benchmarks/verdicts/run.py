@@ -18,7 +18,7 @@ from families import FAMILIES
 from leakscope.judge import judge
 from leakscope.model.findings import Finding, confidence_words
 from leakscope.model.frames import Address, Frame
-from programs import programs
+from programs import JOBS, programs
 
 WORDS = {"almost certain": 0.99, "very likely": 0.95, "likely": 0.85, "possible": 0.6}
 
@@ -73,7 +73,7 @@ def main() -> None:
             by_word[each["confidence_words"]][is_leak] += 1
         print(
             f"\nPrograms: {len(findings)} findings called leaks in {clean} runs,"
-            f" {sum(is_leak for is_leak, _ in findings)} of them leaks; {calm} real jobs, all calm."
+            f" {sum(is_leak for is_leak, _ in findings)} of them leaks; {calm} of {len(JOBS)} real jobs are calm."
         )
     if options.evidence:
         for (evidence, seconds), (no, yes) in sorted(by_evidence.items()):

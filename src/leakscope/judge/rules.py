@@ -384,7 +384,8 @@ def _confidence(
 
 def _lost(recording: Recording) -> float:
     """How sure a lost block is one: frees that by-pass us leave records of blocks that are gone."""
-    doubts = recording.coverage.dropped.get("duplicate", 0) or recording.coverage.troubles
+    coverage = recording.coverage
+    doubts = coverage.dropped.get("duplicate", 0) or "own_malloc" in coverage.troubles
     return _DOUBTED if doubts else _PROVEN
 
 

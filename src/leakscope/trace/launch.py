@@ -201,6 +201,7 @@ class _Tick:
         harvest = self._harvest
         known = len(harvest.snapshots)
         harvest.take_snapshots()
+        harvest.look_who_lives()
         for path in harvest.snapshots[known:]:
             self._progress(f"snapshot written: {path}")
         if time.monotonic() >= self._next_look:

@@ -225,8 +225,8 @@ def takes_image(pid: int) -> bool:
     """Whether a process that makes a copy of `pid` is still there."""
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"leakscope.scan._forker" in words and str(pid).encode() in words:
+            line = (folder / "cmdline").read_bytes()
+            if b"leakscope.scan._imager" in line and b'{"pid": %d,' % pid in line:
                 return True
     return False
 

@@ -23,7 +23,7 @@ class Reachability(enum.IntEnum):
 class ScanFacts:
     """How the memory was examined."""
 
-    method: str  # how the image was taken: "frozen", "forked", "core"
+    method: str  # how the image was taken: "copied", "forked", "frozen", "core"
     pause_ms: float  # time for which the process stood still
     seconds: float  # of the whole scan
     scanned_bytes: int

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leakscope.errors import TargetError
 
-__all__ = ["Mapping", "read_maps"]
+__all__ = ["Mapping", "parse_maps", "read_maps", "read_raw_maps"]
 
 _LINE = re.compile(
     rb"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
@@ -46,8 +46,13 @@ def read_maps(pid: int) -> tuple[Mapping, ...]:
     Raises `TargetError` when there is no such process or it may not be looked at. A
     process that is a zombie has none.
     """
+    return parse_maps(read_raw_maps(pid))
+
+
+def read_raw_maps(pid: int) -> bytes:
+    """Return the text that `parse_maps` understands. Raises as `read_maps` does."""
     try:
-        lines = Path(f"/proc/{pid}/maps").read_bytes().split(b"\n")
+        return Path(f"/proc/{pid}/maps").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         raise TargetError(f"there is no process {pid}") from None
     except PermissionError:
@@ -55,7 +60,11 @@ def read_maps(pid: int) -> tuple[Mapping, ...]:
             f"process {pid} may not be looked at by this user",
             hint="Run as the user it runs as, or as root.",
         ) from None
-    return tuple(_mapping(line) for line in lines if line)
+
+
+def parse_maps(text: bytes) -> tuple[Mapping, ...]:
+    """Return the mappings in the text of a maps file."""
+    return tuple(_mapping(line) for line in text.split(b"\n") if line)
 
 
 def _mapping(line: bytes) -> Mapping:

@@ -17,6 +17,12 @@ __all__ = ["render_heap", "to_json"]
 
 SCHEMA = "leakscope-heap/1"
 _SIZES = 8
+_HOW = {
+    "core": "of a core file",
+    "copied": " to copy its memory",
+    "forked": " to fork a copy of it",
+    "frozen": " until its memory was read",
+}
 
 
 def render_heap(scan: HeapScan, name: str) -> str:
@@ -67,10 +73,13 @@ def render_heap(scan: HeapScan, name: str) -> str:
     )
     lines.append(f"  {live} in use, {free} free inside the allocator,")
     lines.append(f"  {top} never used yet, {overhead} the allocator's own")
-    how = "of a core file" if facts.method == "core" else f"stopped for {facts.pause_ms:.0f} ms"
+    how = _HOW.get(facts.method, "")
+    if facts.method != "core":
+        how = f"stopped for {facts.pause_ms:.0f} ms{how}"
     lines.append(
         f"Scan: {how}, {plural(facts.threads, 'thread')},"
-        f" {bytes_text(facts.scanned_bytes)} looked at, {walked} of the heap walked"
+        f" {bytes_text(facts.scanned_bytes)} looked at, {walked} of the heap walked,"
+        f" {facts.seconds:.1f} s in all"
     )
     lines += [f"Note: {printable(note)}" for note in scan.facts.notes]
     return "\n".join(lines) + "\n"

@@ -28,6 +28,9 @@ _FUNCTIONS = {
                             _SIZE, _POINTER, _POINTER, _POINTER]),
     # join.c
     "join": (None, [_POINTER, _SIZE, _POINTER, _SIZE, _POINTER]),
+    # present.c
+    "present": (_SIZE, [_INT, _POINTER, _SIZE, _INT, _WORD, _POINTER, _SIZE]),
+    "copy": (_WORD, [_INT, _POINTER, _SIZE, _POINTER, _WORD, _POINTER]),
     # vanish.c
     "watch": (_INT, [_SIZE, _SIZE]),
     "vanished": (ctypes.c_bool, []),

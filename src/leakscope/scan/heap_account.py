@@ -30,7 +30,7 @@ def account_of(heap: Heap, resident: int) -> Account:
 
 
 def account_heap(pid: int) -> HeapAccount:
-    """Stop the process for some milliseconds, fork a copy of it, and walk the copy's heap.
+    """Take an image of the process, and walk the heap in it.
 
     Raises `TargetError` when the process may not be stopped, ends meanwhile, or uses an
     allocator that is not known.

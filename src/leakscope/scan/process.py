@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.errors import TargetError
 from leakscope.model.reachability import Reachability, ScanFacts
+from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import walk
-from leakscope.scan.forked import Forked
+from leakscope.scan.forked import MAX_PAUSE_S, open_image
 from leakscope.scan.frozen import Frozen
 from leakscope.scan.holders import Holders, origin_of
 from leakscope.scan.join import places_in
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.proc import maps
     from leakscope.scan.allocators import Heap, Memory
+    from leakscope.scan.forked import Image
     from leakscope.scan.frozen import Thread
     from leakscope.scan.roots import Root
 
@@ -36,6 +39,7 @@ __all__ = ["Graph", "graph_of", "scan_holders", "scan_process"]
 _SAMPLE = 100_000  # blocks that stand for all
 _PIECE = 1 << 18  # blocks compared at a time
 _MOST = 0.9  # of a recording's blocks
+_STANDING_S, _PER_SECOND, _PER_BLOCK_S = 0.02, 1e9, 5e-7  # a scan of what stands still takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ def scan_process(
     own: Sequence[tuple[int, int]] = (),
     stack_ends: Mapping[int, int] | None = None,
     pointers: Sequence[int] = (),
+    max_pause_s: float = MAX_PAUSE_S,
 ) -> Recording:
     """Take an image of the process, and return its recording with the reachability of blocks.
 
@@ -68,14 +73,18 @@ def scan_process(
     of no meaning, registers included; `pointers` are further roots. Raises `TargetError` when
     the process may not be stopped or ends meanwhile.
     """
-    return _scan(pid, read, own, stack_ends, pointers, keep=False)[0]
+    return _scan(pid, read, own, stack_ends, pointers, max_pause_s, keep=False)[0]
 
 
 def scan_holders(
-    pid: int, read: Callable[[], Recording], *, own: Sequence[tuple[int, int]] = ()
+    pid: int,
+    read: Callable[[], Recording],
+    *,
+    own: Sequence[tuple[int, int]] = (),
+    max_pause_s: float = MAX_PAUSE_S,
 ) -> tuple[Recording, Holders]:
     """Do what `scan_process` does, and keep what leads to each block."""
-    recording, holders = _scan(pid, read, own, None, (), keep=True)
+    recording, holders = _scan(pid, read, own, None, (), max_pause_s, keep=True)
     assert holders is not None
     return recording, holders
 
@@ -86,6 +95,7 @@ def _scan(
     own: Sequence[tuple[int, int]],
     stack_ends: Mapping[int, int] | None,
     pointers: Sequence[int],
+    max_pause_s: float,
     *,
     keep: bool,
 ) -> tuple[Recording, Holders | None]:
@@ -93,16 +103,17 @@ def _scan(
     paused_ns = 0
     if not stack_ends and not pointers:  # at its end, a process stands still anyway
         before = read()
-        with Forked(pid) as image:
+        with open_image(pid, max_pause_s=max_pause_s, own=own) as image:
             paused_ns = image.paused_ns
-            heap = None if image.refused else walk(image)
+            heap = walk(image)
             if heap is not None and heap.is_whole and _covers(heap, before):
-                # The copy does not change any more: what it shows is worked out meanwhile.
+                # The image does not change any more: what it shows is worked out meanwhile.
                 with ThreadPoolExecutor(1) as pool:
                     reading = pool.submit(read)
                     marked = _mark(image, before, heap, own, {}, (), keep=keep)
                     after = reading.result()
                 return _result(image, marked, before, after, heap, began, paused_ns)
+        _check_pause(pid, before, max_pause_s)
     with Frozen(pid) as frozen:
         recording = read()
         heap = walk(frozen)
@@ -111,6 +122,22 @@ def _scan(
         marked = _mark(frozen, recording, heap, own, stack_ends or {}, pointers, keep=keep)
     paused_ns += frozen.paused_ns
     return _result(frozen, marked, recording, recording, heap, began, paused_ns)
+
+
+def _check_pause(pid: int, recording: Recording, max_pause_s: float) -> None:
+    """Refuse to stop the process for a whole scan that takes long.
+
+    Where the heap cannot be walked, the blocks are those of the recording, so both have to be of
+    one moment.
+    """
+    needed_s = _STANDING_S + read_resident(pid) / _PER_SECOND
+    needed_s += len(recording.blocks) * _PER_BLOCK_S
+    if needed_s > max_pause_s:
+        raise TargetError(
+            f"process {pid} was not scanned, because it would have been stopped for about"
+            f" {needed_s:.2g} s: its allocator is not one whose heap can be walked",
+            hint=f"--max-pause {needed_s * 2:.2g} lets it be stopped for that long.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +152,7 @@ class _Marked:
 
 
 def _mark(
-    image: Frozen | Forked,
+    image: Image,
     recording: Recording,
     heap: Heap | None,
     own: Sequence[tuple[int, int]],
@@ -137,19 +164,23 @@ def _mark(
     graph = graph_of(recording, heap)
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
     roots = find_roots(image, threads, _owned(image, heap, graph), own)
+    inside, words = image.split(roots)
     with Marker(
         graph.starts,
         graph.sizes,
         pid=image.pid,
+        segments=image.segments,
         guard=guard_of(image, image.threads),
         vtables=_vtables(image.mappings),
     ) as marker:
         places = marker.keep_places() if keep else None
         # What lasts comes first: it tells more about who holds a block.
-        marker.mark([root for root in roots if not root.is_stack])
+        marker.mark([root for root in inside if not root.is_stack])
+        for some, place in words:
+            marker.mark_words(some, place)
         if keep:
             marker.follow()
-        marker.mark([root for root in roots if root.is_stack])
+        marker.mark([root for root in inside if root.is_stack])
         for thread in threads:
             if thread.tid not in ends:
                 marker.mark_words(thread.words, origin_of(thread))
@@ -165,7 +196,7 @@ def _mark(
 
 
 def _result(
-    image: Frozen | Forked,
+    image: Image,
     marked: _Marked,
     before: Recording,
     after: Recording,
@@ -174,7 +205,7 @@ def _result(
     paused_ns: int,
 ) -> tuple[Recording, Holders | None]:
     """Give the blocks of `after` the kinds of those of `before` that are the same."""
-    notes = list(heap.notes) if heap is not None else []
+    notes = [*image.notes, *(heap.notes if heap is not None else ())]
     complete = _is_complete(before, heap, notes)
     if marked.unread:
         notes.append(f"{marked.unread:,} bytes could not be read")

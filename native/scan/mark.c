@@ -97,6 +97,7 @@ EXPORT struct lss_scan *lss_new(int pid, const struct segment *segments, size_t 
                                 const struct span *tables, size_t table_count);
 EXPORT void lss_free(struct lss_scan *scan);
 EXPORT void lss_roots(struct lss_scan *scan, const struct span *spans, size_t count);
+EXPORT void lss_only_resident(struct lss_scan *scan, const struct span *spans, size_t count);
 EXPORT void lss_keep_from(struct lss_scan *scan, uint64_t *from);
 EXPORT void lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin);
 EXPORT int lss_follow(struct lss_scan *scan);
@@ -383,11 +384,18 @@ static void look_at(struct lss_scan *scan, const uint8_t *memory, uint64_t bytes
   }
 }
 
+/* Whether the answer is not wanted any more, or would be wrong. */
+static inline bool is_over(struct lss_scan *scan) {
+  if (lss_is_cancelled())
+    scan->failed = true;
+  return scan->failed;
+}
+
 /* Look at a range by itself; returns how much of it could not be read. */
 static uint64_t look_at_range(struct lss_scan *scan, uint64_t start, uint64_t end) {
-  uint64_t unread = 0;
-  while (start < end) {
-    uint64_t bytes = end - start < VISIT ? end - start : VISIT;
+  uint64_t unread = 0, stop;
+  while (image_next(&scan->image, &start, end, &stop) && !is_over(scan)) {
+    uint64_t bytes = stop - start < VISIT ? stop - start : VISIT;
     unread += image_fill(&scan->image, start, scan->visit, bytes);
     look_at(scan, scan->visit, bytes, start, NO_BLOCK);
     start += bytes;
@@ -435,7 +443,7 @@ static void follow_edges(struct lss_scan *scan, uint32_t block, const uint32_t *
 static void follow(struct lss_scan *scan) {
   uint32_t blocks[BATCH];
   const uint32_t *edges[BATCH];
-  while (scan->depth && !scan->failed) {
+  while (scan->depth && !is_over(scan)) {
     size_t n = scan->depth < BATCH ? scan->depth : BATCH;
     scan->depth -= n;
     memcpy(blocks, scan->stack + scan->depth, n * sizeof *blocks);
@@ -485,12 +493,14 @@ static void pass_run(struct lss_scan *scan, uint32_t from, uint32_t to) {
 
 static void pass(struct lss_scan *scan) {
   const struct index *index = &scan->index;
-  for (uint32_t block = 0; block < index->count && !scan->failed;) {
-    scan->scanned += size_of(index, block);
+  for (uint32_t block = 0; block < index->count && !is_over(scan);) {
     if (size_of(index, block) > RUN) {
+      scan->scanned +=
+          image_resident(&scan->image, index->starts[block], end_of(index, block));
       pass_large(scan, block++);
       continue;
     }
+    scan->scanned += size_of(index, block);
     uint64_t base = index->starts[block], end = end_of(index, block);
     uint32_t next = block + 1;
     while (next < index->count && index->starts[next] <= end + JOIN &&
@@ -526,7 +536,7 @@ struct lss_scan *lss_new(int pid, const struct segment *segments, size_t segment
   struct lss_scan *scan = calloc(1, sizeof *scan);
   if (!scan)
     return NULL;
-  scan->image = (struct image){-1, segments, segment_count};
+  scan->image = (struct image){.memory = -1, .segments = segments, .segment_count = segment_count};
   if (pid) {
     char path[32];
     snprintf(path, sizeof path, "/proc/%d/mem", pid);
@@ -585,9 +595,16 @@ void lss_roots(struct lss_scan *scan, const struct span *spans, size_t count) {
     uint64_t start = (spans[i].start + 7) & ~7ull;
     if (start >= spans[i].end)
       continue;
-    scan->scanned += spans[i].end - start;
+    scan->scanned += image_resident(&scan->image, start, spans[i].end);
     scan->unread += look_at_range(scan, start, spans[i].end);
   }
+}
+
+/* Where the process has pages, ascending: nothing else of it is touched. To be called before
+ * anything else; `spans` is kept. */
+void lss_only_resident(struct lss_scan *scan, const struct span *spans, size_t count) {
+  scan->image.resident = spans;
+  scan->image.resident_count = count;
 }
 
 /* Keep, for each block, the address of the first pointer that gave it its standing. To be called

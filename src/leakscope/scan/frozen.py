@@ -21,6 +21,7 @@ import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.proc.maps import Mapping, read_maps
+from leakscope.scan.kernel import words_of_thread
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -208,7 +209,7 @@ def _registers(tid: int) -> Thread:
         sp, pc = int(words[31]), int(words[32])
         tls = int.from_bytes(_regset(tid, _ARM_TLS)[:8], "little")
     more = np.frombuffer(vector[: len(vector) // 8 * 8], np.uint64)
-    return Thread(tid, sp, pc, tls, np.concatenate([words, more]))
+    return Thread(tid, sp, pc, tls, np.concatenate([words, more, words_of_thread(tid)]))
 
 
 def _regset(tid: int, kind: int) -> bytes:

@@ -58,7 +58,8 @@ class Segment:
 class Marker:
     """Marks `starts`, ascending and not overlapping, in the memory of `pid` or in `segments`.
 
-    A context manager. Raises `LeakscopeError` when there is not enough memory to go on,
+    A context manager. Of a process, nothing outside `resident` is read, one range a row, ascending.
+    Raises `LeakscopeError` when there is not enough memory to go on,
     `TargetError` when the process is gone.
     """
 
@@ -71,6 +72,7 @@ class Marker:
         segments: Sequence[Segment] = (),
         guard: int = 0,
         vtables: Sequence[tuple[int, int]] = (),
+        resident: Words | None = None,
     ) -> None:
         if np.any(starts[1:] <= starts[:-1]):
             raise ValueError("blocks are not in ascending order")
@@ -103,6 +105,9 @@ class Marker:
                 f"there is not enough memory to scan {len(starts):,} blocks",
                 hint="Scan on a machine with more memory, or sample.",
             )
+        self._resident = resident
+        if resident is not None:
+            self._library.lss_only_resident(self._scan, resident.ctypes.data, len(resident))
 
     def __enter__(self) -> Self:
         return self

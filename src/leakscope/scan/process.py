@@ -17,7 +17,9 @@ from leakscope.scan.forked import Forked
 from leakscope.scan.frozen import Frozen
 from leakscope.scan.holders import Holders, origin_of
 from leakscope.scan.join import places_in
+from leakscope.scan.kernel import words_of_process
 from leakscope.scan.mark import Marker
+from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
 
 if TYPE_CHECKING:
@@ -93,22 +95,28 @@ def _scan(
     paused_ns = 0
     if not stack_ends and not pointers:  # at its end, a process stands still anyway
         before = read()
+        # Before and after the copy is made: the process goes on meanwhile.
+        held = words_of_process(pid)
         with Forked(pid) as image:
             paused_ns = image.paused_ns
-            heap = None if image.refused else walk(image)
-            if heap is not None and heap.is_whole and _covers(heap, before):
+            memory = None if image.refused else Resident(image)
+            heap = None if memory is None else walk(memory)
+            if memory is not None and heap is not None and heap.is_whole and _covers(heap, before):
                 # The copy does not change any more: what it shows is worked out meanwhile.
                 with ThreadPoolExecutor(1) as pool:
                     reading = pool.submit(read)
-                    marked = _mark(image, before, heap, own, {}, (), keep=keep)
+                    held = np.concatenate([held, words_of_process(pid)])
+                    marked = _mark(image, memory, before, heap, own, {}, held, keep=keep)
                     after = reading.result()
                 return _result(image, marked, before, after, heap, began, paused_ns)
     with Frozen(pid) as frozen:
         recording = read()
-        heap = walk(frozen)
+        memory = Resident(frozen)
+        heap = walk(memory)
         if heap is not None and not _covers(heap, recording):
             heap = None  # there, but the program uses another allocator
-        marked = _mark(frozen, recording, heap, own, stack_ends or {}, pointers, keep=keep)
+        held = np.concatenate([words_of_process(pid), np.array(pointers, np.uint64)])
+        marked = _mark(frozen, memory, recording, heap, own, stack_ends or {}, held, keep=keep)
     paused_ns += frozen.paused_ns
     return _result(frozen, marked, recording, recording, heap, began, paused_ns)
 
@@ -126,23 +134,25 @@ class _Marked:
 
 def _mark(
     image: Frozen | Forked,
+    memory: Resident,
     recording: Recording,
     heap: Heap | None,
     own: Sequence[tuple[int, int]],
     ends: Mapping[int, int],
-    pointers: Sequence[int],
+    held: npt.NDArray[np.uint64],
     *,
     keep: bool,
 ) -> _Marked:
     graph = graph_of(recording, heap)
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
-    roots = find_roots(image, threads, _owned(image, heap, graph), own)
+    roots = find_roots(memory, threads, _owned(memory, heap, graph), own)
     with Marker(
         graph.starts,
         graph.sizes,
         pid=image.pid,
-        guard=guard_of(image, image.threads),
+        guard=guard_of(memory, image.threads),
         vtables=_vtables(image.mappings),
+        resident=memory.spans,
     ) as marker:
         places = marker.keep_places() if keep else None
         # What lasts comes first: it tells more about who holds a block.
@@ -153,8 +163,9 @@ def _mark(
         for thread in threads:
             if thread.tid not in ends:
                 marker.mark_words(thread.words, origin_of(thread))
-        marker.mark_words(np.array(pointers, np.uint64))
-        marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
+        marker.mark_words(held)
+        marker.mark_words(memory.words_of_others())
+        marker.mark_words(np.array(find_thread_vectors(memory, image.threads), np.uint64))
         if heap is not None:
             marker.mark_words(heap.moving)
         kinds = marker.sweep()
@@ -293,14 +304,12 @@ def _is_complete(recording: Recording, heap: Heap | None, notes: list[str]) -> b
 def _owned(memory: Memory, heap: Heap | None, graph: Graph) -> list[tuple[int, int]]:
     """Memory that is the allocator's: scanned only where a block in it is reached."""
     owned = [*heap.regions, *heap.tables] if heap is not None else []
-    # Another allocator's blocks: the anonymous mappings that hold them are its own.
-    for mapping in memory.mappings:
+    # Of an unknown allocator, the anonymous mappings that hold them are its own.
+    for mapping in memory.mappings if heap is None else ():
         if mapping.path not in {"", "[heap]"} or not mapping.permissions.startswith("rw"):
             continue
-        if any(start <= mapping.start and mapping.end <= end for start, end in owned):
-            continue
         first, last = np.searchsorted(graph.starts, [mapping.start, mapping.end])
-        if heap is None and last > first:
+        if last > first:
             owned.append((mapping.start, mapping.end))
     return owned
 

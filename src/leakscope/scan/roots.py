@@ -26,6 +26,7 @@ __all__ = ["Root", "find_dead_threads", "find_roots", "find_thread_vectors", "gu
 
 _RED_ZONE = 128  # bytes below the stack pointer that a leaf function may use (System V ABI)
 _SHARED = ("shm", "zero")
+_SMALLEST_STACK = 16 << 10
 _TCB_REACH = 1 << 16  # a thread's descriptor lies in the last bytes of its stack's mapping
 _TID_OFFSETS = (0x2D0,)  # of `tid` in struct pthread, x86-64 glibc 2.27 and later
 
@@ -68,10 +69,11 @@ def find_roots(
             start, is_stack = max(start, stacks[at] - _RED_ZONE), True
             tids = [t.tid for t in threads if mapping.start <= t.sp < mapping.end]
             name = f"stack of thread {tids[0]}" if len(tids) == 1 else f"stacks of threads {tids}"
-        elif not mapping.path and _dead_stack(memory, mapping) is not None:
-            continue
-        for low, high in _without(start, mapping.end, hidden):
-            found.append(Root(low, high, name, is_stack))
+        left = _without(start, mapping.end, hidden)
+        if left and not is_stack and _may_be_stack(mapping):
+            descriptor = _dead_stack(memory, mapping)
+            left = left if descriptor is None else []
+        found += [Root(low, high, name, is_stack) for low, high in left]
     return found
 
 
@@ -96,7 +98,7 @@ def find_dead_threads(memory: Memory, threads: Sequence[Thread]) -> list[int]:
     stacks = sorted(thread.sp for thread in threads)
     found: list[int] = []
     for mapping in memory.mappings:
-        if mapping.path or not _is_scanned(mapping):
+        if not _may_be_stack(mapping):
             continue
         at = bisect_right(stacks, mapping.start)
         if at < len(stacks) and stacks[at] < mapping.end:
@@ -119,7 +121,10 @@ def guard_of(memory: Memory, threads: Sequence[Thread]) -> int:
 
 
 def _is_scanned(mapping: Mapping) -> bool:
-    if not mapping.permissions.startswith("rw"):
+    # Whatever its permissions are now, anonymous memory was written; and shared memory may be
+    # written elsewhere.
+    sealed = not mapping.path or mapping.path == "[heap]" or mapping.permissions[3] == "s"
+    if not mapping.permissions.startswith("rw") and not sealed:
         return False
     if mapping.path.startswith("[v"):  # the kernel's
         return False
@@ -128,6 +133,15 @@ def _is_scanned(mapping: Mapping) -> bool:
         return False
     name = PurePath(mapping.path).name
     return not (name.endswith(".live") or name.startswith("libleakscope-"))
+
+
+def _may_be_stack(mapping: Mapping) -> bool:
+    """Whether glibc may have mapped it for a thread's stack; `PTHREAD_STACK_MIN` is 16 KiB."""
+    return (
+        not mapping.path
+        and mapping.permissions.startswith("rw")
+        and mapping.end - mapping.start >= _SMALLEST_STACK
+    )
 
 
 def _is_relro(mapping: Mapping, following: Mapping) -> bool:

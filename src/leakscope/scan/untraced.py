@@ -19,7 +19,9 @@ from leakscope.scan.content import look_at_lost
 from leakscope.scan.core import Core
 from leakscope.scan.forked import open_image
 from leakscope.scan.heap_account import account_of
+from leakscope.scan.kernel import words_of_process
 from leakscope.scan.mark import Marker
+from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
 
 if TYPE_CHECKING:
@@ -47,8 +49,15 @@ def scan_untraced(pid: int) -> HeapScan:
     began = time.monotonic_ns()
     paused_ns = 0
     for _ in range(_TRIES):
+        # Before and after the image is taken: the process may go on meanwhile.
+        held = words_of_process(pid)
         with open_image(pid) as image:
-            found = _scan(image, image.threads, f"process {pid}", pid=image.pid)
+            held = np.concatenate([held, words_of_process(pid)])
+            memory = Resident(image)
+            found = _scan(
+                memory, image.threads, f"process {pid}", pid=image.pid, resident=memory.spans,
+                held=np.concatenate([held, memory.words_of_others()]),
+            )  # fmt: skip
             image.check()
             resident = read_resident(pid)
         paused_ns += image.paused_ns
@@ -128,6 +137,8 @@ def _scan(
     *,
     pid: int = 0,
     segments: Sequence[Segment] = (),
+    resident: npt.NDArray[np.uint64] | None = None,
+    held: npt.NDArray[np.uint64] | None = None,
 ) -> _Found:
     heap = walk(memory)
     if heap is None:
@@ -143,7 +154,10 @@ def _scan(
         segments=segments,
         guard=guard_of(memory, threads),
         vtables=_tables(memory),
+        resident=resident,
     ) as marker:
+        if held is not None:
+            marker.mark_words(held)
         for thread in threads:
             marker.mark_words(thread.words)
         marker.mark_words(np.array(find_thread_vectors(memory, threads), np.uint64))

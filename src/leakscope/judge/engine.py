@@ -92,6 +92,7 @@ def judge(
             SuppressionUse(rule.name, rule.source, *use) for rule, use in uses.items()
         ),
         notes=_notes(recording, judged, described),
+        scan=recording.scan,
     )
 
 
@@ -292,6 +293,8 @@ def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[
         unknown = int(judged.reach.unknown.sum())
         if unknown:
             notes.append(f"{unknown:,} blocks were not examined by the reachability scan")
+    if recording.scan is not None:
+        notes.extend(recording.scan.notes)
     return tuple(notes)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.model.reachability import Reachability, ScanFacts
+from leakscope.recording.mapped import with_lengths
 from leakscope.scan.allocators import walk
 from leakscope.scan.forked import Forked
 from leakscope.scan.frozen import Frozen
@@ -20,7 +21,7 @@ from leakscope.scan.join import places_in
 from leakscope.scan.kernel import words_of_process
 from leakscope.scan.mark import Marker
 from leakscope.scan.resident import Resident
-from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
+from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,28 +98,28 @@ def _scan(
         before = read()
         # Before and after the copy is made: the process goes on meanwhile.
         held = words_of_process(pid)
-        with Forked(pid) as image:
-            paused_ns = image.paused_ns
-            memory = None if image.refused else Resident(image)
-            heap = None if memory is None else walk(memory)
-            if memory is not None and heap is not None and heap.is_whole and _covers(heap, before):
+        with Forked(pid) as forked:
+            paused_ns = forked.paused_ns
+            image = Resident(forked)
+            heap = None if forked.refused else walk(image)
+            if heap is not None and heap.is_whole and _covers(heap, before):
                 # The copy does not change any more: what it shows is worked out meanwhile.
                 with ThreadPoolExecutor(1) as pool:
                     reading = pool.submit(read)
                     held = np.concatenate([held, words_of_process(pid)])
-                    marked = _mark(image, memory, before, heap, own, {}, held, keep=keep)
+                    marked = _mark(image, before, heap, own, {}, held, keep=keep)
                     after = reading.result()
                 return _result(image, marked, before, after, heap, began, paused_ns)
     with Frozen(pid) as frozen:
         recording = read()
-        memory = Resident(frozen)
-        heap = walk(memory)
+        image = Resident(frozen)
+        heap = walk(image)
         if heap is not None and not _covers(heap, recording):
             heap = None  # there, but the program uses another allocator
         held = np.concatenate([words_of_process(pid), np.array(pointers, np.uint64)])
-        marked = _mark(frozen, memory, recording, heap, own, stack_ends or {}, held, keep=keep)
+        marked = _mark(image, recording, heap, own, stack_ends or {}, held, keep=keep)
     paused_ns += frozen.paused_ns
-    return _result(frozen, marked, recording, recording, heap, began, paused_ns)
+    return _result(image, marked, recording, recording, heap, began, paused_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,7 @@ class _Marked:
 
 
 def _mark(
-    image: Frozen | Forked,
-    memory: Resident,
+    image: Resident,
     recording: Recording,
     heap: Heap | None,
     own: Sequence[tuple[int, int]],
@@ -145,14 +145,14 @@ def _mark(
 ) -> _Marked:
     graph = graph_of(recording, heap)
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
-    roots = find_roots(memory, threads, _owned(memory, heap, graph), own)
+    roots = find_roots(image, threads, _owned(image, heap, graph), own)
     with Marker(
         graph.starts,
         graph.sizes,
         pid=image.pid,
-        guard=guard_of(memory, image.threads),
+        guard=guard_of(image, image.threads),
         vtables=_vtables(image.mappings),
-        resident=memory.spans,
+        resident=image.spans,
     ) as marker:
         places = marker.keep_places() if keep else None
         # What lasts comes first: it tells more about who holds a block.
@@ -164,8 +164,10 @@ def _mark(
             if thread.tid not in ends:
                 marker.mark_words(thread.words, origin_of(thread))
         marker.mark_words(held)
-        marker.mark_words(memory.words_of_others())
-        marker.mark_words(np.array(find_thread_vectors(memory, image.threads), np.uint64))
+        unjoined = find_unjoined(image, image.threads)
+        marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
+        marker.mark_words(image.words_of_others())
+        marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
         if heap is not None:
             marker.mark_words(heap.moving)
         kinds = marker.sweep()
@@ -176,7 +178,7 @@ def _mark(
 
 
 def _result(
-    image: Frozen | Forked,
+    image: Resident,
     marked: _Marked,
     before: Recording,
     after: Recording,
@@ -195,7 +197,7 @@ def _result(
         seconds=(time.monotonic_ns() - began) / 1e9,
         scanned_bytes=marked.scanned,
         threads=len(image.threads),
-        roots_bytes=sum(root.end - root.start for root in marked.roots),
+        roots_bytes=image.bytes_of((root.start, root.end) for root in marked.roots),
         notes=tuple(notes),
     )
     graph = replace(marked.graph, known=_in(after, before, marked.graph.known))
@@ -206,7 +208,19 @@ def _result(
     holders = None
     if marked.places is not None:
         holders = Holders(graph, marked.places, marked.roots, marked.threads)
-    return replace(after, reachability=reachability, scan=facts), holders
+    found = with_lengths(after, _resident_lengths(image, before, after))
+    return replace(found, reachability=reachability, scan=facts), holders
+
+
+def _resident_lengths(
+    image: Resident, before: Recording, after: Recording
+) -> npt.NDArray[np.uint64]:
+    """Return how much there is of each range; of one that came after the image, all of it."""
+    starts, lengths = after.ranges["start"], after.ranges["length"].astype(np.uint64)
+    for at in np.flatnonzero(np.isin(starts, before.ranges["start"])):
+        start = int(starts[at])
+        lengths[at] = image.resident_bytes(start, start + int(lengths[at]))
+    return lengths
 
 
 def _in(after: Recording, before: Recording, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

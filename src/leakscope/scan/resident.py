@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-__all__ = ["Resident", "resident_bytes"]
+__all__ = ["Resident"]
 
 _ROOM = 1 << 16  # spans asked for at a time
 _SHARED_MOST = 64 << 20  # bytes of shared memory that were touched by others and are read
@@ -45,22 +45,27 @@ _UNNAMED = ("/memfd:", "/dev/zero", "/SYSV")  # shared memory that is in no file
 class Resident:
     """An image of a process that has only those pages that are in memory or in swap.
 
-    Has what `Frozen` has to read it; `spans` are the ranges with such pages, ascending, one a
+    Stands for the image, whose `pid`, `mappings`, `threads`, `method` and `check` it has; `spans` are the ranges with such pages, ascending, one a
     row, None when the kernel does not tell: then everything is read.
     """
 
     def __init__(self, image: Frozen | Forked) -> None:
         self._image = image
         self.pid = image.pid
+        self.method = image.method
+        self.check = image.check
         self._origin: int = getattr(image, "target", image.pid)  # whose shared memory it is
         self.mappings: Sequence[Mapping] = image.mappings
         self.threads: Sequence[Thread] = image.threads
         self.spans = self._spans()
         self._starts: list[int] = []
         self._ends: list[int] = []
+        self._before: list[int] = []  # bytes in the spans before each
         self._areas: list[tuple[int, int]] = []
         if self.spans is not None:
             self._starts, self._ends = self.spans[:, 0].tolist(), self.spans[:, 1].tolist()
+            sizes = self.spans[:, 1] - self.spans[:, 0]
+            self._before = [0, *np.cumsum(sizes).tolist()]
             self._areas = _merged((m.start, m.end) for m in self.mappings)
 
     def read(self, address: int, size: int) -> bytes:
@@ -87,6 +92,20 @@ class Resident:
                 if len(part) < high - low:
                     return bytes(found[: low - address + len(part)])
         return bytes(found)
+
+    def bytes_of(self, ranges: Iterable[tuple[int, int]]) -> int:
+        """Return how many bytes of the ranges there are."""
+        return sum(self.resident_bytes(start, end) for start, end in ranges)
+
+    def resident_bytes(self, start: int, end: int) -> int:
+        """Return how many bytes from `start` to `end` there are."""
+        if self.spans is None:
+            return end - start
+        return self._bytes_below(end) - self._bytes_below(start)
+
+    def _bytes_below(self, address: int) -> int:
+        at = bisect_right(self._starts, address)
+        return self._before[at] - (max(self._ends[at - 1] - address, 0) if at else 0)
 
     def words_of_others(self) -> Words:
         """Return what is in shared memory that this process has mapped and not touched.
@@ -138,19 +157,6 @@ class Resident:
         found.append(np.array(whole, np.uint64).reshape(-1, 2))
         spans = np.concatenate([each for each in found if each is not None])
         return np.ascontiguousarray(spans[np.argsort(spans[:, 0], kind="stable")])
-
-
-def resident_bytes(spans: Words, ranges: Iterable[tuple[int, int]]) -> list[int]:
-    """Return how many bytes of each range are in `spans`, ascending and not overlapping."""
-    starts, ends = spans[:, 0], spans[:, 1]
-    before = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
-
-    def below(address: int) -> int:
-        at = int(np.searchsorted(starts, np.uint64(address), "right"))
-        beyond = max(int(ends[at - 1]) - address, 0) if at else 0
-        return int(before[at]) - beyond
-
-    return [below(end) - below(start) for start, end in ranges]
 
 
 def _resident(pid: int, ranges: Sequence[tuple[int, int]]) -> Words | None:

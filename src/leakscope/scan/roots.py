@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from leakscope.scan.allocators import Memory
     from leakscope.scan.frozen import Thread
 
-__all__ = ["Root", "find_dead_threads", "find_roots", "find_thread_vectors", "guard_of"]
+__all__ = ["Root", "Unjoined", "find_dead_threads", "find_roots", "find_thread_vectors"]
+__all__ += ["find_unjoined", "guard_of"]
 
 _RED_ZONE = 128  # bytes below the stack pointer that a leaf function may use (System V ABI)
 _SHARED = ("shm", "zero")
 _SMALLEST_STACK = 16 << 10
 _TCB_REACH = 1 << 16  # a thread's descriptor lies in the last bytes of its stack's mapping
+_DESCRIPTOR_BYTES = 0x900
+_START_ROUTINE = range(0x600, 0x700)  # where it is in struct pthread
 _TID_OFFSETS = (0x2D0,)  # of `tid` in struct pthread, x86-64 glibc 2.27 and later
 
 
@@ -106,6 +109,39 @@ def find_dead_threads(memory: Memory, threads: Sequence[Thread]) -> list[int]:
         descriptor = _dead_stack(memory, mapping)
         if descriptor is not None:
             found.append(descriptor)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Unjoined:
+    """A thread that has ended and that pthread_join may still be called for."""
+
+    descriptor: int  # address of its struct pthread, which is its pthread_t
+    result: int  # what pthread_join would return
+    stack: tuple[int, int]  # its mapping
+
+
+def find_unjoined(memory: Memory, threads: Sequence[Thread]) -> list[Unjoined]:
+    """Return the threads that have ended, and were neither joined nor detached (x86-64 glibc)."""
+    code = [(m.start, m.end) for m in memory.mappings if "x" in m.permissions]
+    starts = [start for start, _ in code]
+    found: list[Unjoined] = []
+    for descriptor in find_dead_threads(memory, threads):
+        raw = memory.read(descriptor, _DESCRIPTOR_BYTES)
+        words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64).tolist()
+        if len(words) * 8 < _START_ROUTINE.stop:
+            continue
+        # In struct pthread: joinid, flags, result, policy, start_routine; where they begin
+        # depends on the version, so the routine is found by being code.
+        for at in range(_START_ROUTINE.start // 8, _START_ROUTINE.stop // 8):
+            inside = bisect_right(starts, words[at]) - 1
+            if inside >= 0 and words[at] < code[inside][1]:
+                ended = words[_TID_OFFSETS[0] // 8] & 0xFFFFFFFF == 0
+                if ended and words[at - 4] != descriptor:  # itself: detached
+                    place = next(m for m in memory.mappings if m.start <= descriptor < m.end)
+                    stack = (place.start, place.end)
+                    found.append(Unjoined(descriptor, words[at - 2], stack))
+                break
     return found
 
 

@@ -22,7 +22,7 @@ from leakscope.scan.heap_account import account_of
 from leakscope.scan.kernel import words_of_process
 from leakscope.scan.mark import Marker
 from leakscope.scan.resident import Resident
-from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
+from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
 
 if TYPE_CHECKING:
     import os
@@ -161,10 +161,14 @@ def _scan(
         for thread in threads:
             marker.mark_words(thread.words)
         marker.mark_words(np.array(find_thread_vectors(memory, threads), np.uint64))
+        unjoined = find_unjoined(memory, threads)
+        marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
         marker.mark_words(heap.moving)
         marker.mark(roots)
         kinds = marker.sweep()
-        size = sum(root.end - root.start for root in roots)
+        ranges = [(root.start, root.end) for root in roots]
+        is_core = not isinstance(memory, Resident)  # all that it has is there
+        size = sum(b - a for a, b in ranges) if is_core else memory.bytes_of(ranges)
         found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
         if marker.unread_bytes:
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")

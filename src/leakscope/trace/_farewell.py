@@ -24,6 +24,7 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
+from leakscope.recording.mapped import as_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,4 +188,4 @@ def with_reachability(recording: Recording, examined: Recording) -> Recording:
         for name in ("address", "site", "birth_ns"):
             same &= before[name][at] == recording.blocks[name]
         kinds[same] = examined.reachability[at[same]]
-    return replace(recording, reachability=kinds, scan=examined.scan)
+    return replace(as_in(recording, examined), reachability=kinds, scan=examined.scan)

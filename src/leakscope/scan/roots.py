@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 from bisect import bisect_right
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,9 +164,9 @@ def _is_scanned(mapping: Mapping) -> bool:
     if mapping.path.startswith("[v"):  # the kernel's
         return False
     # Memory of a device may not be read; shared memory is data like any other.
-    if mapping.path.startswith("/dev/") and PurePath(mapping.path).parts[2] not in _SHARED:
+    if mapping.path.startswith("/dev/") and mapping.path.split("/")[2] not in _SHARED:
         return False
-    name = PurePath(mapping.path).name
+    name = _name(mapping)
     return not (name.endswith(".live") or name.startswith("libleakscope-"))
 
 
@@ -191,7 +190,7 @@ def _is_relro(mapping: Mapping, following: Mapping) -> bool:
 
 
 def _name(mapping: Mapping) -> str:
-    return PurePath(mapping.path).name or "mapping"
+    return mapping.path.rpartition("/")[2] or "mapping"
 
 
 def _dead_stack(memory: Memory, mapping: Mapping) -> int | None:

@@ -13,7 +13,6 @@ import ctypes
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,7 +156,7 @@ def walk(memory: Memory) -> Heap | None:
 
 
 def _is_libc(mapping: Mapping) -> bool:
-    name = PurePath(mapping.path).name
+    name = mapping.path.rpartition("/")[2]
     return name.startswith(("libc.so.", "libc-2."))
 
 

@@ -30,6 +30,7 @@ enum { UNREACHED = 0, LEADER = 1, INDIRECT = 2, POSSIBLE = 3, REACHABLE = 4 };
 #define HEAD_8 8u       /* its first word explains a pointer 8 bytes behind */
 #define HEAD_24 16u     /* its first words explain a pointer 24 bytes behind */
 #define HEAD_OBJECT 32u /* begins with the address of a vtable */
+#define SEARCHED 128u   /* for addresses in another form */
 #define AGAIN 64u       /* its interior pointers are to be looked at after the pass */
 
 /* An edge: the block it leads to, and where into it. */
@@ -101,6 +102,7 @@ EXPORT void lss_only_resident(struct lss_scan *scan, const struct span *spans, s
 EXPORT void lss_keep_from(struct lss_scan *scan, uint64_t *from);
 EXPORT void lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin);
 EXPORT int lss_follow(struct lss_scan *scan);
+EXPORT long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count);
 EXPORT int lss_sweep(struct lss_scan *scan);
 EXPORT uint64_t lss_scanned(const struct lss_scan *scan);
 EXPORT uint64_t lss_unread(const struct lss_scan *scan);
@@ -525,6 +527,168 @@ static void pass(struct lss_scan *scan) {
       follow(scan);
   }
   follow(scan);
+}
+
+/* ---- addresses in another form ---- */
+
+#define SEARCH_MOST (256u << 20) /* bytes of blocks that are searched, evenly over all */
+#define SEARCH_ROOTS (64u << 20) /* and of roots, from the first on */
+#define SEARCH_ROUNDS 16u
+#define GROUPS 4u
+#define GROUP_GAP (1ull << 32)
+#define ADDRESS ((1ull << 48) - 1)
+
+/* Where there are blocks that nothing points to. */
+struct wanted {
+  struct span groups[GROUPS];
+  size_t count;
+  long found;
+};
+
+static void want(struct wanted *wanted, const struct lss_scan *scan) {
+  const struct index *index = &scan->index;
+  wanted->count = 0;
+  for (uint32_t block = 0; block < index->count; block++) {
+    if (kind_of(scan, block) != UNREACHED)
+      continue;
+    struct span *last = wanted->count ? &wanted->groups[wanted->count - 1] : NULL;
+    uint64_t start = index->starts[block];
+    if (last && (start - last->end < GROUP_GAP || wanted->count == GROUPS))
+      last->end = start + 1;
+    else
+      wanted->groups[wanted->count++] = (struct span){start, start + 1};
+  }
+}
+
+/* Whether this is where such a block begins: then it is only possibly lost. */
+static inline void try(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
+  bool inside = false, exact;
+  for (size_t i = 0; i < wanted->count; i++)
+    inside |= address - wanted->groups[i].start < wanted->groups[i].end - wanted->groups[i].start;
+  const struct region *region = inside ? index_search(&scan->index, address) : NULL;
+  if (!region)
+    return;
+  uint32_t block = block_before(&scan->index, region, places_of(&scan->index, region, address),
+                                address, &exact);
+  if (exact && kind_of(scan, block) == UNREACHED) {
+    wanted->found++;
+    raise_to(scan, block, POSSIBLE, 0);
+  }
+}
+
+/* Tagged in the high bits or the low ones, shifted, complemented, in the other byte order. What is
+ * an address with low bits set is one to the inside, which has been seen. */
+static void try_word(struct lss_scan *scan, struct wanted *wanted, uint64_t word) {
+  for (unsigned shift = 1; shift <= 4; shift++)
+    try(scan, wanted, word >> shift & ADDRESS);
+  if (!(word & 0xffff)) {
+    try(scan, wanted, word >> 16);
+    try(scan, wanted, __builtin_bswap64(word));
+  }
+  if (!(word >> 48)) {
+    /* Without alignment's bits, as compressed references have them, or as a page number. */
+    for (unsigned shift = 1; shift <= 4; shift++)
+      try(scan, wanted, word << shift);
+    try(scan, wanted, word << 12);
+    return;
+  }
+  try(scan, wanted, word & ADDRESS);
+  try(scan, wanted, word & ADDRESS & ~15ull);
+  try(scan, wanted, word >> 8 & ADDRESS);
+  if (word >> 48 == 0xffff) {
+    try(scan, wanted, ~word);
+    try(scan, wanted, -word);
+  }
+}
+
+static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *memory,
+                   uint64_t bytes, uint64_t place) {
+  for (uint64_t i = -place & 7; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    memcpy(&word, memory + i, sizeof word);
+    if (word > 0xffff)
+      try_word(scan, wanted, word);
+    /* Where a structure is packed, an address begins anywhere. */
+    if (i + 15 > bytes)
+      break;
+    for (unsigned byte = 1; byte < 8; byte++) {
+      memcpy(&word, memory + i + byte, sizeof word);
+      try(scan, wanted, word);
+    }
+  }
+}
+
+/* Search the blocks that are reached and were not searched; returns whether there were any. */
+static bool search_blocks(struct lss_scan *scan, struct wanted *wanted) {
+  const struct index *index = &scan->index;
+  uint64_t all = 0, done = 0, passed = 0;
+  bool any = false;
+  for (uint32_t block = 0; block < index->count; block++)
+    if (kind_of(scan, block) >= POSSIBLE && !(scan->state[block] & SEARCHED))
+      all += size_of(index, block);
+  for (uint32_t block = 0; block < index->count && !is_over(scan);) {
+    uint32_t first = block;
+    uint64_t base = index->starts[first];
+    while (++block < index->count && index->starts[block] <= end_of(index, block - 1) + JOIN &&
+           end_of(index, block) - base <= RUN)
+      ;
+    bool wants = false;
+    for (uint32_t each = first; each < block && !wants; each++)
+      wants = kind_of(scan, each) >= POSSIBLE && !(scan->state[each] & SEARCHED);
+    uint64_t bytes = end_of(index, block - 1) - base;
+    if (!wants)
+      continue;
+    passed += bytes;
+    /* Evenly: not before as large a part of the allowance is left as of the blocks. */
+    bool skip = all > SEARCH_MOST && (double)done / SEARCH_MOST > (double)passed / all;
+    uint64_t have = bytes < RUN ? bytes : RUN;
+    if (!skip) {
+      image_fill(&scan->image, base, scan->run, have);
+      done += have;
+    }
+    for (uint32_t each = first; each < block; each++) {
+      if (kind_of(scan, each) < POSSIBLE || scan->state[each] & SEARCHED)
+        continue;
+      scan->state[each] |= SEARCHED;
+      any = true;
+      uint64_t start = index->starts[each] - base, size = size_of(index, each);
+      if (!skip && start < have)
+        search(scan, wanted, scan->run + start, size < have - start ? size : have - start,
+               base + start);
+    }
+  }
+  return any;
+}
+
+/* Look in roots and reached blocks for the addresses of others in another form; those and what
+ * they lead to are possibly lost. Between `lss_follow` and `lss_sweep`. Returns how many blocks
+ * were found so, -1 on failure. */
+long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count) {
+  struct wanted wanted = {.found = 0};
+  uint64_t left = SEARCH_ROOTS;
+  if (lss_follow(scan) < 0)
+    return -1;
+  want(&wanted, scan);
+  if (!wanted.count)
+    return 0;
+  for (size_t i = 0; i < count && left && !is_over(scan); i++) {
+    uint64_t start = (spans[i].start + 7) & ~7ull, stop;
+    while (left && image_next(&scan->image, &start, spans[i].end, &stop)) {
+      uint64_t bytes = stop - start < VISIT ? stop - start : VISIT;
+      bytes = bytes < left ? bytes : left;
+      image_fill(&scan->image, start, scan->visit, bytes);
+      search(scan, &wanted, scan->visit, bytes, start);
+      start += bytes;
+      left -= bytes;
+    }
+  }
+  for (unsigned round = 0; round < SEARCH_ROUNDS && !scan->failed; round++) {
+    follow(scan);
+    if (!search_blocks(scan, &wanted))
+      break;
+  }
+  follow(scan);
+  return scan->failed ? -1 : wanted.found;
 }
 
 /* ---- the interface ---- */

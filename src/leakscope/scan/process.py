@@ -18,8 +18,8 @@ from leakscope.scan.forked import Forked
 from leakscope.scan.frozen import Frozen
 from leakscope.scan.holders import Holders, origin_of
 from leakscope.scan.join import places_in
-from leakscope.scan.kernel import words_of_process
-from leakscope.scan.mark import Marker
+from leakscope.scan.kernel import words_of_process, words_of_thread
+from leakscope.scan.mark import Marker, disguised_text
 from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
 
@@ -116,7 +116,13 @@ def _scan(
         heap = walk(image)
         if heap is not None and not _covers(heap, recording):
             heap = None  # there, but the program uses another allocator
-        held = np.concatenate([words_of_process(pid), np.array(pointers, np.uint64)])
+        held = np.concatenate(
+            [
+                words_of_process(pid),
+                np.array(pointers, np.uint64),
+                *map(words_of_thread, stack_ends or ()),  # their other words are not looked at
+            ]
+        )
         marked = _mark(image, recording, heap, own, stack_ends or {}, held, keep=keep)
     paused_ns += frozen.paused_ns
     return _result(image, marked, recording, recording, heap, began, paused_ns)
@@ -131,6 +137,7 @@ class _Marked:
     threads: list[Thread]
     scanned: int
     unread: int
+    disguised: int
 
 
 def _mark(
@@ -170,11 +177,13 @@ def _mark(
         marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
         if heap is not None:
             marker.mark_words(heap.moving)
+        disguised = marker.find_disguised(roots)
         kinds = marker.sweep()
         image.check()
         return _Marked(
-            graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes
-        )
+            graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes,
+            disguised,
+        )  # fmt: skip
 
 
 def _result(
@@ -191,6 +200,8 @@ def _result(
     complete = _is_complete(before, heap, notes)
     if marked.unread:
         notes.append(f"{marked.unread:,} bytes could not be read")
+    if marked.disguised:
+        notes.append(disguised_text(marked.disguised))
     facts = ScanFacts(
         method=image.method,
         pause_ms=paused_ns / 1e6,

@@ -20,7 +20,7 @@ from leakscope.scan.core import Core
 from leakscope.scan.forked import open_image
 from leakscope.scan.heap_account import account_of
 from leakscope.scan.kernel import words_of_process
-from leakscope.scan.mark import Marker
+from leakscope.scan.mark import Marker, disguised_text
 from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
 
@@ -165,6 +165,7 @@ def _scan(
         marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
         marker.mark_words(heap.moving)
         marker.mark(roots)
+        disguised = marker.find_disguised(roots)
         kinds = marker.sweep()
         ranges = [(root.start, root.end) for root in roots]
         is_core = not isinstance(memory, Resident)  # all that it has is there
@@ -172,6 +173,8 @@ def _scan(
         found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
         if marker.unread_bytes:
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
+        if disguised:
+            found.notes.append(disguised_text(disguised))
     if not heap.is_whole:
         found.give_up("the heap could not be walked whole")
     lost = found.kinds == Reachability.DEFINITELY_LOST

@@ -576,8 +576,9 @@ static inline void try(struct lss_scan *scan, struct wanted *wanted, uint64_t ad
   }
 }
 
-/* Tagged in the high bits or the low ones, shifted, complemented, in the other byte order. What is
- * an address with low bits set is one to the inside, which has been seen. */
+/* Tagged in the high bits or the low ones, shifted, in the other byte order. What is an address
+ * with low bits set is one to the inside, which has been seen. What takes a secret or arithmetic
+ * to bring back, as the complement does, is no form of the address. */
 static void try_word(struct lss_scan *scan, struct wanted *wanted, uint64_t word) {
   for (unsigned shift = 1; shift <= 4; shift++)
     try(scan, wanted, word >> shift & ADDRESS);
@@ -595,10 +596,6 @@ static void try_word(struct lss_scan *scan, struct wanted *wanted, uint64_t word
   try(scan, wanted, word & ADDRESS);
   try(scan, wanted, word & ADDRESS & ~15ull);
   try(scan, wanted, word >> 8 & ADDRESS);
-  if (word >> 48 == 0xffff) {
-    try(scan, wanted, ~word);
-    try(scan, wanted, -word);
-  }
 }
 
 static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *memory,

@@ -76,6 +76,26 @@ def test_at_the_end(agent, built, case, wanted, level, tmp_path):
     assert lost_of(report.read_text()) == wanted, done.stderr
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_stacks_of_threads_that_nobody_joins(agent, built, level, tmp_path):
+    report = tmp_path / "report.json"
+
+    def leaks(*arguments: object) -> list[dict]:
+        out = tmp_path / "out.leakscope"
+        words = ("--json", "--report-file", report, "-o", out, "--", built("unjoined/tone", level))
+        leakscope("run", *words, *arguments)
+        found = json.loads(report.read_text())["processes"][0]["findings"]
+        return [each for each in found if each["is_leak"]]
+
+    (leak,) = leaks(60)
+    assert leak["verdict"] == "lost"
+    assert "60 threads that were started here have ended, and nobody joined" in leak["sentence"]
+    assert leak["source"]["function"] == "start_tone"
+    assert leak["live_bytes"] > 60 * 4096  # what of the stacks is in memory
+    assert not leaks(60, "good")
+    assert not leaks(2)  # a program may end before it has joined all
+
+
 @pytest.mark.parametrize("traced", [True, False], ids=["traced", "untraced"])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("case", "wanted"), WHILE_IT_RUNS.items())

@@ -138,7 +138,7 @@ class Marker:
     def find_disguised(self, roots: Sequence[Root]) -> int:
         """Look for the addresses of blocks that were not reached in another form.
 
-        Tagged, shifted, complemented, or not at a multiple of eight: a program may get at its
+        Tagged, shifted, or not at a multiple of eight: a program may get at its
         blocks by these. They become possibly lost, with what they lead to; returns how many
         were found so. Looks at no more than 320 MiB. To be called right before `sweep`.
         """

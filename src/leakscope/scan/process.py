@@ -22,12 +22,14 @@ from leakscope.scan.kernel import words_of_process, words_of_thread
 from leakscope.scan.mark import Marker, disguised_text
 from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
+from leakscope.scan.unjoined import lose_unjoined, with_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from leakscope.model.reachability import UnjoinedThreads
     from leakscope.model.recordings import Recording
     from leakscope.proc import maps
     from leakscope.scan.allocators import Heap, Memory
@@ -138,6 +140,7 @@ class _Marked:
     scanned: int
     unread: int
     disguised: int
+    unjoined: tuple[UnjoinedThreads, ...]
 
 
 def _mark(
@@ -150,7 +153,8 @@ def _mark(
     *,
     keep: bool,
 ) -> _Marked:
-    graph = graph_of(recording, heap)
+    unjoined = find_unjoined(image, image.threads)
+    graph = with_descriptors(graph_of(recording, heap), unjoined)
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
     roots = find_roots(image, threads, _owned(image, heap, graph), own)
     with Marker(
@@ -171,7 +175,6 @@ def _mark(
             if thread.tid not in ends:
                 marker.mark_words(thread.words, origin_of(thread))
         marker.mark_words(held)
-        unjoined = find_unjoined(image, image.threads)
         marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
         marker.mark_words(image.words_of_others())
         marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
@@ -182,7 +185,7 @@ def _mark(
         image.check()
         return _Marked(
             graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes,
-            disguised,
+            disguised, lose_unjoined(image, recording, graph, kinds, unjoined),
         )  # fmt: skip
 
 
@@ -210,6 +213,7 @@ def _result(
         threads=len(image.threads),
         roots_bytes=image.bytes_of((root.start, root.end) for root in marked.roots),
         notes=tuple(notes),
+        unjoined=marked.unjoined if complete else (),
     )
     graph = replace(marked.graph, known=_in(after, before, marked.graph.known))
     reachability = np.full(len(after.blocks), int(Reachability.UNKNOWN), np.uint8)

@@ -38,6 +38,7 @@ __all__ = ["scan_core", "scan_untraced"]
 
 _MOST_SIZES = 20
 _TRIES = 4
+_FEW_UNJOINED = 3
 
 
 def scan_untraced(pid: int) -> HeapScan:
@@ -173,6 +174,12 @@ def _scan(
         found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
         if marker.unread_bytes:
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
+        if len(unjoined) > _FEW_UNJOINED:
+            size = sum(thread.stack[1] - thread.stack[0] for thread in unjoined)
+            found.notes.append(
+                f"{len(unjoined):,} threads have ended and were not joined: their stacks take"
+                f" {size / 1048576:,.0f} MiB of address space"
+            )
         if disguised:
             found.notes.append(disguised_text(disguised))
     if not heap.is_whole:

@@ -313,8 +313,6 @@ FORMS = {
     "doubled": lambda address: address << 1 | 1 << 63,
     "twice": lambda address: address << 1,
     "boxed": lambda address: address << 16,
-    "complement": lambda address: ~address,
-    "negated": lambda address: -address,
     "byte order": lambda address: int.from_bytes(address.to_bytes(8, "little"), "big"),
 }
 FAR = 0x5555_0000_0000

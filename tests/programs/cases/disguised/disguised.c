@@ -11,7 +11,7 @@
 struct packed { char kind; void *block; };
 #pragma pack(pop)
 static struct packed packed[N];
-static uint64_t high[N], shifted[N], pages[N], doubled[N], boxed[N], negated[N];
+static uint64_t high[N], shifted[N], pages[N], doubled[N], boxed[N];
 struct node { uint64_t next; char text[80]; }; /* a list whose links have a tag in the high bits */
 static uint64_t list;
 static __attribute__((noinline)) void set_up(void) {
@@ -24,7 +24,6 @@ static __attribute__((noinline)) void set_up(void) {
     pages[i] = (uintptr_t)page >> 12;
     doubled[i] = (uintptr_t)calloc(1, 203) << 1 | 1ull << 63;
     boxed[i] = (uintptr_t)calloc(1, 204) << 16;
-    negated[i] = ~(uint64_t)(uintptr_t)calloc(1, 205);
     struct node *node = calloc(1, sizeof *node);
     node->next = list;
     list = (uintptr_t)node | 0x7ull << 60;
@@ -36,6 +35,6 @@ static __attribute__((noinline)) void wipe(void) { volatile char b[8192]; memset
 int main(void) {
   set_up();
   wipe();
-  printf("ready %llu\n", (unsigned long long)(list + packed[3].kind + high[1] + shifted[1] + pages[1] + doubled[1] + boxed[1] + negated[1]));
+  printf("ready %llu\n", (unsigned long long)(list + packed[3].kind + high[1] + shifted[1] + pages[1] + doubled[1] + boxed[1]));
   return 0;
 }

@@ -143,9 +143,7 @@ def endless():
     """Mark an amount of memory that takes minutes."""
     words = np.zeros(8 << 20, np.uint64)
     count, place = 10_000, words.ctypes.data
-    segments = [
-        Segment(n * words.nbytes, (n + 1) * words.nbytes, place) for n in range(1, count)
-    ]
+    segments = [Segment(n * words.nbytes, (n + 1) * words.nbytes, place) for n in range(1, count)]
     starts, sizes = np.array([64], np.uint64), np.array([8], np.uint32)
     with Marker(starts, sizes, segments=segments) as marker:
         marker.mark([Root(words.nbytes, count * words.nbytes, "much")])

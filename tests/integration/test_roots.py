@@ -139,7 +139,9 @@ def waiting(parent: int, program: Path) -> int:
                 times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(times[19]) / os.sysconf("SC_CLK_TCK")
+            age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(times[19]) / os.sysconf(
+                "SC_CLK_TCK"
+            )
             if name == program and age > 1.0:
                 return pid
         time.sleep(0.05)

@@ -156,9 +156,7 @@ def _held_by(pid: int, path: Path, args: argparse.Namespace) -> int:
     from leakscope.scan import cancellable, scan_holders
 
     own = own_ranges(path)
-    recording, holders = cancellable(
-        lambda: scan_holders(pid, lambda: live.read(path), own=own)
-    )
+    recording, holders = cancellable(lambda: scan_holders(pid, lambda: live.read(path), own=own))
     analyser = Analyser(
         debug_dirs=[Path(name) for name in args.debug_dir], debuginfod=not args.no_debuginfod
     )

@@ -65,7 +65,7 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
             return None
         (hint,) = (each for each in arguments if each is not type(None))
         return _checked(hint, value, name)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_json(hint, value)
     if origin is tuple and isinstance(value, list):
         return tuple(_checked(arguments[0], each, name) for each in value)

@@ -69,16 +69,15 @@ def _scaled(
 ) -> Timeline:
     if not len(timeline.times_ns) or not len(sites):
         return timeline
-    columns = []
-    for table, share in zip((timeline.site_bytes, timeline.site_counts), shares, strict=True):
-        changed = table.copy()
-        changed[:, sites] = changed[:, sites] * share
-        columns.append((changed, (table[:, sites] - changed[:, sites]).sum(axis=1)))
-    (site_bytes, less_bytes), (site_counts, less_counts) = columns
+    site_bytes, site_counts = timeline.site_bytes.copy(), timeline.site_counts.copy()
+    site_bytes[:, sites] = site_bytes[:, sites] * shares[0]
+    site_counts[:, sites] = site_counts[:, sites] * shares[1]
+    less_bytes = (timeline.site_bytes - site_bytes)[:, sites].sum(axis=1, dtype=np.float64)
+    less_counts = (timeline.site_counts - site_counts)[:, sites].sum(axis=1, dtype=np.int64)
     return replace(
         timeline,
         live_bytes=np.maximum(timeline.live_bytes - less_bytes.astype(np.int64), 0),
-        live_counts=np.maximum(timeline.live_counts - less_counts.astype(np.int64), 0),
+        live_counts=np.maximum(timeline.live_counts - less_counts, 0),
         site_bytes=site_bytes,
         site_counts=site_counts,
     )

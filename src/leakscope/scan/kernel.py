@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import platform
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,17 +48,18 @@ def words_of_process(pid: int) -> Words:
     """Return what epoll, eventfd, io_uring and POSIX timers of a process will hand back."""
     found: list[int] = []
     with contextlib.suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
             # A descriptor may be closed meanwhile.
             with contextlib.suppress(OSError):
-                kind = os.readlink(f"/proc/{pid}/fd/{number}")
+                kind = str(entry.readlink())
                 pattern = _FOLDERS.get(kind)
                 if pattern is not None:
                     base = 10 if kind == _DECIMAL else 16
-                    text = _read(f"/proc/{pid}/fdinfo/{number}")
+                    text = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_bytes()
                     found += [int(value, base) for value in pattern.findall(text)]
     with contextlib.suppress(OSError):
-        found += [int(value, 16) for value in _TIMER.findall(_read(f"/proc/{pid}/timers"))]
+        timers = Path(f"/proc/{pid}/timers").read_bytes()
+        found += [int(value, 16) for value in _TIMER.findall(timers)]
     return np.array([value for value in found if 0 < value < 1 << 64], np.uint64)
 
 
@@ -81,8 +82,3 @@ def words_of_thread(tid: int) -> Words:
     ):
         found.append(np.array([head.value], np.uint64))
     return np.concatenate(found)
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

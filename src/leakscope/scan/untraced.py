@@ -169,8 +169,10 @@ def _scan(
         disguised = marker.find_disguised(roots)
         kinds = marker.sweep()
         ranges = [(root.start, root.end) for root in roots]
-        is_core = not isinstance(memory, Resident)  # all that it has is there
-        size = sum(b - a for a, b in ranges) if is_core else memory.bytes_of(ranges)
+        if isinstance(memory, Resident):
+            size = memory.bytes_of(ranges)
+        else:  # a core file: all that it has is there
+            size = sum(end - start for start, end in ranges)
         found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
         if marker.unread_bytes:
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")

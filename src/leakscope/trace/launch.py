@@ -184,9 +184,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 class _Tick:
     """What is done a few times a second while the program runs."""
 
-    def __init__(
-        self, harvest: Harvest, child: Child, progress: Callable[[str], None]
-    ) -> None:
+    def __init__(self, harvest: Harvest, child: Child, progress: Callable[[str], None]) -> None:
         self._harvest, self._child, self._progress = harvest, child, progress
         self._heeded = 0  # of the signals that were received
         self._next_look = 0.0

@@ -346,7 +346,10 @@ def test_so_does_one_that_is_not_aligned(at):
 
 
 def test_what_it_leads_to_is_possibly_lost_too():
-    assert disguised(FORMS["high tag"](FAR), content=[FAR + 4096]) == ([POSSIBLE, POSSIBLE, LOST], 1)
+    assert disguised(FORMS["high tag"](FAR), content=[FAR + 4096]) == (
+        [POSSIBLE, POSSIBLE, LOST],
+        1,
+    )
     chain = [FORMS["shifted by 3"](FAR + 8192)]
     assert disguised(FORMS["high tag"](FAR), content=chain) == ([POSSIBLE, LOST, POSSIBLE], 2)
 

@@ -386,9 +386,7 @@ class _Lists:
         )  # fmt: skip
 
 
-def _cached(
-    work: _Walk, arenas: list[int], starts: Words, sizes: Sizes, follow: _Lists
-) -> Flags:
+def _cached(work: _Walk, arenas: list[int], starts: Words, sizes: Sizes, follow: _Lists) -> Flags:
     """Say which blocks look used but wait in a tcache or fastbin."""
     found = np.zeros(len(starts), np.bool_)
     bins = np.concatenate([read_words(work.memory, a + _FASTBINS, _FASTBIN_COUNT) for a in arenas])

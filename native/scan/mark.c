@@ -38,6 +38,7 @@ enum { UNREACHED = 0, LEADER = 1, INDIRECT = 2, POSSIBLE = 3, REACHABLE = 4 };
 enum { TO_START = 0, TO_8 = 1, TO_24 = 2, TO_BASE = 3 /* maybe of an object */, TO_INSIDE = 4 };
 #define TAG_SHIFT 29u
 
+#define EMPTY_ARRAY 9u   /* a count of elements, and one byte that is not there */
 #define RUN (256u << 10) /* bytes of the heap that the pass holds at a time: less than the cache */
 #define VISIT (1u << 20) /* bytes of a range that is looked at by itself */
 #define JOIN 4096u       /* bytes of gap that are cheaper to read than to leave out */
@@ -148,6 +149,8 @@ static uint8_t head_of(const struct lss_scan *scan, uint32_t block, const uint8_
   if (head[0] && (head[0] == size - 8 || /* length64 */
                   /* newarray: the count of elements */
                   (head[0] <= size && (size - 8) % head[0] == 0)))
+    found |= HEAD_8;
+  if (size == EMPTY_ARRAY && !head[0])
     found |= HEAD_8;
   /* stdstring: length, capacity, reference count, text */
   if (head[0] <= head[1] && 24 + head[1] + 1 == size)

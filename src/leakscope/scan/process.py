@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.model.reachability import Reachability, ScanFacts
+from leakscope.model.recordings import Kind
 from leakscope.recording.mapped import with_lengths
 from leakscope.scan.allocators import walk
 from leakscope.scan.forked import Forked
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "graph_of", "scan_holders", "scan_process"]
 
+_COUNT_BYTES = 8  # in front of the elements of an array with destructors
 _SAMPLE = 100_000  # blocks that stand for all
 _PIECE = 1 << 18  # blocks compared at a time
 _MOST = 0.9  # of a recording's blocks
@@ -277,6 +279,11 @@ def graph_of(recording: Recording, heap: Heap | None) -> Graph:
     starts = blocks["address"].astype(np.uint64)
     # The size that was asked for: a pointer behind it is not one into the block.
     sizes = np.maximum(blocks["size"].astype(np.uint64), np.uint64(1))
+    if len(starts) and len(recording.sites):
+        # A pointer to an empty array of objects is one behind the count of its elements.
+        kinds = recording.sites["kind"][blocks["site"]]
+        by_new = (kinds == Kind.NEW) | (kinds == Kind.NEW_ARRAY)  # one may call the other
+        sizes[by_new & (sizes == _COUNT_BYTES)] += np.uint64(1)
     known = np.arange(len(starts))
     if np.any(starts[1:] < starts[:-1]):
         known = np.argsort(starts)

@@ -534,23 +534,43 @@ static void pass(struct lss_scan *scan) {
 
 /* ---- addresses in another form ---- */
 
-#define SEARCH_MOST (256u << 20) /* bytes of blocks that are searched, evenly over all */
+#define SEARCH_MOST (128u << 20) /* bytes of blocks that are searched, evenly over all */
 #define SEARCH_ROOTS (64u << 20) /* and of roots, from the first on */
 #define SEARCH_ROUNDS 16u
 #define GROUPS 4u
-#define GROUP_GAP (1ull << 32)
+#define GROUP_GAP (1ull << 36)
 #define ADDRESS ((1ull << 48) - 1)
+#define BYTES 0x0101010101010101ull
+#define MOST_SHIFT 4 /* bits that an address may be shifted by, beside whole bytes */
+#define PAGE_SHIFT 12
 
 /* Where there are blocks that nothing points to. */
 struct wanted {
   struct span groups[GROUPS];
   size_t count;
+  uint8_t tops[2 * GROUPS]; /* bits 40 to 47 of their addresses */
+  size_t top_count;
+  /* A bit for each value of bits 36 to 51 of a word that may be such an address, shifted. */
+  uint8_t shifted[(1u << 16) / 8];
   long found;
 };
 
+static void want_top(struct wanted *wanted, uint64_t address) {
+  uint8_t top = (uint8_t)(address >> 40);
+  for (size_t i = 0; i < wanted->top_count; i++)
+    if (wanted->tops[i] == top)
+      return;
+  wanted->tops[wanted->top_count++] = top;
+  for (int shift = -MOST_SHIFT; shift <= MOST_SHIFT; shift++)
+    for (unsigned low = 0; shift && low < 1u << (MOST_SHIFT + shift); low++)
+      for (unsigned high = 0; high < 1u << (MOST_SHIFT - shift); high++) {
+        unsigned value = high << (8 + MOST_SHIFT + shift) | top << (MOST_SHIFT + shift) | low;
+        wanted->shifted[value / 8] |= (uint8_t)(1u << value % 8);
+      }
+}
+
 static void want(struct wanted *wanted, const struct lss_scan *scan) {
   const struct index *index = &scan->index;
-  wanted->count = 0;
   for (uint32_t block = 0; block < index->count; block++) {
     if (kind_of(scan, block) != UNREACHED)
       continue;
@@ -561,10 +581,14 @@ static void want(struct wanted *wanted, const struct lss_scan *scan) {
     else
       wanted->groups[wanted->count++] = (struct span){start, start + 1};
   }
+  for (size_t i = 0; i < wanted->count; i++) {
+    want_top(wanted, wanted->groups[i].start);
+    want_top(wanted, wanted->groups[i].end - 1);
+  }
 }
 
 /* Whether this is where such a block begins: then it is only possibly lost. */
-static inline void try(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
+static void try(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
   bool inside = false, exact;
   for (size_t i = 0; i < wanted->count; i++)
     inside |= address - wanted->groups[i].start < wanted->groups[i].end - wanted->groups[i].start;
@@ -579,42 +603,54 @@ static inline void try(struct lss_scan *scan, struct wanted *wanted, uint64_t ad
   }
 }
 
-/* Tagged in the high bits or the low ones, shifted, in the other byte order. What is an address
- * with low bits set is one to the inside, which has been seen. What takes a secret or arithmetic
- * to bring back, as the complement does, is no form of the address. */
-static void try_word(struct lss_scan *scan, struct wanted *wanted, uint64_t word) {
-  for (unsigned shift = 1; shift <= 4; shift++)
-    try(scan, wanted, word >> shift & ADDRESS);
-  if (!(word & 0xffff)) {
-    try(scan, wanted, word >> 16);
-    try(scan, wanted, __builtin_bswap64(word));
-  }
-  if (!(word >> 48)) {
-    /* Without alignment's bits, as compressed references have them, or as a page number. */
-    for (unsigned shift = 1; shift <= 4; shift++)
-      try(scan, wanted, word << shift);
-    try(scan, wanted, word << 12);
-    return;
-  }
-  try(scan, wanted, word & ADDRESS);
-  try(scan, wanted, word & ADDRESS & ~15ull);
-  try(scan, wanted, word >> 8 & ADDRESS);
+/* A word of which byte `byte` may be the highest one of an address: tagged in the high bits, or
+ * moved by whole bytes, or in the other byte order. `before` is the word in front of it. */
+static void try_byte(struct lss_scan *scan, struct wanted *wanted, uint64_t before, uint64_t word,
+                     unsigned byte) {
+  uint64_t address = word << (56 - 8 * byte) >> 16;
+  if (byte < 5)
+    address = (address | before >> (24 + 8 * byte)) & ADDRESS;
+  try(scan, wanted, address);
+  if (byte == 5)
+    try(scan, wanted, address & ~15ull);
+  if (byte == 2)
+    try(scan, wanted, __builtin_bswap64(word) & ADDRESS);
 }
 
+/* Shifted by bits, as compressed references and numbers of pages are. */
+static void try_shifted(struct lss_scan *scan, struct wanted *wanted, uint64_t word) {
+  for (unsigned shift = 1; shift <= MOST_SHIFT; shift++) {
+    try(scan, wanted, word >> shift & ADDRESS);
+    try(scan, wanted, word << shift & ADDRESS);
+  }
+}
+
+/* What is an address with low bits set is one to the inside, which has been seen. What takes a
+ * secret or arithmetic to bring back, as the complement does, is no form of the address. Nearly
+ * all words are ruled out by one look for the highest byte of an address. */
 static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *memory,
                    uint64_t bytes, uint64_t place) {
+  uint64_t before = 0;
   for (uint64_t i = -place & 7; i + 8 <= bytes; i += 8) {
     uint64_t word;
     memcpy(&word, memory + i, sizeof word);
-    if (word > 0xffff)
-      try_word(scan, wanted, word);
-    /* Where a structure is packed, an address begins anywhere. */
-    if (i + 15 > bytes)
-      break;
-    for (unsigned byte = 1; byte < 8; byte++) {
-      memcpy(&word, memory + i + byte, sizeof word);
-      try(scan, wanted, word);
+    uint64_t in_front = before;
+    before = word;
+    if (!(word | in_front))
+      continue;
+    for (size_t k = 0; k < wanted->top_count; k++) {
+      uint64_t differs = word ^ BYTES * wanted->tops[k];
+      if (!((differs - BYTES) & ~differs & BYTES << 7))
+        continue;
+      for (unsigned byte = 0; byte < 8; byte++)
+        if (!(differs >> 8 * byte & 0xff))
+          try_byte(scan, wanted, in_front, word, byte);
     }
+    unsigned window = word >> 36 & 0xffff;
+    if (wanted->shifted[window / 8] >> window % 8 & 1)
+      try_shifted(scan, wanted, word);
+    else if (!window && word >> (40 - PAGE_SHIFT))
+      try(scan, wanted, word << PAGE_SHIFT);
   }
 }
 

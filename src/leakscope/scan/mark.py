@@ -140,7 +140,7 @@ class Marker:
 
         Tagged, shifted, or not at a multiple of eight: a program may get at its
         blocks by these. They become possibly lost, with what they lead to; returns how many
-        were found so. Looks at no more than 320 MiB. To be called right before `sweep`.
+        were found so. Looks at no more than 192 MiB. To be called right before `sweep`.
         """
         spans = np.array([(root.start, root.end) for root in roots], np.uint64)
         found = int(self._library.lss_disguised(self._scan, spans.ctypes.data, len(roots)))

@@ -208,6 +208,8 @@ class World:
             and (first == size - 8 or (first <= size and (size - 8) % first == 0))
         ):
             return True
+        if offset == 8 and size == 9 and not first:
+            return True  # behind the count of an empty array
         if offset == 24 and first <= second and 25 + second == size:
             return True
         inside = pointer % 8 == 0 and size >= offset + 8

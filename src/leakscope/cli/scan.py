@@ -128,10 +128,11 @@ def _has_executable(folder: Path) -> bool:
 def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:
     from leakscope.recording import live
     from leakscope.recording.own import own_ranges
-    from leakscope.scan import scan_process
+    from leakscope.scan import cancellable, scan_process
 
-    recording = scan_process(
-        pid, lambda: live.read(path), own=own_ranges(path), max_pause_s=args.max_pause
+    own = own_ranges(path)
+    recording = cancellable(
+        lambda: scan_process(pid, lambda: live.read(path), own=own, max_pause_s=args.max_pause)
     )
     status = report_recordings([(f"process {pid}", recording)], args, sys.stdout)
     if recording.scan is not None and not args.json:
@@ -148,9 +149,9 @@ def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:
 def _untraced(pid: int, args: argparse.Namespace) -> int:
     from leakscope.model.reachability import Reachability
     from leakscope.report.heap import render_heap, to_json
-    from leakscope.scan import scan_untraced
+    from leakscope.scan import cancellable, scan_untraced
 
-    scan = scan_untraced(pid, max_pause_s=args.max_pause)
+    scan = cancellable(lambda: scan_untraced(pid, max_pause_s=args.max_pause))
     name = _name(pid)
     write_report(to_json(scan, name) if args.json else render_heap(scan, name), args, sys.stdout)
     return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0
@@ -169,10 +170,11 @@ def _held_by(pid: int, path: Path, args: argparse.Namespace) -> int:
     from leakscope.recording import live
     from leakscope.recording.own import own_ranges
     from leakscope.report.holders import render_holders, to_json
-    from leakscope.scan import scan_holders
+    from leakscope.scan import cancellable, scan_holders
 
-    recording, holders = scan_holders(
-        pid, lambda: live.read(path), own=own_ranges(path), max_pause_s=args.max_pause
+    own = own_ranges(path)
+    recording, holders = cancellable(
+        lambda: scan_holders(pid, lambda: live.read(path), own=own, max_pause_s=args.max_pause)
     )
     analyser = Analyser(
         debug_dirs=[Path(name) for name in args.debug_dir], debuginfod=not args.no_debuginfod
@@ -223,14 +225,14 @@ def _place(finding: Finding) -> str:
 def _core(name: str, args: argparse.Namespace) -> int:
     from leakscope.model.reachability import Reachability
     from leakscope.report.heap import render_heap, to_json
-    from leakscope.scan import scan_core
+    from leakscope.scan import cancellable, scan_core
 
     if not Path(name).exists():
         raise UsageError(
             f"{name!r} is neither a process id nor a file", hint="leakscope scan PID|CORE"
         )
     _refuse_held_by(args)
-    scan, program = scan_core(name)
+    scan, program = cancellable(lambda: scan_core(name))
     write_report(
         to_json(scan, program) if args.json else render_heap(scan, program), args, sys.stdout
     )

@@ -14,6 +14,7 @@ from leakscope.judge.options import Options
 from leakscope.judge.places import Fingerprints, source_frame
 from leakscope.judge.rules import Judged, judge_sites
 from leakscope.judge.sentences import evidence, next_step, sentence
+from leakscope.judge.threads import about_threads
 from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
 from leakscope.model.recordings import Kind
 
@@ -64,8 +65,12 @@ def judge(
     if prepare is not None:
         prepare(judged.sites[described])
     identities = Fingerprints(recording)
+    scan = recording.scan
+    unjoined = {each.site: each for each in scan.unjoined} if scan is not None else {}
     for i in described:
         finding = _finding(recording, judged, i, frames_of, identities)
+        if finding.verdict is Verdict.LOST and finding.site in unjoined:
+            finding = about_threads(finding, unjoined[finding.site])
         rule = next((s for s in suppressions if _applies(s, finding, judged, i)), None)
         if rule is not None:
             finding = _quiet(finding, f"suppressed: {rule.name}")
@@ -92,6 +97,7 @@ def judge(
             SuppressionUse(rule.name, rule.source, *use) for rule, use in uses.items()
         ),
         notes=_notes(recording, judged, described),
+        scan=recording.scan,
     )
 
 
@@ -292,6 +298,8 @@ def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[
         unknown = int(judged.reach.unknown.sum())
         if unknown:
             notes.append(f"{unknown:,} blocks were not examined by the reachability scan")
+    if recording.scan is not None:
+        notes.extend(recording.scan.notes)
     return tuple(notes)
 
 

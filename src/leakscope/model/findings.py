@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass, field
 
 from leakscope.model.frames import Frame
+from leakscope.model.reachability import ScanFacts
 from leakscope.model.recordings import Coverage, Process
 
 __all__ = ["Evidence", "Finding", "Findings", "Pattern", "SuppressionUse", "Verdict"]
@@ -116,6 +117,7 @@ class Findings:
     duration_ns: int
     suppressions: tuple[SuppressionUse, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+    scan: ScanFacts | None = None  # None: memory was not searched for pointers
 
     @property
     def leaks(self) -> tuple[Finding, ...]:

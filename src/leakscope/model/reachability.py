@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Reachability", "ScanFacts"]
+__all__ = ["Reachability", "ScanFacts", "UnjoinedThreads"]
 
 
 class Reachability(enum.IntEnum):
@@ -20,6 +20,16 @@ class Reachability(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class UnjoinedThreads:
+    """Threads that have ended, and that nobody can join any more: their stacks stay mapped."""
+
+    site: int  # of the block that was allocated when each of them was started
+    threads: int
+    mapped_bytes: int  # of their stacks
+    resident_bytes: int  # of them, in memory
+
+
+@dataclass(frozen=True, slots=True)
 class ScanFacts:
     """How the memory was examined."""
 
@@ -30,3 +40,4 @@ class ScanFacts:
     threads: int
     roots_bytes: int = 0
     notes: tuple[str, ...] = ()
+    unjoined: tuple[UnjoinedThreads, ...] = ()

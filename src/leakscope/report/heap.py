@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from leakscope.model.reachability import Reachability
-from leakscope.report._text import bytes_text, percent_text, plural, printable
+from leakscope.report._text import bytes_text, duration_text, percent_text, plural, printable
 
 if TYPE_CHECKING:
     from leakscope.model.heap import HeapScan
@@ -77,9 +77,8 @@ def render_heap(scan: HeapScan, name: str) -> str:
     if facts.method != "core":
         how = f"stopped for {facts.pause_ms:.0f} ms{how}"
     lines.append(
-        f"Scan: {how}, {plural(facts.threads, 'thread')},"
-        f" {bytes_text(facts.scanned_bytes)} looked at, {walked} of the heap walked,"
-        f" {facts.seconds:.1f} s in all"
+        f"Scan: {duration_text(round(facts.seconds * 1e9))}, {how}, {plural(facts.threads, 'thread')},"
+        f" {bytes_text(facts.scanned_bytes)} looked at, {walked} of the heap walked"
     )
     lines += [f"Note: {printable(note)}" for note in scan.facts.notes]
     return "\n".join(lines) + "\n"

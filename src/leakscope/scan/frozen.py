@@ -24,6 +24,7 @@ from leakscope.errors import TargetError
 from leakscope.proc._text import read_text
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
 from leakscope.scan._restart import Sleepers, call_rank, is_restartable, no_handler, shorten
+from leakscope.scan.kernel import words_of_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -350,7 +351,7 @@ def _registers(tid: int) -> Thread:
         sp, pc = int(words[31]), int(words[32])
         tls = int.from_bytes(_regset(tid, _ARM_TLS)[:8], "little")
     more = np.frombuffer(vector[: len(vector) // 8 * 8], np.uint64)
-    return Thread(tid, sp, pc, tls, np.concatenate([words, more]))
+    return Thread(tid, sp, pc, tls, np.concatenate([words, more, words_of_thread(tid)]))
 
 
 def _regset(tid: int, kind: int) -> bytes:

@@ -10,6 +10,7 @@ from leakscope.model.heap import Account, HeapAccount
 from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.forked import open_image
+from leakscope.scan.resident import Resident
 
 if TYPE_CHECKING:
     from leakscope.scan.allocators import Heap
@@ -36,7 +37,7 @@ def account_heap(pid: int) -> HeapAccount:
     allocator that is not known.
     """
     with open_image(pid) as image:
-        heap = walk(image)
+        heap = walk(Resident(image))
         image.check()
         resident = read_resident(pid)
         paused_ns = image.paused_ns

@@ -19,8 +19,10 @@ from leakscope.scan.content import look_at_lost
 from leakscope.scan.core import Core
 from leakscope.scan.forked import MAX_PAUSE_S, open_image
 from leakscope.scan.heap_account import account_of
-from leakscope.scan.mark import Marker
-from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
+from leakscope.scan.kernel import words_of_process
+from leakscope.scan.mark import Marker, disguised_text
+from leakscope.scan.resident import Resident
+from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
 
 if TYPE_CHECKING:
     import os
@@ -40,6 +42,7 @@ __all__ = ["scan_core", "scan_untraced"]
 
 _MOST_SIZES = 20
 _TRIES = 4
+_FEW_UNJOINED = 3
 
 
 def scan_untraced(pid: int, *, max_pause_s: float = MAX_PAUSE_S) -> HeapScan:
@@ -52,10 +55,15 @@ def scan_untraced(pid: int, *, max_pause_s: float = MAX_PAUSE_S) -> HeapScan:
     began = time.monotonic_ns()
     paused_ns = 0
     for _ in range(_TRIES):
+        # Before and after the image is taken: the process may go on meanwhile.
+        held = words_of_process(pid)
         with open_image(pid, max_pause_s=max_pause_s) as image:
+            held = np.concatenate([held, words_of_process(pid)])
+            memory = Resident(image)
             found = _scan(
-                image, image.threads, f"process {pid}", target=pid, pid=image.pid,
-                segments=image.segments, split=image.split,
+                memory, image.threads, f"process {pid}", target=pid, pid=image.pid,
+                segments=image.segments, resident=memory.spans, split=image.split,
+                held=np.concatenate([held, memory.words_of_others()]),
             )  # fmt: skip
             image.check()
             resident = read_resident(pid)
@@ -138,6 +146,8 @@ def _scan(
     pid: int = 0,
     segments: Sequence[Segment] = (),
     split: Split | None = None,
+    resident: npt.NDArray[np.uint64] | None = None,
+    held: npt.NDArray[np.uint64] | None = None,
 ) -> _Found:
     heap = walk(memory)
     if heap is None:
@@ -153,20 +163,38 @@ def _scan(
         segments=segments,
         guard=guard_of(memory, threads),
         vtables=_tables(memory),
+        resident=resident,
     ) as marker:
+        if held is not None:
+            marker.mark_words(held)
         for thread in threads:
             marker.mark_words(thread.words)
         marker.mark_words(np.array(find_thread_vectors(memory, threads), np.uint64))
+        unjoined = find_unjoined(memory, threads)
+        marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
         marker.mark_words(heap.moving)
         inside, words = split(roots) if split is not None else (roots, ())
         marker.mark(inside)
         for some, place in words:
             marker.mark_words(some, place)
+        disguised = marker.find_disguised(inside)
         kinds = marker.sweep()
-        size = sum(root.end - root.start for root in roots)
+        ranges = [(root.start, root.end) for root in roots]
+        if isinstance(memory, Resident):
+            size = memory.bytes_of(ranges)
+        else:  # a core file: all that it has is there
+            size = sum(end - start for start, end in ranges)
         found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
         if marker.unread_bytes:
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
+        if len(unjoined) > _FEW_UNJOINED:
+            size = sum(thread.stack[1] - thread.stack[0] for thread in unjoined)
+            found.notes.append(
+                f"{len(unjoined):,} threads have ended and were not joined: their stacks take"
+                f" {size / 1048576:,.0f} MiB of address space"
+            )
+        if disguised:
+            found.notes.append(disguised_text(disguised))
     if not heap.is_whole:
         found.give_up("the heap could not be walked whole")
     lost = found.kinds == Reachability.DEFINITELY_LOST

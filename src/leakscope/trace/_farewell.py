@@ -16,6 +16,7 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
+from leakscope.recording.mapped import as_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,7 @@ _MESSAGE = 1024  # bytes: the recording's path and the numbers of a Farewell
 _PARTS = 4  # each ends with a zero byte
 _PATIENCE_S = 5.0  # for the message: it is sent right after the connection
 _AT_ONCE = 2  # scans; each holds a copy of a table of blocks
+_JUST_NOW_S = 0.25
 _LONGEST = 107  # bytes of a socket's path
 
 
@@ -66,7 +69,7 @@ class Farewells:
         self._turns = threading.Semaphore(_AT_ONCE)
         self._lock = threading.Lock()
         self._found: dict[Path, Recording] = {}
-        self._open = 0
+        self._open: dict[socket.socket, float] = {}  # since when each waits
         self.notes: list[str] = []
 
     def start(self) -> str | None:
@@ -110,10 +113,17 @@ class Farewells:
         with self._lock:
             return self._found.pop(path, None)
 
-    def busy(self) -> bool:
-        """Whether a process waits for its examination to end."""
+    def let_go(self) -> None:
+        """Let those end that wait for their examination: somebody wants it to be over.
+
+        But not who began to wait just now, since that same wish may have ended it.
+        """
+        now = time.monotonic()
         with self._lock:
-            return self._open > 0
+            old = [each for each, since in self._open.items() if now - since > _JUST_NOW_S]
+        for connection in old:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -122,18 +132,18 @@ class Farewells:
             except OSError:
                 return
             with self._lock:
-                self._open += 1
+                self._open[connection] = time.monotonic()
             threading.Thread(target=self._meet, args=(connection,), daemon=True).start()
 
     def _meet(self, connection: socket.socket) -> None:
         try:
-            with connection:
-                self._serve(connection)
+            self._serve(connection)
         except OSError:
             pass  # it died while it waited
         finally:
             with self._lock:
-                self._open -= 1
+                del self._open[connection]
+            connection.close()
 
     def _serve(self, connection: socket.socket) -> None:
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -187,4 +197,4 @@ def with_reachability(recording: Recording, examined: Recording) -> Recording:
         for name in ("address", "site", "birth_ns"):
             same &= before[name][at] == recording.blocks[name]
         kinds[same] = examined.reachability[at[same]]
-    return replace(recording, reachability=kinds, scan=examined.scan)
+    return replace(as_in(recording, examined), reachability=kinds, scan=examined.scan)

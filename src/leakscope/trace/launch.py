@@ -148,7 +148,7 @@ def run(
         undo.pop_all()  # from here on the directory may hold what nobody else has
     harvest = Harvest(directory, planned, child.pid, children, farewells)
     try:
-        status = child.wait(_Tick(harvest, progress or (lambda _: None)))
+        status = child.wait(_Tick(harvest, child, progress or (lambda _: None)))
         running = _collect(harvest, status, wait_children)
     finally:
         if farewells is not None:
@@ -180,15 +180,24 @@ def run(
     )
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
 class _Tick:
     """What is done a few times a second while the program runs."""
 
-    def __init__(self, harvest: Harvest, progress: Callable[[str], None]) -> None:
-        self._harvest, self._progress = harvest, progress
+    def __init__(self, harvest: Harvest, child: Child, progress: Callable[[str], None]) -> None:
+        self._harvest, self._child, self._progress = harvest, child, progress
+        self._heeded = 0  # of the signals that were received
         self._next_look = 0.0
 
     def __call__(self) -> None:
-        harvest = self._harvest
+        harvest, received = self._harvest, self._child.received
+        if len(received) > self._heeded:
+            ends = any(number in _ENDING for number in received[self._heeded :])
+            self._heeded = len(received)
+            if ends and harvest.farewells is not None:
+                harvest.farewells.let_go()
         known = len(harvest.snapshots)
         harvest.take_snapshots()
         for path in harvest.snapshots[known:]:

@@ -15,6 +15,7 @@ from leakscope.judge.places import Fingerprints, source_frame
 from leakscope.judge.rules import Judged, judge_sites
 from leakscope.judge.runtimes import Runtime, go_in, runtime_own, runtimes_of
 from leakscope.judge.sentences import evidence, next_step, sentence, too_few_samples
+from leakscope.judge.threads import about_threads
 from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
 from leakscope.model.recordings import Kind
 
@@ -73,8 +74,12 @@ def judge(
     if prepare is not None:
         prepare(judged.sites[described])
     identities = Fingerprints(recording)
+    scan = recording.scan
+    unjoined = {each.site: each for each in scan.unjoined} if scan is not None else {}
     for i in described:
         finding = _finding(recording, judged, i, frames_of, identities, runtimes)
+        if finding.verdict is Verdict.LOST and finding.site in unjoined:
+            finding = about_threads(finding, unjoined[finding.site])
         rule = next((s for s in suppressions if _applies(s, finding, judged, i)), None)
         if rule is not None:
             finding = _quiet(finding, f"suppressed: {rule.name}")
@@ -103,6 +108,7 @@ def judge(
         ),
         notes=_notes(recording, judged, described),
         runtimes=tuple(each.sentence for each in runtimes),
+        scan=recording.scan,
     )
 
 
@@ -363,6 +369,8 @@ def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[
         unknown = int(judged.reach.unknown.sum())
         if unknown:
             notes.append(f"{unknown:,} blocks were not examined by the reachability scan")
+    if recording.scan is not None:
+        notes.extend(recording.scan.notes)
     return tuple(notes)
 
 

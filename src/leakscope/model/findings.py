@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from leakscope.model.frames import Frame
+from leakscope.model.reachability import ScanFacts
 from leakscope.model.recordings import Coverage, Process
 
 __all__ = [
@@ -161,6 +162,7 @@ class Findings:
     notes: tuple[str, ...] = field(default_factory=tuple)
     runtimes: tuple[str, ...] = ()
     """A sentence for each run-time with a heap of its own that is not seen from here."""
+    scan: ScanFacts | None = None  # None: memory was not searched for pointers
 
     @property
     def leaks(self) -> tuple[Finding, ...]:

@@ -56,7 +56,7 @@ def _dump(value: Any) -> str:
 
 
 def _process(label: str | None, findings: Findings) -> dict[str, Any]:
-    process, coverage = findings.process, findings.coverage
+    process, coverage, scan = findings.process, findings.coverage, findings.scan
     return {
         "recording": label,
         "process": {
@@ -96,6 +96,15 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
             "max_size_bytes": coverage.max_size,
             "max_depth_frames": coverage.max_depth,
             "notes": coverage.notes,
+        },
+        "scan": None
+        if scan is None
+        else {
+            "method": scan.method,
+            "seconds": scan.seconds,
+            "stopped_ms": scan.pause_ms,
+            "scanned_bytes": scan.scanned_bytes,
+            "thread_count": scan.threads,
         },
         "suppressions": [
             {

@@ -109,6 +109,8 @@ def render(
     lines += ink.wrap(_coverage.summary(findings), "Coverage: ", "  ")
     for remark in _coverage.remarks(findings):
         lines += ink.wrap(remark, "  ", "    ")
+    if findings.scan is not None:
+        lines += ink.wrap(_coverage.scan_text(findings.scan), "Scan: ", "  ")
     for note in findings.notes:
         lines += ink.wrap(note, "Note: ", "  ")
     if len(lines) > _SCREEN:

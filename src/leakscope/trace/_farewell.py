@@ -27,6 +27,7 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
+from leakscope.recording.mapped import as_in
 from leakscope.recording.writer import find_writer, own_namespace
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _LIMIT_BYTES = 64 << 20  # bytes that it has in memory,
 _LONGEST_S = 55.0  # up to so much
 _BACKLOG = 512
 _NO_TIME = "leakscope was stopped or had no time"
+_JUST_NOW_S = 0.25
 _LONGEST = 107  # bytes of a socket's path
 
 
@@ -91,6 +93,7 @@ class Farewells:
         self._lock = threading.Lock()
         self._found: dict[Path, Recording] = {}
         self._open: dict[socket.socket, float] = {}  # the time at which each is let go
+        self._since: dict[socket.socket, float] = {}  # … and since when it waits
         self._missed: dict[str, int] = {}  # processes by the reason why they were not examined
         self._notes: list[str] = []
 
@@ -161,6 +164,18 @@ class Farewells:
             raise
         return listener
 
+    def let_go(self) -> None:
+        """Let those end that wait for their examination: somebody wants it to be over.
+
+        But not who began to wait just now, since that same wish may have ended it.
+        """
+        with self._lock:
+            now = time.monotonic()
+            old = [each for each in self._open if now - self._since[each] > _JUST_NOW_S]
+        for connection in old:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def _accept(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():
             try:
@@ -173,6 +188,7 @@ class Farewells:
             except OSError:
                 break
             with self._lock:
+                self._since[connection] = time.monotonic()
                 self._open[connection] = time.monotonic() + _LIMIT_S
             threading.Thread(target=self._meet, args=(connection,), daemon=True).start()
         listener.close()
@@ -204,7 +220,7 @@ class Farewells:
             pass  # it died while it waited
         finally:
             with self._lock:
-                del self._open[connection]
+                del self._open[connection], self._since[connection]
             connection.close()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -310,4 +326,4 @@ def with_reachability(recording: Recording, examined: Recording) -> Recording:
         for name in ("address", "site", "birth_ns"):
             same &= before[name][at] == recording.blocks[name]
         kinds[same] = examined.reachability[at[same]]
-    return replace(recording, reachability=kinds, scan=examined.scan)
+    return replace(as_in(recording, examined), reachability=kinds, scan=examined.scan)

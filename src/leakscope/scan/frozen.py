@@ -107,9 +107,10 @@ class Frozen:
         self.since_ns = time.monotonic_ns()
         try:
             self._stop_all()
-            if self._seized and self.pid not in {*self._seized, self._leave}:
+            others = [*self._seized, *([] if self._leave is None else [self._leave])]
+            if others and self.pid not in others:
                 # Its first thread has ended: what is shared is looked at through another one.
-                self.pid = self._seized[0]
+                self.pid = others[0]
             self.raw_mappings = read_raw_maps(self.pid)
             self._memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
             self.threads = tuple(_registers(tid) for tid in self._seized)

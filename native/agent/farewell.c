@@ -15,7 +15,6 @@
 #define SILENCE_NS 2000000000ull
 #define LONGEST_NS 60000000000ull
 #define SLICE_NS 100000000ll /* between two looks at the clock and at pending signals */
-#define SHORT_NS 20000000ull /* a fork's life that teaches nothing its parent does not */
 
 #define EINTR 4
 
@@ -94,9 +93,14 @@ static uintptr_t thread_pointer(void) {
   return value;
 }
 
-static bool is_short_fork(struct ls_live *live) {
-  return live->header->forked_from &&
-         ls_clock_ns(LS_CLOCK_MONOTONIC) < live->clock_start + SHORT_NS;
+/* A child that ends with nothing of its own: what it holds is its parent's. */
+static bool has_nothing(const struct ls_live *live) {
+  if (!live->header->forked_from)
+    return false;
+  for (uint32_t i = 0; i < LSR_SHARDS; i++)
+    if (live->shards[i].live)
+      return false;
+  return true;
 }
 
 void ls_farewell(uintptr_t stack_end, enum ls_farewell_kind kind) {
@@ -104,7 +108,7 @@ void ls_farewell(uintptr_t stack_end, enum ls_farewell_kind kind) {
   struct ls_live *live = ls_live;
   uint32_t pid = (uint32_t)ls_getpid();
   if (!ls_config.scan_socket[0] || live->phase != LS_PHASE_RUNNING || !ls_process_is_ours() ||
-      __atomic_exchange_n(&done_by, pid, __ATOMIC_ACQ_REL) == pid || is_short_fork(live))
+      __atomic_exchange_n(&done_by, pid, __ATOMIC_ACQ_REL) == pid || has_nothing(live))
     return;
   /* Registers that may hold the program's pointers go to the stack, where they are seen. */
   __builtin_unwind_init();

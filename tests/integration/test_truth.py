@@ -3,6 +3,7 @@
 
 import json
 import random
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -207,3 +208,24 @@ def test_real_jobs_on_large_inputs_are_calm(command, inputs, trace):
 
     assert traced.program["process"]["exit_status"] == 0, traced.stderr
     assert is_calm(traced), describe(traced)
+
+
+def test_a_child_that_lives_for_a_moment_is_examined(program, trace):
+    traced = trace([program("cases/short_child/forkleak.c")])
+    assert traced.returncode == 1, describe(traced)
+    assert [(f["verdict"], f["lost_count"], f["lost_bytes"]) for f in traced.leaks] == [
+        ("lost", 30, 3000)
+    ]
+
+
+def test_children_that_are_not_examined_are_counted(tmp_path, trace):
+    (tmp_path / "storm.c").write_text(
+        "#include <stdlib.h>\n#include <unistd.h>\n#include <sys/wait.h>\n"
+        "int main(void) { for (int i = 0; i < 400; i++) {\n"
+        "  if (!fork()) { char *volatile p = malloc(100); p = 0; exit(0); } wait(0); } }"
+    )
+    subprocess.run(["gcc", "-O0", tmp_path / "storm.c", "-o", tmp_path / "storm"], check=True)
+    traced = trace([tmp_path / "storm"])
+    found = re.search(r"(\d+) process\(es\) not scanned: children that lived", traced.stderr)
+    examined = sum(f["verdict"] == "lost" for f in traced.leaks)
+    assert examined + (int(found[1]) if found else 0) == 400, traced.stderr

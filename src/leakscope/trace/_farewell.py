@@ -29,6 +29,7 @@ from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
 from leakscope.recording.mapped import as_in
 from leakscope.recording.writer import find_writer, own_namespace
+from leakscope.trace.live_files import LiveFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,9 @@ _LIMIT_S = 10.0  # that a process may wait in all, and a second more for each
 _LIMIT_BYTES = 64 << 20  # bytes that it has in memory,
 _LONGEST_S = 55.0  # up to so much
 _BACKLOG = 512
+_BRIEF_NS = 100_000_000  # the life of a forked child that is examined only while there is time:
+_BRIEF_S = 2.0  # so much for all such children,
+_BRIEF_SHARE = 0.1  # and of the time that the run has taken
 _NO_TIME = "leakscope was stopped or had no time"
 _JUST_NOW_S = 0.25
 _LONGEST = 107  # bytes of a socket's path
@@ -94,6 +98,8 @@ class Farewells:
         self._found: dict[Path, Recording] = {}
         self._open: dict[socket.socket, float] = {}  # the time at which each is let go
         self._since: dict[socket.socket, float] = {}  # … and since when it waits
+        self._began = time.monotonic()
+        self._brief_s = 0.0  # spent on children that lived briefly
         self._missed: dict[str, int] = {}  # processes by the reason why they were not examined
         self._notes: list[str] = []
 
@@ -232,6 +238,20 @@ class Farewells:
         if farewell is None:
             return
         connection.setblocking(False)
+        brief = _is_brief(farewell)
+        if brief and self._brief_s > _BRIEF_S + _BRIEF_SHARE * (time.monotonic() - self._began):
+            self._miss("children that lived for a moment, more than there was time to examine")
+            return
+        began = time.monotonic()
+        try:
+            self._examined(farewell, connection)
+        finally:
+            if brief:
+                with self._lock:
+                    self._brief_s += time.monotonic() - began
+
+    def _examined(self, farewell: Farewell, connection: socket.socket) -> None:
+        pid = farewell.pid
         resident = _resident_bytes(pid)
         with self._lock:
             limit = min(_LIMIT_S + resident / _LIMIT_BYTES, _LONGEST_S)
@@ -287,6 +307,16 @@ class Farewells:
     def _miss(self, reason: str) -> None:
         with self._lock:
             self._missed[reason] = self._missed.get(reason, 0) + 1
+
+
+def _is_brief(farewell: Farewell) -> bool:
+    """Whether it is a child that was forked a moment ago."""
+    file = LiveFile(farewell.path, farewell.pid, 0)
+    try:
+        lived = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - file.field("mono_start_ns")
+        return bool(file.field("forked_from")) and lived < _BRIEF_NS
+    except LeakscopeError:
+        return False
 
 
 def _resident_bytes(pid: int) -> int:

@@ -185,7 +185,7 @@ def _copied(plan: _Plan, memory: int) -> dict[str, Any]:
         return {}
     with _opened(plan.seen, "mem") as source, _opened(plan.seen, "pagemap") as pages:
         os.ftruncate(memory, room)
-        with mmap.mmap(memory, min(room, 2 * _SAMPLE)) as buffer, _hurried():
+        with _mapped(memory, min(room, 2 * _SAMPLE)) as buffer, _hurried():
             plan.speed = _speed(plan, source, pages, buffer, runs)
             plan.copying_s = plan.to_copy / plan.speed + plan.overhead_s
         if plan.copying_s > plan.max_pause_s * _SHARE:
@@ -197,7 +197,7 @@ def _copied(plan: _Plan, memory: int) -> dict[str, Any]:
         # All pages are there before the process is stopped.
         os.posix_fallocate(memory, 0, room)
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0x8000)
-        with mmap.mmap(memory, room, flags) as buffer, _hurried():
+        with _mapped(memory, room, flags) as buffer, _hurried():
             for attempt in range(_TRIES):
                 time.sleep(0.05 * attempt)
                 answer = _try_copy(plan, memory, source, pages, buffer, runs)
@@ -208,6 +208,17 @@ def _copied(plan: _Plan, memory: int) -> dict[str, Any]:
     )
     os.ftruncate(memory, 0)
     return {}
+
+
+@contextlib.contextmanager
+def _mapped(memory: int, size: int, flags: int = mmap.MAP_SHARED) -> Iterator[mmap.mmap]:
+    buffer = mmap.mmap(memory, size, flags)
+    try:
+        yield buffer
+    finally:
+        # An error on its way still holds the arrays over it; this process ends soon.
+        with contextlib.suppress(BufferError):
+            buffer.close()
 
 
 @contextlib.contextmanager

@@ -7,14 +7,19 @@ or because of a signal. Nothing that becomes of us holds it up.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.scan.frozen import Frozen, Thread
+from leakscope.scan.frozen import Frozen, Thread, libc
+from leakscope.scan.kernel import words_of_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
     from leakscope.scan.roots import Root
 
 __all__ = ["Ending"]
+
+_SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
+_ALL = 0x40000000  # __WALL: threads, too
+_PATIENCE_S = 0.2
 
 
 class Ending:
@@ -44,6 +53,7 @@ class Ending:
     def __init__(self, pid: int, tid: int, sp: int, tls: int) -> None:
         self._waiting = Thread(_outer(pid, tid), sp, 0, tls, np.zeros(0, np.uint64))
         self._others = Frozen(pid, leave=self._waiting.tid)
+        self.pending = np.zeros(0, np.uint64)  # what signals carry that wait for it
 
     @property
     def pid(self) -> int:
@@ -72,6 +82,8 @@ class Ending:
 
     def __enter__(self) -> Self:
         self._others.__enter__()
+        if _has_pending(self.pid, self._waiting.tid):
+            self.pending = _pending(self._waiting.tid)
         return self
 
     def __exit__(
@@ -95,6 +107,39 @@ class Ending:
     def check(self) -> None:
         """Raise `TargetError` when the process is gone: what was read of it says nothing."""
         self._others.check()
+
+
+def _has_pending(pid: int, tid: int) -> bool:
+    """Whether signals wait for the thread or its process: each may carry a pointer."""
+    try:
+        status = Path(f"/proc/{pid}/task/{tid}/status").read_text(errors="replace")
+    except OSError:
+        return False
+    return any(
+        int(mask, 16)
+        for mask in re.findall(r"^(?:Sig|Shd)Pnd:\t([0-9a-f]+)$", status, re.MULTILINE)
+    )
+
+
+def _pending(tid: int) -> npt.NDArray[np.uint64]:
+    """Return what the signals carry that wait for a thread; the thread is stopped for a moment.
+
+    It waits in a system call that it repeats, whatever interrupts it.
+    """
+    found = np.zeros(0, np.uint64)
+    if libc.ptrace(_SEIZE, tid, None, None) < 0:
+        return found
+    libc.ptrace(_INTERRUPT, tid, None, None)
+    end, done, status, signal = time.monotonic() + _PATIENCE_S, 0, 0, 0
+    with contextlib.suppress(OSError):
+        while not done and time.monotonic() < end:
+            done, status = os.waitpid(tid, _ALL | os.WNOHANG)
+            time.sleep(0.0002)
+    if done and os.WIFSTOPPED(status):
+        found = words_of_thread(tid)
+        signal = os.WSTOPSIG(status) if status >> 16 == 0 else 0
+    libc.ptrace(_DETACH, tid, None, ctypes.c_void_p(signal))
+    return found
 
 
 def _outer(pid: int, tid: int) -> int:

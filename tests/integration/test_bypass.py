@@ -157,3 +157,39 @@ def test_a_malloc_of_the_programs_own_that_asks_for_the_c_librarys(trace, tmp_pa
     )
     traced = trace([tmp_path / "program"])
     assert traced.stdout == "done\n"
+
+
+PAST = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+void *__libc_malloc(size_t);
+void __libc_free(void *);
+__attribute__((noinline)) static void made_here(void) {
+  for (int i = 0; i < 200; i++) { char *p = malloc(300 + i * 40); memset(p, 1, 300); __libc_free(p); }
+  for (int i = 0; i < 40; i++) __libc_free(malloc(200000));
+}
+__attribute__((noinline)) static void lost_there(void) {
+  for (int i = 0; i < 50; i++) { char *volatile p = __libc_malloc(77); memset(p, 2, 77); p = 0; }
+}
+__attribute__((noinline)) static void wipe(void) { volatile char b[8192]; memset((void *)b, 0, sizeof b); }
+int main(void) { char *kept = malloc(10); made_here(); lost_there(); wipe(); puts("done"); free(kept); }
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=["O0", "O2"])
+def test_the_allocators_own_state_tells_what_went_past_the_hooks(trace, tmp_path, level):
+    (tmp_path / "past.c").write_text(PAST)
+    sh(tmp_path, "gcc", "-g", *level, "past.c", "-o", "past")
+    traced = trace([tmp_path / "past"])
+    assert traced.returncode == 1, describe(traced)
+    (finding,) = traced.leaks
+    assert (place(finding), finding["lost_count"]) == (None, 50), describe(traced)
+    assert 50 * 77 <= finding["lost_bytes"] <= 50 * 96
+    assert not any(
+        f["live_bytes"] and f["source"] and f["source"]["function"] == "made_here"
+        for f in traced.findings
+    )
+    notes = " ".join(traced.program["scan"]["notes"])
+    assert "were freed by a way past the agent" in notes
+    assert "50 lost blocks" in notes

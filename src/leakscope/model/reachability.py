@@ -17,6 +17,7 @@ class Reachability(enum.IntEnum):
     INDIRECTLY_LOST = 2  # only lost blocks point to it
     POSSIBLY_LOST = 3  # only interior pointers lead to it, and no heuristic explains them
     REACHABLE = 4
+    FREED = 5  # the allocator has it among its free memory: freed past whoever recorded it
 
 
 @dataclass(frozen=True, slots=True)

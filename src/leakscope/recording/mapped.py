@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording, Timeline
 
-__all__ = ["as_in", "with_lengths"]
+__all__ = ["as_in", "with_lengths", "with_live"]
 
 
 def with_lengths(recording: Recording, lengths: npt.NDArray[np.uint64]) -> Recording:
@@ -34,6 +34,16 @@ def with_lengths(recording: Recording, lengths: npt.NDArray[np.uint64]) -> Recor
         return held.astype(np.int64), np.bincount(table["site"], minlength=size)
 
     less_bytes, less_count = (a - b for a, b in zip(by_site(before), by_site(ranges), strict=True))
+    return replace(with_live(recording, less_bytes, less_count), ranges=ranges)
+
+
+def with_live(
+    recording: Recording, less_bytes: npt.NDArray[np.int64], less_count: npt.NDArray[np.int64]
+) -> Recording:
+    """Return the recording with sites that hold so much less, one number a site.
+
+    What the timeline says of a site is changed in proportion.
+    """
     sites = recording.sites.copy()
     old = sites["live_bytes"].astype(np.int64), sites["live_count"].astype(np.int64)
     new = np.maximum(old[0] - less_bytes, 0), np.maximum(old[1] - less_count, 0)
@@ -47,7 +57,7 @@ def with_lengths(recording: Recording, lengths: npt.NDArray[np.uint64]) -> Recor
     peak[changed] *= shares[0]
     sites["peak_bytes"] = np.maximum(peak.astype(np.uint64), sites["live_bytes"])
     timeline = _scaled(recording.timeline, changed, shares)
-    return replace(recording, ranges=ranges, sites=sites, timeline=timeline)
+    return replace(recording, sites=sites, timeline=timeline)
 
 
 def as_in(recording: Recording, examined: Recording) -> Recording:

@@ -105,6 +105,7 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
             "stopped_ms": scan.pause_ms,
             "scanned_bytes": scan.scanned_bytes,
             "thread_count": scan.threads,
+            "notes": scan.notes,
         },
         "suppressions": [
             {

@@ -16,6 +16,7 @@ from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.model.recordings import Kind
 from leakscope.proc.process import read_resident
 from leakscope.recording.mapped import with_lengths
+from leakscope.recording.walked import knows_all, with_unseen, without_freed
 from leakscope.scan.allocators import walk
 from leakscope.scan.forked import MAX_PAUSE_S, open_image
 from leakscope.scan.frozen import Frozen
@@ -76,7 +77,7 @@ def scan_process(
     `own` are ranges of memory that belong to the tracer. Raises `TargetError` when the process
     may not be stopped or ends meanwhile.
     """
-    return _scan(pid, read, own, max_pause_s, keep=False)[0]
+    return without_freed(_scan(pid, read, own, max_pause_s, keep=False)[0])
 
 
 def scan_ending(
@@ -91,13 +92,16 @@ def scan_ending(
 
     `own` as in `scan_process`; `stack_end`, when not 0, says where the stack of the thread that
     waits ends whose inner part is known to be of no meaning; `pointers` are further roots.
+    Blocks that are `FREED` are still among those of the recording.
     Raises `TargetError` when the process ends meanwhile.
     """
     began = time.monotonic_ns()
     image = Resident(ending)
     heap = _heap_of(image, recording)
     ends = {ending.waiting: stack_end} if stack_end else {}
-    held = np.concatenate([words_of_process(ending.pid), np.array(pointers, np.uint64)])
+    held = np.concatenate(
+        [words_of_process(ending.pid), ending.pending, np.array(pointers, np.uint64)]
+    )
     marked = _mark(image, recording, heap, own, ends, held, keep=False)
     return _result(image, marked, recording, recording, heap, began, 0)[0]
 
@@ -182,6 +186,7 @@ class _Marked:
     scanned: int
     unread: int
     disguised: int
+    freed: npt.NDArray[np.bool_]  # of the recording's blocks
     unjoined: tuple[UnjoinedThreads, ...]
 
 
@@ -196,7 +201,8 @@ def _mark(
     keep: bool,
 ) -> _Marked:
     unjoined = find_unjoined(image, image.threads)
-    graph = with_descriptors(graph_of(recording, heap), unjoined)
+    freed = _freed(recording, heap, image)
+    graph = with_descriptors(graph_of(recording, heap, freed), unjoined)
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
     roots = find_roots(image, threads, _owned(image, heap, graph), own)
     inside, words = image.split(roots)
@@ -231,7 +237,7 @@ def _mark(
         image.check()
         return _Marked(
             graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes,
-            disguised, lose_unjoined(image, recording, graph, kinds, unjoined),
+            disguised, freed, lose_unjoined(image, recording, graph, kinds, unjoined),
         )  # fmt: skip
 
 
@@ -266,11 +272,81 @@ def _result(
     if complete:
         ours = graph.known >= 0
         reachability[graph.known[ours]] = marked.kinds[ours]
+    if complete:
+        gone = _in(after, before, np.flatnonzero(marked.freed))
+        reachability[gone[gone >= 0]] = int(Reachability.FREED)
     holders = None
     if marked.places is not None:
         holders = Holders(graph, marked.places, marked.roots, marked.threads)
     found = with_lengths(after, _resident_lengths(image, before, after))
-    return replace(found, reachability=reachability, scan=facts), holders
+    found = replace(found, reachability=reachability)
+    if complete and heap is not None:
+        found = _with_lost_beside(found, marked)
+        notes += _past_the_agent(found)
+    return replace(found, scan=replace(facts, notes=tuple(notes))), holders
+
+
+def _freed(recording: Recording, heap: Heap | None, image: Resident) -> npt.NDArray[np.bool_]:
+    """Which of the recording's blocks are free, as the state of their allocator proves.
+
+    It has them among its free memory, has given the memory back, or has a block there that is
+    too small for what was recorded. A recorded block may have been freed past the agent.
+    """
+    addresses = recording.blocks["address"].astype(np.uint64)
+    if heap is None or not heap.is_whole or not len(addresses):
+        return np.zeros(len(addresses), np.bool_)
+    order = np.argsort(addresses, kind="stable")
+    wanted = addresses[order]
+    at = places_in(wanted, heap.starts)
+    used = at >= 0
+    fits = np.zeros(len(wanted), np.bool_)
+    fits[used] = recording.blocks["size"][order][used] <= heap.sizes[at[used]]
+    inside = np.zeros(len(wanted), np.bool_)
+    for start, end in heap.regions:
+        low, high = np.searchsorted(wanted, [start, end])
+        inside[low:high] = True
+    mapped = np.zeros(len(wanted), np.bool_)
+    for mapping in image.mappings:
+        low, high = np.searchsorted(wanted, [mapping.start, mapping.end])
+        mapped[low:high] = True
+    free = np.where(used, ~fits, inside | ~mapped)
+    # In the hands of a thread that is inside the allocator.
+    free &= ~np.isin(wanted, heap.moving)
+    found = np.zeros(len(wanted), np.bool_)
+    found[order] = free
+    return found
+
+
+def _with_lost_beside(recording: Recording, marked: _Marked) -> Recording:
+    """Add the lost blocks that should have been recorded and were not."""
+    if not knows_all(recording):
+        return recording
+    graph, kinds = marked.graph, marked.kinds
+    lost = (kinds == Reachability.DEFINITELY_LOST) | (kinds == Reachability.INDIRECTLY_LOST)
+    assert recording.reachability is not None
+    still = recording.blocks["address"][recording.reachability != Reachability.FREED]
+    lost &= (graph.known < 0) & ~np.isin(graph.starts, still)
+    return with_unseen(recording, graph.starts[lost], graph.sizes[lost], kinds[lost])
+
+
+def _past_the_agent(recording: Recording) -> list[str]:
+    assert recording.reachability is not None
+    freed = recording.blocks["size"][recording.reachability == Reachability.FREED]
+    notes = []
+    if len(freed):
+        notes.append(
+            f"{len(freed):,} blocks of {int(freed.sum()):,} bytes were freed by a way past the"
+            " agent, as the allocator's own lists show: they are not counted as live"
+        )
+    unseen = recording.blocks["size"][
+        (recording.blocks["site"] == 0) & (recording.blocks["birth_ns"] == 0)
+    ]
+    if len(unseen):
+        notes.append(
+            f"{len(unseen):,} lost blocks of {int(unseen.sum()):,} bytes were allocated by a way"
+            " past the agent: they have no call stack"
+        )
+    return notes
 
 
 def _resident_lengths(
@@ -317,8 +393,10 @@ def _places(wanted: npt.NDArray[np.uint64], among: npt.NDArray[np.uint64]) -> np
     return np.where(places < 0, -1, order[places])
 
 
-def graph_of(recording: Recording, heap: Heap | None) -> Graph:
-    """Join the recording's blocks with those that the walk of the heap found."""
+def graph_of(
+    recording: Recording, heap: Heap | None, freed: npt.NDArray[np.bool_] | None = None
+) -> Graph:
+    """Join the recording's blocks, but for those `freed`, with those that the walk found."""
     blocks = recording.blocks
     starts = blocks["address"].astype(np.uint64)
     # The size that was asked for: a pointer behind it is not one into the block.
@@ -329,9 +407,12 @@ def graph_of(recording: Recording, heap: Heap | None) -> Graph:
         by_new = (kinds == Kind.NEW) | (kinds == Kind.NEW_ARRAY)  # one may call the other
         sizes[by_new & (sizes == _COUNT_BYTES)] += np.uint64(1)
     known = np.arange(len(starts))
-    if np.any(starts[1:] < starts[:-1]):
-        known = np.argsort(starts)
+    if freed is not None and freed.any():
+        known = np.flatnonzero(~freed)
         starts, sizes = starts[known], sizes[known]
+    if np.any(starts[1:] < starts[:-1]):
+        order = np.argsort(starts)
+        starts, sizes, known = starts[order], sizes[order], known[order]
     if heap is not None and len(heap.starts):
         new = places_in(heap.starts, starts) < 0
         found = heap.starts[new]

@@ -28,6 +28,7 @@ import numpy as np
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
 from leakscope.recording.mapped import as_in
+from leakscope.recording.walked import with_unseen, without_freed
 from leakscope.recording.writer import find_writer, own_namespace
 from leakscope.trace.live_files import LiveFile
 
@@ -356,4 +357,10 @@ def with_reachability(recording: Recording, examined: Recording) -> Recording:
         for name in ("address", "site", "birth_ns"):
             same &= before[name][at] == recording.blocks[name]
         kinds[same] = examined.reachability[at[same]]
-    return replace(as_in(recording, examined), reachability=kinds, scan=examined.scan)
+    found = replace(as_in(recording, examined), reachability=kinds, scan=examined.scan)
+    # What the scan found beside the recording's blocks.
+    still = recording.blocks["address"][kinds != Reachability.FREED]
+    beside = (before["site"] == 0) & ~np.isin(before["address"], still)
+    rows = before[beside]
+    unseen = with_unseen(found, rows["address"], rows["size"], examined.reachability[beside])
+    return without_freed(unseen)

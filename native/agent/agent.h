@@ -101,7 +101,7 @@ struct ls_thread {
   uint32_t epoch; /* equals ls_live.gate while recording */
   uint32_t tid;
   uint32_t stripe;
-  bool shared_stripe; /* counters need atomic adds */
+  uint64_t own_bytes; /* of counters from `counters` on that no other thread adds to */
   bool in_use;
   uint32_t module_epoch;
   const struct ls_shard *inside; /* the owned shard it is working on, NULL: none */
@@ -185,7 +185,7 @@ struct ls_live {
   uint32_t timeline_rows;
   uint64_t dormant_next_check;
   uint64_t start_at_ns; /* CLOCK_MONOTONIC; 0: none */
-  uint32_t range_free_hint;
+  uint32_t range_root, range_free; /* ranges.c: nodes of the order by address, 0: none */
   uint32_t stripes_backed; /* bit a stripe whose head page is backed */
   uint32_t dormant_calls;
   struct ls_shard shards[LSR_SHARDS] __attribute__((aligned(64)));

@@ -4,30 +4,42 @@
  *
  * Per-site counters in stripes: a thread that owns its stripe adds without atomics,
  * so two threads never fight over a cache line. Readers sum the stripes.
+ *
+ * A stripe has counters of its own only for the sites met before there was a second thread, and
+ * for those that its threads use much. All others are added, atomically, to the stripe that
+ * everyone shares: so a site's counters take the memory of one to two, whatever the number of
+ * threads.
  */
 #ifndef LEAKSCOPE_COUNTERS_H
 #define LEAKSCOPE_COUNTERS_H
 
 #include "agent.h"
 
-#define CHUNK_SITES 256u /* 48 KiB of counters: twelve whole pages */
+#define CHUNK_SITES 128u /* 24 KiB of counters: six whole pages */
+#define CHUNKS (LSR_MAX_SITES / CHUNK_SITES)
 
 /* Which chunks are backed by the file; private, so rebuilt per process. */
-extern uint8_t ls_counters_backed[LSR_STRIPES][LSR_MAX_SITES / CHUNK_SITES];
-LS_COLD bool ls_counters_back_chunk(struct ls_thread *thread, uint32_t site);
+extern uint8_t ls_counters_backed[LSR_STRIPES][CHUNKS];
+/* Counters of a site that has none in the thread's stripe: they are made there, or are those that
+ * all threads share. NULL: no room. */
+__attribute__((noinline)) struct lsr_counter *ls_counter_elsewhere(struct ls_thread *thread,
+                                                                   uint32_t site);
 LS_COLD void ls_sample_weigh(uint64_t size, uint64_t *ret_bytes, uint64_t *ret_weight);
 
 LS_HOT bool ls_counter_backed(uint32_t stripe, uint32_t site) {
   return __atomic_load_n(&ls_counters_backed[stripe][site / CHUNK_SITES], __ATOMIC_RELAXED);
 }
 
-/* The site's counters in the thread's stripe; NULL, and counted, when there is no room. */
+/* The site's counters for this thread; NULL, and counted, when there is no room. */
 LS_HOT struct lsr_counter *ls_counter_of(struct ls_thread *thread, uint32_t site) {
-  if (LS_UNLIKELY(!ls_counter_backed(thread->stripe, site)) && !ls_counters_back_chunk(thread, site)) {
-    ls_count_drop(thread, LSR_DROP_NO_SPACE);
-    return NULL;
-  }
+  if (LS_UNLIKELY(!ls_counter_backed(thread->stripe, site)))
+    return ls_counter_elsewhere(thread, site);
   return (struct lsr_counter *)(thread->counters) + site;
+}
+
+/* Whether other threads add to these counters too. */
+LS_HOT bool ls_counter_is_shared(const struct ls_thread *thread, const struct lsr_counter *counter) {
+  return (uintptr_t)counter - (uintptr_t)thread->counters >= thread->own_bytes;
 }
 
 static inline uint32_t age_bucket(uint32_t age) { return age ? 32u - (uint32_t)__builtin_clz(age) : 0; }
@@ -44,7 +56,7 @@ LS_HOT void ls_count_birth(struct ls_thread *thread, struct lsr_counter *counter
                            uint32_t tick, bool sampled) {
   if (LS_UNLIKELY(!counter))
     return;
-  bool shared = thread->shared_stripe;
+  bool shared = ls_counter_is_shared(thread, counter);
   if (sampled) {
     uint64_t weight;
     ls_sample_weigh(size, &size, &weight);
@@ -62,7 +74,7 @@ LS_HOT void ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t siz
   struct lsr_counter *counter = ls_counter_of(thread, site);
   if (LS_UNLIKELY(!counter))
     return;
-  bool shared = thread->shared_stripe;
+  bool shared = ls_counter_is_shared(thread, counter);
   if (sampled) {
     uint64_t weight;
     ls_sample_weigh(size, &size, &weight);

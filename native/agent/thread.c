@@ -21,7 +21,7 @@ static bool is_dead(uint32_t tid) { return ls_tgkill(ls_getpid(), (int)tid, 0) =
 static void claim_stripe(struct ls_thread *thread) {
   struct ls_live *live = ls_live;
   struct lsr_header *header = live->header;
-  thread->shared_stripe = false;
+  thread->own_bytes = header->stripe_bytes - LSR_STRIPE_HEAD_BYTES;
   for (unsigned pass = 0; pass < 2; pass++)
     for (uint32_t s = 0; s < LSR_EXCLUSIVE_STRIPES; s++) {
       uint64_t offset = header->counters.offset + s * header->stripe_bytes;
@@ -54,7 +54,7 @@ static void claim_stripe(struct ls_thread *thread) {
     live->stripes_backed |= 1u << s;
   ls_unlock(&live->grow_lock);
   thread->stripe = ok ? s : 0;
-  thread->shared_stripe = true;
+  thread->own_bytes = 0;
   thread->head = (struct lsr_stripe_head *)(live->counters + thread->stripe * header->stripe_bytes);
 done:
   thread->counters = (uint8_t *)thread->head + LSR_STRIPE_HEAD_BYTES;

@@ -105,7 +105,8 @@ struct ls_thread {
   bool in_use;
   uint32_t module_epoch;
   const struct ls_shard *inside; /* the owned shard it is working on, NULL: none */
-  uintptr_t stack_low, stack_high; /* the thread's own stack; low moves down on growth */
+  uintptr_t stack_low, stack_high; /* the thread's own stack; both 0: not known */
+  uint32_t bounds_tries; /* to find it */
   struct lsr_stripe_head *head;
   uint8_t *counters; /* stripe's first struct lsr_counter */
   uintptr_t last_block; /* address recorded last, for nested allocator entry points */

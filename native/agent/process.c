@@ -154,6 +154,7 @@ static LS_COLD void start_process(struct ls_live *live) {
 }
 
 void ls_bootstrap(void) {
+  ls_stack_begins_at((uintptr_t)__builtin_frame_address(0));
   ls_real_resolve();
   if (LS_UNLIKELY(ls_live == &no_process)) {
     struct ls_live *live = live_memory();

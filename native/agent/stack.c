@@ -246,9 +246,20 @@ static LS_COLD uint32_t cut_to_depth(const struct ls_thread *thread, uint32_t de
   return node;
 }
 
+/* The thread began to allocate on a foreign stack, so we do not know its own: this may be it. */
+static LS_COLD void look_for_own_stack(struct ls_thread *thread, uintptr_t sp) {
+  uint32_t tries = ++thread->bounds_tries;
+  if (tries & (tries - 1))
+    return;
+  ls_stack_bounds(thread, sp);
+  ls_stack_certain(thread, sp);
+}
+
 /* A stack that is not the thread's own (coroutine, sigaltstack): copy, unwind, keep nothing. */
 uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintptr_t sp,
                                         uintptr_t fp, uint32_t *ret_depth) {
+  if (LS_UNLIKELY(!thread->stack_high))
+    look_for_own_stack(thread, sp);
   if (!thread->window) {
     uint8_t *memory = ls_private(WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step));
     if (!memory) {
@@ -259,10 +270,9 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
     thread->window = memory;
   }
   struct step *steps = (struct step *)(thread->window + WINDOW_BYTES);
-  struct reader reader = {.low = thread->stack_low,
-                          .high = thread->stack_high,
-                          .window = thread->window,
-                          .foreign = true};
+  /* Through the kernel also what lies on the thread's own stack: registers of a foreign one may
+   * lead below what there is of it. */
+  struct reader reader = {.window = thread->window, .foreign = true};
   uint32_t limit = ls_config.depth, count = 1;
   steps[0] = (struct step){.pc = pc, .sp = sp, .fp = fp};
   enum outcome outcome = STEP_OK;
@@ -478,6 +488,41 @@ void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
   thread->stack_low = thread->tid == (uint32_t)ls_getpid()
                           ? (previous_end > room ? previous_end : room)
                           : low;
+}
+
+static uintptr_t first_stack; /* an address on the stack that the process began on */
+
+void ls_stack_begins_at(uintptr_t sp) {
+  if (!first_stack)
+    first_stack = sp;
+}
+
+/* What is kept of a stack is compared with its words by reading them, so they must be sure to be
+ * there: nobody unmaps or protects the stack that he stands on. A mapping that holds the stack
+ * pointer may be a coroutine's, which the program cuts anew as it likes. A thread's own stack is
+ * known by its thread-local storage, which the C library puts at the upper end. What lies above
+ * that may be somebody else's. */
+void ls_stack_certain(struct ls_thread *thread, uintptr_t sp) {
+  uintptr_t tls = (uintptr_t)&ls_tls & ~(uintptr_t)15;
+  if (sp >= thread->stack_low && sp < tls && tls < thread->stack_high) {
+    thread->stack_high = tls;
+  } else if (!(first_stack >= thread->stack_low && first_stack < thread->stack_high)) {
+    thread->stack_low = thread->stack_high = 0;
+  }
+}
+
+void ls_stack_lost(struct ls_thread *thread, uintptr_t start, uint64_t length) {
+  if (!length || start >= thread->stack_high || start + length <= thread->stack_low)
+    return;
+  /* Below the stack pointer (the main thread's room to grow) it is none of ours. */
+  uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
+  if (start + length <= sp) {
+    thread->stack_low = start + length;
+    return;
+  }
+  thread->stack_low = thread->stack_high = 0;
+  thread->bounds_tries = 0;
+  ls_stack_forget(thread);
 }
 
 size_t ls_stack_scratch_bytes(void) { return (LS_MAX_DEPTH + 1) * sizeof(struct step); }

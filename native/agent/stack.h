@@ -23,6 +23,13 @@ LS_COLD uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc
 /* Rules changed, or the recording did: nothing that is remembered of stacks holds any more. */
 void ls_stack_forget(struct ls_thread *thread);
 
+/* Before anything else: the initial stack of the process is the one with this address. */
+void ls_stack_begins_at(uintptr_t sp);
+/* After ls_stack_bounds(): give up what is not certain to be the thread's own stack. */
+void ls_stack_certain(struct ls_thread *thread, uintptr_t sp);
+/* The thread itself unmaps, protects or replaces memory. */
+void ls_stack_lost(struct ls_thread *thread, uintptr_t start, uint64_t length);
+
 /* Whether every word that led from frame `inner` to the outermost still holds. */
 LS_HOT bool ls_stack_still_valid(const struct ls_thread *thread, uint32_t inner) {
   uintptr_t difference = 0;

@@ -108,7 +108,9 @@ struct ls_thread *ls_thread_register(void) {
   thread->random = ls_counter() ^ (uint64_t)tid << 32;
   if (live->sampled)
     ls_sample_next(thread, ls_config.sample_bytes);
+  thread->bounds_tries = 0;
   ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
+  ls_stack_certain(thread, (uintptr_t)__builtin_frame_address(0));
   thread->epoch = live->gate;
   ls_tls.thread = thread;
   return thread;

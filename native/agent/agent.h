@@ -98,8 +98,8 @@ struct ls_edge {
 #define LS_SITE_CACHE 64u
 
 struct ls_thread {
-  uint32_t epoch; /* equals ls_live.gate while recording */
   uint32_t tid;
+  const struct ls_tls *tls; /* of the thread; may be gone with it */
   uint32_t stripe;
   uint64_t own_bytes; /* of counters from `counters` on that no other thread adds to */
   bool in_use;
@@ -135,6 +135,7 @@ struct ls_tls {
   uintptr_t busy; /* stack pointer of the hook in progress, 0: none */
   uint64_t sample_left; /* sampled mode: bytes to the next sample point; 0: take the slow path */
   uint32_t kind;  /* 1 + enum lsr_kind that the next malloc stands for, 0: malloc */
+  uint32_t epoch; /* equals ls_live.gate while recording; `thread` may be gone when not */
 };
 extern __thread struct ls_tls ls_tls;
 
@@ -235,6 +236,7 @@ void ls_real_resolve(void);
 void *ls_private(size_t bytes);
 void ls_private_note(const void *start, size_t bytes);
 void ls_private_tell(struct lsr_header *header);
+bool ls_private_holds(uintptr_t start, uintptr_t end); /* some of it */
 
 /* farewell.c: the last moment at which the process's memory can be examined. */
 void ls_farewell_install(void);
@@ -243,8 +245,13 @@ void ls_farewell(uintptr_t stack_end); /* 0: this thread's stack is in use from 
 /* process.c */
 bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */
 void ls_process_ends(void);
+void ls_process_off(void); /* for good, in this process and its children */
 void ls_bootstrap(void);
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing);
+
+/* aside.c: the program unmaps, protects or replaces memory that it did not make. */
+bool ls_aside_asked(uintptr_t start, uint64_t length); /* whether any of it is ours */
+void ls_aside(void);                                   /* record no more, use it no more */
 
 /* config.c */
 void ls_config_read(void);
@@ -308,6 +315,7 @@ size_t ls_stack_scratch_bytes(void);
 
 /* thread.c */
 struct ls_thread *ls_thread_register(void);
+bool ls_threads_left(void); /* whether no other thread is in a hook, as far as can be known */
 
 /* timeline.c */
 void ls_timeline_init(struct ls_live *live);

@@ -19,7 +19,7 @@
 static inline __attribute__((always_inline)) struct ls_thread *ls_enter(bool freeing) {
   struct ls_thread *thread = ls_tls.thread;
   struct ls_live *live = ls_live;
-  if (LS_LIKELY(thread && thread->epoch == live->gate && !ls_tls.busy && !live->header->control &&
+  if (LS_LIKELY(thread && ls_tls.epoch == live->gate && !ls_tls.busy && !live->header->control &&
                 !ls_config.from_file)) {
     ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
     return thread;
@@ -31,7 +31,7 @@ static inline __attribute__((always_inline)) struct ls_thread *ls_enter(bool fre
 LS_HOT struct ls_thread *ls_enter_plain(void) {
   struct ls_thread *thread = ls_tls.thread;
   struct ls_live *live = ls_live;
-  if (LS_UNLIKELY(!thread || thread->epoch != live->plain || ls_tls.busy || live->header->control))
+  if (LS_UNLIKELY(!thread || ls_tls.epoch != live->plain || ls_tls.busy || live->header->control))
     return NULL;
   ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
   return thread;

@@ -43,6 +43,14 @@ void ls_private_tell(struct lsr_header *header) {
   __atomic_store_n(&header->own_count, own_count, __ATOMIC_RELEASE);
 }
 
+bool ls_private_holds(uintptr_t start, uintptr_t end) {
+  uint32_t count = __atomic_load_n(&own_count, __ATOMIC_ACQUIRE);
+  for (uint32_t i = 0; i < count && i < LSR_OWN_RANGES; i++)
+    if (start < own[i].end && end > own[i].start)
+      return true;
+  return false;
+}
+
 void *ls_private(size_t bytes) {
   bytes = (bytes + 63) & ~(size_t)63;
   if (bytes > LAST_CHUNK / 4)

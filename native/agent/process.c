@@ -88,6 +88,16 @@ static struct ls_live *live_memory(void) {
   return live;
 }
 
+void ls_process_off(void) {
+  struct ls_live *live = ls_live;
+  no_process.phase = LS_PHASE_OFF;
+  __atomic_store_n(&ls_live, &no_process, __ATOMIC_SEQ_CST);
+  /* Who has looked at it already meets a closed gate. */
+  __atomic_store_n(&live->gate, 0, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&live->plain, 0, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&live->phase, LS_PHASE_OFF, __ATOMIC_SEQ_CST);
+}
+
 bool ls_process_is_ours(void) { return started_pid == (uint32_t)ls_getpid(); }
 
 static bool start_recording(struct ls_live *live, uint32_t forked_from) {
@@ -156,6 +166,8 @@ static LS_COLD void start_process(struct ls_live *live) {
 void ls_bootstrap(void) {
   ls_stack_begins_at((uintptr_t)__builtin_frame_address(0));
   ls_real_resolve();
+  if (no_process.phase == LS_PHASE_OFF)
+    return;
   if (LS_UNLIKELY(ls_live == &no_process)) {
     struct ls_live *live = live_memory();
     if (!live) {
@@ -200,7 +212,7 @@ static LS_COLD void check_config_file(struct ls_live *live) {
 /* A busy mark left by a longjmp out of a hook: we are now further out on the same stack
  * than the hook was, so that hook cannot be running any more. */
 static bool busy_is_stale(struct ls_thread *thread, uintptr_t sp) {
-  return thread && thread->epoch == ls_live->gate && sp > ls_tls.busy && sp < thread->stack_high &&
+  return thread && ls_tls.epoch == ls_live->gate && sp > ls_tls.busy && sp < thread->stack_high &&
          ls_tls.busy >= thread->stack_low && ls_tls.busy < thread->stack_high;
 }
 
@@ -228,7 +240,7 @@ LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
     goto no;
   struct lsr_header *header = live->header;
   struct ls_thread *thread = ls_tls.thread;
-  if (!thread || thread->epoch != live->gate)
+  if (!thread || ls_tls.epoch != live->gate)
     thread = ls_thread_register();
   if (!thread)
     goto no;
@@ -287,7 +299,7 @@ static bool is_runtime(const struct lsr_module *module) {
 static uintptr_t stack_behind_main(void) {
   struct ls_live *live = ls_live;
   struct ls_thread *thread = ls_tls.thread;
-  if (!ls_config.scan_socket[0] || !thread || thread->epoch != live->gate)
+  if (!ls_config.scan_socket[0] || !thread || ls_tls.epoch != live->gate)
     return 0;
   uint32_t depth;
   uint32_t node = ls_stack_capture(thread, (uintptr_t)__builtin_return_address(0),

@@ -111,7 +111,22 @@ struct ls_thread *ls_thread_register(void) {
   thread->bounds_tries = 0;
   ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
   ls_stack_certain(thread, (uintptr_t)__builtin_frame_address(0));
-  thread->epoch = live->gate;
+  thread->tls = &ls_tls;
   ls_tls.thread = thread;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  ls_tls.epoch = live->gate;
   return thread;
+}
+
+/* The storage of a dead thread may be gone, so the kernel is asked for it. */
+bool ls_threads_left(void) {
+  int pid = ls_getpid();
+  for (struct ls_thread *t = __atomic_load_n(&registry, __ATOMIC_ACQUIRE); t; t = t->next) {
+    uintptr_t busy = 0;
+    struct ls_iovec local = {&busy, sizeof busy}, remote = {(void *)&t->tls->busy, sizeof busy};
+    if (t->tls && t->tls != &ls_tls &&
+        ls_process_vm_readv(pid, &local, 1, &remote, 1, 0) == sizeof busy && busy && !is_dead(t->tid))
+      return false;
+  }
+  return true;
 }

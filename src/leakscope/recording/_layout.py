@@ -63,6 +63,8 @@ DROP_REASONS = 16
 TROUBLE_OWN_MALLOC = 1
 TROUBLE_NO_PROC = 2
 TROUBLE_NO_GROW = 4
+TROUBLE_LEFT = 8
+TROUBLE_SEALED = 16
 NODE_EXACT_PC = 1
 NODE_TRUNCATED = 2
 NODE_BROKEN = 4
@@ -126,6 +128,8 @@ TROUBLE_NAMES: dict[int, str] = {
     1: "own_malloc",
     2: "no_proc",
     4: "no_grow",
+    8: "left",
+    16: "sealed",
 }
 
 NODE_FLAG_NAMES: dict[int, str] = {

@@ -206,6 +206,7 @@ struct ls_config {
   bool from_file;   /* enabled by the config file */
   char config_path[256];
   int64_t config_mtime;
+  uint32_t filters; /* of system calls, that whoever started us lives under as well */
   char scan_socket[108]; /* who scans memory before this process ends; empty: nobody */
 };
 extern struct ls_config ls_config;
@@ -232,6 +233,9 @@ struct ls_real {
 extern struct ls_real ls_real;
 void ls_real_resolve(void);
 
+/* thread.c */
+bool ls_thread_is_alone(void); /* no other was ever registered */
+
 /* private.c: memory of our own, known to whoever scans for pointers. NULL when there is none. */
 void *ls_private(size_t bytes);
 void ls_private_note(const void *start, size_t bytes);
@@ -245,13 +249,14 @@ void ls_farewell(uintptr_t stack_end); /* 0: this thread's stack is in use from 
 /* process.c */
 bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */
 void ls_process_ends(void);
+void ls_process_thread_ends(void); /* by a system call, without its C library */
 void ls_process_off(void); /* for good, in this process and its children */
 void ls_bootstrap(void);
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing);
 
 /* aside.c: the program unmaps, protects or replaces memory that it did not make. */
-bool ls_aside_asked(uintptr_t start, uint64_t length); /* whether any of it is ours */
-void ls_aside(void);                                   /* record no more, use it no more */
+void ls_aside_touched(uintptr_t start, uint64_t length);
+bool ls_aside_destroys(int advice); /* of madvise: what is there, now or in a child, or who may have it */
 
 /* config.c */
 void ls_config_read(void);

@@ -8,12 +8,12 @@
  */
 #include "agent.h"
 #include "clock.h"
-#include "record.h"
+#include "stack.h"
 #include "sys.h"
 
 #define ATTEMPTS 100 /* a millisecond each, for threads in a hook to leave it */
 
-bool ls_aside_asked(uintptr_t start, uint64_t length) {
+static bool is_ours(uintptr_t start, uint64_t length) {
   const struct ls_live *live = ls_live;
   const struct lsr_header *header = live->header;
   if (!length || live->phase == LS_PHASE_OFF)
@@ -23,7 +23,7 @@ bool ls_aside_asked(uintptr_t start, uint64_t length) {
          ls_private_holds(start, end);
 }
 
-void ls_aside(void) {
+static void step_aside(void) {
   struct lsr_header *header = ls_live->header;
   if (header) {
     ls_clock_pair(header);
@@ -37,4 +37,28 @@ void ls_aside(void) {
     if (ls_threads_left())
       break;
   }
+}
+
+void ls_aside_touched(uintptr_t start, uint64_t length) {
+  if (LS_UNLIKELY(is_ours(start, length)))
+    step_aside();
+  struct ls_thread *thread = ls_tls.thread;
+  if (thread && ls_tls.epoch == ls_live->gate)
+    ls_stack_lost(thread, start, length);
+}
+
+bool ls_aside_destroys(int advice) {
+  switch (advice) {
+  case 4:   /* DONTNEED */
+  case 8:   /* FREE */
+  case 9:   /* REMOVE */
+  case 10:  /* DONTFORK */
+  case 18:  /* WIPEONFORK */
+  case 19:  /* KEEPONFORK */
+  case 24:  /* DONTNEED_LOCKED */
+  case 100: /* HWPOISON */
+  case 102: /* GUARD_INSTALL */
+    return true;
+  }
+  return false;
 }

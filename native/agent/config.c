@@ -119,6 +119,8 @@ static void set_variable(const char *text) {
     config->dump_signal = parse_signal(value);
   else if (starts_with(text, "LEAKSCOPE_CHILDREN="))
     config->children = value[0] != '0';
+  else if (starts_with(text, "LEAKSCOPE_SECCOMP="))
+    config->filters = (uint32_t)parse_size(value);
   else if (starts_with(text, "LEAKSCOPE_SCAN="))
     copy(config->scan_socket, sizeof config->scan_socket, value);
   else if (starts_with(text, "LEAKSCOPE_CONFIG="))

@@ -36,19 +36,10 @@ static inline struct ls_thread *enter_map(uintptr_t caller, bool removing) {
 
 #define MAP_FIXED_FLAG 0x10
 
-/* The program changes what is mapped there. Our own code and data stay all the same: the call
- * would return to nothing. */
-static void touched(uintptr_t start, uint64_t length) {
-  if (LS_UNLIKELY(ls_aside_asked(start, length)))
-    ls_aside();
-  struct ls_thread *thread = ls_tls.thread;
-  if (thread && ls_tls.epoch == ls_live->gate)
-    ls_stack_lost(thread, start, length);
-}
-
 extern char __ehdr_start[], _end[];
 
-/* The part of [start, start + length) that lies before our code, and the part behind it. */
+/* The part of [start, start + length) that lies before our own code and data, and the part behind
+ * it. They stay all the same: the call would return to nothing. */
 struct parts {
   uintptr_t at[2];
   size_t length[2];
@@ -85,7 +76,7 @@ LS_EXPORT void *mmap(void *address, size_t length, int protection, int flags, in
 void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset) {
   REAL(mmap_function, mmap);
   if (LS_UNLIKELY(flags & MAP_FIXED_FLAG))
-    touched((uintptr_t)address, length);
+    ls_aside_touched((uintptr_t)address, length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
   void *result = real(address, length, protection, flags, fd, offset);
   mapped(thread, result, length, LSR_KIND_MMAP, LS_CALLER);
@@ -98,7 +89,7 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, lo
   if (!real)
     return mmap(address, length, protection, flags, fd, offset);
   if (LS_UNLIKELY(flags & MAP_FIXED_FLAG))
-    touched((uintptr_t)address, length);
+    ls_aside_touched((uintptr_t)address, length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
   void *result = real(address, length, protection, flags, fd, offset);
   mapped(thread, result, length, LSR_KIND_MMAP, LS_CALLER);
@@ -108,7 +99,7 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, lo
 LS_EXPORT int munmap(void *address, size_t length);
 int munmap(void *address, size_t length) {
   REAL(int (*)(void *, size_t), munmap);
-  touched((uintptr_t)address, length);
+  ls_aside_touched((uintptr_t)address, length);
   struct ls_thread *thread = enter_map(CALLER_PC, true);
   /* Before the call: afterwards the range may be another thread's already. */
   if (thread && !((uintptr_t)address & 4095) && length)
@@ -125,7 +116,7 @@ int munmap(void *address, size_t length) {
 LS_EXPORT int mprotect(void *address, size_t length, int protection);
 int mprotect(void *address, size_t length, int protection) {
   REAL(int (*)(void *, size_t, int), mprotect);
-  touched((uintptr_t)address, length);
+  ls_aside_touched((uintptr_t)address, length);
   struct parts parts = around_us((uintptr_t)address, length);
   int result = !parts.split || parts.length[0] ? real(address, parts.length[0], protection) : 0;
   if (LS_UNLIKELY(parts.split) && parts.length[1] && !result)
@@ -136,41 +127,24 @@ int mprotect(void *address, size_t length, int protection) {
 LS_EXPORT int pkey_mprotect(void *address, size_t length, int protection, int key);
 int pkey_mprotect(void *address, size_t length, int protection, int key) {
   REAL(int (*)(void *, size_t, int, int), pkey_mprotect);
-  touched((uintptr_t)address, length);
+  ls_aside_touched((uintptr_t)address, length);
   return real ? real(address, length, protection, key) : -1;
-}
-
-/* Advice that changes what is there, now or in a child, or who may have it. */
-static bool destroys(int advice) {
-  switch (advice) {
-  case 4:   /* DONTNEED */
-  case 8:   /* FREE */
-  case 9:   /* REMOVE */
-  case 10:  /* DONTFORK */
-  case 18:  /* WIPEONFORK */
-  case 19:  /* KEEPONFORK */
-  case 24:  /* DONTNEED_LOCKED */
-  case 100: /* HWPOISON */
-  case 102: /* GUARD_INSTALL */
-    return true;
-  }
-  return false;
 }
 
 LS_EXPORT int madvise(void *address, size_t length, int advice);
 int madvise(void *address, size_t length, int advice) {
   REAL(int (*)(void *, size_t, int), madvise);
-  if (destroys(advice))
-    touched((uintptr_t)address, length);
+  if (ls_aside_destroys(advice))
+    ls_aside_touched((uintptr_t)address, length);
   return real(address, length, advice);
 }
 
 LS_EXPORT void *mremap(void *old, size_t old_length, size_t new_length, int flags, void *fixed);
 void *mremap(void *old, size_t old_length, size_t new_length, int flags, void *fixed) {
   REAL(void *(*)(void *, size_t, size_t, int, void *), mremap);
-  touched((uintptr_t)old, old_length);
+  ls_aside_touched((uintptr_t)old, old_length);
   if (flags & 2 /* FIXED */)
-    touched((uintptr_t)fixed, new_length);
+    ls_aside_touched((uintptr_t)fixed, new_length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
   void *result = real(old, old_length, new_length, flags, fixed);
   if (thread && result != MAP_FAILED_POINTER && old_length && !(flags & 4 /* DONTUNMAP */))

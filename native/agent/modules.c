@@ -114,8 +114,18 @@ static bool copy_in(void *to, uintptr_t from, size_t bytes) {
   return true;
 }
 
+/* Where the kernel may not be asked whether memory is there, what was loaded is believed to be
+ * there until the program unloads anything. */
+static bool unloaded_unseen;
+
+static bool may_be_asked(void) { return ls_is_readable(&unloaded_unseen); }
+
 bool ls_module_is_intact(const struct ls_module *module) {
-  if (module->gone || !ls_is_readable((const void *)module->start))
+  if (module->gone)
+    return false;
+  if (ls_is_sealed() && !may_be_asked())
+    return !unloaded_unseen;
+  if (!ls_is_readable((const void *)module->start))
     return false;
   if (memcmp((const void *)module->start, module->header, sizeof module->header))
     return false;
@@ -647,9 +657,11 @@ const struct ls_module *ls_module_find_or_refresh(uintptr_t pc, bool *ret_certai
 bool ls_modules_rescan(void) {
   ls_lock(&scan_lock);
   forget_elsewhere();
+  bool blind = ls_is_sealed() && !may_be_asked();
+  unloaded_unseen |= blind;
   unsigned change = scan_locked(0);
   ls_unlock(&scan_lock);
-  return (change & CHANGE_VANISHED) != 0;
+  return blind || (change & CHANGE_VANISHED) != 0;
 }
 
 void ls_modules_reset_after_fork(void) {

@@ -7,12 +7,14 @@
  * that took it for the program's would find lost blocks reachable.
  */
 #include "agent.h"
+#include "seal.h"
 #include "str.h"
 #include "sys.h"
 
 /* Requests share mappings, each twice as large as the one before: few ranges to tell of. */
 #define FIRST_CHUNK (1u << 20)
 #define LAST_CHUNK (16u << 20)
+#define RESERVE (32u << 20) /* some fifty threads, with their stacks and the indexes of the depot */
 
 /* Copied by fork, as the mappings are. */
 static struct lsr_own_range own[LSR_OWN_RANGES];
@@ -43,6 +45,22 @@ void ls_private_tell(struct lsr_header *header) {
   __atomic_store_n(&header->own_count, own_count, __ATOMIC_RELEASE);
 }
 
+/* A chunk of address space, used page by page. */
+void ls_private_reserve(void) {
+  for (size_t size = RESERVE; size >= FIRST_CHUNK; size /= 4) {
+    uint8_t *fresh = map(size);
+    if (!fresh)
+      continue;
+    ls_lock(&ls_live->private_lock);
+    if (size > chunk_left) {
+      chunk = fresh;
+      chunk_left = size;
+    }
+    ls_unlock(&ls_live->private_lock);
+    return;
+  }
+}
+
 bool ls_private_holds(uintptr_t start, uintptr_t end) {
   uint32_t count = __atomic_load_n(&own_count, __ATOMIC_ACQUIRE);
   for (uint32_t i = 0; i < count && i < LSR_OWN_RANGES; i++)
@@ -53,7 +71,7 @@ bool ls_private_holds(uintptr_t start, uintptr_t end) {
 
 void *ls_private(size_t bytes) {
   bytes = (bytes + 63) & ~(size_t)63;
-  if (bytes > LAST_CHUNK / 4)
+  if (bytes > LAST_CHUNK / 4 && !ls_is_sealed())
     return map(bytes);
   void *memory = NULL;
   ls_lock(&ls_live->private_lock);

@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "modules.h"
 #include "rules.h"
+#include "seal.h"
 #include "stack.h"
 #include "str.h"
 #include "sys.h"
@@ -98,7 +99,10 @@ void ls_process_off(void) {
   __atomic_store_n(&live->phase, LS_PHASE_OFF, __ATOMIC_SEQ_CST);
 }
 
-bool ls_process_is_ours(void) { return started_pid == (uint32_t)ls_getpid(); }
+bool ls_process_is_ours(void) {
+  int pid = ls_getpid();
+  return pid < 0 /* may not be asked */ || started_pid == (uint32_t)pid;
+}
 
 static bool start_recording(struct ls_live *live, uint32_t forked_from) {
   if (!ls_recording_create(live, forked_from))
@@ -119,7 +123,7 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
     header->control = 1;
   }
   if (ls_config.start_after_ns)
-    live->start_at_ns = ls_clock_ns(LS_CLOCK_MONOTONIC) + ls_config.start_after_ns;
+    live->start_at_ns = ls_clock_ns(LS_CLOCK_MONOTONIC_COARSE) + ls_config.start_after_ns;
   if (ls_real.main_program_defines_malloc)
     header->trouble |= LSR_TROUBLE_OWN_MALLOC;
   ls_clock_pair(header);
@@ -135,7 +139,12 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
 static LS_COLD void start_process(struct ls_live *live) {
   uint32_t parent = started_pid;
   uint32_t forked_from = 0;
-  started_pid = (uint32_t)ls_getpid();
+  int pid = ls_getpid();
+  if (pid < 0) { /* a sealed child */
+    live->phase = LS_PHASE_OFF;
+    return;
+  }
+  started_pid = (uint32_t)pid;
   if (parent) {
     forked_from = parent;
     ls_modules_reset_after_fork();
@@ -144,6 +153,8 @@ static LS_COLD void start_process(struct ls_live *live) {
     ls_clock_init();
     ls_config_read();
   }
+  if (parent && ls_is_sealed())
+    ls_seal_hand_over();
   if (!ls_config.enabled) {
     live->phase = ls_config.config_path[0] ? LS_PHASE_DORMANT : LS_PHASE_OFF;
     return;
@@ -169,6 +180,10 @@ void ls_bootstrap(void) {
   if (no_process.phase == LS_PHASE_OFF)
     return;
   if (LS_UNLIKELY(ls_live == &no_process)) {
+    if (!ls_seal_begin()) {
+      no_process.phase = LS_PHASE_OFF;
+      return;
+    }
     struct ls_live *live = live_memory();
     if (!live) {
       no_process.phase = LS_PHASE_OFF;
@@ -193,7 +208,7 @@ void ls_bootstrap(void) {
 static LS_COLD void check_config_file(struct ls_live *live) {
   if (__atomic_add_fetch(&live->dormant_calls, 1, __ATOMIC_RELAXED) % 256)
     return;
-  uint64_t now = ls_clock_ns(LS_CLOCK_MONOTONIC), due = live->dormant_next_check;
+  uint64_t now = ls_clock_ns(LS_CLOCK_MONOTONIC_COARSE), due = live->dormant_next_check;
   if (now < due || !__atomic_compare_exchange_n(&live->dormant_next_check, &due,
                                                 now + 1000000000u, false, __ATOMIC_ACQ_REL,
                                                 __ATOMIC_RELAXED))
@@ -246,7 +261,7 @@ LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
     goto no;
   uint32_t control = __atomic_load_n(&header->control, __ATOMIC_RELAXED);
   if (control & 1) {
-    if (live->start_at_ns && ls_clock_ns(LS_CLOCK_MONOTONIC) >= live->start_at_ns) {
+    if (live->start_at_ns && ls_clock_ns(LS_CLOCK_MONOTONIC_COARSE) >= live->start_at_ns) {
       live->start_at_ns = 0;
       set_paused(false);
       control = 0;
@@ -335,6 +350,12 @@ void ls_process_ends(void) {
   live->header->state = LSR_STATE_EXITED;
   ls_farewell(stack_behind_main());
   ls_tls.busy = busy;
+}
+
+void ls_process_thread_ends(void) {
+  /* Other threads would see it through; in strict mode there is no other way to end. */
+  if (ls_is_sealed() && ls_thread_is_alone())
+    ls_process_ends();
 }
 
 __attribute__((destructor)) static void on_exit(void) { ls_process_ends(); }

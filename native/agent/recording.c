@@ -11,6 +11,7 @@
  */
 #include "clock.h"
 #include "modules.h"
+#include "seal.h"
 #include "str.h"
 #include "sys.h"
 
@@ -90,7 +91,22 @@ static void mark_replaced(uint32_t pid, uint32_t sequence) {
 
 const char *ls_recording_path(void) { return recording_path; }
 
+/* What ls_recording_reserve() backed in advance. */
+static struct {
+  uint64_t begin, end;
+} reserved[LSR_TIMELINE_ROWS + LSR_STRIPES + 8];
+static uint32_t reserved_count;
+
+static bool is_reserved(uint64_t begin, uint64_t end) {
+  for (uint32_t i = 0; i < reserved_count; i++)
+    if (begin >= reserved[i].begin && end <= reserved[i].end)
+      return true;
+  return false;
+}
+
 bool ls_recording_back(uint64_t offset, uint64_t bytes) {
+  if (reserved_count && is_reserved(offset, offset + bytes))
+    return true;
   uint8_t *base = ls_live->base;
   uint64_t begin = offset & ~(PAGE - 1), end = ROUND_UP(offset + bytes);
   if (ls_mprotect(base + begin, end - begin, 3 /* READ|WRITE */) < 0)
@@ -152,6 +168,41 @@ uint8_t *ls_heap_take(uint64_t bytes, uint64_t *ret_offset) {
   }
   *ret_offset = offset;
   return ls_live->base + offset;
+}
+
+/* So much comes on top of what there is, when no more can be had later. */
+#define RESERVE_SITES 4096u
+#define RESERVE_HEAP (6ull << 20)
+#define RESERVE_ROW_SITES 2048u
+
+static void back_now(uint64_t offset, uint64_t bytes) {
+  uint64_t begin = offset & ~(PAGE - 1), end = ROUND_UP(offset + bytes);
+  if (reserved_count < sizeof reserved / sizeof *reserved && ls_recording_back(begin, end - begin)) {
+    reserved[reserved_count].begin = begin;
+    reserved[reserved_count++].end = end;
+  }
+}
+
+void ls_recording_reserve(void) {
+  struct ls_live *live = ls_live;
+  struct lsr_header *header = live->header;
+  uint64_t sites = header->site_count;
+  ls_area_grow(&header->sites, (sites + RESERVE_SITES) * sizeof(struct lsr_site));
+  ls_area_grow(&header->nodes, (header->node_count + 4ull * RESERVE_SITES) * sizeof(struct lsr_node));
+  ls_area_grow(&header->ranges, (header->range_slots + 1024ull) * sizeof(struct lsr_range));
+  ls_lock(&live->grow_lock);
+  back_now(header->bump, RESERVE_HEAP);
+  for (uint32_t s = 0; s <= LSR_EXCLUSIVE_STRIPES; s++)
+    back_now(header->counters.offset + s * header->stripe_bytes, LSR_STRIPE_HEAD_BYTES);
+  back_now(header->counters.offset + LSR_EXCLUSIVE_STRIPES * header->stripe_bytes + LSR_STRIPE_HEAD_BYTES,
+           (sites + RESERVE_SITES) * sizeof(struct lsr_counter));
+  uint64_t entries = sites + RESERVE_ROW_SITES;
+  if (entries > 4 * RESERVE_ROW_SITES)
+    entries = 4 * RESERVE_ROW_SITES;
+  for (uint32_t row = 0; row < LSR_TIMELINE_ROWS; row++)
+    back_now(header->timeline.offset + row * header->timeline_row_bytes,
+             entries * sizeof(struct lsr_timeline_entry));
+  ls_unlock(&live->grow_lock);
 }
 
 void ls_heap_release(uint64_t offset, uint64_t bytes) {
@@ -253,6 +304,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   }
   ls_madvise(base, bytes, MADV_DONTDUMP);
   live->base = base;
+  reserved_count = 0;
   if (!ls_recording_back(0, sizeof(struct lsr_header))) {
     ls_munmap(base, bytes);
     ls_unlink(recording_path);

@@ -79,13 +79,29 @@ static struct ls_thread *reuse(void) {
   return NULL;
 }
 
+bool ls_thread_is_alone(void) { return registry && !registry->next; }
+
+/* Where the kernel may not be asked who lives: a thread whose storage is this one's is gone. */
+static struct ls_thread *predecessor(void) {
+  struct ls_thread *t = registry;
+  while (t && t->tls != &ls_tls)
+    t = t->next;
+  return t;
+}
+
+static uint32_t number_of_thread(void) {
+  static uint32_t invented;
+  int tid = ls_gettid();
+  return tid > 0 ? (uint32_t)tid : 1u << 31 | __atomic_add_fetch(&invented, 1, __ATOMIC_RELAXED);
+}
+
 struct ls_thread *ls_thread_register(void) {
   struct ls_live *live = ls_live;
-  uint32_t tid = (uint32_t)ls_gettid();
+  uint32_t tid = number_of_thread();
   struct ls_thread *thread = ls_tls.thread; /* set: same thread, new process after fork */
   ls_lock(&live->threads_lock);
   if (!thread)
-    thread = reuse();
+    thread = ls_is_sealed() ? predecessor() : reuse();
   if (!thread) {
     size_t bytes = sizeof *thread + ls_stack_scratch_bytes();
     thread = ls_private(bytes);

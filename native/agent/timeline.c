@@ -43,8 +43,11 @@ static void pick_row(struct ls_live *live, uint32_t *ret_row) {
   *ret_row = live->timeline_order[live->timeline_rows++];
 }
 
-/* How long this thread has worked. Processor time: a busy machine must not thin the timeline out. */
-static uint64_t worked(void) { return ls_clock_ns(LS_CLOCK_THREAD_CPUTIME); }
+/* How long this thread has worked. Processor time: a busy machine must not thin the timeline out.
+ * It takes a system call, as do all but the coarse clocks on some machines. */
+static uint64_t worked(void) {
+  return ls_clock_ns(ls_is_sealed() ? LS_CLOCK_MONOTONIC_COARSE : LS_CLOCK_THREAD_CPUTIME);
+}
 
 static bool back_page(struct ls_live *live, uint32_t row, uint32_t page, uint64_t offset,
                       uint64_t *backing) {

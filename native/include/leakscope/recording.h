@@ -155,6 +155,19 @@ struct lsr_header {
   uint32_t own_count;        /* may exceed LSR_OWN_RANGES: then some are missing below */
   uint32_t pad;
   struct lsr_own_range own[LSR_OWN_RANGES];
+  /* The end of a process that may make no system call: it waits for a word to change. */
+  uint32_t farewell;         /* enum lsr_farewell */
+  uint32_t farewell_beat;    /* changes while whoever took it is at work */
+  uint32_t farewell_tid;     /* the thread that ends the process, 0: not known */
+  uint32_t pad2;
+  uint64_t farewell_stack_end; /* 0: its stack is in use from its stack pointer on */
+};
+
+enum lsr_farewell {
+  LSR_FAREWELL_NONE = 0,
+  LSR_FAREWELL_WAITS = 1, /* said by the agent */
+  LSR_FAREWELL_TAKEN = 2, /* said from outside */
+  LSR_FAREWELL_DONE = 3,  /* said by either */
 };
 
 enum lsr_trouble {

@@ -60,6 +60,10 @@ DROP_MODULES_FULL = 13
 DROP_FAILED_ALLOCATION = 14
 DROP_DUPLICATE = 15
 DROP_REASONS = 16
+FAREWELL_NONE = 0
+FAREWELL_WAITS = 1
+FAREWELL_TAKEN = 2
+FAREWELL_DONE = 3
 TROUBLE_OWN_MALLOC = 1
 TROUBLE_NO_PROC = 2
 TROUBLE_NO_GROW = 4
@@ -124,6 +128,13 @@ DROP_NAMES: dict[int, str] = {
     16: "reasons",
 }
 
+FAREWELL_NAMES: dict[int, str] = {
+    0: "none",
+    1: "waits",
+    2: "taken",
+    3: "done",
+}
+
 TROUBLE_NAMES: dict[int, str] = {
     1: "own_malloc",
     2: "no_proc",
@@ -170,7 +181,7 @@ OWN_RANGE_DTYPE = _struct(
 )
 
 HEADER_DTYPE = _struct(
-    28840,
+    28864,
     ("magic", "<u8", 0),
     ("version", "<u4", 8),
     ("header_bytes", "<u4", 12),
@@ -224,6 +235,11 @@ HEADER_DTYPE = _struct(
     ("own_count", "<u4", 27808),
     ("pad", "<u4", 27812),
     ("own", (OWN_RANGE_DTYPE, (64,)), 27816),
+    ("farewell", "<u4", 28840),
+    ("farewell_beat", "<u4", 28844),
+    ("farewell_tid", "<u4", 28848),
+    ("pad2", "<u4", 28852),
+    ("farewell_stack_end", "<u8", 28856),
 )
 
 MODULE_DTYPE = _struct(

@@ -65,8 +65,8 @@ _TROUBLES = {
         " recording's. What was freed later counts as held, what was allocated later is not seen"
     ),
     "sealed": (
-        "a system call filter (seccomp) came on: from there on only calls that it allows were made,"
-        " so stacks may be short and what grew beyond the room set aside before is counted as lost"
+        "the program is under a system call filter (seccomp), and no call was made that it does not"
+        " allow: stacks may be short, and what found no room in the memory set aside before is missing"
     ),
 }
 

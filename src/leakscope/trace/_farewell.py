@@ -24,6 +24,8 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
+from leakscope.recording._layout import FAREWELL_DONE, FAREWELL_TAKEN, FAREWELL_WAITS
+from leakscope.trace.live_files import LiveFile, list_live_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,8 @@ _MESSAGE = 1024  # bytes: the recording's path and the numbers of a Farewell
 _PARTS = 4  # each ends with a zero byte
 _PATIENCE_S = 5.0  # for the message: it is sent right after the connection
 _AT_ONCE = 2  # scans; each holds a copy of a table of blocks
+_LOOK_S = 0.02
+_BEAT_S = 0.1
 _LONGEST = 107  # bytes of a socket's path
 
 
@@ -66,6 +70,7 @@ class Farewells:
         self._turns = threading.Semaphore(_AT_ONCE)
         self._lock = threading.Lock()
         self._found: dict[Path, Recording] = {}
+        self._stopped = threading.Event()
         self._open = 0
         self.notes: list[str] = []
 
@@ -89,12 +94,14 @@ class Farewells:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             threading.Thread(target=self._accept, args=(self._socket,), daemon=True).start()
+            threading.Thread(target=self._look, daemon=True).start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return path
 
     def stop(self) -> None:
         """Close the socket; processes that end later are not met."""
+        self._stopped.set()
         if self._socket is not None:
             # Closing alone does not wake the thread that accepts.
             with contextlib.suppress(OSError):
@@ -114,6 +121,42 @@ class Farewells:
         """Whether a process waits for its examination to end."""
         with self._lock:
             return self._open > 0
+
+    def _look(self) -> None:
+        """Meet those that may make no system call: they wait for a word of their recording."""
+        while not self._stopped.wait(_LOOK_S):
+            with contextlib.suppress(LeakscopeError):
+                for file in list_live_files(self._directory):
+                    with contextlib.suppress(LeakscopeError):
+                        if file.started() and file.field("farewell") == FAREWELL_WAITS:
+                            file.put("farewell", FAREWELL_TAKEN)
+                            with self._lock:
+                                self._open += 1
+                            threading.Thread(target=self._meet_sealed, args=(file,), daemon=True).start()
+
+    def _meet_sealed(self, file: LiveFile) -> None:
+        done = threading.Event()
+        beating = threading.Thread(target=_beat, args=(file, done), daemon=True)
+        beating.start()
+        try:
+            self._judge(
+                Farewell(
+                    file.pid,
+                    file.path,
+                    file.field("farewell_tid") or file.pid,
+                    file.field("farewell_stack_end"),
+                    0,
+                )
+            )
+        except LeakscopeError:
+            pass  # it died while it waited
+        finally:
+            done.set()
+            beating.join()
+            with contextlib.suppress(LeakscopeError):
+                file.put("farewell", FAREWELL_DONE)
+            with self._lock:
+                self._open -= 1
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -157,15 +200,27 @@ class Farewells:
         if pid <= 0 or not path.name.endswith(".live"):
             return
         connection.sendall(b"a")
+        self._judge(farewell)
+
+    def _judge(self, farewell: Farewell) -> None:
         with self._turns:
             try:
                 found = self._examine(farewell)
             except LeakscopeError as error:
-                self.notes.append(f"process {pid} was not scanned: {error}")
+                self.notes.append(f"process {farewell.pid} was not scanned: {error}")
                 return
         if found is not None:
             with self._lock:
-                self._found[path] = found
+                self._found[farewell.path] = found
+
+
+def _beat(file: LiveFile, done: threading.Event) -> None:
+    """Show that we are at work; without this the process goes on to end after two seconds."""
+    beat = 0
+    while not done.wait(_BEAT_S):
+        beat += 1
+        with contextlib.suppress(LeakscopeError):
+            file.put("farewell_beat", beat)
 
 
 def with_reachability(recording: Recording, examined: Recording) -> Recording:

@@ -18,7 +18,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
+from leakscope.proc.status import read_status
 from leakscope.trace._farewell import Farewell, Farewells
+from leakscope.trace._filters import inherited_filters
 from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
@@ -139,6 +141,10 @@ def run(
         environment["LD_PRELOAD"] = preload_value(preloaded, environment)
         farewells = None if examine is None else Farewells(directory, examine)
         environment.pop("LEAKSCOPE_SCAN", None)
+        filters, survives = inherited_filters()
+        environment.pop("LEAKSCOPE_SECCOMP", None)
+        if filters and survives:
+            environment["LEAKSCOPE_SECCOMP"] = str(filters)
         if farewells is not None:
             undo.callback(farewells.stop)
             where = farewells.start()
@@ -164,7 +170,7 @@ def run(
         files=(),
         snapshots=tuple(harvest.snapshots),
         running=tuple(Running(file.pid, file.path) for file in running),
-        notes=_notes(program, harvest),
+        notes=(*_notes(program, harvest), *_about_filters(status)),
         problems=(*harvest.problems, *_untraced(harvest.left, child.last_name)),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
     )
@@ -226,6 +232,8 @@ def _remove_directory(directory: Path, copy: Path | None) -> None:
             copy.unlink()
             if copy.parent != directory:
                 copy.parent.rmdir()
+        for left in directory.glob("*.seccomp"):  # for the next program of a process
+            left.unlink()
         directory.rmdir()  # stays when something is left in it
 
 
@@ -234,6 +242,16 @@ def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
     if harvest.unstarted and harvest.packed:
         notes.append(f"{harvest.unstarted} process(es) ended before the agent in them had started")
     return tuple(notes)
+
+
+def _about_filters(status: int) -> tuple[str, ...]:
+    if status != -signal.SIGSYS:
+        return ()
+    return (
+        "a system call filter (seccomp) killed it. The agent makes no call that a filter which it"
+        " saw or was told of would punish; if the program runs to its end without leakscope, then"
+        " the filter was installed in a way that the agent could not see",
+    )
 
 
 def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:
@@ -275,6 +293,11 @@ def _nothing_recorded(done: Run, harvest: Harvest) -> LeakscopeError:
         if limits
         else "the agent did not come up in it, so nothing was recorded"
     )
+    if not limits and read_status().seccomp:
+        reason += (
+            ": it runs under a system call filter (seccomp) of which the agent knows nothing,"
+            " and which might kill the program for one of the agent's calls"
+        )
     return TargetError(
         f"{name} {done.outcome}, but {reason}",
         hint=f"Lines from ld.so above tell why; `leakscope doctor {name}` tries it out.",

@@ -195,6 +195,7 @@ struct ls_live {
 
 extern struct ls_live *ls_live; /* never NULL after ls_bootstrap() */
 
+#define LS_FILTERS_UNKNOWN UINT32_MAX
 struct ls_config {
   char dir[512];
   uint64_t sample_bytes, min_size, max_size;
@@ -206,7 +207,7 @@ struct ls_config {
   bool from_file;   /* enabled by the config file */
   char config_path[256];
   int64_t config_mtime;
-  uint32_t filters; /* of system calls, that whoever started us lives under as well */
+  uint32_t filters; /* that whoever started us lives under too, and tried; LS_FILTERS_UNKNOWN */
   char scan_socket[108]; /* who scans memory before this process ends; empty: nobody */
 };
 extern struct ls_config ls_config;
@@ -250,7 +251,10 @@ void ls_farewell(uintptr_t stack_end); /* 0: this thread's stack is in use from 
 bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */
 void ls_process_ends(void);
 void ls_process_thread_ends(void); /* by a system call, without its C library */
-void ls_process_off(void); /* for good, in this process and its children */
+/* For good, in this process and its children: nothing is recorded any more; and, when no thread
+ * is in a hook, nothing is used any more. */
+void ls_process_close(void);
+void ls_process_off(void);
 void ls_bootstrap(void);
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing);
 
@@ -320,7 +324,7 @@ size_t ls_stack_scratch_bytes(void);
 
 /* thread.c */
 struct ls_thread *ls_thread_register(void);
-bool ls_threads_left(void); /* whether no other thread is in a hook, as far as can be known */
+void ls_threads_leave(void); /* each other one was once out of hooks, or a second is over */
 
 /* timeline.c */
 void ls_timeline_init(struct ls_live *live);

@@ -11,8 +11,6 @@
 #include "stack.h"
 #include "sys.h"
 
-#define ATTEMPTS 100 /* a millisecond each, for threads in a hook to leave it */
-
 static bool is_ours(uintptr_t start, uint64_t length) {
   const struct ls_live *live = ls_live;
   const struct lsr_header *header = live->header;
@@ -29,14 +27,14 @@ static void step_aside(void) {
     ls_clock_pair(header);
     __atomic_fetch_or(&header->trouble, LSR_TROUBLE_LEFT, __ATOMIC_RELAXED);
   }
-  ls_process_off();
+  ls_process_close();
   ls_membarrier(1 << 3 /* PRIVATE_EXPEDITED: everyone sees it, or is marked busy for us to see */);
   static const struct ls_timespec nap = {0, 1000000};
-  for (unsigned i = 0; i < ATTEMPTS; i++) {
-    ls_nanosleep(&nap); /* also for those who were about to enter */
-    if (ls_threads_left())
-      break;
-  }
+  ls_nanosleep(&nap); /* for those who were about to enter */
+  ls_threads_leave();
+  ls_process_off();
+  ls_nanosleep(&nap); /* for those who were about to look at the gate */
+  ls_threads_leave(); /* and who have looked at it */
 }
 
 void ls_aside_touched(uintptr_t start, uint64_t length) {

@@ -11,7 +11,8 @@
 
 #define DEFAULT_CONFIG "/etc/leakscope.conf"
 
-struct ls_config ls_config = {.depth = LS_MAX_DEPTH, .children = true};
+struct ls_config ls_config = {
+    .depth = LS_MAX_DEPTH, .children = true, .filters = LS_FILTERS_UNKNOWN};
 
 static bool starts_with(const char *text, const char *prefix) {
   while (*prefix)

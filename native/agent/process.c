@@ -89,15 +89,15 @@ static struct ls_live *live_memory(void) {
   return live;
 }
 
-void ls_process_off(void) {
+void ls_process_close(void) {
   struct ls_live *live = ls_live;
   no_process.phase = LS_PHASE_OFF;
-  __atomic_store_n(&ls_live, &no_process, __ATOMIC_SEQ_CST);
-  /* Who has looked at it already meets a closed gate. */
   __atomic_store_n(&live->gate, 0, __ATOMIC_SEQ_CST);
   __atomic_store_n(&live->plain, 0, __ATOMIC_SEQ_CST);
   __atomic_store_n(&live->phase, LS_PHASE_OFF, __ATOMIC_SEQ_CST);
 }
+
+void ls_process_off(void) { __atomic_store_n(&ls_live, &no_process, __ATOMIC_SEQ_CST); }
 
 bool ls_process_is_ours(void) {
   int pid = ls_getpid();
@@ -233,7 +233,6 @@ static bool busy_is_stale(struct ls_thread *thread, uintptr_t sp) {
 
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
   uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
-  struct ls_live *live = ls_live;
   if (ls_tls.busy) {
     if (!busy_is_stale(ls_tls.thread, sp)) {
       if (!ls_real.malloc)
@@ -244,6 +243,8 @@ LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
     ls_tls.busy = 0;
   }
   ls_tls.busy = sp;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  struct ls_live *live = ls_live;
   if (live == &no_process || live->phase == LS_PHASE_UNINIT) {
     ls_bootstrap();
     live = ls_live;
@@ -257,7 +258,7 @@ LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
   struct ls_thread *thread = ls_tls.thread;
   if (!thread || ls_tls.epoch != live->gate)
     thread = ls_thread_register();
-  if (!thread)
+  if (!thread || !__atomic_load_n(&live->gate, __ATOMIC_ACQUIRE))
     goto no;
   uint32_t control = __atomic_load_n(&header->control, __ATOMIC_RELAXED);
   if (control & 1) {

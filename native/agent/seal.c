@@ -55,7 +55,7 @@ struct filter {
 static struct filter filters[MAX_FILTERS]; /* copied by fork, as the kernel's are */
 static uint32_t filter_count; /* with one that is just being installed */
 static bool nothing;          /* no call at all: strict mode, or there may be filters that we do not know */
-static bool strict;           /* `nothing` for that reason */
+static bool for_ever;         /* so it stays: strict mode, or filters from before us */
 /* The same, without what is just being installed: for the calls made meanwhile. */
 static uint32_t in_force;
 static bool nothing_in_force;
@@ -435,8 +435,13 @@ bool ls_seal_begin(void) {
     unseen = inherited;
     if (ls_config.enabled && ls_config.dir[0] && own_pid > 0 && take_over(own_pid, inherited))
       return true;
-    if (ls_config.filters != inherited && !(inherited == 1 && is_in_container()))
+    bool known = ls_config.filters == LS_FILTERS_UNKNOWN ? inherited == 1 && is_in_container()
+                                                         : inherited == ls_config.filters;
+    if (!known) {
+      nothing = for_ever = true;
+      take_effect();
       return false;
+    }
   }
   ls_sealed_call = NULL;
   return true;
@@ -450,11 +455,11 @@ bool ls_seal_begin(void) {
 
 bool ls_seal_announce(const void *program) {
   struct program given;
-  if (!copy_in(&given, program, sizeof given) || !given.length || given.length > MAX_INSTRUCTIONS)
-    return false; /* the kernel refuses it */
+  if (for_ever || !copy_in(&given, program, sizeof given) || !given.length || given.length > MAX_INSTRUCTIONS)
+    return false; /* nothing to learn, or the kernel refuses it */
   size_t bytes = given.length * sizeof *given.code;
   begin_change();
-  if (!filter_count && !strict) {
+  if (!filter_count) {
     /* What was feared has not come before: calls are free once more. */
     nothing = false;
     take_effect();
@@ -500,7 +505,7 @@ void ls_seal_deny_all(bool is_strict) {
     return;
   begin_change();
   nothing = true;
-  strict |= is_strict;
+  for_ever |= is_strict;
   get_ready();
   take_effect();
   ls_unlock(&change);

@@ -35,6 +35,7 @@ struct reader {
   uint8_t *window;     /* copy of a foreign stack, NULL when not needed */
   uintptr_t window_at;
   size_t window_bytes;
+  uintptr_t sp;        /* of a foreign stack */
   bool foreign;
 };
 
@@ -43,6 +44,11 @@ static bool read_foreign(struct reader *reader, uintptr_t address, uintptr_t *re
       reader->window_bytes - (address - reader->window_at) < sizeof *ret) {
     if (!reader->window)
       return false;
+    /* Where the kernel may not be asked, the page is left that the stack pointer lies in. */
+    if (ls_is_sealed() && address >= reader->sp && (address ^ reader->sp) < 4096) {
+      *ret = *(const uintptr_t *)address;
+      return true;
+    }
     struct ls_iovec local = {reader->window, WINDOW_BYTES}, remote = {(void *)address, WINDOW_BYTES};
     /* The kernel copies up to the first unmapped page and never faults us. */
     long n = ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0);
@@ -246,20 +252,27 @@ static LS_COLD uint32_t cut_to_depth(const struct ls_thread *thread, uint32_t de
   return node;
 }
 
-/* The thread began to allocate on a foreign stack, so we do not know its own: this may be it. */
-static LS_COLD void look_for_own_stack(struct ls_thread *thread, uintptr_t sp) {
+/* The smallest stack that a thread may be given is larger, so below it another would begin. */
+#define NEAR_STORAGE 8192u
+
+/* The stack that was just unwound from `sp` may be the thread's own: it begins, at `top`, where
+ * the thread's storage ends. */
+static LS_COLD void look_for_own_stack(struct ls_thread *thread, uintptr_t sp, uintptr_t top) {
+  if ((uintptr_t)&ls_tls - top >= NEAR_STORAGE || sp > top)
+    return;
   uint32_t tries = ++thread->bounds_tries;
   if (tries & (tries - 1))
     return;
   ls_stack_bounds(thread, sp);
-  ls_stack_certain(thread, sp);
+  if (sp < thread->stack_low || (uintptr_t)&ls_tls >= thread->stack_high)
+    thread->stack_low = thread->stack_high = 0;
+  else
+    thread->stack_high = (uintptr_t)&ls_tls & ~(uintptr_t)15;
 }
 
 /* A stack that is not the thread's own (coroutine, sigaltstack): copy, unwind, keep nothing. */
 uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintptr_t sp,
                                         uintptr_t fp, uint32_t *ret_depth) {
-  if (LS_UNLIKELY(!thread->stack_high))
-    look_for_own_stack(thread, sp);
   if (!thread->window) {
     uint8_t *memory = ls_private(WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step));
     if (!memory) {
@@ -272,7 +285,7 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
   struct step *steps = (struct step *)(thread->window + WINDOW_BYTES);
   /* Through the kernel also what lies on the thread's own stack: registers of a foreign one may
    * lead below what there is of it. */
-  struct reader reader = {.window = thread->window, .foreign = true};
+  struct reader reader = {.window = thread->window, .sp = sp, .foreign = true};
   uint32_t limit = ls_config.depth, count = 1;
   steps[0] = (struct step){.pc = pc, .sp = sp, .fp = fp};
   enum outcome outcome = STEP_OK;
@@ -291,7 +304,10 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
     flags = LSR_NODE_BROKEN;
     ls_count_drop(thread, LSR_DROP_STACK_BROKEN);
   }
-  ls_count_drop(thread, LSR_DROP_FOREIGN_STACK);
+  if (LS_UNLIKELY(!thread->stack_high) && outcome == STEP_END)
+    look_for_own_stack(thread, sp, steps[count - 1].sp);
+  if (!thread->stack_high || sp - thread->stack_low >= thread->stack_high - thread->stack_low)
+    ls_count_drop(thread, LSR_DROP_FOREIGN_STACK);
   uint32_t node = 0;
   for (uint32_t s = count; s-- > 0; flags = 0)
     node = node_of(thread, node, &steps[s], flags);
@@ -497,18 +513,20 @@ void ls_stack_begins_at(uintptr_t sp) {
     first_stack = sp;
 }
 
+#define FARTHEST (64u << 20) /* two addresses of one stack */
+
 /* What is kept of a stack is compared with its words by reading them, so they must be sure to be
  * there: nobody unmaps or protects the stack that he stands on. A mapping that holds the stack
- * pointer may be a coroutine's, which the program cuts anew as it likes. A thread's own stack is
- * known by its thread-local storage, which the C library puts at the upper end. What lies above
- * that may be somebody else's. */
-void ls_stack_certain(struct ls_thread *thread, uintptr_t sp) {
-  uintptr_t tls = (uintptr_t)&ls_tls & ~(uintptr_t)15;
-  if (sp >= thread->stack_low && sp < tls && tls < thread->stack_high) {
-    thread->stack_high = tls;
-  } else if (!(first_stack >= thread->stack_low && first_stack < thread->stack_high)) {
+ * pointer may be a coroutine's, which the program cuts anew as it likes. The initial stack is
+ * known, a thread's own by where it begins: just below its thread-local storage, which the C
+ * library puts at the upper end. That is seen when it has been unwound once. */
+void ls_stack_begin(struct ls_thread *thread, uintptr_t sp) {
+  thread->stack_low = thread->stack_high = 0;
+  if (sp - first_stack + FARTHEST > 2 * FARTHEST)
+    return;
+  ls_stack_bounds(thread, sp);
+  if (!(first_stack >= thread->stack_low && first_stack < thread->stack_high))
     thread->stack_low = thread->stack_high = 0;
-  }
 }
 
 void ls_stack_lost(struct ls_thread *thread, uintptr_t start, uint64_t length) {

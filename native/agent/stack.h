@@ -25,8 +25,8 @@ void ls_stack_forget(struct ls_thread *thread);
 
 /* Before anything else: the initial stack of the process is the one with this address. */
 void ls_stack_begins_at(uintptr_t sp);
-/* After ls_stack_bounds(): give up what is not certain to be the thread's own stack. */
-void ls_stack_certain(struct ls_thread *thread, uintptr_t sp);
+/* A thread's first event: find its own stack if it is the initial one; others are found later. */
+void ls_stack_begin(struct ls_thread *thread, uintptr_t sp);
 /* The thread itself unmaps, protects or replaces memory. */
 void ls_stack_lost(struct ls_thread *thread, uintptr_t start, uint64_t length);
 

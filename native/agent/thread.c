@@ -14,6 +14,8 @@
 
 enum { LS_ERR_SRCH = 3 };
 
+#define LS_LEAVE_ATTEMPTS 5000u /* a second: a thread that does not get a processor */
+
 static struct ls_thread *registry; /* private memory: copied by fork, pruned there */
 
 static bool is_dead(uint32_t tid) { return ls_tgkill(ls_getpid(), (int)tid, 0) == -LS_ERR_SRCH; }
@@ -95,11 +97,17 @@ static uint32_t number_of_thread(void) {
   return tid > 0 ? (uint32_t)tid : 1u << 31 | __atomic_add_fetch(&invented, 1, __ATOMIC_RELAXED);
 }
 
-struct ls_thread *ls_thread_register(void) {
+static uint32_t registering; /* threads in the function below */
+
+static struct ls_thread *do_register(void) {
   struct ls_live *live = ls_live;
   uint32_t tid = number_of_thread();
   struct ls_thread *thread = ls_tls.thread; /* set: same thread, new process after fork */
   ls_lock(&live->threads_lock);
+  if (__atomic_load_n(&live->phase, __ATOMIC_ACQUIRE) != LS_PHASE_RUNNING) { /* closed meanwhile */
+    ls_unlock(&live->threads_lock);
+    return NULL;
+  }
   if (!thread)
     thread = ls_is_sealed() ? predecessor() : reuse();
   if (!thread) {
@@ -113,6 +121,7 @@ struct ls_thread *ls_thread_register(void) {
     thread->next = registry;
     registry = thread;
   }
+  thread->tls = &ls_tls;
   thread->tid = tid;
   claim_stripe(thread);
   ls_unlock(&live->threads_lock);
@@ -125,24 +134,36 @@ struct ls_thread *ls_thread_register(void) {
   if (live->sampled)
     ls_sample_next(thread, ls_config.sample_bytes);
   thread->bounds_tries = 0;
-  ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
-  ls_stack_certain(thread, (uintptr_t)__builtin_frame_address(0));
-  thread->tls = &ls_tls;
+  ls_stack_begin(thread, (uintptr_t)__builtin_frame_address(0));
   ls_tls.thread = thread;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
-  ls_tls.epoch = live->gate;
+  uint32_t gate = __atomic_load_n(&live->gate, __ATOMIC_RELAXED);
+  ls_tls.epoch = gate ? gate : UINT32_MAX; /* closed meanwhile: equal to no gate */
   return thread;
 }
 
-/* The storage of a dead thread may be gone, so the kernel is asked for it. */
-bool ls_threads_left(void) {
-  int pid = ls_getpid();
-  for (struct ls_thread *t = __atomic_load_n(&registry, __ATOMIC_ACQUIRE); t; t = t->next) {
-    uintptr_t busy = 0;
-    struct ls_iovec local = {&busy, sizeof busy}, remote = {(void *)&t->tls->busy, sizeof busy};
-    if (t->tls && t->tls != &ls_tls &&
-        ls_process_vm_readv(pid, &local, 1, &remote, 1, 0) == sizeof busy && busy && !is_dead(t->tid))
-      return false;
-  }
-  return true;
+struct ls_thread *ls_thread_register(void) {
+  __atomic_fetch_add(&registering, 1, __ATOMIC_SEQ_CST);
+  struct ls_thread *thread = do_register();
+  __atomic_fetch_sub(&registering, 1, __ATOMIC_SEQ_CST);
+  return thread;
+}
+
+static bool is_in_hook(const struct ls_thread *thread) {
+  uintptr_t busy = 0;
+  struct ls_iovec local = {&busy, sizeof busy}, remote = {(void *)&thread->tls->busy, sizeof busy};
+  /* The storage of a dead thread may be gone, so the kernel is asked for it. */
+  return thread->tls && thread->tls != &ls_tls &&
+         ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0) == sizeof busy && busy;
+}
+
+void ls_threads_leave(void) {
+  static const struct ls_timespec nap = {0, 200000};
+  uint32_t attempts = 0;
+  /* Afterwards all are in the list, and nobody comes to it. */
+  while (__atomic_load_n(&registering, __ATOMIC_SEQ_CST) && attempts++ < LS_LEAVE_ATTEMPTS)
+    ls_nanosleep(&nap);
+  for (struct ls_thread *t = __atomic_load_n(&registry, __ATOMIC_ACQUIRE); t; t = t->next)
+    while (is_in_hook(t) && !is_dead(t->tid) && attempts++ < LS_LEAVE_ATTEMPTS)
+      ls_nanosleep(&nap);
 }

@@ -142,9 +142,7 @@ def run(
         farewells = None if examine is None else Farewells(directory, examine)
         environment.pop("LEAKSCOPE_SCAN", None)
         filters, survives = inherited_filters()
-        environment.pop("LEAKSCOPE_SECCOMP", None)
-        if filters and survives:
-            environment["LEAKSCOPE_SECCOMP"] = str(filters)
+        environment["LEAKSCOPE_SECCOMP"] = str(filters if survives else 0)
         if farewells is not None:
             undo.callback(farewells.stop)
             where = farewells.start()
@@ -261,7 +259,8 @@ def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:
         return ()
     text = (
         f"{name} became another program, {last_name}, which was not traced: leakscope's environment"
-        f" was taken from it, as env -i and sudo do, or it is static or privileged."
+        f" was taken from it, as env -i and sudo do, or it is static or privileged, or it began under"
+        f" a system call filter (seccomp) that might have killed it for the agent's calls."
         f" `leakscope doctor PROGRAM` tells which"
     )
     return (text,)

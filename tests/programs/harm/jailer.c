@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Installs a filter that allows what a C library needs to start a program, and becomes it.
- * jailer seen|bare|double PROGRAM ARGUMENT...  (bare: by an instruction of its own) */
+ * jailer seen|bare PROGRAM ARGUMENT...          (bare: by an instruction of its own)
+ * jailer errno|kill PROGRAM ARGUMENT...         allows all but process_vm_readv and membarrier */
 #define _GNU_SOURCE
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -34,15 +35,23 @@ int main(int argc, char **argv) {
       SYS_rseq, SYS_prlimit64, SYS_getrandom, SYS_exit_group, SYS_exit, SYS_futex, SYS_mremap,
       SYS_faccessat};
   enum { COUNT = sizeof few / sizeof *few };
-  struct sock_filter f[COUNT + 3];
+  struct sock_filter f[COUNT + 6];
   int k = 0;
   f[k++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
   for (int i = 0; i < COUNT; i++)
     f[k++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, few[i], COUNT - i, 0);
   f[k++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
   f[k++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  if (!strcmp(argv[1], "errno") || !strcmp(argv[1], "kill")) {
+    k = 1;
+    f[k++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 2, 0);
+    f[k++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 1, 0);
+    f[k++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    f[k++] = (struct sock_filter)BPF_STMT(
+        BPF_RET | BPF_K, argv[1][0] == 'e' ? SECCOMP_RET_ERRNO | 1 : SECCOMP_RET_KILL_PROCESS);
+  }
   struct sock_fprog p = {k, f};
-  int is_bare = !strcmp(argv[1], "bare");
+  int is_bare = strcmp(argv[1], "seen");
   if (is_bare)
     bare(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0);
   else

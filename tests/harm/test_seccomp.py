@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from harm.conftest import LEAKSCOPE, LEVELS, PROGRAMS, environment
 
 JAIL2 = PROGRAMS.parent / "cases" / "seccomp" / "jail2.c"
@@ -97,7 +98,7 @@ def test_an_allow_list_of_usual_calls(build, leakscope, alone, tmp_path, mode):
         ("prctl", "trace"),
         ("prctl", "log"),
         ("syscall", "kill"),
-        ("unseen", "kill"),  # by an instruction of its own, after a PR_SET_NO_NEW_PRIVS that is seen
+        ("unseen", "kill"),  # by a bare instruction, after a PR_SET_NO_NEW_PRIVS that is seen
         ("asked", "kill"),  # is refused three times first
         ("twice", "kill"),
         ("threads", "kill"),

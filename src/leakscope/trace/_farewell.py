@@ -132,7 +132,9 @@ class Farewells:
                             file.put("farewell", FAREWELL_TAKEN)
                             with self._lock:
                                 self._open += 1
-                            threading.Thread(target=self._meet_sealed, args=(file,), daemon=True).start()
+                            threading.Thread(
+                                target=self._meet_sealed, args=(file,), daemon=True
+                            ).start()
 
     def _meet_sealed(self, file: LiveFile) -> None:
         done = threading.Event()

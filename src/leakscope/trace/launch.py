@@ -245,11 +245,12 @@ def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
 def _about_filters(status: int) -> tuple[str, ...]:
     if status != -signal.SIGSYS:
         return ()
-    return (
+    text = (
         "a system call filter (seccomp) killed it. The agent makes no call that a filter which it"
         " saw or was told of would punish; if the program runs to its end without leakscope, then"
-        " the filter was installed in a way that the agent could not see",
+        " the filter was installed in a way that the agent could not see"
     )
+    return (text,)
 
 
 def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:

@@ -170,7 +170,7 @@ static bool names_program(const char *word) {
   return equal(word, base);
 }
 
-/* trace PROGRAM [dir=DIR] [sample=BYTES] [min=BYTES] [max=BYTES] [depth=N] */
+/* trace PROGRAM [dir=DIR] [sample=BYTES] [min=BYTES] [max=BYTES] [depth=N] [seccomp=N] */
 static void config_line(const char *line) {
   char words[8][300];
   size_t count = 0;
@@ -201,6 +201,8 @@ static void config_line(const char *line) {
       config->min_size = parse_size(words[i] + 4);
     else if (starts_with(words[i], "max="))
       config->max_size = parse_size(words[i] + 4);
+    else if (starts_with(words[i], "seccomp="))
+      config->filters = (uint32_t)parse_size(words[i] + 8);
     else if (starts_with(words[i], "depth="))
       config->depth = (uint32_t)parse_size(words[i] + 6);
   }

@@ -140,8 +140,8 @@ def write_live(recording: Recording, path: Path) -> None:
     header = np.zeros(1, _layout.HEADER_DTYPE)
     top = header[0]
     sites, nodes = len(recording.sites), len(recording.nodes)
-    stripe = -(-(_layout.STRIPE_HEAD_BYTES + sites * _layout.COUNTER_DTYPE.itemsize) // 4096) * 4096
     row = -(-sites * _layout.TIMELINE_ENTRY_DTYPE.itemsize // 4096) * 4096
+    chunks = -(-sites // _layout.CHUNK_SITES)
     at = 32768
     sizes = {
         "modules": len(recording.modules) * _layout.MODULE_DTYPE.itemsize,
@@ -149,8 +149,8 @@ def write_live(recording: Recording, path: Path) -> None:
         "nodes": nodes * _layout.NODE_DTYPE.itemsize,
         "sites": sites * _layout.SITE_DTYPE.itemsize,
         "ranges": 0,
-        "counters": _layout.STRIPES * stripe,
-        "timeline": _layout.TIMELINE_ROWS * row,
+        "chunks": chunks * _layout.CHUNK_DTYPE.itemsize,
+        "stripes": _layout.STRIPES * _layout.STRIPE_HEAD_BYTES,
     }
     for name, size in sizes.items():
         top[name]["offset"] = at
@@ -174,23 +174,31 @@ def write_live(recording: Recording, path: Path) -> None:
         put(int(top["strings"]["offset"]), strings)
         put(int(top["nodes"]["offset"]), recording.nodes.astype(_layout.NODE_DTYPE).tobytes())
         found = np.zeros(sites, _layout.SITE_DTYPE)
-        counters = np.zeros(sites, _layout.COUNTER_DTYPE)
+        counters = np.zeros(chunks * _layout.CHUNK_SITES, _layout.COUNTER_DTYPE)
         for name in ("node", "kind", "depth"):
             found[name] = recording.sites[name]
         for name in ("allocs", "alloc_bytes", "frees", "freed_bytes"):
-            counters[name] = recording.sites[name]
-        counters["first_birth"] = recording.sites["first_birth_ns"] // int(TICK_NS)
-        counters["last_birth"] = recording.sites["last_birth_ns"] // int(TICK_NS)
-        counters["deaths"] = recording.deaths
+            counters[name][:sites] = recording.sites[name]
+        counters["first_birth"][:sites] = recording.sites["first_birth_ns"] // int(TICK_NS)
+        counters["last_birth"][:sites] = recording.sites["last_birth_ns"] // int(TICK_NS)
+        counters["deaths"][:sites] = recording.deaths
         put(int(top["sites"]["offset"]), found.tobytes())
-        put(int(top["counters"]["offset"]) + _layout.STRIPE_HEAD_BYTES, counters.tobytes())
-        top["stripe_used"][0] = sites
+        listed = np.zeros(chunks, _layout.CHUNK_DTYPE)
+        listed["first_site"] = np.arange(chunks) * _layout.CHUNK_SITES
+        listed["offset"] = at + listed["first_site"].astype(np.uint64) * np.uint64(
+            _layout.COUNTER_DTYPE.itemsize
+        )
+        put(int(top["chunks"]["offset"]), listed.tobytes())
+        put(at, counters.tobytes())
+        at += counters.nbytes
         entries = np.zeros(sites, _layout.TIMELINE_ENTRY_DTYPE)
         for number, time_ns in enumerate(recording.timeline.times_ns):
             entries["live_bytes"] = recording.timeline.site_bytes[number]
             entries["live_count"] = recording.timeline.site_counts[number]
-            put(int(top["timeline"]["offset"]) + number * row, entries.tobytes())
+            put(at, entries.tobytes())
             shown = top["rows"][number]
+            shown["offset"], shown["room"] = at, sites
+            at += row
             shown["tick"], shown["sites"] = int(time_ns) // int(TICK_NS), sites
             shown["live_bytes"] = recording.timeline.live_bytes[number]
             shown["live_count"] = recording.timeline.live_counts[number]
@@ -230,7 +238,7 @@ def write_live(recording: Recording, path: Path) -> None:
         top["exe"] = b"/usr/bin/big"
         top["module_count"], top["string_bytes"] = len(recording.modules), len(strings)
         top["node_count"], top["site_count"] = nodes, sites
-        top["stripe_bytes"], top["timeline_row_bytes"] = stripe, row
+        top["chunk_count"] = chunks
         put(0, header.tobytes())
 
 

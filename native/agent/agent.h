@@ -101,14 +101,13 @@ struct ls_thread {
   uint32_t tid;
   const struct ls_tls *tls; /* of the thread; may be gone with it */
   uint32_t stripe;
-  uint64_t own_bytes; /* of counters from `counters` on that no other thread adds to */
   bool in_use;
   uint32_t module_epoch;
   const struct ls_shard *inside; /* the owned shard it is working on, NULL: none */
   uintptr_t stack_low, stack_high; /* the thread's own stack; both 0: not known */
   uint32_t bounds_tries; /* to find it */
   struct lsr_stripe_head *head;
-  uint8_t *counters; /* stripe's first struct lsr_counter */
+  struct lsr_counter **chunks; /* of its stripe, by site / LSR_CHUNK_SITES; counters.h */
   uintptr_t last_block; /* address recorded last, for nested allocator entry points */
   uint64_t random;
   uintptr_t new_frame; /* stack pointer of a wrapped operator new in progress, 0: none */
@@ -172,19 +171,27 @@ struct ls_live {
   uint32_t phase; /* enum ls_phase */
   uint32_t timeline_next; /* tick of the next timeline row */
   struct lsr_header *header;
-  uint8_t *base;
   uint64_t clock_start; /* ns of CLOCK_MONOTONIC_COARSE at tick 0 */
   uint32_t sampled;
   uint32_t biased; /* the kernel has membarrier: shards may have owners */
   uint64_t min_size, max_size;
+  /* Tables move when they grow; where they were stays readable. An id that was loaded with
+   * acquire lies in the table that is loaded after it. */
+  struct lsr_module *modules;
+  char *strings;
   struct lsr_node *nodes;
   struct lsr_site *sites;
+  struct lsr_range *ranges;
+  struct lsr_chunk *chunks;
+  uint8_t *stripes; /* their heads */
   struct ls_index *node_index;
   struct ls_index *site_index;
-  uint8_t *counters;
-  struct ls_lock depot_lock, grow_lock, ranges_lock, timeline_lock, threads_lock, private_lock;
+  struct lsr_counter **chunk_tables[LSR_STRIPES]; /* NULL: the stripe has no counters */
+  struct ls_lock depot_lock, grow_lock, chunks_lock, ranges_lock, timeline_lock, threads_lock, private_lock,
+      own_lock;
   uint32_t timeline_order[LSR_TIMELINE_ROWS];
   uint32_t timeline_rows;
+  struct lsr_timeline_entry *row_entries[LSR_TIMELINE_ROWS]; /* where header->rows[i].offset is */
   uint64_t dormant_next_check;
   uint64_t start_at_ns; /* CLOCK_MONOTONIC; 0: none */
   uint32_t range_root, range_free; /* ranges.c: nodes of the order by address, 0: none */
@@ -201,6 +208,8 @@ struct ls_config {
   uint64_t sample_bytes, min_size, max_size;
   uint64_t start_after_ns;
   uint32_t depth;
+  uint32_t keep;       /* recordings of ended processes in `dir`; 0: all */
+  uint64_t keep_bytes; /* all recordings there together */
   int start_signal, stop_signal, dump_signal;
   bool children;
   bool enabled;     /* LEAKSCOPE_DIR was given, or the config file names this program */
@@ -242,6 +251,8 @@ void *ls_private(size_t bytes);
 void ls_private_note(const void *start, size_t bytes);
 void ls_private_tell(struct lsr_header *header);
 bool ls_private_holds(uintptr_t start, uintptr_t end); /* some of it */
+void ls_private_unlock(void);
+void ls_unlock_own(void); /* the program locked all of its memory: not ours */
 
 /* farewell.c: the last moment at which the process's memory can be examined. */
 void ls_farewell_install(void);
@@ -266,14 +277,16 @@ bool ls_aside_destroys(int advice); /* of madvise: what is there, now or in a ch
 void ls_config_read(void);
 bool ls_config_file_check(void); /* whether the file's answer changed */
 
-/* recording.c: files, areas, growth. All return false when there is no room. */
+/* recording.c */
 bool ls_recording_create(struct ls_live *live, uint32_t forked_from);
 const char *ls_recording_path(void);
-bool ls_recording_back(uint64_t offset, uint64_t bytes);
+int ls_recording_open(void);
+
+/* space.c: growth. False or NULL when there is no room. */
+bool ls_stripe_back(uint32_t stripe);
 bool ls_area_grow(struct lsr_area *area, uint64_t needed);
 uint8_t *ls_heap_take(uint64_t bytes, uint64_t *ret_offset);
-void ls_heap_release(uint64_t offset, uint64_t bytes);
-void ls_recording_shrink_reserve(void);
+void ls_heap_release(uint8_t *at, uint64_t offset, uint64_t bytes);
 intptr_t ls_module_bias(uint16_t index_plus_1);
 
 /* While paused, what is freed is recorded and what is allocated is not. */
@@ -316,7 +329,7 @@ static inline uint32_t ls_depot_site(struct ls_thread *thread, uint32_t node, ui
 }
 
 /* counters.c */
-void ls_counters_reset(void);
+bool ls_counters_of_stripe(struct ls_thread *thread, uint32_t stripe); /* false: no memory */
 
 /* stack.c */
 void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp);

@@ -8,17 +8,15 @@
  */
 #include "agent.h"
 #include "clock.h"
+#include "space.h"
 #include "stack.h"
 #include "sys.h"
 
 static bool is_ours(uintptr_t start, uint64_t length) {
-  const struct ls_live *live = ls_live;
-  const struct lsr_header *header = live->header;
-  if (!length || live->phase == LS_PHASE_OFF)
+  if (!length || ls_live->phase == LS_PHASE_OFF)
     return false;
-  uintptr_t end = start + length < start ? UINTPTR_MAX : start + length, base = (uintptr_t)live->base;
-  return (header && start < base + header->file_bytes && end > base) ||
-         ls_private_holds(start, end);
+  uintptr_t end = start + length < start ? UINTPTR_MAX : start + length;
+  return ls_space_holds(start, end) || ls_private_holds(start, end);
 }
 
 static void step_aside(void) {

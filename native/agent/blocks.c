@@ -54,12 +54,13 @@ bool ls_shard_grow(struct ls_shard *shard) {
   shown->capacity = slots;
   shown->live = shard->live;
   __atomic_store_n(&shown->sequence, shown->sequence + 1, __ATOMIC_RELEASE);
+  uint8_t *old_table = (uint8_t *)shard->table;
   shard->table = table;
   shard->passed = passed;
   __atomic_store_n(&shard->buckets, buckets, __ATOMIC_RELEASE);
   shard->grow_at = (uint32_t)((uint64_t)slots * 23 / 32);
   if (old_slots)
-    ls_heap_release(old_offset, whole_pages(old_buckets));
+    ls_heap_release(old_table, old_offset, whole_pages(old_buckets));
   return true;
 }
 

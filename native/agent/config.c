@@ -12,7 +12,12 @@
 #define DEFAULT_CONFIG "/etc/leakscope.conf"
 
 struct ls_config ls_config = {
-    .depth = LS_MAX_DEPTH, .children = true, .filters = LS_FILTERS_UNKNOWN};
+    .depth = LS_MAX_DEPTH,
+    .keep = 512,
+    .keep_bytes = 1ull << 30,
+    .children = true,
+    .filters = LS_FILTERS_UNKNOWN,
+};
 
 static bool starts_with(const char *text, const char *prefix) {
   while (*prefix)
@@ -118,6 +123,10 @@ static void set_variable(const char *text) {
     config->stop_signal = parse_signal(value);
   else if (starts_with(text, "LEAKSCOPE_DUMP_SIGNAL="))
     config->dump_signal = parse_signal(value);
+  else if (starts_with(text, "LEAKSCOPE_KEEP="))
+    config->keep = (uint32_t)parse_size(value);
+  else if (starts_with(text, "LEAKSCOPE_KEEP_BYTES="))
+    config->keep_bytes = parse_size(value);
   else if (starts_with(text, "LEAKSCOPE_CHILDREN="))
     config->children = value[0] != '0';
   else if (starts_with(text, "LEAKSCOPE_SECCOMP="))
@@ -170,7 +179,7 @@ static bool names_program(const char *word) {
   return equal(word, base);
 }
 
-/* trace PROGRAM [dir=DIR] [sample=BYTES] [min=BYTES] [max=BYTES] [depth=N] [seccomp=N] */
+/* trace PROGRAM [dir=DIR] [sample=BYTES] [min=BYTES] [max=BYTES] [depth=N] [keep=N] [seccomp=N] */
 static void config_line(const char *line) {
   char words[8][300];
   size_t count = 0;
@@ -195,6 +204,8 @@ static void config_line(const char *line) {
   for (size_t i = 2; i < count; i++) {
     if (starts_with(words[i], "dir="))
       copy(config->dir, sizeof config->dir, words[i] + 4);
+    else if (starts_with(words[i], "keep="))
+      config->keep = (uint32_t)parse_size(words[i] + 5);
     else if (starts_with(words[i], "sample="))
       config->sample_bytes = parse_size(words[i] + 7);
     else if (starts_with(words[i], "min="))

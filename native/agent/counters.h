@@ -8,38 +8,31 @@
  * A stripe has counters of its own only for the sites met before there was a second thread, and
  * for those that its threads use much. All others are added, atomically, to the stripe that
  * everyone shares: so a site's counters take the memory of one to two, whatever the number of
- * threads.
+ * threads. A pointer to counters that others add to as well is odd.
  */
 #ifndef LEAKSCOPE_COUNTERS_H
 #define LEAKSCOPE_COUNTERS_H
 
 #include "agent.h"
 
-#define CHUNK_SITES 128u /* 24 KiB of counters: six whole pages */
-#define CHUNKS (LSR_MAX_SITES / CHUNK_SITES)
-
-/* Which chunks are backed by the file; private, so rebuilt per process. */
-extern uint8_t ls_counters_backed[LSR_STRIPES][CHUNKS];
 /* Counters of a site that has none in the thread's stripe: they are made there, or are those that
  * all threads share. NULL: no room. */
 __attribute__((noinline)) struct lsr_counter *ls_counter_elsewhere(struct ls_thread *thread,
                                                                    uint32_t site);
 LS_COLD void ls_sample_weigh(uint64_t size, uint64_t *ret_bytes, uint64_t *ret_weight);
 
-LS_HOT bool ls_counter_backed(uint32_t stripe, uint32_t site) {
-  return __atomic_load_n(&ls_counters_backed[stripe][site / CHUNK_SITES], __ATOMIC_RELAXED);
+LS_HOT bool ls_counter_is_shared(const struct lsr_counter *counter) { return (uintptr_t)counter & 1; }
+LS_HOT struct lsr_counter *ls_counter_bare(struct lsr_counter *counter) {
+  return (struct lsr_counter *)((uintptr_t)counter & ~(uintptr_t)1);
 }
 
 /* The site's counters for this thread; NULL, and counted, when there is no room. */
 LS_HOT struct lsr_counter *ls_counter_of(struct ls_thread *thread, uint32_t site) {
-  if (LS_UNLIKELY(!ls_counter_backed(thread->stripe, site)))
+  struct lsr_counter *chunk =
+      __atomic_load_n(&thread->chunks[site / LSR_CHUNK_SITES], __ATOMIC_ACQUIRE);
+  if (LS_UNLIKELY(!chunk))
     return ls_counter_elsewhere(thread, site);
-  return (struct lsr_counter *)(thread->counters) + site;
-}
-
-/* Whether other threads add to these counters too. */
-LS_HOT bool ls_counter_is_shared(const struct ls_thread *thread, const struct lsr_counter *counter) {
-  return (uintptr_t)counter - (uintptr_t)thread->counters >= thread->own_bytes;
+  return chunk + site % LSR_CHUNK_SITES;
 }
 
 static inline uint32_t age_bucket(uint32_t age) { return age ? 32u - (uint32_t)__builtin_clz(age) : 0; }
@@ -54,9 +47,11 @@ static inline uint32_t age_bucket(uint32_t age) { return age ? 32u - (uint32_t)_
 
 LS_HOT void ls_count_birth(struct ls_thread *thread, struct lsr_counter *counter, uint64_t size,
                            uint32_t tick, bool sampled) {
+  (void)thread;
   if (LS_UNLIKELY(!counter))
     return;
-  bool shared = ls_counter_is_shared(thread, counter);
+  bool shared = ls_counter_is_shared(counter);
+  counter = ls_counter_bare(counter);
   if (sampled) {
     uint64_t weight;
     ls_sample_weigh(size, &size, &weight);
@@ -74,7 +69,8 @@ LS_HOT void ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t siz
   struct lsr_counter *counter = ls_counter_of(thread, site);
   if (LS_UNLIKELY(!counter))
     return;
-  bool shared = ls_counter_is_shared(thread, counter);
+  bool shared = ls_counter_is_shared(counter);
+  counter = ls_counter_bare(counter);
   if (sampled) {
     uint64_t weight;
     ls_sample_weigh(size, &size, &weight);

@@ -3,7 +3,7 @@
  * @file
  *
  * Mappings that the program makes itself, and the calls that change what the agent may
- * rely on: dlclose and the address-space limit. What an allocator maps for its own heap
+ * rely on: dlclose and mlockall. What an allocator maps for its own heap
  * is its business and is not recorded.
  */
 #include "hooks.h"
@@ -207,24 +207,12 @@ int dlclose(void *handle) {
   return result;
 }
 
-#define ADDRESS_SPACE 9 /* RLIMIT_AS */
-#define LIMIT_HOOK(name, parameters, types, arguments)                    \
-  LS_EXPORT int name parameters;                                          \
-  int name parameters {                                                   \
-    REAL(int(*) types, name);                                             \
-    if (resource == ADDRESS_SPACE && limit)                               \
-      ls_recording_shrink_reserve();                                      \
-    return real ? real arguments : -1;                                    \
-  }
-
-struct ls_rlimit;
-LIMIT_HOOK(setrlimit, (int resource, const struct ls_rlimit *limit),
-           (int, const struct ls_rlimit *), (resource, limit))
-LIMIT_HOOK(setrlimit64, (int resource, const struct ls_rlimit *limit),
-           (int, const struct ls_rlimit *), (resource, limit))
-LIMIT_HOOK(prlimit,
-           (int pid, int resource, const struct ls_rlimit *limit, struct ls_rlimit *old),
-           (int, int, const struct ls_rlimit *, struct ls_rlimit *), (pid, resource, limit, old))
-LIMIT_HOOK(prlimit64,
-           (int pid, int resource, const struct ls_rlimit *limit, struct ls_rlimit *old),
-           (int, int, const struct ls_rlimit *, struct ls_rlimit *), (pid, resource, limit, old))
+/* Locked memory is limited: what of it is ours does not count. */
+LS_EXPORT int mlockall(int flags);
+int mlockall(int flags) {
+  REAL(int (*)(int), mlockall);
+  int result = real ? real(flags) : -1;
+  if (!result)
+    ls_unlock_own();
+  return result;
+}

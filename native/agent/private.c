@@ -11,31 +11,44 @@
 #include "str.h"
 #include "sys.h"
 
-/* Requests share mappings, each twice as large as the one before: few ranges to tell of. */
-#define FIRST_CHUNK (1u << 20)
-#define LAST_CHUNK (16u << 20)
+/* Requests share mappings. Each is an eighth of all before it: few ranges to tell of, and little
+ * that is mapped and not used, which counts where the program limits or locks its memory. */
+#define LEAST_CHUNK (64u << 10)
+#define MOST_CHUNK (4u << 20)
+#define LARGE (1u << 20)
 #define RESERVE (32u << 20) /* some fifty threads, with their stacks and the indexes of the depot */
 
 /* Copied by fork, as the mappings are. */
 static struct lsr_own_range own[LSR_OWN_RANGES];
 static uint32_t own_count;
 static uint8_t *chunk;
-static size_t chunk_left, chunk_next = FIRST_CHUNK;
+static size_t chunk_left, mapped;
 
 static void *map(size_t bytes) {
   void *memory = ls_mmap(NULL, bytes, 3, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
   if ((intptr_t)memory <= 0 && (intptr_t)memory >= -4095)
     return NULL;
+  ls_munlock(memory, bytes); /* locked memory is the program's to count */
   ls_private_note(memory, bytes);
+  __atomic_fetch_add(&mapped, bytes, __ATOMIC_RELAXED);
   return memory;
 }
 
+void ls_private_unlock(void) {
+  uint32_t count = own_count < LSR_OWN_RANGES ? own_count : LSR_OWN_RANGES;
+  for (uint32_t i = 0; i < count; i++)
+    ls_munlock((void *)own[i].start, own[i].end - own[i].start);
+}
+
 void ls_private_note(const void *start, size_t bytes) {
-  uint32_t index = __atomic_fetch_add(&own_count, 1, __ATOMIC_RELAXED);
-  if (index < LSR_OWN_RANGES) {
-    own[index].start = (uintptr_t)start;
-    own[index].end = (uintptr_t)start + bytes;
-  }
+  uintptr_t low = (uintptr_t)start, high = low + bytes;
+  ls_lock(&ls_live->own_lock);
+  uint32_t last = own_count - 1;
+  if (own_count && own_count <= LSR_OWN_RANGES && high == own[last].start)
+    own[last].start = low; /* the kernel puts mappings below each other */
+  else if (own_count++ < LSR_OWN_RANGES)
+    own[own_count - 1] = (struct lsr_own_range){.start = low, .end = high};
+  ls_unlock(&ls_live->own_lock);
   if (ls_live->header)
     ls_private_tell(ls_live->header);
 }
@@ -47,7 +60,7 @@ void ls_private_tell(struct lsr_header *header) {
 
 /* A chunk of address space, used page by page. */
 void ls_private_reserve(void) {
-  for (size_t size = RESERVE; size >= FIRST_CHUNK; size /= 4) {
+  for (size_t size = RESERVE; size >= LARGE; size /= 4) {
     uint8_t *fresh = map(size);
     if (!fresh)
       continue;
@@ -71,22 +84,24 @@ bool ls_private_holds(uintptr_t start, uintptr_t end) {
 
 void *ls_private(size_t bytes) {
   bytes = (bytes + 63) & ~(size_t)63;
-  if (bytes > LAST_CHUNK / 4 && !ls_is_sealed())
+  if (bytes > LARGE && !ls_is_sealed())
     return map(bytes);
   void *memory = NULL;
   ls_lock(&ls_live->private_lock);
   if (bytes > chunk_left) {
-    size_t size = chunk_next > bytes ? chunk_next : LAST_CHUNK;
+    size_t least = (bytes + 4095) & ~(size_t)4095, size = mapped / 8 & ~(size_t)4095;
+    size = size < LEAST_CHUNK ? LEAST_CHUNK : size > MOST_CHUNK ? MOST_CHUNK : size;
+    size = size < least ? least : size;
     uint8_t *fresh = map(size);
-    if (!fresh) { /* little address space is left */
-      size = (bytes + 4095) & ~(size_t)4095;
+    if (!fresh && size > least) { /* little address space is left */
+      size = least;
       fresh = map(size);
     }
     if (fresh) {
+      if (fresh + size != chunk) /* else what is left of the last one lies behind */
+        chunk_left = 0;
       chunk = fresh;
-      chunk_left = size;
-      if (chunk_next < LAST_CHUNK)
-        chunk_next *= 2;
+      chunk_left += size;
     }
   }
   if (bytes <= chunk_left) {

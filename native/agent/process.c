@@ -5,10 +5,12 @@
  * The life of the agent in a process: start at the first event, start again in a fork
  * child, the slow way into a hook, control from outside, the end.
  */
+#include "budget.h"
 #include "clock.h"
 #include "modules.h"
 #include "rules.h"
 #include "seal.h"
+#include "space.h"
 #include "stack.h"
 #include "str.h"
 #include "sys.h"
@@ -108,9 +110,7 @@ static bool start_recording(struct ls_live *live, uint32_t forked_from) {
   if (!ls_recording_create(live, forked_from))
     return false;
   struct lsr_header *header = live->header;
-  live->stripes_backed = 1;
   live->biased = ls_membarrier(1 << 4 /* REGISTER_PRIVATE_EXPEDITED */) == 0;
-  ls_counters_reset();
   if (!ls_depot_init(live))
     return false;
   if (live->sampled)
@@ -147,11 +147,13 @@ static LS_COLD void start_process(struct ls_live *live) {
   started_pid = (uint32_t)pid;
   if (parent) {
     forked_from = parent;
+    ls_space_unmap(); /* the parent's recording */
     ls_modules_reset_after_fork();
     ls_rules_reset_after_fork();
   } else {
     ls_clock_init();
     ls_config_read();
+    ls_budget_read();
   }
   if (parent && ls_is_sealed())
     ls_seal_hand_over();
@@ -294,7 +296,7 @@ __attribute__((constructor)) static void on_load(void) {
 
 static bool is_runtime(const struct lsr_module *module) {
   static const char *const names[] = {"libc.", "libc-", "ld-", "libleakscope-"};
-  const char *path = (const char *)ls_live->base + ls_live->header->strings.offset + module->path_offset;
+  const char *path = ls_live->strings + module->path_offset;
   const char *base = path;
   for (const char *c = path; *c; c++)
     if (*c == '/')
@@ -321,8 +323,7 @@ static uintptr_t stack_behind_main(void) {
   uint32_t node = ls_stack_capture(thread, (uintptr_t)__builtin_return_address(0),
                                    (uintptr_t)__builtin_dwarf_cfa(),
                                    *(uintptr_t *)__builtin_frame_address(0), &depth);
-  const struct lsr_module *modules =
-      (const struct lsr_module *)(live->base + live->header->modules.offset);
+  const struct lsr_module *modules = live->modules;
   uint32_t outer = 0; /* frames of the program at the outer end */
   for (; node; node = live->nodes[node].parent) {
     uint16_t module = live->nodes[node].module;

@@ -10,7 +10,7 @@
 #include "stack.h"
 
 static struct lsr_range *table(struct ls_live *live) {
-  return (struct lsr_range *)(live->base + live->header->ranges.offset);
+  return live->ranges; /* growing may move them */
 }
 
 /* The order of the ranges by address: a treap over the table's slots, in private memory. Slot i is

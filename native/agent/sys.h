@@ -38,6 +38,7 @@ enum {
   LS_NR_connect = 42,
   LS_NR_sendto = 44,
   LS_NR_getsockopt = 55,
+  LS_NR_flock = 73,
   LS_NR_ftruncate = 77,
   LS_NR_getuid = 102,
   LS_NR_getgid = 104,
@@ -45,9 +46,12 @@ enum {
   LS_NR_getegid = 108,
   LS_NR_getppid = 110,
   LS_NR_sigaltstack = 131,
+  LS_NR_fstatfs = 138,
+  LS_NR_munlock = 150,
   LS_NR_prctl = 157,
   LS_NR_gettid = 186,
   LS_NR_futex = 202,
+  LS_NR_getdents64 = 217,
   LS_NR_clock_gettime = 228,
   LS_NR_exit_group = 231,
   LS_NR_tgkill = 234,
@@ -79,12 +83,15 @@ static inline long ls_free_syscall6(long number, long a, long b, long c, long d,
 }
 #else
 enum {
+  LS_NR_flock = 32,
   LS_NR_unlinkat = 35,
   LS_NR_renameat = 38,
+  LS_NR_fstatfs = 44,
   LS_NR_ftruncate = 46,
   LS_NR_fallocate = 47,
   LS_NR_openat = 56,
   LS_NR_close = 57,
+  LS_NR_getdents64 = 61,
   LS_NR_read = 63,
   LS_NR_write = 64,
   LS_NR_pread64 = 67,
@@ -119,6 +126,7 @@ enum {
   LS_NR_mremap = 216,
   LS_NR_mmap = 222,
   LS_NR_mprotect = 226,
+  LS_NR_munlock = 229,
   LS_NR_madvise = 233,
   LS_NR_prlimit64 = 261,
   LS_NR_process_vm_readv = 270,
@@ -200,6 +208,7 @@ struct ls_stat {
   uint32_t uid;
   uint32_t mode; /* type and permission bits */
   int64_t mtime_ns;
+  uint64_t stored; /* bytes without its holes */
 };
 
 /* The kernel's own struct sigaction, not libc's. */
@@ -237,14 +246,34 @@ static inline int ls_munmap(void *address, size_t bytes) {
 static inline int ls_mprotect(void *address, size_t bytes, int protection) {
   return (int)LS_SYSCALL3(LS_NR_mprotect, address, bytes, protection);
 }
+/* Flags: 1 may move. `old_bytes` 0 makes another mapping of the same pages, and more of the file
+ * that follow them. */
+static inline void *ls_mremap(void *old, size_t old_bytes, size_t bytes, int flags) {
+  return (void *)LS_SYSCALL5(LS_NR_mremap, old, old_bytes, bytes, flags, NULL);
+}
 static inline int ls_madvise(void *address, size_t bytes, int advice) {
   return (int)LS_SYSCALL3(LS_NR_madvise, address, bytes, advice);
+}
+static inline int ls_munlock(const void *address, size_t bytes) {
+  return (int)LS_SYSCALL2(LS_NR_munlock, address, bytes);
 }
 static inline int ls_ftruncate(int fd, int64_t bytes) {
   return (int)LS_SYSCALL2(LS_NR_ftruncate, fd, bytes);
 }
 static inline int ls_fallocate(int fd, int mode, int64_t offset, int64_t bytes) {
   return (int)LS_SYSCALL4(LS_NR_fallocate, fd, mode, offset, bytes);
+}
+static inline int ls_openat(int directory, const char *path, int flags, int mode) {
+  return (int)LS_SYSCALL4(LS_NR_openat, directory, path, flags, mode);
+}
+static inline long ls_getdents64(int fd, void *out, size_t bytes) {
+  return LS_SYSCALL3(LS_NR_getdents64, fd, out, bytes);
+}
+static inline int ls_flock(int fd, int operation) {
+  return (int)LS_SYSCALL2(LS_NR_flock, fd, operation);
+}
+static inline int ls_unlinkat(int directory, const char *name) {
+  return (int)LS_SYSCALL3(LS_NR_unlinkat, directory, name, 0);
 }
 static inline int ls_unlink(const char *path) {
   return (int)LS_SYSCALL3(LS_NR_unlinkat, LS_AT_FDCWD, path, 0);
@@ -280,6 +309,7 @@ static inline int ls_stat_result(int rc, const struct ls_kernel_stat *from, stru
   ret->dev = from->dev;
   ret->ino = from->ino;
   ret->size = from->size;
+  ret->stored = (uint64_t)from->blocks * 512;
   ret->uid = from->uid;
   ret->mode = from->mode;
   ret->mtime_ns = from->mtime * 1000000000 + from->mtime_ns;
@@ -293,6 +323,23 @@ static inline int ls_stat(const char *path, struct ls_stat *ret) {
   struct ls_kernel_stat status;
   return ls_stat_result((int)LS_SYSCALL4(LS_NR_newfstatat, LS_AT_FDCWD, path, &status, 0), &status,
                         ret);
+}
+/* `name` itself, even if it is a link. */
+static inline int ls_lstat_at(int directory, const char *name, struct ls_stat *ret) {
+  struct ls_kernel_stat status;
+  return ls_stat_result(
+      (int)LS_SYSCALL4(LS_NR_newfstatat, directory, name, &status, 0x100 /* NOFOLLOW */), &status,
+      ret);
+}
+
+/* The kernel's struct statfs. */
+struct ls_statfs {
+  int64_t type, block_bytes;
+  uint64_t blocks, free, available, files, files_free;
+  int64_t more[9];
+};
+static inline int ls_fstatfs(int fd, struct ls_statfs *ret) {
+  return (int)LS_SYSCALL2(LS_NR_fstatfs, fd, ret);
 }
 
 static inline int ls_getpid(void) { return (int)LS_SYSCALL0(LS_NR_getpid); }

@@ -20,46 +20,34 @@ static struct ls_thread *registry; /* private memory: copied by fork, pruned the
 
 static bool is_dead(uint32_t tid) { return ls_tgkill(ls_getpid(), (int)tid, 0) == -LS_ERR_SRCH; }
 
-static void claim_stripe(struct ls_thread *thread) {
-  struct ls_live *live = ls_live;
-  struct lsr_header *header = live->header;
-  thread->own_bytes = header->stripe_bytes - LSR_STRIPE_HEAD_BYTES;
+static struct lsr_stripe_head *head_of(uint32_t stripe) {
+  return (struct lsr_stripe_head *)(ls_live->stripes + stripe * LSR_STRIPE_HEAD_BYTES);
+}
+
+/* False when there is no memory for the stripe's table. */
+static bool claim_stripe(struct ls_thread *thread) {
   for (unsigned pass = 0; pass < 2; pass++)
     for (uint32_t s = 0; s < LSR_EXCLUSIVE_STRIPES; s++) {
-      uint64_t offset = header->counters.offset + s * header->stripe_bytes;
-      struct lsr_stripe_head *head = (struct lsr_stripe_head *)(live->base + offset);
-      if (!(live->stripes_backed >> s & 1)) {
-        ls_lock(&live->grow_lock);
-        bool ok = (live->stripes_backed >> s & 1) || ls_recording_back(offset, LSR_STRIPE_HEAD_BYTES);
-        if (ok)
-          live->stripes_backed |= 1u << s;
-        ls_unlock(&live->grow_lock);
-        if (!ok)
-          continue;
-      }
+      if (!ls_stripe_back(s))
+        continue;
+      struct lsr_stripe_head *head = head_of(s);
       uint32_t owner = __atomic_load_n(&head->owner_tid, __ATOMIC_ACQUIRE);
       if (owner && owner != thread->tid && (!pass || !is_dead(owner)))
         continue;
       if (__atomic_compare_exchange_n(&head->owner_tid, &owner, thread->tid, false,
                                       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
         thread->stripe = s;
-        thread->head = head;
         goto done;
       }
     }
   /* Many threads: share a stripe, with atomic adds. */
   uint32_t s = LSR_EXCLUSIVE_STRIPES + thread->tid % (LSR_STRIPES - LSR_EXCLUSIVE_STRIPES);
-  uint64_t offset = header->counters.offset + s * header->stripe_bytes;
-  ls_lock(&live->grow_lock);
-  bool ok = (live->stripes_backed >> s & 1) || ls_recording_back(offset, LSR_STRIPE_HEAD_BYTES);
-  if (ok)
-    live->stripes_backed |= 1u << s;
-  ls_unlock(&live->grow_lock);
-  thread->stripe = ok ? s : 0;
-  thread->own_bytes = 0;
-  thread->head = (struct lsr_stripe_head *)(live->counters + thread->stripe * header->stripe_bytes);
+  if (!ls_stripe_back(s))
+    return false;
+  thread->stripe = s;
 done:
-  thread->counters = (uint8_t *)thread->head + LSR_STRIPE_HEAD_BYTES;
+  thread->head = head_of(thread->stripe);
+  return ls_counters_of_stripe(thread, thread->stripe);
 }
 
 /* A registered thread that is gone leaves its memory to the next one. Each registration
@@ -123,8 +111,10 @@ static struct ls_thread *do_register(void) {
   }
   thread->tls = &ls_tls;
   thread->tid = tid;
-  claim_stripe(thread);
+  bool ok = claim_stripe(thread);
   ls_unlock(&live->threads_lock);
+  if (!ok)
+    return NULL;
   ls_stack_forget(thread);
   thread->last_block = 0;
   thread->new_frame = 0;

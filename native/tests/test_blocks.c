@@ -37,8 +37,8 @@ uint8_t *ls_heap_take(uint64_t bytes, uint64_t *ret_offset) {
   return base + *ret_offset;
 }
 
-void ls_heap_release(uint64_t offset, uint64_t bytes) {
-  if (offset % 4096 || bytes % 4096)
+void ls_heap_release(uint8_t *at, uint64_t offset, uint64_t bytes) {
+  if (offset % 4096 || bytes % 4096 || at != base + offset)
     abort();
   mprotect(base + offset, bytes, PROT_NONE); /* whoever still uses it dies */
 }
@@ -146,7 +146,6 @@ static void start(uint64_t room) {
   memset(&header, 0, sizeof header);
   memory->header = &header;
   ls_live = memory;
-  ls_live->base = base;
   bump = 4096;
   heap_left = room;
   count = 0;

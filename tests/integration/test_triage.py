@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -133,3 +134,32 @@ def test_inside_a_cgroup_its_limit_counts_not_that_of_the_machine(bounded):
     gauges = {g["metric"]: g for g in json.loads(watched)["gauges"]}
     # What the process holds and what its cgroup still may take: the limit, nearly.
     assert gauges["anon"]["limit"] == pytest.approx(300 << 20, rel=0.15)
+
+
+def test_page_tables_of_one_process_are_said_to_be_its_own(tmp_path):
+    source = Path(__file__).parents[1] / "programs" / "cases" / "page_tables" / "pt.c"
+    subprocess.run(["gcc", "-O2", source, "-o", tmp_path / "pt"], check=True)
+    process = subprocess.Popen([tmp_path / "pt"])
+    try:
+        end = time.monotonic() + 30
+        while "S (sleeping)" not in Path(f"/proc/{process.pid}/status").read_text():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        said = " ".join(leakscope().stdout.split())
+    finally:
+        process.kill()
+        process.wait()
+    owner = rf"page tables take [\d.]+ GiB, [\d.]+ GiB of them those of pt \(pid {process.pid}\)"
+    assert re.search(owner, said), said
+
+
+def test_a_kill_in_a_cgroup_is_not_the_machines(bounded):
+    code = "input()\nkept = b'x' * (400 << 20)"
+    victim = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    (bounded / "cgroup.procs").write_text(str(victim.pid))
+    victim.communicate(b"\n")
+    assert victim.returncode == -9
+    said = " ".join(leakscope().stdout.split())
+    assert "in cgroups that reached their own limit" in said
+    assert bounded.name in said or "…" in said
+    assert "journalctl -k -g 'out of memory'" in said

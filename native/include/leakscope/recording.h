@@ -2,11 +2,12 @@
 /**
  * @file
  *
- * The live recording: bounded state in one sparse shared mapping.
+ * The live recording: bounded state in one sparse file that is mapped shared.
  *
  * Written by the agent inside the traced process, read by anyone at any moment.
  * All numbers are little-endian. Every area starts on a page boundary at the
- * offset the header names; an area is valid up to its `used` bytes. The file is
+ * offset the header names; an area is valid up to its `used` bytes. Behind the areas is
+ * the heap: tables of blocks, counters and rows lie there. The file is
  * complete at every instant: killing the writer loses nothing but the event in
  * flight. `tools/gen_layout.py` turns this file into
  * `src/leakscope/recording/_layout.py`; nothing else may repeat these numbers.
@@ -17,7 +18,7 @@
 #include <stdint.h>
 
 #define LSR_MAGIC 0x31454c45524c534bULL /* "KSLRELE1" in file order */
-#define LSR_VERSION 1u
+#define LSR_VERSION 2u
 
 #define LSR_SHARDS 1024u         /* live-block shards: address >> 20 hashed; capacity 0: unused */
 #define LSR_STRIPES 32u          /* counter stripes; the first half has one owner each */
@@ -27,6 +28,8 @@
 #define LSR_MAX_SITES (1u << 19) /* bounded by the 19 site bits of a block */
 #define LSR_MAX_RANGES (1u << 16)
 #define LSR_STRINGS_BYTES (4u << 20)
+#define LSR_CHUNK_SITES 64u      /* sites whose counters lie in one chunk: three whole pages */
+#define LSR_MAX_CHUNKS (1u << 18) /* each stripe has one for all sites */
 #define LSR_TIMELINE_ROWS 64u
 #define LSR_OWN_RANGES 64u       /* private mappings of the agent */
 #define LSR_AGE_BUCKETS 33u      /* bucket 0: age 0 ticks; bucket k: [2^(k-1), 2^k) ticks */
@@ -74,7 +77,7 @@ enum lsr_drop {
 
 struct lsr_area {
   uint64_t offset;   /* from the start of the file */
-  uint64_t reserved; /* bytes of address space */
+  uint64_t reserved; /* bytes of the file that it may come to use */
   uint64_t used;     /* bytes backed and valid */
 };
 
@@ -93,6 +96,16 @@ struct lsr_timeline_row {
   uint64_t live_bytes; /* process totals */
   uint64_t live_count;
   uint64_t rss_pages;  /* 0 when not read */
+  uint64_t offset;     /* of its entries, one for each site; in the heap */
+  uint32_t room;       /* entries that have a place there */
+  uint32_t pad;
+};
+
+/* The counters of LSR_CHUNK_SITES sites in one stripe; in the heap. */
+struct lsr_chunk {
+  uint64_t offset;
+  uint32_t first_site;
+  uint32_t stripe;
 };
 
 /* Memory of the agent itself: a scan for pointers must not take it for the program's. */
@@ -120,7 +133,7 @@ struct lsr_header {
   uint64_t counter_last;  /* refreshed with every timeline row: gives the counter's rate */
   uint64_t mono_last_ns;
   uint64_t file_bytes;    /* logical size of the sparse file */
-  uint64_t bump;          /* first unused byte of the shard-table heap */
+  uint64_t bump;          /* first byte of the heap that was never used */
   uint64_t min_size;      /* configured filters; max_size 0: none */
   uint64_t max_size;
   uint32_t max_depth;
@@ -139,13 +152,12 @@ struct lsr_header {
   struct lsr_area nodes;
   struct lsr_area sites;
   struct lsr_area ranges;
-  struct lsr_area counters;  /* stripe s at offset + s * stripe_bytes */
-  struct lsr_area timeline;  /* per-site entries, row r at offset + r * timeline_row_bytes */
-  uint64_t stripe_bytes;
-  uint64_t timeline_row_bytes;
+  struct lsr_area chunks;    /* where the counters are; never changed once counted */
+  struct lsr_area stripes;   /* the head of stripe s at offset + s * LSR_STRIPE_HEAD_BYTES */
+  uint64_t backed_bytes;     /* of the file's pages that are in use */
+  uint64_t budget_bytes;     /* backed_bytes stays below; 0: as much as the file system has */
   struct lsr_shard shards[LSR_SHARDS];
   struct lsr_timeline_row rows[LSR_TIMELINE_ROWS];
-  uint32_t stripe_used[LSR_STRIPES];  /* bytes/LSR_COUNTER stride backed: sites valid in stripe */
   char exe[512];             /* NUL-terminated path of the program */
   char allocator[128];       /* path of the object whose malloc is wrapped */
   char boot_id[40];
@@ -153,8 +165,9 @@ struct lsr_header {
   uint32_t trouble;          /* bit set of enum lsr_trouble */
   uint64_t peak_live_bytes;  /* highest process total seen at a timeline row */
   uint32_t own_count;        /* may exceed LSR_OWN_RANGES: then some are missing below */
-  uint32_t pad;
+  uint32_t chunk_count;
   struct lsr_own_range own[LSR_OWN_RANGES];
+  uint64_t pid_namespace;    /* inode of /proc/self/ns/pid: of whom `pid` is the number; 0: unknown */
   /* The end of a process that may make no system call: it waits for a word to change. */
   uint32_t farewell;         /* enum lsr_farewell */
   uint32_t farewell_beat;    /* changes while whoever took it is at work */
@@ -232,7 +245,7 @@ struct lsr_counter {
   uint64_t free_weight;
 };
 
-/* At the start of each stripe, one page: drop counters and event totals. */
+/* Of each stripe, one page: drop counters and event totals. */
 struct lsr_stripe_head {
   uint64_t drops[LSR_DROP_REASONS];
   uint64_t alloc_events; /* seen, whether recorded or not (exact mode: same as recorded + drops) */
@@ -275,6 +288,9 @@ _Static_assert(sizeof(struct lsr_counter) == 192, "counter");
 _Static_assert(sizeof(struct lsr_module) == 104, "module");
 _Static_assert(sizeof(struct lsr_range) == 32, "range");
 _Static_assert(sizeof(struct lsr_shard) == 24, "shard");
+_Static_assert(sizeof(struct lsr_chunk) == 16, "chunk");
+_Static_assert(LSR_MAX_CHUNKS == LSR_STRIPES * (LSR_MAX_SITES / LSR_CHUNK_SITES), "chunks");
+_Static_assert(sizeof(struct lsr_timeline_row) == 48, "row");
 _Static_assert(sizeof(struct lsr_header) <= 32768, "header fits eight pages");
 
 #endif

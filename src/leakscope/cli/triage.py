@@ -81,7 +81,7 @@ def _look() -> Triage:
     cgroup = _own_cgroup()
     state = _state(before, after)
     sizes = {line.name: line.bytes for line in lines}
-    oddities = [*_pressing(fields, state, cgroup), *_large(fields, sizes), *_owned(second)]
+    oddities = [*_pressing(fields, state, cgroup), *_large(fields, sizes, second), *_owned(second)]
     return Triage(
         total=fields["MemTotal"],
         available=fields.get("MemAvailable", fields.get("MemFree", 0)),
@@ -168,11 +168,32 @@ def _pressing(
         yield Oddity(text, watch, urgent=True)
     killed = int(state.get("oom kills since boot", 0))
     if killed:
-        text = f"the kernel has killed {plural(killed, 'process', 'processes')} for want of memory"
-        yield Oddity(f"{text} since it booted", "See which: journalctl -k -g 'Out of memory'")
+        yield Oddity(_killed_text(killed), "See which: journalctl -k -g 'out of memory'")
 
 
-def _large(fields: dict[str, int], lines: dict[str, int]) -> Iterator[Oddity]:
+def _killed_text(killed: int) -> str:
+    """Say whose want of memory it was: the machine's, or that of cgroups with a limit of their own."""
+    from leakscope.proc.kmsg import read_oom_kills
+
+    text = f"the kernel has killed {plural(killed, 'process', 'processes')} for want of memory since it booted"
+    log = read_oom_kills()
+    if log is None:
+        return f"{text}, the machine's or a cgroup's (its log may not be read)"
+    parts = []
+    inside = sum(log.groups.values())
+    if inside:
+        names = sorted(name for name in log.groups if name)
+        where = f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
+        parts.append(f"{inside:,} in cgroups that reached their own limit{where}")
+    if log.machine:
+        parts.append(f"{log.machine:,} because the machine had none left")
+    unknown = killed - inside - log.machine
+    if unknown > 0:
+        parts.append(f"{unknown:,} of which its log does not tell any more")
+    return f"{text}: {', '.join(parts)}" if parts else text
+
+
+def _large(fields: dict[str, int], lines: dict[str, int], one: Pass) -> Iterator[Oddity]:
     """Parts of the account that are larger than on a machine at rest."""
     from leakscope.proc.sysv import read_segments
     from leakscope.report._text import bytes_text
@@ -186,9 +207,8 @@ def _large(fields: dict[str, int], lines: dict[str, int]) -> Iterator[Oddity]:
     if unreclaimable > max(_GIB // 2, total // 10):
         text = f"kernel objects that cannot be reclaimed take {bytes_text(unreclaimable)}"
         yield Oddity(text, "See which cache grows: sudo leakscope watch --for 30m")
-    if lines["page tables"] > max(_GIB // 4, total // 20):
-        text = f"page tables take {bytes_text(lines['page tables'])}"
-        yield Oddity(text, "Many processes that map the same large memory: huge pages would help")
+    if lines["page tables"] > max(_GIB // 4, total // 20) or _thinly_used(one):
+        yield _page_tables(lines["page tables"], one)
     tmpfs = lines["shared memory and tmpfs"]
     if tmpfs > total // 5:
         text = f"shared memory and tmpfs take {bytes_text(tmpfs)} until deleted"
@@ -202,6 +222,42 @@ def _large(fields: dict[str, int], lines: dict[str, int]) -> Iterator[Oddity]:
     if idle > max(_GIB, total // 10):
         text = f"{bytes_text(idle)} are reserved for huge pages that nobody uses"
         yield Oddity(text, "See /proc/sys/vm/nr_hugepages")
+
+
+def _thinly_used(one: Pass) -> bool:
+    """Whether a process has large page tables for little memory: they are 0.2 % of dense memory."""
+    held = {m.subject.key: m.value for m in one.measures if m.metric == "anon"}
+    return any(
+        m.metric == "page_tables" and m.value > max(_GIB // 4, held.get(m.subject.key, 0) // 20)
+        for m in one.measures
+    )
+
+
+def _page_tables(total: int, one: Pass) -> Oddity:
+    """Name the process whose page tables they are, or say that many share them."""
+    from leakscope.report._text import bytes_text
+    from leakscope.report.triage import Oddity
+
+    text = f"page tables take {bytes_text(total)}"
+    own = sorted(
+        (m for m in one.measures if m.subject.kind == "process" and m.metric == "page_tables"),
+        key=lambda m: -m.value,
+    )
+    if not own:
+        return Oddity(text, "See whose: grep VmPTE /proc/[0-9]*/status")
+    first = own[0]
+    who = f"{first.subject.name} (pid {first.subject.pid})"
+    if first.value > total // 2:
+        text += f", {bytes_text(first.value)} of them those of {who}"
+        return Oddity(
+            text,
+            f"It touches a large range of addresses thinly: leakscope watch {first.subject.pid}",
+        )
+    few = sum(m.value for m in own[:5])
+    if few > total // 2:
+        names = ", ".join(f"{m.subject.name} (pid {m.subject.pid})" for m in own[:5])
+        return Oddity(f"{text}, most of them those of {names}", "Huge pages would need fewer.")
+    return Oddity(text, "Many processes that map the same large memory: huge pages would help")
 
 
 def _owned(one: Pass) -> Iterator[Oddity]:

@@ -23,6 +23,7 @@ __all__ = [
     "decimate",
     "fit_line",
     "floors",
+    "move_together",
     "relaxation",
     "saturation",
     "step_at",
@@ -255,6 +256,23 @@ def daily_wave(t: Array, y: Array) -> Callable[[Array], Array]:
         scale = 1.4826 * float(np.median(rest)) or 1.0
         weights = 1.0 / np.maximum(1.0, rest / (1.5 * scale))
     return lambda at: np.asarray(waves(at) @ found[2:])
+
+
+def move_together(t: Array, y: Array, other_t: Array, other_y: Array) -> float:
+    """Return the correlation of the increments of two series; 0 where they tell nothing.
+
+    Increments are those of at most 24 equal spans of the first series. Two straight lines always
+    rise together, so both have to rise in bursts (their increments spread by a third of the mean).
+    """
+    if len(t) < 12 or len(other_t) < 12:
+        return 0.0
+    edges = np.linspace(float(t[0]), float(t[-1]), min(25, len(t)))
+    mine = np.diff(np.interp(edges, t, y))
+    others = np.diff(np.interp(edges, other_t, other_y))
+    for steps in (mine, others):
+        if float(np.std(steps)) <= abs(float(np.mean(steps))) / 3.0:
+            return 0.0
+    return float(np.corrcoef(mine, others)[0, 1])
 
 
 def benjamini_hochberg(p: Array, q: float) -> npt.NDArray[np.bool_]:

@@ -196,4 +196,5 @@ def _bytes_of(cause: Cause, whole: Trend) -> float:
 
 
 def _depth(trend: Trend) -> int:
-    return trend.series.subject.key.count("/")
+    key = trend.series.subject.key
+    return 0 if key == "/" else key.count("/")

@@ -98,7 +98,7 @@ class Fingerprints:
         """Return the fingerprint of a site."""
         parts = [bytes([self._kinds[site]])]
         node = self._nodes[site]
-        while 0 < node < len(self._parents) and len(parts) < 8192:
+        while 0 < node < len(self._parents) and len(parts) < 1024:
             module = self._modules[node]
             if 0 < module < len(self._names):
                 parts += (self._names[module], self._offsets[node])

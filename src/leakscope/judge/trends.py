@@ -62,6 +62,7 @@ def judge_series(
         if look.verdict is TrendVerdict.LEAK and _is_cache(look.series):
             look.verdict = TrendVerdict.CACHE
             look.why = "grows as files and names are used; the kernel gives it back on demand"
+    _compare_with_files(looks)
     return [trend_of(look) for look in looks]
 
 
@@ -216,6 +217,53 @@ def _classify_course(
         return
     look.verdict = TrendVerdict.LEAK
     look.why = look.why or "floors rise as well"
+
+
+# Objects that the kernel keeps for each cached inode or name, in caches that are not marked as
+# reclaimable: they go when the inode goes.
+_OF_FILES = ("lsm_inode", "selinux_inode", "inode_security", "lsm_file", "fscrypt", "fsverity")
+_TOGETHER = 0.8  # correlation of increments
+
+
+def _compare_with_files(looks: list[Look]) -> None:
+    """Tell a slab cache that follows the kernel's cache of files from one that leaks.
+
+    Builds and backups fill the inode cache, and each cached inode brings objects of other caches
+    with it. Whether those go with it can be tried: that settles it for caches that are not known.
+    """
+    files = [
+        look.series
+        for look in looks
+        if look.series.subject.kind == "slab"
+        and look.series.metric == "reclaimable"
+        and ("inode" in look.series.subject.name or "dentry" in look.series.subject.name)
+    ]
+    for look in looks:
+        series = look.series
+        if look.verdict is not TrendVerdict.LEAK or series.subject.kind != "slab":
+            continue
+        known = any(part in series.subject.name for part in _OF_FILES)
+        if known and (beside := next((f for f in files if _grown(f) >= _grown(series)), None)):
+            look.verdict = TrendVerdict.CACHE
+            look.why = (
+                f"belongs to the kernel's cache of files, which grows ({beside.subject.name})"
+            )
+        elif beside := next((f for f in files if _together(series, f) > _TOGETHER), None):
+            look.verdict = TrendVerdict.NOT_ENOUGH_DATA
+            look.why = (
+                f"grows with the kernel's cache of files ({beside.subject.name}); whether it is given"
+                " back with it shows after `echo 2 > /proc/sys/vm/drop_caches`"
+            )
+            look.more_s = 600.0
+
+
+def _grown(series: Series) -> float:
+    return float(series.values[-1] - series.values[0]) if len(series.values) else 0.0
+
+
+def _together(one: Series, other: Series) -> float:
+    hours = (one.times_ns / 3.6e12, other.times_ns / 3.6e12)
+    return stats.move_together(hours[0], one.values, hours[1], other.values)
 
 
 def _is_cache(series: Series) -> bool:

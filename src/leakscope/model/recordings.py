@@ -42,6 +42,8 @@ class Kind(enum.IntEnum):
     BRK = 7
 
 
+_DEEPEST = 512  # frames of a stack; the agent keeps 256
+
 AGE_BUCKETS = 33
 """Number of log2 age buckets: bucket 0 is younger than one tick, bucket k spans
 [2**(k-1), 2**k) ticks of `Recording.tick_ns`."""
@@ -154,7 +156,7 @@ class Recording:
         node = int(self.sites["node"][site])
         found: list[Address] = []
         # A parent always has a smaller index than its child; anything else is damage.
-        while node > 0 and len(found) < 4096:
+        while node > 0 and len(found) < _DEEPEST:
             module = int(nodes["module"][node])
             found.append(
                 Address(

@@ -140,12 +140,33 @@ class Collection:
         ]
 
     def oom_kills(self) -> list[tuple[Subject, int]]:
-        """Return where the kernel killed processes for want of memory, and how many."""
-        return [
-            (c.subject, round(c.values[-1] - c.values[0]))
+        """Return where the kernel killed processes for want of memory, and how many.
+
+        The machine's counter has the kills of all cgroups in it, a cgroup's (version 2) those of
+        the ones below: each kill is told once, by the innermost cgroup with a limit, and what no
+        such cgroup explains by the machine.
+        """
+        killed = {
+            c.subject: round(c.values[-1] - c.values[0])
             for c in self._courses.values()
             if c.metric == "oom_kills" and c.values[-1] > c.values[0]
-        ]
+        }
+        bounded = [s for s in killed if s.kind == "cgroup" and s.limit is not None]
+        found: dict[Subject, int] = {}
+        for subject in sorted(bounded, key=lambda s: -len(s.key)):
+            inner = sum(
+                n for s, n in found.items() if s.key.startswith(subject.key.rstrip("/") + "/")
+            )
+            own = killed[subject] - inner if killed[subject] >= inner else killed[subject]
+            if own:
+                found[subject] = own
+        for subject, count in killed.items():
+            rest = count - sum(found.values())
+            if subject.kind == "system" and rest > 0:
+                return [(subject, rest), *found.items()]
+        if not any(s.kind == "system" for s in killed):
+            return list((found or killed).items())
+        return list(found.items())
 
     def standings(self) -> list[Standing]:
         """Return where each gauge that is judged stands: cheap, for screens."""

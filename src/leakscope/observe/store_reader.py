@@ -38,6 +38,10 @@ _WORD = re.compile(r"[a-z_]{1,40}")
 _STREAM = b"\x78\x9c"  # how every frame of the writer begins
 _SEARCHED = 64 << 20
 _TRIED = 256 << 20
+# A file may not make more of itself than this many bytes for each of its own, beyond a few
+# megabytes: what its frames hold becomes objects many times as large.
+_RATIO = 64
+_ANYWHERE = 4 << 20
 
 
 @dataclass(slots=True)
@@ -139,10 +143,14 @@ class StoreReader:
             size = os.fstat(fd).st_size
             if os.pread(fd, len(MAGIC), 0) != MAGIC:
                 raise RecordingError(f"{self.path} is no recording of leakscope watch")
-            at = len(MAGIC)
+            at, unpacked = len(MAGIC), 0
             while (data := _frame(fd, at, size)) is not None:
-                yield self._unpacked(data, at)
+                payload = self._unpacked(data, at)
                 at += FRAME.size + len(data)
+                unpacked += len(payload)
+                if unpacked > _RATIO * at + _ANYWHERE:
+                    raise self._damaged(f"its first {at:,} bytes unpack to {unpacked:,}")
+                yield payload
             self.truncated = at != size
             if self.truncated and _is_whole_after(fd, at, size):
                 raise self._damaged(f"the frame at byte {at:,} is broken")

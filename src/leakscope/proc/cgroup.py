@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Cgroup", "Hierarchy", "above", "bound_above", "find_hierarchy", "own_path"]
-__all__ += ["parse_hierarchy", "pids_of", "read_cgroup", "walk"]
+__all__ += ["memory_limit", "parse_hierarchy", "pids_of", "read_cgroup", "walk"]
 
 _UNLIMITED = 1 << 62  # version 1 says "no limit" with a number close to 2**63
 _MAX_GROUPS = 4096
@@ -130,6 +130,17 @@ def bound_above(hierarchy: Hierarchy, path: str) -> int | None:
     """Return the lowest limit of the cgroups above `path`; None when they have none."""
     groups = [read_cgroup(hierarchy, each) for each in above(path)]
     return min((g.limit for g in groups if g is not None and g.limit is not None), default=None)
+
+
+def memory_limit() -> int | None:
+    """Return the lowest limit of this process's memory cgroups in bytes; None: no limit."""
+    hierarchy = find_hierarchy()
+    if hierarchy is None:
+        return None
+    path = own_path(hierarchy)
+    own = read_cgroup(hierarchy, path)
+    limits = (own.limit if own is not None else None, bound_above(hierarchy, path))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def above(path: str) -> Iterator[str]:

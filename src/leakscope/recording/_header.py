@@ -6,25 +6,32 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from leakscope.errors import RecordingError
 from leakscope.recording import _layout
 from leakscope.recording._source import damaged
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from leakscope.recording._source import Source
 
 __all__ = ["Header", "newer"]
 
-_AREAS = ("modules", "strings", "nodes", "sites", "ranges", "counters", "timeline")
+_AREAS = ("modules", "strings", "nodes", "sites", "ranges", "chunks", "stripes")
 _TABLES = (
     ("modules", "module_count", _layout.MODULE_DTYPE, _layout.MAX_MODULES),
     ("nodes", "node_count", _layout.NODE_DTYPE, _layout.MAX_NODES),
     ("sites", "site_count", _layout.SITE_DTYPE, _layout.MAX_SITES),
     ("ranges", "range_slots", _layout.RANGE_DTYPE, _layout.MAX_RANGES),
+    ("chunks", "chunk_count", _layout.CHUNK_DTYPE, _layout.MAX_CHUNKS),
 )
+
+# What the tables are said to hold, for each byte that the file really has: some file systems
+# compress. Room in memory follows claims, so a file that is nearly all holes may not make any.
+_DENSEST = 16
+_ALWAYS = 1 << 20
 
 # A counter this close to the clock over the whole recording counts nanoseconds: the agent
 # reads the coarse clock, which is up to one scheduler tick behind the other.
@@ -94,14 +101,8 @@ class Header:
         return rows
 
     @property
-    def stripe_sites(self) -> list[int]:
-        """How many sites have counters in each stripe."""
-        most = (self["stripe_bytes"] - _layout.STRIPE_HEAD_BYTES) // _layout.COUNTER_DTYPE.itemsize
-        return [min(int(used), most) for used in self.fields["stripe_used"]]
-
-    @property
     def heap_start(self) -> int:
-        """Where the tables of live blocks may start: behind all areas."""
+        """Where the heap may start: behind all areas."""
         return max(self.offset(a) + int(self.fields[a]["reserved"]) for a in _AREAS)
 
     @property
@@ -136,16 +137,21 @@ class Header:
             room = min(most, int(self.fields[name]["used"]) // dtype.itemsize)
             if self[count] > room:
                 raise damaged(path, f"it claims {self[count]} {name}, with room for {room}")
-        for name, each, number, least in (
-            ("counters", "stripe_bytes", _layout.STRIPES, _layout.STRIPE_HEAD_BYTES),
-            ("timeline", "timeline_row_bytes", _layout.TIMELINE_ROWS, 0),
-        ):
-            if self[each] < least or self[each] * number > int(self.fields[name]["reserved"]):
-                raise damaged(
-                    path, f"its area of {name} does not hold {number} times {self[each]} bytes"
-                )
+        if int(self.fields["stripes"]["reserved"]) < _layout.STRIPES * _layout.STRIPE_HEAD_BYTES:
+            raise damaged(path, "its area of stripes is too short")
         if self["string_bytes"] > int(self.fields["strings"]["used"]):
             raise damaged(path, "its strings lie outside the file")
+        rows = self.fields["rows"]["sites"].astype(np.uint64).clip(max=self["site_count"])
+        claimed = (
+            sum(self[count] * dtype.itemsize for _, count, dtype, _ in _TABLES)
+            + self["string_bytes"]
+            + int(rows.sum()) * _layout.TIMELINE_ENTRY_DTYPE.itemsize
+        )
+        if claimed > _DENSEST * source.stored + _ALWAYS:
+            raise damaged(
+                path,
+                f"its tables claim {claimed >> 10} KiB and {source.stored >> 10} KiB are there",
+            )
 
 
 def _truncated(source: Source, whole: int) -> RecordingError:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 MAGIC = 0x31454c45524c534b
-VERSION = 1
+VERSION = 2
 SHARDS = 1024
 STRIPES = 32
 EXCLUSIVE_STRIPES = 16
@@ -21,6 +21,8 @@ MAX_NODES = 4194304
 MAX_SITES = 524288
 MAX_RANGES = 65536
 STRINGS_BYTES = 4194304
+CHUNK_SITES = 64
+MAX_CHUNKS = 262144
 TIMELINE_ROWS = 64
 OWN_RANGES = 64
 AGE_BUCKETS = 33
@@ -166,12 +168,22 @@ SHARD_DTYPE = _struct(
 )
 
 TIMELINE_ROW_DTYPE = _struct(
-    32,
+    48,
     ("tick", "<u4", 0),
     ("sites", "<u4", 4),
     ("live_bytes", "<u8", 8),
     ("live_count", "<u8", 16),
     ("rss_pages", "<u8", 24),
+    ("offset", "<u8", 32),
+    ("room", "<u4", 40),
+    ("pad", "<u4", 44),
+)
+
+CHUNK_DTYPE = _struct(
+    16,
+    ("offset", "<u8", 0),
+    ("first_site", "<u4", 8),
+    ("stripe", "<u4", 12),
 )
 
 OWN_RANGE_DTYPE = _struct(
@@ -181,7 +193,7 @@ OWN_RANGE_DTYPE = _struct(
 )
 
 HEADER_DTYPE = _struct(
-    28864,
+    29768,
     ("magic", "<u8", 0),
     ("version", "<u4", 8),
     ("header_bytes", "<u4", 12),
@@ -219,27 +231,27 @@ HEADER_DTYPE = _struct(
     ("nodes", AREA_DTYPE, 224),
     ("sites", AREA_DTYPE, 248),
     ("ranges", AREA_DTYPE, 272),
-    ("counters", AREA_DTYPE, 296),
-    ("timeline", AREA_DTYPE, 320),
-    ("stripe_bytes", "<u8", 344),
-    ("timeline_row_bytes", "<u8", 352),
+    ("chunks", AREA_DTYPE, 296),
+    ("stripes", AREA_DTYPE, 320),
+    ("backed_bytes", "<u8", 344),
+    ("budget_bytes", "<u8", 352),
     ("shards", (SHARD_DTYPE, (1024,)), 360),
     ("rows", (TIMELINE_ROW_DTYPE, (64,)), 24936),
-    ("stripe_used", ("<u4", (32,)), 26984),
-    ("exe", "S512", 27112),
-    ("allocator", "S128", 27624),
-    ("boot_id", "S40", 27752),
-    ("exec_sequence", "<u4", 27792),
-    ("trouble", "<u4", 27796),
-    ("peak_live_bytes", "<u8", 27800),
-    ("own_count", "<u4", 27808),
-    ("pad", "<u4", 27812),
-    ("own", (OWN_RANGE_DTYPE, (64,)), 27816),
-    ("farewell", "<u4", 28840),
-    ("farewell_beat", "<u4", 28844),
-    ("farewell_tid", "<u4", 28848),
-    ("pad2", "<u4", 28852),
-    ("farewell_stack_end", "<u8", 28856),
+    ("exe", "S512", 28008),
+    ("allocator", "S128", 28520),
+    ("boot_id", "S40", 28648),
+    ("exec_sequence", "<u4", 28688),
+    ("trouble", "<u4", 28692),
+    ("peak_live_bytes", "<u8", 28696),
+    ("own_count", "<u4", 28704),
+    ("chunk_count", "<u4", 28708),
+    ("own", (OWN_RANGE_DTYPE, (64,)), 28712),
+    ("pid_namespace", "<u8", 29736),
+    ("farewell", "<u4", 29744),
+    ("farewell_beat", "<u4", 29748),
+    ("farewell_tid", "<u4", 29752),
+    ("pad2", "<u4", 29756),
+    ("farewell_stack_end", "<u8", 29760),
 )
 
 MODULE_DTYPE = _struct(

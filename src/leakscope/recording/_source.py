@@ -66,7 +66,8 @@ class Source:
             )
         self.size = status.st_size
         self.inode = status.st_ino
-        self.stored = status.st_blocks * 512
+        # Nothing at all: a file system that does not say.
+        self.stored = status.st_blocks * 512 or status.st_size
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,8 @@ from leakscope.recording import _layout
 from leakscope.recording._header import Header
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from leakscope.recording._source import Source
@@ -37,6 +39,7 @@ __all__ = [
 
 _MAX_PATH = 4096
 _MOST_BYTES = 1 << 60
+_CHUNKS = 256  # read at once: 3 MiB
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class Doubts:
     shards_broken: int = 0
     shards_unsettled: int = 0
     rows: int = 0
+    chunks: int = 0
 
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each."""
@@ -65,6 +69,7 @@ class Doubts:
                 self.shards_unsettled,
                 "of the 1024 parts of the block table were being replaced: blocks may be missing",
             ),
+            (self.chunks, "parts of the counters are nowhere"),
             (self.rows, "rows of the timeline held impossible sizes or claims"),
         )
         return tuple(f"{count} {text}" for count, text in sentences if count)
@@ -155,30 +160,32 @@ def mend_sites(sites: npt.NDArray[np.void], nodes: int, doubts: Doubts) -> None:
     doubts.sites += int(np.count_nonzero(unknown))
 
 
-def read_counters(source: Source, header: Header, sites: int) -> Counters:
+def read_counters(source: Source, header: Header, sites: int, doubts: Doubts) -> Counters:
     """Add up the counters of all stripes for the first `sites` sites."""
     names = ("allocs", "alloc_bytes", "frees", "freed_bytes", "alloc_weight", "free_weight")
-    sums = {name: np.zeros(sites, np.uint64) for name in names}
-    deaths = np.zeros((sites, AGE_BUCKETS), np.uint64)
-    first = np.full(sites, 0xFFFFFFFF, np.uint32)
-    last = np.zeros(sites, np.uint32)
+    each = _layout.CHUNK_SITES
+    groups = -(-sites // each)
+    sums = {name: np.zeros((groups, each), np.uint64) for name in names}
+    deaths = np.zeros((groups, each, AGE_BUCKETS), np.uint64)
+    first = np.full((groups, each), 0xFFFFFFFF, np.uint32)
+    last = np.zeros((groups, each), np.uint32)
     drops = np.zeros(_layout.DROP_REASONS, np.uint64)
     events = np.zeros(2, np.uint64)
-    for stripe, used in enumerate(header.stripe_sites):
-        start = header.offset("counters") + stripe * header["stripe_bytes"]
+    for stripe in range(_layout.STRIPES):
+        start = header.offset("stripes") + stripe * _layout.STRIPE_HEAD_BYTES
         for head in source.array(_layout.STRIPE_HEAD_DTYPE, start, 1):
             drops += head["drops"]
             events += np.array([head["alloc_events"], head["free_events"]])
-        for at, piece in source.pieces(
-            _layout.COUNTER_DTYPE, start + _layout.STRIPE_HEAD_BYTES, min(used, sites), 1 << 14
-        ):
-            here = slice(at, at + len(piece))
-            for name, total in sums.items():
-                total[here] += piece[name]
-            deaths[here] += piece["deaths"]
-            born = piece["allocs"] > 0
-            np.minimum(first[here], piece["first_birth"], out=first[here], where=born)
-            np.maximum(last[here], piece["last_birth"], out=last[here], where=born)
+    for where, piece in _chunks(source, header, groups, doubts):
+        for name, total in sums.items():
+            total[where] += piece[name]
+        deaths[where] += piece["deaths"]
+        born = piece["allocs"] > 0
+        first[where] = np.minimum(first[where], np.where(born, piece["first_birth"], 0xFFFFFFFF))
+        last[where] = np.maximum(last[where], np.where(born, piece["last_birth"], 0))
+    sums = {name: total.reshape(-1)[:sites] for name, total in sums.items()}
+    deaths = deaths.reshape(-1, AGE_BUCKETS)[:sites]
+    first, last = first.reshape(-1)[:sites], last.reshape(-1)[:sites]
     return Counters(
         **sums,
         first_birth=np.minimum(first, last),
@@ -190,6 +197,35 @@ def read_counters(source: Source, header: Header, sites: int) -> Counters:
         alloc_events=int(events[0]),
         free_events=int(events[1]),
     )
+
+
+def _chunks(
+    source: Source, header: Header, groups: int, doubts: Doubts
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]]:
+    """Yield counters, and which chunks of sites they belong to, none of them twice at once."""
+    each = _layout.CHUNK_SITES
+    size = each * _layout.COUNTER_DTYPE.itemsize
+    listed = source.array(_layout.CHUNK_DTYPE, header.offset("chunks"), header["chunk_count"])
+    sound = (listed["offset"] >= header.heap_start) & (listed["stripe"] < _layout.STRIPES)
+    sound &= (listed["first_site"] < _layout.MAX_SITES) & (listed["first_site"] % each == 0)
+    sound &= listed["offset"] < header["file_bytes"]
+    doubts.chunks += int(np.count_nonzero(~sound))
+    listed = listed[sound & (listed["first_site"] < groups * each)]  # younger sites: not read
+    for stripe in np.unique(listed["stripe"]):
+        chunks = np.sort(listed[listed["stripe"] == stripe], order="offset")
+        for begin in range(0, len(chunks), _CHUNKS):
+            part = chunks[begin : begin + _CHUNKS]
+            room = np.zeros((len(part), each), _layout.COUNTER_DTYPE)
+            # The agent takes them one behind the other: a few long reads.
+            breaks = np.flatnonzero(np.diff(part["offset"]) != size) + 1
+            for run in np.split(np.arange(len(part)), breaks):
+                source.array(
+                    _layout.COUNTER_DTYPE,
+                    int(part["offset"][run[0]]),
+                    len(run) * each,
+                    room[run[0] : run[-1] + 1].reshape(-1),
+                )
+            yield (part["first_site"] // each).astype(np.int64), room
 
 
 def read_ranges(
@@ -212,6 +248,24 @@ def read_ranges(
     return ranges, table["birth"].copy()
 
 
+def _rows_that_are_somewhere(rows: npt.NDArray[np.void], header: Header) -> npt.NDArray[np.bool_]:
+    """In use, inside the heap, and in no other row's place."""
+    sites = rows["sites"].astype(np.uint64)
+    ends = rows["offset"] + sites * np.uint64(_layout.TIMELINE_ENTRY_DTYPE.itemsize)
+    sound: npt.NDArray[np.bool_] = (
+        (sites > 0)
+        & (rows["sites"] <= rows["room"])
+        & (rows["offset"] >= header.heap_start)
+        & (rows["offset"] <= header["file_bytes"])
+        & (ends <= header["file_bytes"])
+    )
+    order = np.flatnonzero(sound)
+    order = order[np.argsort(rows["offset"][order], kind="stable")]
+    reach = np.maximum.accumulate(ends[order])
+    sound[order[1:][rows["offset"][order[1:]] < reach[:-1]]] = False
+    return sound
+
+
 def read_timeline(
     source: Source, header: Header, sites: int, doubts: Doubts
 ) -> tuple[Timeline, npt.NDArray[np.uint32]]:
@@ -220,18 +274,19 @@ def read_timeline(
     A row that its writer replaced meanwhile is left out, as if we had come a moment earlier.
     """
     entry = _layout.TIMELINE_ENTRY_DTYPE
-    room = header["timeline_row_bytes"] // entry.itemsize
     rows = header.rows
-    doubts.rows += int(np.count_nonzero(rows["sites"] > room))
-    chosen = np.flatnonzero((rows["sites"] > 0) & (rows["sites"] <= room))
+    sound = _rows_that_are_somewhere(rows, header)
+    doubts.rows += int(np.count_nonzero((rows["sites"] > 0) & ~sound))
+    chosen = np.flatnonzero(sound)
     chosen = chosen[np.lexsort((rows["sites"][chosen], rows["tick"][chosen]))]
     ticks = rows["tick"][chosen]
     chosen = chosen[np.append(ticks[1:] != ticks[:-1], True)[: len(chosen)]]  # the last of a tick
     site_bytes = np.zeros((len(chosen), sites), np.float32)
     site_counts = np.zeros((len(chosen), sites), np.uint32)
     for number, row in enumerate(chosen):
-        start = header.offset("timeline") + int(row) * header["timeline_row_bytes"]
-        for at, piece in source.pieces(entry, start, min(int(rows["sites"][row]), sites)):
+        for at, piece in source.pieces(
+            entry, int(rows["offset"][row]), min(int(rows["sites"][row]), sites)
+        ):
             site_bytes[number, at : at + len(piece)] = piece["live_bytes"]
             site_counts[number, at : at + len(piece)] = piece["live_count"]
     again = Header(source).rows

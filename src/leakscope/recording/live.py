@@ -69,7 +69,7 @@ def read_source(source: Source) -> Recording:
     ranges, range_ticks = read_ranges(source, header, header["site_count"], doubts)
     header = Header(source)
     sites = read_sites(source, header)
-    counters = read_counters(source, header, len(sites))
+    counters = read_counters(source, header, len(sites), doubts)
     timeline, row_ticks = read_timeline(source, header, len(sites), doubts)
     header = Header(source)
     nodes = read_nodes(source, header, doubts)
@@ -168,6 +168,12 @@ def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool)
     notes = []
     if header["control"] & _PAUSED:
         notes.append("recording was switched off at the end")
+    budget = header["budget_bytes"]
+    if budget and counters.drops.get("no_space"):
+        notes.append(
+            f"the recording was held to {budget / (1 << 20):.1f} MiB, a share of what the program"
+            f" may use or of the free space: what was new after that is missing"
+        )
     return Coverage(
         mode=_layout.MODE_NAMES[header["mode"]],
         sample_bytes=header["sample_bytes"] if sampled else None,

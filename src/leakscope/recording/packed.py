@@ -62,6 +62,14 @@ know it passes over, so adding some does not."""
 # inflated, length of the whole file.
 _START = struct.Struct("<8sIIQQQQ")
 _MOST_DIRECTORY = 64 << 20
+_DIRECTORY_RATIO = 100  # bytes of JSON for each stored one, beyond the first megabyte
+
+# Equal values take no room in a file, so a small one could fill any memory. Beyond what every
+# machine has, each byte of the file stands for at most so many in memory; the writer sees to it
+# with a hole. Who trusts a file of an earlier leakscope that is denser says so in the environment.
+_ANYWHERE = 64 << 20
+_RATIO = 256
+_TRUST = "LEAKSCOPE_READ_MEMORY"
 _TABLES = {
     "nodes": NODE_DTYPE,
     "sites": SITE_DTYPE,
@@ -149,6 +157,10 @@ def _write(recording: Recording, file: BinaryIO) -> None:
     }
     plain = json.dumps(facts, allow_nan=False).encode()
     stored = zlib.compress(plain, 6)
+    needed = sum(column["rows"] for column in columns.values()) * 8
+    if needed > _ANYWHERE:
+        at = max(at, needed // (_RATIO // 2))  # room for columns that are added later
+        file.seek(at)
     file.write(stored)
     file.seek(0)
     end = at + len(stored)
@@ -224,6 +236,8 @@ def _read_directory(source: Source) -> dict[str, Any]:
         raise damaged(path, "its directory lies outside the file")
     if stored > _MOST_DIRECTORY or inflated > _MOST_DIRECTORY:
         raise damaged(path, f"its directory claims {max(stored, inflated)} bytes")
+    if inflated > _DIRECTORY_RATIO * stored + (1 << 20):
+        raise damaged(path, f"its directory of {stored} bytes claims to be {inflated}")
     data = source.read(offset, stored)
     if len(data) != stored or zlib.crc32(data) != crc:
         raise damaged(path, "the checksum of its directory is wrong")
@@ -298,12 +312,20 @@ class _Reader:
             raise FactError(f"its column {name} is missing") from None
 
     def _check_memory(self) -> None:
-        # Equal values take no room in the file, so its length bounds nothing.
         needed = sum(min(column.rows, 1 << 60) for column in self._columns.values()) * 8
+        path, most = self._source.path, max(_ANYWHERE, _RATIO * self._source.size)
+        with contextlib.suppress(ValueError):
+            most = max(most, int(os.environ.get(_TRUST, "0")))
+        if needed > most:
+            raise RecordingError(
+                f"{path} claims to hold {needed >> 20} MiB in a file of"
+                f" {self._source.size >> 10} KiB, more than a recording of that length does",
+                hint=f"If it is to be trusted, give the bytes that it may take: {_TRUST}={needed}",
+            )
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if needed > max(there // 2, 1 << 28):
             raise RecordingError(
-                f"{self._source.path} claims to hold {needed >> 20} MiB, more than fits into half"
+                f"{path} claims to hold {needed >> 20} MiB, more than fits into half"
                 f" of this machine's memory ({there >> 20} MiB)",
                 hint="If that is right, make the report on a larger machine.",
             )

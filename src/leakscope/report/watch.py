@@ -222,7 +222,7 @@ def _next(watched: Watched) -> str:
     if watched.causes:
         return "the causes above say where to look"
     if watched.killed:
-        return "see what was killed: journalctl -k -g 'Out of memory'"
+        return "see what was killed: journalctl -k -g 'out of memory'"
     if not watched.trends:
         return "nothing was seen, so nothing is known: see the names and times that were asked for"
     return "nothing to do: what was watched does not leak"

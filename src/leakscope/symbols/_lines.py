@@ -54,6 +54,7 @@ class Lines:
         """Return the activations at each address that has a line, innermost first."""
         found: dict[int, tuple[Activation, ...]] = {}
         open_questions: list[tuple[int, Activation | None]] = []
+        lineless: list[int] = []
         for address in addresses:
             if self._program is None:
                 open_questions.append((address, None))
@@ -61,9 +62,14 @@ class Lines:
             chain = self._by_drgn(address)
             if chain:
                 found[address] = chain
-            if len(chain) == 1 and (chain[0].name or "").startswith(_MANGLED):
+            if chain and all(each.line is None for each in chain):
+                lineless.append(address)
+            elif len(chain) == 1 and (chain[0].name or "").startswith(_MANGLED):
                 # The name is the symbol's: drgn did not find the function.
                 open_questions.append((address, chain[0]))
+        if len(lineless) == len(found):
+            # Functions and not one line: a line table that drgn does not read (clang's DWARF64).
+            open_questions += [(address, None) for address in lineless]
         if open_questions and not self.gave_up:
             answers = ask(self._path, open_questions, self._left_s)
             found |= answers.found

@@ -8,6 +8,7 @@ stays and the error says where.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ __all__ = ["Harvest", "Packed", "ending"]
 
 # A fork that only lives until its exec says nothing about a program: its memory is gone.
 _STUB_NS = 1_000_000_000
+# A server may fork thousands: of those that leave nothing, the first so many have files.
+_MOST_EMPTY = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Harvest:
     problems: list[str] = field(default_factory=list)
     skipped: int = 0  # forks that ended in an exec
     left: str | None = None  # the root's last program, if it ended without a word to us
+    empty: int = 0  # forks that freed every block, beyond the first few hundred
     unstarted: int = 0  # live files whose agent was stopped before it recorded
     _dumps: dict[Path, int] = field(default_factory=dict)
     _broken: set[Path] = field(default_factory=set)
@@ -74,6 +78,8 @@ class Harvest:
                     packed.write(recording, path)
                     self.snapshots.append(path)
             except LeakscopeError as error:
+                if not os.path.lexists(file.path):
+                    continue
                 self.problems.append(f"no snapshot of process {file.pid}: {error}")
 
     def pack_ended(self, root_status: int | None) -> tuple[LiveFile, ...]:
@@ -89,12 +95,14 @@ class Harvest:
             is_last = newest[file.pid] == file.sequence
             if file.pid == self.root and is_last and root_status is None:
                 continue
-            if is_last and file.is_mapped():
+            if is_last and (file.is_mapped() or file.may_be_starting()):
                 running.append(file)
                 continue
             try:
                 self._pack(file, is_last, root_status if file.pid == self.root else None)
             except LeakscopeError as error:
+                if not os.path.lexists(file.path):
+                    continue  # an agent gave it up to make room, and counted that
                 self._broken.add(file.path)
                 self.problems.append(f"the recording {file.path} stays where it is: {error}")
         return tuple(running)
@@ -117,6 +125,11 @@ class Harvest:
         stub = state == STATE_EXECED and recording.process.forked_from is not None
         if stub and recording.duration_ns < _STUB_NS and file.pid != self.root:
             self.skipped += 1
+            self._remove(file)
+            return
+        fork = recording.process.forked_from is not None and file.pid != self.root
+        if fork and len(self.packed) >= _MOST_EMPTY and not recording.sites["live_count"].any():
+            self.empty += 1
             self._remove(file)
             return
         recording = replace(recording, process=ending(recording.process, state, status))

@@ -24,6 +24,7 @@ from leakscope.trace._filters import inherited_filters
 from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
+from leakscope.trace.live_files import count_files, removed_unread
 from leakscope.trace.output import make_live_directory, plan_output
 from leakscope.trace.preflight import Program, inspect_program
 from leakscope.trace.settings import Settings
@@ -156,6 +157,7 @@ def run(
     finally:
         if farewells is not None:
             farewells.stop()
+    notes = _notes(program, harvest)
     if not running and not harvest.problems:
         _remove_directory(directory, preloaded if preloaded != agent else None)
     done = Run(
@@ -168,7 +170,7 @@ def run(
         files=(),
         snapshots=tuple(harvest.snapshots),
         running=tuple(Running(file.pid, file.path) for file in running),
-        notes=(*_notes(program, harvest), *_about_filters(status)),
+        notes=(*notes, *_about_filters(status)),
         problems=(*harvest.problems, *_untraced(harvest.left, child.last_name)),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
     )
@@ -230,8 +232,8 @@ def _remove_directory(directory: Path, copy: Path | None) -> None:
             copy.unlink()
             if copy.parent != directory:
                 copy.parent.rmdir()
-        for left in directory.glob("*.seccomp"):  # for the next program of a process
-            left.unlink()
+        for path in (*count_files(directory), *directory.glob("*.seccomp")):
+            path.unlink()
         directory.rmdir()  # stays when something is left in it
 
 
@@ -239,6 +241,14 @@ def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
     notes = [*program.notes, *(harvest.farewells.notes if harvest.farewells else ())]
     if harvest.unstarted and harvest.packed:
         notes.append(f"{harvest.unstarted} process(es) ended before the agent in them had started")
+    if harvest.empty:
+        notes.append(f"{harvest.empty} more forked processes freed every block; they have no file")
+    removed = removed_unread(harvest.directory)
+    if removed:
+        notes.append(
+            f"{removed} recordings of ended processes were given up unread, the oldest first: they"
+            f" came faster than they could be read"
+        )
     return tuple(notes)
 
 

@@ -21,10 +21,11 @@ from leakscope.recording import _layout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LiveFile", "find_live_file", "list_live_files"]
+__all__ = ["LiveFile", "count_files", "find_live_file", "list_live_files", "removed_unread"]
 
 _HEADER = dict(_layout.HEADER_DTYPE.fields or {})
 _NAME = re.compile(r"(\d{1,10})\.(\d{1,5})\.live")
+_COUNT_NAME = re.compile(r"removed\.\d{1,10}")
 PAUSED = 1
 """Bit of the header's control word: recording is switched off."""
 
@@ -90,6 +91,15 @@ class LiveFile:
         except (OSError, TargetError):
             return False
 
+    def may_be_starting(self) -> bool:
+        """Whether its process is there and the agent has made the file, but no more yet."""
+        try:
+            if self.started():
+                return False
+        except RecordingError:
+            pass  # still shorter than a header
+        return Path(f"/proc/{self.pid}").exists()
+
     def _open(self, flags: int) -> int:
         try:
             # Links below /proc are the kernel's; everywhere else a link is not followed.
@@ -119,6 +129,36 @@ def list_live_files(directory: Path) -> tuple[LiveFile, ...]:
     except OSError as error:
         raise RecordingError(f"cannot read {directory}: {error.strerror}") from error
     return tuple(sorted(found, key=lambda file: (file.pid, file.sequence)))
+
+
+def count_files(directory: Path) -> tuple[Path, ...]:
+    """Return the files in `directory` in which agents count the recordings that they removed."""
+    try:
+        with os.scandir(directory) as entries:
+            return tuple(
+                Path(entry.path)
+                for entry in entries
+                if _COUNT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            )
+    except OSError:
+        return ()
+
+
+def removed_unread(directory: Path) -> int:
+    """Return how many recordings of ended processes were removed to keep `directory` bounded."""
+    total = 0
+    for path in count_files(directory):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            total += int.from_bytes(os.read(fd, 8), "little")
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+    return total
 
 
 def find_live_file(pid: int) -> LiveFile | None:

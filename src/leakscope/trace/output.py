@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leakscope.errors import RecordingError
+from leakscope.proc.cgroup import memory_limit
 
 __all__ = ["Output", "check_writable", "make_live_directory", "plan_output"]
 
@@ -152,7 +153,11 @@ def make_live_directory(output: Output) -> Path:
     """
     places = [SHARED_MEMORY, output.directory, Path(tempfile.gettempdir())]
     usable = [p for p in places if os.access(p, os.W_OK | os.X_OK, effective_ids=True)]
-    for least in (_PLENTY, _LEAST):
+    # Under a limit of memory a recording stays small. Shared memory, which is never written back
+    # and read again, keeps a program that meets its limit from being slow at dying.
+    limit = memory_limit()
+    plenty = _PLENTY if limit is None else max(_LEAST, min(_PLENTY, limit // 2))
+    for least in (plenty, _LEAST):
         for place in usable:
             if _free(place) < least:
                 continue

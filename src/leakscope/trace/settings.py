@@ -21,6 +21,9 @@ CONFIG_FILE = "/etc/leakscope.conf"
 MAX_DEPTH = 256
 """Frames the agent can keep of one call stack (LS_MAX_DEPTH)."""
 
+MOST_RECORDINGS = 2048
+"""Recordings of ended processes that wait to be read, before the oldest are given up."""
+
 MAX_DIRECTORY = 480
 """Bytes of LEAKSCOPE_DIR that leave the agent room for a file name."""
 
@@ -97,6 +100,7 @@ class Settings:
         }
         variables = {name: str(value) for name, value in values.items() if value is not None}
         variables["LEAKSCOPE_DIR"] = directory
+        variables["LEAKSCOPE_KEEP"] = str(MOST_RECORDINGS)
         if self.start_after is not None:
             variables["LEAKSCOPE_START_AFTER"] = f"{self.start_after:.9f}"
         if not self.children:

@@ -202,3 +202,9 @@ def test_large_kernel_buffers_follow_threads_only_when_threads_take_them():
         ("7@1", "threads", {("kernel_clone", "buffers")}),
         ("drv_open", "buffers", set()),
     ]
+
+
+def test_a_cgroup_below_the_root_is_told_once_whatever_comes_first():
+    trends = [leak("cgroup", "/", "anon", 10 * MIB), leak("cgroup", "/a", "anon", 10 * MIB)]
+    for order in (trends, trends[::-1]):
+        assert told(find_causes(order)) == [("/a", "anon", {("/", "anon")})]

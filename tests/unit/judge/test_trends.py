@@ -223,3 +223,26 @@ def test_a_leak_below_a_long_finished_warm_up_is_no_filling():
     assert got.rate == pytest.approx(30 * MIB, rel=0.1)
     slower = 40 + 40 * (1 - np.exp(-t / 0.5))
     assert judge(series(slower * MIB, age_s=3000)).verdict is TrendVerdict.FILLING
+
+
+def slab(name, metric, values):
+    subject = Subject("slab", name, name)
+    times = (np.arange(len(values)) * 10.0e9).astype(np.int64)
+    return Series(subject, metric, "bytes", times, np.asarray(values, dtype=np.float64))
+
+
+def test_a_cache_that_belongs_to_cached_files_is_no_leak():
+    steady = np.linspace(1e8, 2e8, 360)
+    files = slab("ext4_inode_cache", "reclaimable", 10 * steady)
+    alone, beside = slab("lsm_inode_cache", "unreclaimable", steady), files
+    assert judge_series([alone])[0].verdict is TrendVerdict.LEAK
+    assert judge_series([alone, beside])[0].verdict is TrendVerdict.CACHE
+
+
+def test_a_cache_that_grows_in_bursts_with_the_files_is_not_called_a_leak():
+    bursts = np.cumsum(np.random.default_rng(4).pareto(1.5, 360)) * 1e5 + 1e8
+    files = slab("ext4_inode_cache", "reclaimable", 5 * bursts)
+    found = judge_series([slab("kmalloc-rnd-64", "unreclaimable", bursts), files])[0]
+    assert found.verdict is not TrendVerdict.LEAK
+    leaks = slab("kmalloc-rnd-64", "unreclaimable", np.linspace(1e8, 2e8, 360))
+    assert judge_series([leaks, files])[0].verdict is TrendVerdict.LEAK

@@ -167,9 +167,7 @@ def test_a_shard_left_in_the_middle_of_a_change_is_taken_as_it_is(file):
 
 def test_the_highest_of_the_timeline_is_the_peak(file):
     (row, *_) = np.flatnonzero(file.header["rows"]["sites"] > 1)
-    start = int(file.header["timeline"]["offset"]) + int(row) * int(
-        file.header["timeline_row_bytes"]
-    )
+    start = int(file.header["rows"]["offset"][row])
     file.put(start + _layout.TIMELINE_ENTRY_DTYPE.itemsize, "f", 2.0**30)
     sites = live.read(file.path).sites
     assert sites["peak_bytes"][1] == 1 << 30
@@ -179,9 +177,7 @@ def test_the_highest_of_the_timeline_is_the_peak(file):
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), 1e30])
 def test_an_impossible_size_in_the_timeline_is_told(file, value):
     (row, *_) = np.flatnonzero(file.header["rows"]["sites"] > 1)
-    start = int(file.header["timeline"]["offset"]) + int(row) * int(
-        file.header["timeline_row_bytes"]
-    )
+    start = int(file.header["rows"]["offset"][row])
     file.put(start + _layout.TIMELINE_ENTRY_DTYPE.itemsize, "f", value)
     assert note(file) == "1 rows of the timeline held impossible sizes or claims"
 
@@ -202,7 +198,7 @@ def test_trouble_that_the_agent_had_is_told(file):
 @pytest.mark.parametrize(
     ("member", "form", "value", "sentence"),
     [
-        ("version", "I", 2, "newer leakscope: its format is version 2"),
+        ("version", "I", 3, "newer leakscope: its format is version 3"),
         ("magic", "Q", 1, "is not a recording"),
         ("magic", "Q", 0, "holds nothing yet"),
         ("header_bytes", "I", 100, "another build of the agent"),
@@ -211,7 +207,7 @@ def test_trouble_that_the_agent_had_is_told(file):
         ("counter_last", "Q", 1 << 50, "clock makes no sense"),  # ticks of less than a nanosecond
         ("node_count", "I", 1 << 31, "claims 2147483648 nodes"),
         ("string_bytes", "Q", 1 << 40, "strings lie outside"),
-        ("stripe_bytes", "Q", 1 << 40, "counters does not hold 32 times"),
+        ("stripes", "Q", 1 << 40, "stripes lies outside"),
         ("file_bytes", "Q", 1 << 50, "is truncated"),
         ("sites", "Q", 1 << 50, "area of sites lies outside"),
     ],

@@ -276,11 +276,11 @@ def after_malloc(path: Path) -> int:
 
 @pytest.fixture
 def compile_c(tmp_path):
-    def compiled(*flags: str) -> Path:
+    def compiled(*flags: str, compiler: str = "gcc") -> Path:
         (tmp_path / "made.c").write_text(C_SOURCE)
         path = tmp_path / "made"
         # In two steps: split DWARF goes beside the object file.
-        sh("gcc", *flags, "-c", tmp_path / "made.c", "-o", tmp_path / "made.o")
+        sh(compiler, *flags, "-c", tmp_path / "made.c", "-o", tmp_path / "made.o")
         sh("gcc", tmp_path / "made.o", "-o", path)
         return path
 
@@ -296,6 +296,15 @@ def test_unoptimised_and_optimised_code_in_each_kind_of_dwarf(compile_c, debug):
     (inner, outer), _ = resolve(path, after_malloc(path))
     assert (inner.function, inner.line, inner.inlined) == ("make", MAKE, True)
     assert (outer.function, outer.line, outer.inlined) == ("main", MAIN, False)
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("version", ["-gdwarf-4", "-gdwarf-5"])
+def test_debug_information_of_64_bits(compile_c, compiler, version):
+    path = compile_c("-O2", "-g", version, "-gdwarf64", compiler=compiler)
+    inner, outer = resolve(path, after_malloc(path))[0][:2]
+    assert (inner.function, inner.line, inner.inlined) == ("make", MAKE, True)
+    assert (outer.function, outer.line) == ("main", MAIN)
 
 
 def test_a_c_library_gives_functions_of_its_dynamic_symbols():

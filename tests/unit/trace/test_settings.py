@@ -77,7 +77,10 @@ def test_settings_that_make_no_sense_are_refused(values, reason):
 
 
 def test_only_what_was_asked_for_reaches_the_environment():
-    assert Settings().environment("/dev/shm/x") == {"LEAKSCOPE_DIR": "/dev/shm/x"}
+    assert Settings().environment("/dev/shm/x") == {
+        "LEAKSCOPE_DIR": "/dev/shm/x",
+        "LEAKSCOPE_KEEP": "2048",
+    }
 
 
 def test_everything_asked_for_reaches_the_environment():
@@ -95,6 +98,7 @@ def test_everything_asked_for_reaches_the_environment():
 
     assert settings.environment("/d") == {
         "LEAKSCOPE_DIR": "/d",
+        "LEAKSCOPE_KEEP": "2048",
         "LEAKSCOPE_SAMPLE": "524288",
         "LEAKSCOPE_MIN_SIZE": "16",
         "LEAKSCOPE_MAX_SIZE": "4096",

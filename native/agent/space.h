@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * @file
+ *
+ * Where the recording's file lies in memory, and how that grows.
+ */
+#ifndef LEAKSCOPE_SPACE_H
+#define LEAKSCOPE_SPACE_H
+
+#include "agent.h"
+
+/* In the order of the header's areas. */
+enum ls_table {
+  LS_MODULES,
+  LS_STRINGS,
+  LS_NODES,
+  LS_SITES,
+  LS_RANGES,
+  LS_CHUNKS,
+  LS_TABLES,
+};
+
+/* Map the first pages of each part of the file as `plan` lays them out; NULL: no room. */
+struct lsr_header *ls_space_map(struct ls_live *live, int fd, const struct lsr_header *plan);
+/* Unmap all that this process, or the one it was forked from, has mapped of a recording. */
+void ls_space_unmap(void);
+/* Have the kernel promise the pages of what is mapped; false when it cannot. The grow lock is
+ * held, or no other thread is there yet. */
+bool ls_space_back(struct lsr_header *header, void *start, uint64_t offset, uint64_t bytes);
+
+/* Whether some of it lies there. */
+bool ls_space_holds(uintptr_t start, uintptr_t end);
+
+#endif

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A memory limit, or a small file system, that the program and its recording share."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harm.conftest import LEAKSCOPE, environment
+from leakscope.proc import cgroup
+from leakscope.recording import live
+
+LIMIT = 120 << 20
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.access("/sys/fs/cgroup", os.W_OK), reason="cgroups may not be made"
+)
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A memory cgroup of 120 MiB."""
+    hierarchy = cgroup.find_hierarchy()
+    assert hierarchy is not None
+    path = Path(hierarchy.root) / f"leakscope-harm-{os.getpid()}-{time.monotonic_ns()}"
+    path.mkdir()
+    if hierarchy.version == 1:
+        (path / "memory.limit_in_bytes").write_text(str(LIMIT))
+    else:
+        (path / "memory.max").write_text(str(LIMIT))
+        with contextlib.suppress(OSError):
+            (path / "memory.swap.max").write_text("0")
+    yield path
+    for _ in range(100):
+        try:
+            path.rmdir()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+
+
+def inside(group: Path, *command: object, **variables: str) -> tuple[int, float, str]:
+    """Run a command in the group; returns its status, seconds, and what it printed."""
+    script = 'echo $$ > "$0"/cgroup.procs && exec "$@"'
+    begun = time.monotonic()
+    done = subprocess.run(
+        ["sh", "-c", script, group, *map(str, command)],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, time.monotonic() - begun, done.stdout + done.stderr
+
+
+def test_with_the_recording_on_a_disk_it_is_killed_as_promptly(build, group, agent, tmp_path):
+    program = build("oomt")
+    live_folder = Path("/var/tmp") / tmp_path.parent.parent.name / tmp_path.name
+    live_folder.mkdir(parents=True)
+    try:
+        for _ in range(3):
+            status, _, _ = inside(group, program)
+            assert status == -9
+            status, seconds, _ = inside(
+                group, program, LD_PRELOAD=str(agent), LEAKSCOPE_DIR=str(live_folder)
+            )
+            assert status == -9
+            assert seconds < 20  # it spun for ten minutes; a second on an idle machine
+        newest = max(live_folder.glob("*.live"), key=lambda path: path.stat().st_blocks)
+        recording = live.read(newest)
+        assert len(recording.blocks) > 10_000
+        assert recording.process.ended is None
+    finally:
+        for path in live_folder.iterdir():
+            path.unlink()
+        live_folder.rmdir()
+
+
+def test_the_report_says_that_it_was_killed(build, group, tmp_path):
+    status, _, text = inside(group, *LEAKSCOPE, "run", "-q", "-o", tmp_path, "--", build("oomt"))
+    assert "killed by SIGKILL" in text, (status, text)
+    assert "oomt.c:" in text
+
+
+def test_the_recording_takes_an_eighth_of_the_limit(build, group, agent, tmp_path):
+    status, _, text = inside(
+        group, build("lim"), "grow", "700000", LD_PRELOAD=str(agent), LEAKSCOPE_DIR=str(tmp_path)
+    )
+    assert (status, text.split("\n")[0]) == (0, "blocks 700000 thread 0")
+    path = max(tmp_path.glob("*.live"), key=lambda path: path.stat().st_blocks)  # not the shell's
+    assert path.stat().st_blocks * 512 <= LIMIT // 8 + (1 << 20)
+    recording = live.read(path)
+    assert recording.coverage.dropped["no_space"] > 0
+    assert recording.coverage.dropped["table_full"] > 0
+    assert any("held to 15.0 MiB" in note for note in recording.coverage.notes)
+
+
+SMALL = """
+mount -t tmpfs -o size=64m tmpfs /dev/shm && mkdir /dev/shm/live || exit 99
+"$@"
+echo "status $?"
+cat /dev/shm/live/*.live > /dev/null && du -k /dev/shm/live/*.live && df --output=avail -k /dev/shm
+"""
+
+
+@pytest.mark.parametrize("filled", ["0", "30", "62", "64"])
+def test_a_full_shared_memory_is_a_loss_of_detail(filled, build, agent, tmp_path):
+    done = subprocess.run(
+        [
+            *("unshare", "-m", "sh", "-c", SMALL, "sh", "sh", "-c"),
+            (
+                f"head -c {filled}M /dev/zero > /dev/shm/fill; LD_PRELOAD={agent}"
+                f" LEAKSCOPE_DIR=/dev/shm/live exec {build('lim')} grow 3000000"
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.startswith("blocks 3000000 thread 0\nstatus 0\n"), done
+    if filled == "0":  # the program may want to use the rest
+        assert int(done.stdout.split()[-1]) > 40 << 10

@@ -127,11 +127,14 @@ void ls_exec_begin(void) {
   ls_exec_note(LSR_START_ARRIVED, (uint32_t)ls_getpid(), NULL);
 }
 
+void ls_exec_end(void) { __atomic_store_n(&list, NULL, __ATOMIC_RELEASE); }
+
 struct lsr_start *ls_exec_note(enum lsr_start_kind kind, uint32_t pid, const char *path) {
-  if (!list)
+  struct lsr_starts *shared = __atomic_load_n(&list, __ATOMIC_ACQUIRE);
+  if (!shared || (int32_t)pid <= 0 /* may not be asked */)
     return NULL;
-  uint64_t number = __atomic_fetch_add(&list->count, 1, __ATOMIC_RELAXED);
-  struct lsr_start *start = &list->starts[number % LSR_STARTS];
+  uint64_t number = __atomic_fetch_add(&shared->count, 1, __ATOMIC_RELAXED);
+  struct lsr_start *start = &shared->starts[number % LSR_STARTS];
   __atomic_store_n(&start->kind, 0, __ATOMIC_RELEASE);
   start->number = number + 1;
   start->pid = pid;
@@ -144,7 +147,7 @@ struct lsr_start *ls_exec_note(enum lsr_start_kind kind, uint32_t pid, const cha
 }
 
 static void forget(struct lsr_start *start) {
-  if (start)
+  if (start && list)
     __atomic_store_n(&start->kind, LSR_START_FAILED, __ATOMIC_RELEASE);
 }
 

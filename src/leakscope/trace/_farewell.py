@@ -5,6 +5,9 @@ The agent in a process connects to a socket of ours and waits: each byte is a si
 closing the connection lets the process end. When leakscope dies, the connection closes with
 it; when it is stopped, the agent soon waits no longer and removes the socket's path, so that the
 processes after it do not even begin to.
+
+A process that may make no system call waits for a word of its recording to change instead, which
+is why those are looked at.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
+from leakscope.recording._layout import FAREWELL_DONE, FAREWELL_TAKEN, FAREWELL_WAITS
 from leakscope.recording.writer import find_writer, own_namespace
+from leakscope.trace.live_files import LiveFile, list_live_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +54,9 @@ _LIMIT_S = 10.0  # that a process may wait in all, and a second more for each
 _LIMIT_BYTES = 64 << 20  # bytes that it has in memory,
 _LONGEST_S = 55.0  # up to so much
 _BACKLOG = 512
+_LOOK_S = 0.03  # between two looks at the recordings,
+_LOOK_SHARE = 20  # and so many times as long as a look takes
+_SEALED_BEAT_S = 0.1
 _NO_TIME = "leakscope was stopped or had no time"
 _LONGEST = 107  # bytes of a socket's path
 
@@ -126,6 +134,7 @@ class Farewells:
             for work, arguments in (
                 (self._accept, (listener,)),
                 (self._beat, ()),
+                (self._look, ()),
                 (self._examination.prepare, ()),
             ):
                 threading.Thread(target=work, args=arguments, daemon=True).start()
@@ -160,6 +169,47 @@ class Farewells:
             listener.close()
             raise
         return listener
+
+    def _look(self) -> None:
+        """Meet those that may make no system call."""
+        pause = _LOOK_S
+        while not self._stopping.wait(pause):
+            begun = time.monotonic()
+            with contextlib.suppress(LeakscopeError):
+                for file in list_live_files(self._directory):
+                    with contextlib.suppress(LeakscopeError):
+                        if file.field("farewell") == FAREWELL_WAITS and file.started():
+                            file.put("farewell", FAREWELL_TAKEN)
+                            threading.Thread(
+                                target=self._meet_sealed, args=(file,), daemon=True
+                            ).start()
+            pause = max(_LOOK_S, (time.monotonic() - begun) * _LOOK_SHARE)
+
+    def _meet_sealed(self, file: LiveFile) -> None:
+        done = threading.Event()
+        pid = file.writer()
+        try:
+            if pid is not None:
+                until = time.monotonic() + _limit(pid)
+                threading.Thread(
+                    target=_beat_sealed, args=(file, done, until), daemon=True
+                ).start()
+                farewell = Farewell(
+                    pid,
+                    file.path,
+                    file.field("farewell_tid") or file.pid,
+                    file.field("farewell_stack_end"),
+                    0,
+                    file.field("farewell_sp"),
+                    file.field("farewell_tls"),
+                )
+                self._examine(farewell, lambda: file.field("farewell") == FAREWELL_TAKEN)
+        except (LeakscopeError, OSError):
+            pass  # it died while it waited
+        finally:
+            done.set()
+            with contextlib.suppress(LeakscopeError):
+                file.put("farewell", FAREWELL_DONE)
 
     def _accept(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():
@@ -216,10 +266,11 @@ class Farewells:
         if farewell is None:
             return
         connection.setblocking(False)
-        resident = _resident_bytes(pid)
         with self._lock:
-            limit = min(_LIMIT_S + resident / _LIMIT_BYTES, _LONGEST_S)
-            self._open[connection] += limit - _LIMIT_S
+            self._open[connection] += _limit(pid) - _LIMIT_S
+        self._examine(farewell, lambda: _still_waits(connection))
+
+    def _examine(self, farewell: Farewell, still_waits: Callable[[], bool]) -> None:
         try:
             with self._examination.begin(farewell) as examine:
                 if not self._turns.acquire(timeout=_QUEUE_S):
@@ -229,15 +280,15 @@ class Farewells:
                     found = examine()
                 finally:
                     self._turns.release()
-                if not _still_waits(connection):
+                if not still_waits():
                     self._miss("they ended, or had waited long enough, before the scan was done")
                 elif found is not None:
                     with self._lock:
                         self._found[farewell.path] = found
         except LeakscopeError as error:
-            if _still_waits(connection):
+            if still_waits():
                 with self._lock:
-                    self._notes.append(f"process {pid} was not scanned: {error}")
+                    self._notes.append(f"process {farewell.pid} was not scanned: {error}")
             else:
                 self._miss("they ended, or had waited long enough, before the scan was done")
 
@@ -273,6 +324,11 @@ class Farewells:
             self._missed[reason] = self._missed.get(reason, 0) + 1
 
 
+def _limit(pid: int) -> float:
+    """Return the seconds that a process may wait in all."""
+    return min(_LIMIT_S + _resident_bytes(pid) / _LIMIT_BYTES, _LONGEST_S)
+
+
 def _resident_bytes(pid: int) -> int:
     try:
         text = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")
@@ -289,6 +345,15 @@ def _still_waits(connection: socket.socket) -> bool:
         return True
     except OSError:
         return False
+
+
+def _beat_sealed(file: LiveFile, done: threading.Event, until: float) -> None:
+    """Show that we are at work; without this the process soon goes on to end."""
+    beat = 0
+    while not done.wait(_SEALED_BEAT_S) and time.monotonic() < until:
+        beat += 1
+        with contextlib.suppress(LeakscopeError):
+            file.put("farewell_beat", beat)
 
 
 def with_reachability(recording: Recording, examined: Recording) -> Recording:

@@ -264,6 +264,7 @@ void ls_farewell_after_fork(void);
 
 /* process.c */
 bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */
+uint32_t ls_process_number(void); /* as it was at the start; 0: not yet known. Asks nobody */
 void ls_process_ends(void);
 void ls_process_thread_ends(void); /* by a system call, without its C library */
 /* For good, in this process and its children: nothing is recorded any more; and, when no thread

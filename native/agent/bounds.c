@@ -64,8 +64,11 @@ bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t end_sp, 
   if (low - sp > LARGEST_STEP ||
       (sp >= thread->strange_low && sp < thread->strange_high))
     return false;
-  if (end_sp && end_sp < low && low < thread->stack_high && !is_entry_code(end_pc))
-    return false; /* its outermost function is not that of the thread */
+  /* The outermost function of a thread is near its thread-local storage. */
+  uintptr_t high = thread->stack_high;
+  uintptr_t nearest = (thread->place > sp && thread->place < high ? thread->place : high) - SMALLEST_STACK;
+  if (end_sp && end_sp < (low < nearest ? low : nearest) && !is_entry_code(end_pc))
+    return false;
   uintptr_t end = ls_peek_run(sp, low);
   if (end >= low) {
     thread->stack_low = PAGE_OF(sp);

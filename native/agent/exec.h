@@ -26,6 +26,9 @@ struct lsr_start *ls_exec_note(enum lsr_start_kind kind, uint32_t pid, const cha
 /* The list is there no more. */
 void ls_exec_end(void);
 
+/* A child is about to be made that runs in this process's memory. */
+void ls_exec_memory_is_shared(void);
+
 #pragma GCC visibility pop
 
 #endif

@@ -6,6 +6,7 @@
  * rely on, are looked at before they are made.
  */
 #include "endings.h"
+#include "exec.h"
 #include "resolve.h"
 #include "seal.h"
 #include "sys.h"
@@ -81,6 +82,10 @@ static bool before_call(long number, long a, long b, long c, long d, long e) {
     ls_aside_touched((uintptr_t)a, (uint64_t)b);
     if (d & 2 /* FIXED */)
       ls_aside_touched((uintptr_t)e, (uint64_t)c);
+    break;
+  case LS_NR_clone:
+    if (a & 0x100 /* VM */ && !(a & 0x10000 /* THREAD */))
+      ls_exec_memory_is_shared();
     break;
   case LS_NR_exit_group:
     ls_process_exits();

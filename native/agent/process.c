@@ -125,6 +125,10 @@ bool ls_process_is_ours(void) {
   return pid < 0 /* may not be asked */ || started_pid == (uint32_t)pid;
 }
 
+uint32_t ls_process_number(void) {
+  return __atomic_load_n(&ls_live->phase, __ATOMIC_ACQUIRE) == LS_PHASE_RUNNING ? started_pid : 0;
+}
+
 static uint32_t forked_from; /* of this process: its parent, when that was traced */
 
 static long create_recording(void *live) {

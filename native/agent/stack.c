@@ -283,7 +283,7 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
     count++;
   }
   const struct step *last = &steps[count - 1];
-  bool whole = outcome == STEP_END && ls_rule_kind(last->rule) == LS_RULE_END;
+  bool whole = outcome == STEP_END;
   if (sp < thread->stack_low &&
       ls_stack_reaches(thread, sp, whole ? last->sp : 0, whole ? last->pc : 0))
     return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);

@@ -56,7 +56,7 @@ def test_foreign_program_gets_its_verdict(claim: Claim, foreign_agent, leakscope
     assert ran.stdout == claim.stdout, ran.stderr
     assert ran.returncode == claim.status, ran.stderr
 
-    recordings = sorted(live.iterdir())
+    recordings = sorted(live.glob("*.live"))
     assert len(recordings) == 1
     reported = leakscope("report", "--json", "--no-debuginfod", recordings[0])
     document = json.loads(reported.stdout or "{}")

@@ -50,18 +50,22 @@ int main(int argc, char **argv) {
     pthread_create(&threads[i], NULL, allocate, (void *)i);
   usleep(20000);
   static uintptr_t start[1000], end[1000];
+  uintptr_t header = 0;
   int count = 0;
   char line[600];
   FILE *maps = fopen("/proc/self/maps", "r");
   while (fgets(line, sizeof line, maps) && count < 1000) {
     if (!strstr(line, ".live\n"))
       continue;
-    sscanf(line, "%lx-%lx", &start[count], &end[count]);
+    unsigned long offset;
+    sscanf(line, "%lx-%lx %*s %lx", &start[count], &end[count], &offset);
+    if (!offset)
+      header = start[count];
     count++;
   }
   fclose(maps);
   if (count && strcmp(argv[2], "file")) {
-    uintptr_t at = start[0] + atol(argv[2]);
+    uintptr_t at = header + atol(argv[2]);
     count = *(uint32_t *)at;
     memcpy(line, (void *)(at + 8), 0);
     uintptr_t pairs[128];

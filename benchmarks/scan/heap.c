@@ -4,11 +4,16 @@
  *   mixed  4096 lists, each block also points to the one after the next
  *   chain  one list through all blocks in an order of chance: no two neighbours of it lie together
  *   tree   a search tree by keys of chance
- *   array  one array of pointers to them, in an order of chance */
+ *   array  one array of pointers to them, in an order of chance
+ *   sparse as mixed, and a mapping of 1 TiB with three pages in it
+ *   freed  all but the lost ones are free again, in the order in which they were made
+ *   random the same in an order of chance */
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 struct node {
@@ -39,7 +44,15 @@ int main(int count, char **arguments) {
   size_t blocks = count > 1 ? strtoull(arguments[1], 0, 10) : 1000000, kept = 0;
   size_t bytes = count > 2 ? strtoull(arguments[2], 0, 10) : 200;
   char shape = count > 3 ? arguments[3][0] : 'm';
-  if (shape == 'c' || shape == 'a')
+  if (shape == 's') {
+    char *p = mmap(NULL, 1ul << 40, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+      return 2;
+    for (int i = 0; i < 3; i++)
+      p[(size_t)i << 38] = 1;
+  }
+  if (shape == 'c' || shape == 'a' || shape == 'f' || shape == 'r')
     all = malloc(blocks * sizeof *all);
   for (size_t i = 0; i < blocks; i++) {
     uint64_t random = chance();
@@ -64,8 +77,14 @@ int main(int count, char **arguments) {
       *slot = node;
     }
   }
-  if (all)
+  if (all && shape != 'f')
     shuffle(kept);
+  if (shape == 'f' || shape == 'r') {
+    for (size_t i = 0; i < kept; i++)
+      free(all[i]);
+    free(all);
+    all = NULL;
+  }
   if (shape == 'c') {
     for (size_t i = 0; i < kept; i++)
       all[i]->left = i + 1 < kept ? all[i + 1] : NULL;

@@ -36,7 +36,7 @@ def timed(function: Callable[..., Any]) -> Callable[..., Any]:
 for name in ("__init__", "mark", "mark_words", "sweep"):
     setattr(Marker, name, timed(getattr(Marker, name)))
 
-found = scan_untraced(int(sys.argv[1]))
+found = scan_untraced(int(sys.argv[1]), max_pause_s=float(sys.argv[2]))
 print(
     json.dumps(
         {

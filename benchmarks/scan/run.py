@@ -2,7 +2,7 @@
 """How fast a heap is walked and marked, how long the program stands still, what the scanner needs.
 
     python benchmarks/scan/run.py [--blocks 2000000 4000000 8000000] [--bytes 200] [--rounds 3]
-        [--shapes mixed chain tree array] [--preload libjemalloc.so.2]
+        [--shapes mixed chain tree array] [--preload libjemalloc.so.2] [--max-pause 0.1]
 
 Medians of the rounds, each in a process of its own; "all of it" is from the call to the answer, the
 image, the walk and the marking included; "marked a second" is scanned memory by the time from the list
@@ -27,17 +27,23 @@ sys.path[:0] = [str(HERE.parent), str(ROOT / "src")]
 SHAPES = ["mixed", "chain", "tree", "array"]
 
 
-def scan(pid: int) -> dict[str, float]:
+def scan(pid: int, pause: float) -> dict[str, float]:
     """Scan in a process of its own, for its memory."""
     done = subprocess.run(
-        [sys.executable, HERE / "once.py", str(pid)],
+        [sys.executable, HERE / "once.py", str(pid), str(pause)],
         capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
     return json.loads(done.stdout)
 
 
 def measure(
-    program: Path, shape: str, blocks: int, size: int, rounds: int, preload: str | None
+    program: Path,
+    shape: str,
+    blocks: int,
+    size: int,
+    rounds: int,
+    preload: str | None,
+    pause: float,
 ) -> bool:
     """Print a row; return whether the answers were right."""
     process = subprocess.Popen(
@@ -47,7 +53,7 @@ def measure(
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        found = [scan(process.pid) for _ in range(rounds)]
+        found = [scan(process.pid, pause) for _ in range(rounds)]
     finally:
         process.kill()
         process.communicate()
@@ -78,6 +84,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
     parser.add_argument("--preload", metavar="FILE", help="another allocator's library")
+    parser.add_argument("--max-pause", type=float, default=0.1, metavar="SECONDS")
     args = parser.parse_args()
     print(
         "| shape | blocks | heap | all of it | stood still | heap a second | marked a second | memory | of heap | image |"
@@ -89,7 +96,9 @@ def main() -> int:
         subprocess.run(["gcc", "-O2", HERE / "heap.c", "-o", program], check=True)
         for shape in args.shapes:
             for blocks in args.blocks:
-                right &= measure(program, shape, blocks, args.bytes, args.rounds, args.preload)
+                right &= measure(
+                    program, shape, blocks, args.bytes, args.rounds, args.preload, args.max_pause
+                )
     return 0 if right else 1
 
 

@@ -17,8 +17,16 @@ import numpy as np
 from shapes import SHAPES, Shape, noise
 
 from leakscope.judge.trends import judge_series
+from leakscope.model.findings import confidence_words
 from leakscope.model.series import Series, Subject, TrendVerdict
 
+WORDS = {
+    "almost certain": 0.99,
+    "very likely": 0.95,
+    "likely": 0.85,
+    "possible": 0.6,
+    "only a suspicion": 0.0,
+}
 LOOKS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 
@@ -54,6 +62,7 @@ def main() -> None:
         "| shape | truth | called leak at the end | called leak at any look | median time to verdict | other verdicts |"
     )
     print("|---|---|---:|---:|---:|---|")
+    called_by = {word: [0, 0] for word in WORDS}
     hit = missed = wrong = ever_wrong = twice_wrong = ever_ramp = 0
     healthy_hours = settled_hours = 0.0
     for shape in SHAPES:
@@ -66,7 +75,11 @@ def main() -> None:
         twice = np.zeros(len(many), dtype=bool)
         final: list[TrendVerdict] = []
         for hours in looks:
-            final = [judge_series([_until(one, hours)])[0].verdict for one in many]
+            trends = [judge_series([_until(one, hours)])[0] for one in many]
+            final = [trend.verdict for trend in trends]
+            for trend in trends:
+                if trend.verdict is TrendVerdict.LEAK:
+                    called_by[confidence_words(trend.confidence)][shape.leaks] += 1
             called = np.array([verdict is TrendVerdict.LEAK for verdict in final])
             first = np.where(called & np.isinf(first), hours, first)
             twice |= called & before
@@ -107,7 +120,14 @@ def main() -> None:
         f"({1000 * twice_wrong / settled_hours:.1f} per 1,000); and {ever_ramp} series more among those that are a "
         f"straight ramp until their bound or first fall ({healthy_hours - settled_hours:,.0f} process-hours)."
     )
-    print(f"Took {time.process_time() - began:.0f} s of one core.")
+    print(
+        "\n| called, at any look | promised | findings | leaks | share |\n|---|---:|---:|---:|---:|"
+    )
+    for word, promised in WORDS.items():
+        no, yes = called_by[word]
+        share = f"{yes / (yes + no):.1%}" if yes + no else "-"
+        print(f"| {word} | {promised:.0%} | {yes + no:,} | {yes:,} | {share} |")
+    print(f"\nTook {time.process_time() - began:.0f} s of one core.")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ static void unlock(const struct window *window) {
     ls_munlock(window->base, window->bytes);
 }
 
+/* After each growth, too: the program may have locked all its memory by a call that no hook sees. */
 void ls_unlock_own(void) {
   uintptr_t start = (uintptr_t)__ehdr_start & ~(uintptr_t)(PAGE - 1);
   ls_munlock((void *)start, (uintptr_t)_end - start);
@@ -202,7 +203,7 @@ static bool leave_behind(const struct window *window) {
 static bool extend(struct window *window, uint64_t bytes) {
   if (!failed(ls_mremap(window->base, window->bytes, bytes, 0))) {
     window->bytes = bytes;
-    ls_munlock(window->base, bytes);
+    ls_unlock_own();
     return true;
   }
   if (space.left_count == MAX_LEFT)
@@ -214,7 +215,7 @@ static bool extend(struct window *window, uint64_t bytes) {
   ls_madvise(window->base, window->bytes, ADVISE_DONTNEED); /* its pages count once */
   window->base = longer;
   window->bytes = bytes;
-  ls_munlock(longer, bytes);
+  ls_unlock_own();
   return true;
 }
 
@@ -285,7 +286,7 @@ static bool heap_extend(struct lsr_header *header, uint64_t bytes) {
     wanted = most;
   if (!failed(ls_mremap(heap->base, heap->bytes, wanted, 0))) {
     heap->bytes = wanted;
-    ls_munlock(heap->base, wanted);
+    ls_unlock_own();
     return true;
   }
   /* Another window that begins at a page of this one. */

@@ -13,6 +13,7 @@
 #define FLAGS 7u
 #define PREVIOUS_IN_USE 1u
 #define SMALLEST 32u
+#define LISTED 1056u /* chunks up to here may wait in a tcache or fastbin, and look used there */
 
 enum stop {
   STOP_MORE = 0,    /* the copy or the room for answers ends here: go on from `at` */
@@ -27,19 +28,34 @@ static uint64_t word(const uint8_t *memory, uint64_t offset) {
   return value;
 }
 
+/* Links of free chunks are mangled (safe-linking, glibc 2.32), or not, or nobody knows. */
+enum mangling { PLAIN = 0, MANGLED = 1, UNKNOWN = -1 };
+
+/* Whether the first word of a block at `user` may be the link of a free chunk. */
+static bool may_link(uint64_t word, uint64_t user, int mangling, uint64_t low, uint64_t high) {
+  uint64_t plain = word ^ user >> 12;
+  if (mangling != PLAIN && (!plain || (!(plain & 15) && plain - low < high - low)))
+    return true;
+  return mangling != MANGLED && word && !(word & 15) && word - low < high - low;
+}
+
 /**
  * Walk from `*at` to `end`. `memory` is a copy of `bytes` bytes from address `base`.
  * Of chunks that the following one calls in use, addresses of the user memory go to `starts`,
  * its usable bytes to `sizes`; those of the others are added to `*free_bytes`, and `*chunks`
- * counts all. Returns how many are in use; `*at` is where the walk stopped, `*stop` why. With
+ * counts all. To `links`, all
+ * zeros before, goes the first word of those that may be in a list of free chunks, which lead to
+ * addresses from `low` up to `high`. Returns how many are in use; `*at` is where the walk stopped, `*stop` why. With
  * STOP_MORE and nothing done, the copy does not hold the end of the chunk, or its size is too
  * large for `sizes`.
  */
 EXPORT size_t lss_walk_chunks(const uint8_t *memory, uint64_t base, uint64_t bytes, uint64_t *at,
-                              uint64_t end, uint64_t *starts, uint32_t *sizes, size_t room,
+                              uint64_t end, uint64_t *starts, uint32_t *sizes, uint64_t *links,
+                              size_t room, int mangling, uint64_t low, uint64_t high,
                               uint64_t *free_bytes, uint64_t *chunks, int *stop);
 size_t lss_walk_chunks(const uint8_t *memory, uint64_t base, uint64_t bytes, uint64_t *at,
-                       uint64_t end, uint64_t *starts, uint32_t *sizes, size_t room,
+                       uint64_t end, uint64_t *starts, uint32_t *sizes, uint64_t *links,
+                       size_t room, int mangling, uint64_t low, uint64_t high,
                        uint64_t *free_bytes, uint64_t *chunks, int *stop) {
   uint64_t chunk = *at;
   size_t n = 0;
@@ -71,6 +87,11 @@ size_t lss_walk_chunks(const uint8_t *memory, uint64_t base, uint64_t bytes, uin
       break;
     if (in_use) {
       starts[n] = chunk + 16;
+      if (size <= LISTED && chunk + 24 - base <= bytes) {
+        uint64_t first = word(memory, chunk + 16 - base);
+        if (may_link(first, chunk + 16, mangling, low, high))
+          links[n] = first;
+      }
       sizes[n++] = (uint32_t)usable;
     } else {
       *free_bytes += usable;

@@ -29,8 +29,43 @@ static const uint8_t *local(const struct image *image, uint64_t address, uint64_
   return image->segments[low].bytes + (address - image->segments[low].start);
 }
 
+bool image_next(const struct image *image, uint64_t *start, uint64_t end, uint64_t *ret_end) {
+  *ret_end = end;
+  if (!image->resident)
+    return *start < end;
+  size_t low = 0, high = image->resident_count;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (image->resident[middle].end <= *start)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  if (low == image->resident_count || image->resident[low].start >= end)
+    return false;
+  const struct span *span = &image->resident[low];
+  if (span->start > *start)
+    *start = span->start;
+  if (span->end < end)
+    *ret_end = span->end;
+  return *start < *ret_end;
+}
+
+uint64_t image_resident(const struct image *image, uint64_t start, uint64_t end) {
+  uint64_t sum = 0, stop;
+  for (; image_next(image, &start, end, &stop); start = stop)
+    sum += stop - start;
+  return sum;
+}
+
 uint64_t image_read(const struct image *image, uint64_t address, void *out, uint64_t bytes) {
   uint64_t done = 0, have;
+  if (image->resident) {
+    uint64_t from = address, to;
+    if (!image_next(image, &from, address + bytes, &to) || from != address)
+      return 0;
+    bytes = to - address;
+  }
   if (image->memory >= 0) {
     /* Not process_vm_readv: it pins pages, for which the kernel copies every page that a forked
      * image shares with its parent. */
@@ -52,7 +87,8 @@ bool image_word(const struct image *image, uint64_t address, uint64_t *ret) {
   return image_read(image, address, ret, sizeof *ret) == sizeof *ret;
 }
 
-uint64_t image_fill(const struct image *image, uint64_t address, uint8_t *out, uint64_t bytes) {
+/* All of it is there. */
+static uint64_t fill(const struct image *image, uint64_t address, uint8_t *out, uint64_t bytes) {
   uint64_t done = 0, unread = 0;
   while (done < bytes) {
     done += image_read(image, address + done, out + done, bytes - done);
@@ -65,6 +101,20 @@ uint64_t image_fill(const struct image *image, uint64_t address, uint8_t *out, u
     memset(out + done, 0, skip);
     done += skip;
     unread += skip;
+  }
+  return unread;
+}
+
+uint64_t image_fill(const struct image *image, uint64_t address, uint8_t *out, uint64_t bytes) {
+  uint64_t at = address, end = address + bytes, unread = 0;
+  while (at < end) {
+    uint64_t start = at, stop;
+    if (!image_next(image, &start, end, &stop))
+      start = stop = end;
+    memset(out + (at - address), 0, start - at);
+    if (start < stop)
+      unread += fill(image, start, out + (start - address), stop - start);
+    at = stop;
   }
   return unread;
 }

@@ -11,12 +11,14 @@
 #include <stdlib.h>
 
 #define REGION_GAP (4u << 20) /* a gap in the heap that starts another region */
+#define REGION_STEP (64u << 20) /* and so does a block that is so large: its inside has no places */
 #define MOST_SHIFT 4u         /* malloc's alignment */
 
 static bool fill_region(struct index *index, struct region *region, uint32_t first, uint32_t last) {
   region->low = index->starts[first];
   region->high = end_of(index, last);
-  region->count = ((region->high - region->low) >> index->shift >> 6) + 1;
+  /* Behind the last start, one more stands for all of the last block. */
+  region->count = ((index->starts[last] - region->low) >> index->shift >> 6) + 2;
   region->places = table_new(region->count * sizeof *region->places);
   if (!region->places)
     return false;
@@ -45,7 +47,8 @@ bool index_build(struct index *index) {
   index->shift = (unsigned)__builtin_ctzll(all);
   for (uint32_t i = 0; i < index->count;) {
     uint32_t last = i;
-    while (last + 1 < index->count && index->starts[last + 1] < end_of(index, last) + REGION_GAP)
+    while (last + 1 < index->count && index->starts[last + 1] < end_of(index, last) + REGION_GAP &&
+           index->starts[last + 1] - index->starts[last] < REGION_STEP)
       last++;
     if (index->region_count == room) {
       room = room ? room * 2 : 64;

@@ -30,6 +30,7 @@ enum { UNREACHED = 0, LEADER = 1, INDIRECT = 2, POSSIBLE = 3, REACHABLE = 4 };
 #define HEAD_8 8u       /* its first word explains a pointer 8 bytes behind */
 #define HEAD_24 16u     /* its first words explain a pointer 24 bytes behind */
 #define HEAD_OBJECT 32u /* begins with the address of a vtable */
+#define SEARCHED 128u   /* for addresses in another form */
 #define AGAIN 64u       /* its interior pointers are to be looked at after the pass */
 
 /* An edge: the block it leads to, and where into it. */
@@ -37,6 +38,7 @@ enum { UNREACHED = 0, LEADER = 1, INDIRECT = 2, POSSIBLE = 3, REACHABLE = 4 };
 enum { TO_START = 0, TO_8 = 1, TO_24 = 2, TO_BASE = 3 /* maybe of an object */, TO_INSIDE = 4 };
 #define TAG_SHIFT 29u
 
+#define EMPTY_ARRAY 9u   /* a count of elements, and one byte that is not there */
 #define RUN (256u << 10) /* bytes of the heap that the pass holds at a time: less than the cache */
 #define VISIT (1u << 20) /* bytes of a range that is looked at by itself */
 #define JOIN 4096u       /* bytes of gap that are cheaper to read than to leave out */
@@ -97,9 +99,11 @@ EXPORT struct lss_scan *lss_new(int pid, const struct segment *segments, size_t 
                                 const struct span *tables, size_t table_count);
 EXPORT void lss_free(struct lss_scan *scan);
 EXPORT void lss_roots(struct lss_scan *scan, const struct span *spans, size_t count);
+EXPORT void lss_only_resident(struct lss_scan *scan, const struct span *spans, size_t count);
 EXPORT void lss_keep_from(struct lss_scan *scan, uint64_t *from);
 EXPORT void lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin);
 EXPORT int lss_follow(struct lss_scan *scan);
+EXPORT long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count);
 EXPORT int lss_sweep(struct lss_scan *scan);
 EXPORT uint64_t lss_scanned(const struct lss_scan *scan);
 EXPORT uint64_t lss_unread(const struct lss_scan *scan);
@@ -145,6 +149,8 @@ static uint8_t head_of(const struct lss_scan *scan, uint32_t block, const uint8_
   if (head[0] && (head[0] == size - 8 || /* length64 */
                   /* newarray: the count of elements */
                   (head[0] <= size && (size - 8) % head[0] == 0)))
+    found |= HEAD_8;
+  if (size == EMPTY_ARRAY && !head[0])
     found |= HEAD_8;
   /* stdstring: length, capacity, reference count, text */
   if (head[0] <= head[1] && 24 + head[1] + 1 == size)
@@ -383,11 +389,18 @@ static void look_at(struct lss_scan *scan, const uint8_t *memory, uint64_t bytes
   }
 }
 
+/* Whether the answer is not wanted any more, or would be wrong. */
+static inline bool is_over(struct lss_scan *scan) {
+  if (lss_is_cancelled())
+    scan->failed = true;
+  return scan->failed;
+}
+
 /* Look at a range by itself; returns how much of it could not be read. */
 static uint64_t look_at_range(struct lss_scan *scan, uint64_t start, uint64_t end) {
-  uint64_t unread = 0;
-  while (start < end) {
-    uint64_t bytes = end - start < VISIT ? end - start : VISIT;
+  uint64_t unread = 0, stop;
+  while (image_next(&scan->image, &start, end, &stop) && !is_over(scan)) {
+    uint64_t bytes = stop - start < VISIT ? stop - start : VISIT;
     unread += image_fill(&scan->image, start, scan->visit, bytes);
     look_at(scan, scan->visit, bytes, start, NO_BLOCK);
     start += bytes;
@@ -435,7 +448,7 @@ static void follow_edges(struct lss_scan *scan, uint32_t block, const uint32_t *
 static void follow(struct lss_scan *scan) {
   uint32_t blocks[BATCH];
   const uint32_t *edges[BATCH];
-  while (scan->depth && !scan->failed) {
+  while (scan->depth && !is_over(scan)) {
     size_t n = scan->depth < BATCH ? scan->depth : BATCH;
     scan->depth -= n;
     memcpy(blocks, scan->stack + scan->depth, n * sizeof *blocks);
@@ -485,12 +498,14 @@ static void pass_run(struct lss_scan *scan, uint32_t from, uint32_t to) {
 
 static void pass(struct lss_scan *scan) {
   const struct index *index = &scan->index;
-  for (uint32_t block = 0; block < index->count && !scan->failed;) {
-    scan->scanned += size_of(index, block);
+  for (uint32_t block = 0; block < index->count && !is_over(scan);) {
     if (size_of(index, block) > RUN) {
+      scan->scanned +=
+          image_resident(&scan->image, index->starts[block], end_of(index, block));
       pass_large(scan, block++);
       continue;
     }
+    scan->scanned += size_of(index, block);
     uint64_t base = index->starts[block], end = end_of(index, block);
     uint32_t next = block + 1;
     while (next < index->count && index->starts[next] <= end + JOIN &&
@@ -517,6 +532,201 @@ static void pass(struct lss_scan *scan) {
   follow(scan);
 }
 
+/* ---- addresses in another form ---- */
+
+#define SEARCH_MOST (128u << 20) /* bytes of blocks that are searched, evenly over all */
+#define SEARCH_ROOTS (64u << 20) /* and of roots, from the first on */
+#define SEARCH_ROUNDS 16u
+#define GROUPS 4u
+#define GROUP_GAP (1ull << 36)
+#define ADDRESS ((1ull << 48) - 1)
+#define BYTES 0x0101010101010101ull
+#define MOST_SHIFT 4 /* bits that an address may be shifted by, beside whole bytes */
+#define PAGE_SHIFT 12
+
+/* Where there are blocks that nothing points to. */
+struct wanted {
+  struct span groups[GROUPS];
+  size_t count;
+  uint8_t tops[2 * GROUPS]; /* bits 40 to 47 of their addresses */
+  size_t top_count;
+  /* A bit for each value of bits 36 to 51 of a word that may be such an address, shifted. */
+  uint8_t shifted[(1u << 16) / 8];
+  long found;
+};
+
+static void want_top(struct wanted *wanted, uint64_t address) {
+  uint8_t top = (uint8_t)(address >> 40);
+  for (size_t i = 0; i < wanted->top_count; i++)
+    if (wanted->tops[i] == top)
+      return;
+  wanted->tops[wanted->top_count++] = top;
+  for (int shift = -MOST_SHIFT; shift <= MOST_SHIFT; shift++)
+    for (unsigned low = 0; shift && low < 1u << (MOST_SHIFT + shift); low++)
+      for (unsigned high = 0; high < 1u << (MOST_SHIFT - shift); high++) {
+        unsigned value = high << (8 + MOST_SHIFT + shift) | top << (MOST_SHIFT + shift) | low;
+        wanted->shifted[value / 8] |= (uint8_t)(1u << value % 8);
+      }
+}
+
+static void want(struct wanted *wanted, const struct lss_scan *scan) {
+  const struct index *index = &scan->index;
+  for (uint32_t block = 0; block < index->count; block++) {
+    if (kind_of(scan, block) != UNREACHED)
+      continue;
+    struct span *last = wanted->count ? &wanted->groups[wanted->count - 1] : NULL;
+    uint64_t start = index->starts[block];
+    if (last && (start - last->end < GROUP_GAP || wanted->count == GROUPS))
+      last->end = start + 1;
+    else
+      wanted->groups[wanted->count++] = (struct span){start, start + 1};
+  }
+  for (size_t i = 0; i < wanted->count; i++) {
+    want_top(wanted, wanted->groups[i].start);
+    want_top(wanted, wanted->groups[i].end - 1);
+  }
+}
+
+/* Whether this is where such a block begins: then it is only possibly lost. */
+static void try(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
+  bool inside = false, exact;
+  for (size_t i = 0; i < wanted->count; i++)
+    inside |= address - wanted->groups[i].start < wanted->groups[i].end - wanted->groups[i].start;
+  const struct region *region = inside ? index_search(&scan->index, address) : NULL;
+  if (!region)
+    return;
+  uint32_t block = block_before(&scan->index, region, places_of(&scan->index, region, address),
+                                address, &exact);
+  if (exact && kind_of(scan, block) == UNREACHED) {
+    wanted->found++;
+    raise_to(scan, block, POSSIBLE, 0);
+  }
+}
+
+/* A word of which byte `byte` may be the highest one of an address: tagged in the high bits, or
+ * moved by whole bytes, or in the other byte order. `before` is the word in front of it. */
+static void try_byte(struct lss_scan *scan, struct wanted *wanted, uint64_t before, uint64_t word,
+                     unsigned byte) {
+  uint64_t address = word << (56 - 8 * byte) >> 16;
+  if (byte < 5)
+    address = (address | before >> (24 + 8 * byte)) & ADDRESS;
+  try(scan, wanted, address);
+  if (byte == 5)
+    try(scan, wanted, address & ~15ull);
+  if (byte == 2)
+    try(scan, wanted, __builtin_bswap64(word) & ADDRESS);
+}
+
+/* Shifted by bits, as compressed references and numbers of pages are. */
+static void try_shifted(struct lss_scan *scan, struct wanted *wanted, uint64_t word) {
+  for (unsigned shift = 1; shift <= MOST_SHIFT; shift++) {
+    try(scan, wanted, word >> shift & ADDRESS);
+    try(scan, wanted, word << shift & ADDRESS);
+  }
+}
+
+/* What is an address with low bits set is one to the inside, which has been seen. What takes a
+ * secret or arithmetic to bring back, as the complement does, is no form of the address. Nearly
+ * all words are ruled out by one look for the highest byte of an address. */
+static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *memory,
+                   uint64_t bytes, uint64_t place) {
+  uint64_t before = 0;
+  for (uint64_t i = -place & 7; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    memcpy(&word, memory + i, sizeof word);
+    uint64_t in_front = before;
+    before = word;
+    if (!(word | in_front))
+      continue;
+    for (size_t k = 0; k < wanted->top_count; k++) {
+      uint64_t differs = word ^ BYTES * wanted->tops[k];
+      if (!((differs - BYTES) & ~differs & BYTES << 7))
+        continue;
+      for (unsigned byte = 0; byte < 8; byte++)
+        if (!(differs >> 8 * byte & 0xff))
+          try_byte(scan, wanted, in_front, word, byte);
+    }
+    unsigned window = word >> 36 & 0xffff;
+    if (wanted->shifted[window / 8] >> window % 8 & 1)
+      try_shifted(scan, wanted, word);
+    else if (!window && word >> (40 - PAGE_SHIFT))
+      try(scan, wanted, word << PAGE_SHIFT);
+  }
+}
+
+/* Search the blocks that are reached and were not searched; returns whether there were any. */
+static bool search_blocks(struct lss_scan *scan, struct wanted *wanted) {
+  const struct index *index = &scan->index;
+  uint64_t all = 0, done = 0, passed = 0;
+  bool any = false;
+  for (uint32_t block = 0; block < index->count; block++)
+    if (kind_of(scan, block) >= POSSIBLE && !(scan->state[block] & SEARCHED))
+      all += size_of(index, block);
+  for (uint32_t block = 0; block < index->count && !is_over(scan);) {
+    uint32_t first = block;
+    uint64_t base = index->starts[first];
+    while (++block < index->count && index->starts[block] <= end_of(index, block - 1) + JOIN &&
+           end_of(index, block) - base <= RUN)
+      ;
+    bool wants = false;
+    for (uint32_t each = first; each < block && !wants; each++)
+      wants = kind_of(scan, each) >= POSSIBLE && !(scan->state[each] & SEARCHED);
+    uint64_t bytes = end_of(index, block - 1) - base;
+    if (!wants)
+      continue;
+    passed += bytes;
+    /* Evenly: not before as large a part of the allowance is left as of the blocks. */
+    bool skip = all > SEARCH_MOST && (double)done / SEARCH_MOST > (double)passed / all;
+    uint64_t have = bytes < RUN ? bytes : RUN;
+    if (!skip) {
+      image_fill(&scan->image, base, scan->run, have);
+      done += have;
+    }
+    for (uint32_t each = first; each < block; each++) {
+      if (kind_of(scan, each) < POSSIBLE || scan->state[each] & SEARCHED)
+        continue;
+      scan->state[each] |= SEARCHED;
+      any = true;
+      uint64_t start = index->starts[each] - base, size = size_of(index, each);
+      if (!skip && start < have)
+        search(scan, wanted, scan->run + start, size < have - start ? size : have - start,
+               base + start);
+    }
+  }
+  return any;
+}
+
+/* Look in roots and reached blocks for the addresses of others in another form; those and what
+ * they lead to are possibly lost. Between `lss_follow` and `lss_sweep`. Returns how many blocks
+ * were found so, -1 on failure. */
+long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count) {
+  struct wanted wanted = {.found = 0};
+  uint64_t left = SEARCH_ROOTS;
+  if (lss_follow(scan) < 0)
+    return -1;
+  want(&wanted, scan);
+  if (!wanted.count)
+    return 0;
+  for (size_t i = 0; i < count && left && !is_over(scan); i++) {
+    uint64_t start = (spans[i].start + 7) & ~7ull, stop;
+    while (left && image_next(&scan->image, &start, spans[i].end, &stop)) {
+      uint64_t bytes = stop - start < VISIT ? stop - start : VISIT;
+      bytes = bytes < left ? bytes : left;
+      image_fill(&scan->image, start, scan->visit, bytes);
+      search(scan, &wanted, scan->visit, bytes, start);
+      start += bytes;
+      left -= bytes;
+    }
+  }
+  for (unsigned round = 0; round < SEARCH_ROUNDS && !scan->failed; round++) {
+    follow(scan);
+    if (!search_blocks(scan, &wanted))
+      break;
+  }
+  follow(scan);
+  return scan->failed ? -1 : wanted.found;
+}
+
 /* ---- the interface ---- */
 
 struct lss_scan *lss_new(int pid, const struct segment *segments, size_t segment_count,
@@ -526,7 +736,7 @@ struct lss_scan *lss_new(int pid, const struct segment *segments, size_t segment
   struct lss_scan *scan = calloc(1, sizeof *scan);
   if (!scan)
     return NULL;
-  scan->image = (struct image){-1, segments, segment_count};
+  scan->image = (struct image){.memory = -1, .segments = segments, .segment_count = segment_count};
   if (pid) {
     char path[32];
     snprintf(path, sizeof path, "/proc/%d/mem", pid);
@@ -585,9 +795,16 @@ void lss_roots(struct lss_scan *scan, const struct span *spans, size_t count) {
     uint64_t start = (spans[i].start + 7) & ~7ull;
     if (start >= spans[i].end)
       continue;
-    scan->scanned += spans[i].end - start;
+    scan->scanned += image_resident(&scan->image, start, spans[i].end);
     scan->unread += look_at_range(scan, start, spans[i].end);
   }
+}
+
+/* Where the process has pages, ascending: nothing else of it is touched. To be called before
+ * anything else; `spans` is kept. */
+void lss_only_resident(struct lss_scan *scan, const struct span *spans, size_t count) {
+  scan->image.resident = spans;
+  scan->image.resident_count = count;
 }
 
 /* Keep, for each block, the address of the first pointer that gave it its standing. To be called

@@ -30,17 +30,31 @@ struct image {
   int memory; /* of a process, -1: `segments` */
   const struct segment *segments;
   size_t segment_count;
+  /* Of a process: where there are pages, ascending; NULL: not known. Nothing else is touched,
+   * and reads as zeros. */
+  const struct span *resident;
+  size_t resident_count;
 };
 
 /* Read up to `bytes`; returns how many from the start could be read. */
 uint64_t image_read(const struct image *image, uint64_t address, void *out, uint64_t bytes);
 bool image_word(const struct image *image, uint64_t address, uint64_t *ret);
-/* Read all of it, with zeros for pages that cannot be read; returns how many bytes those are. */
+/* Read all of it, with zeros for pages that cannot be read; returns how many bytes those are.
+ * Pages that are not there are no such ones. */
 uint64_t image_fill(const struct image *image, uint64_t address, uint8_t *out, uint64_t bytes);
+/* The next part of [*start, end) that there is; false: no more. */
+bool image_next(const struct image *image, uint64_t *start, uint64_t end, uint64_t *ret_end);
+/* How many bytes of [start, end) there are. */
+uint64_t image_resident(const struct image *image, uint64_t start, uint64_t end);
 
 /* Zeroed memory of the caller, in huge pages where there are some; NULL: no memory. */
 void *table_new(size_t bytes);
 void table_free(void *table, size_t bytes);
+
+/* ---- cancel.c ---- */
+
+/* Whether somebody does not want the answer any more: what is under way ends soon. */
+bool lss_is_cancelled(void);
 
 /* ---- index.c: the block of an address ---- */
 
@@ -91,7 +105,8 @@ static inline unsigned bits_set(uint64_t word) {
 
 static inline const struct places *places_of(const struct index *index, const struct region *region,
                                              uint64_t address) {
-  return &region->places[(address - region->low) >> index->shift >> 6];
+  size_t at = (address - region->low) >> index->shift >> 6;
+  return &region->places[at < region->count ? at : region->count - 1];
 }
 
 /* The last block that does not begin behind `address`, and whether it begins right there. */

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A copy of the process is scanned, and the process notices nothing: calls, signals, children."""
+"""An image of the process is scanned, and the process notices nothing: calls, signals, children."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from leakscope.errors import TargetError
 from leakscope.model.reachability import Reachability
 from leakscope.scan import scan_untraced, untraced
 from leakscope.scan.allocators import walk
-from leakscope.scan.forked import Forked
-from leakscope.scan.frozen import Frozen
+from leakscope.scan.forked import open_image
 
 ROOT = Path(__file__).parents[2]
+LONG = 10.0  # a pause that is long enough beside whatever else runs
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="images are forked on x86-64 alone"
@@ -142,12 +142,21 @@ def children(pid: int) -> str:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
+@pytest.fixture
+def image(request, monkeypatch):
+    """Let scans take this kind of image, and for as long as a busy machine needs."""
+    taken = functools.partial(open_image, only=request.param)
+    monkeypatch.setattr(untraced, "open_image", taken)
+    return request.param
+
+
+@pytest.mark.parametrize("image", ["copied", "forked"], indirect=True)
 @pytest.mark.parametrize("what", ["nanosleep", "read", "poll", "sigsuspend", "busy"])
-def test_the_program_notices_nothing(program, what):
+def test_the_program_notices_nothing(program, what, image):
     with started(program, what) as process:
-        for _ in range(4):
-            scan = scan_untraced(process.pid)
-            assert scan.facts.method == "forked", scan.facts.notes
+        for _ in range(3):
+            scan = scan_untraced(process.pid, max_pause_s=LONG)
+            assert scan.facts.method == image, scan.facts.notes
             lost = {each.size: each.definite for each in scan.sizes}
             assert lost == {3000: 5}
         assert children(process.pid) == ""
@@ -155,19 +164,24 @@ def test_the_program_notices_nothing(program, what):
 
 
 def test_it_goes_on_while_its_copy_stands_still(program):
-    with started(program, "busy") as process, Forked(process.pid) as image:
+    with started(program, "busy") as process, forked(process.pid) as image:
         assert image.pid != process.pid
+        assert children(process.pid) == ""
         assert state(image.pid) == "t"
         assert state(process.pid) == "R"
         assert 0 < image.paused_ns < 1_000_000_000
         assert len(image.threads) == 1
 
 
-@pytest.mark.parametrize("what", ["seccomp", "dontfork"])
-def test_where_a_copy_would_harm_or_lie_there_is_none(program, what):
+@pytest.mark.parametrize(
+    ("what", "why"), [("seccomp", "seccomp filter"), ("dontfork", "kept from children")]
+)
+def test_where_a_fork_would_harm_or_lie_there_is_none(program, what, why):
     with started(program, what) as process:
-        scan = scan_untraced(process.pid)
-        assert scan.facts.method == "frozen"
+        with pytest.raises(TargetError, match=why), forked(process.pid):
+            pass
+        scan = scan_untraced(process.pid, max_pause_s=LONG)
+        assert scan.facts.method == "copied"
         assert scan.counts[Reachability.DEFINITELY_LOST] == 5
         assert children(process.pid) == ""
         assert verdict(process) == "0 wrong, 0 children, wait none, 1\n"
@@ -175,67 +189,78 @@ def test_where_a_copy_would_harm_or_lie_there_is_none(program, what):
 
 def test_killing_the_scanner_at_any_moment_leaves_the_program_as_it_was(program):
     code = (
-        "import sys; from leakscope.scan import scan_untraced\n"
-        "while True: scan_untraced(int(sys.argv[1]))"
+        "import sys, functools; from leakscope.scan import scan_untraced, untraced, forked\n"
+        "untraced.open_image = functools.partial(forked.open_image, only='forked')\n"
+        "while True: scan_untraced(int(sys.argv[1]), max_pause_s=10)"
     )
     chance = random.Random(11)
     with started(program, "busy") as process:
-        for _ in range(15):
+        for _ in range(10):
             scanner = subprocess.Popen(
                 [sys.executable, "-c", code, str(process.pid)],
                 env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
                 stderr=subprocess.DEVNULL,
             )
-            time.sleep(chance.uniform(0.2, 1.2))
+            time.sleep(chance.uniform(0.3, 1.3))
             scanner.kill()
             scanner.wait()
-        end = time.monotonic() + 10
-        while children(process.pid) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert children(process.pid) == ""
-        assert state(process.pid) == "R"
-        assert verdict(process) == "0 wrong, 0 children, wait none, 1\n"
-
-
-def test_a_copy_is_removed_while_another_scan_has_the_program_stopped(program):
-    with started(program, "busy") as process, Forked(process.pid) as image:
-        release = threading.Thread(target=image.release)
-        with Frozen(process.pid):
-            release.start()
-            time.sleep(1.5)
-            assert children(process.pid) == f"{image.pid} "
-        release.join()
+        wait_until(lambda: state(process.pid) == "R" and tracer(process.pid) == "0")
         assert children(process.pid) == ""
         assert verdict(process) == "0 wrong, 0 children, wait none, 1\n"
 
 
-@pytest.mark.parametrize("what", ["busy", "seccomp"])
-def test_a_scan_of_what_ended_is_an_error_and_no_list_of_lost_blocks(program, what, monkeypatch):
-    """The image dies between the walk of the heap and the marking."""
+@pytest.mark.parametrize("image", ["copied", "forked"], indirect=True)
+def test_a_scan_of_what_ended_is_an_error_or_of_before_the_end(program, image, monkeypatch):
+    """The process dies between the walk of the heap and the marking; so does a fork of it."""
+    victim: list[subprocess.Popen[str]] = []
 
     def walk_then_die(memory):
         heap = walk(memory)
-        os.kill(memory.pid, signal.SIGKILL)
-        end = time.monotonic() + 5
-        while memory.read(memory.mappings[0].start, 1) and time.monotonic() < end:
-            time.sleep(0.01)
+        victim[0].kill()
+        if image == "forked":
+            wait_until(lambda: not memory.read(memory.mappings[0].start, 1))
         return heap
 
     monkeypatch.setattr(untraced, "walk", walk_then_die)
-    with (
-        started(program, what) as process,
-        pytest.raises(TargetError, match="while it was scanned"),
-    ):
-        scan_untraced(process.pid)
+    monkeypatch.setattr(untraced, "read_resident", lambda pid: 0)
+    with started(program, "busy") as process:
+        victim.append(process)
+        if image == "copied":
+            scan = scan_untraced(process.pid, max_pause_s=LONG)
+            assert scan.counts[Reachability.DEFINITELY_LOST] == 5
+        else:
+            with pytest.raises(TargetError, match="while it was scanned"):
+                scan_untraced(process.pid, max_pause_s=LONG)
 
 
 def test_killing_the_program_removes_its_copy(program):
-    with started(program, "busy") as process, Forked(process.pid) as image:
+    with started(program, "busy") as process, forked(process.pid) as image:
+        assert image.read(image.mappings[0].start, 4) == b"\x7fELF"
         process.kill()
         process.wait()
-        copy = image.pid
-        assert image.read(image.mappings[0].start, 4) == b"\x7fELF"
-    assert not Path(f"/proc/{copy}").exists() or state(copy) == "Z"
+        wait_until(lambda: is_gone(image.pid))
+
+
+def forked(pid: int):
+    return open_image(pid, only="forked", max_pause_s=LONG)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return state(pid) == "Z"
+    except OSError:
+        return True
+
+
+def wait_until(true):
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def tracer(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text().partition("TracerPid:")[2].split()[0]
 
 
 def state(pid: int) -> str:

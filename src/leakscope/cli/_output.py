@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "add_colour_option", "add_report_options", "check_outputs", "ink_for"]
 __all__ += ["open_private", "report_recordings", "write_private", "write_report", "write_text"]
 
+_FAIL_ON = {
+    "leaks": frozenset({"lost", "leaking"}),
+    "lost": frozenset({"lost"}),
+    "leaking": frozenset({"leaking"}),
+    "growth": frozenset({"growing", "filling"}),
+    "unknown": frozenset({"unknown"}),
+}
 _BRIEF = 20  # processes with nothing to report that get a line of their own
 _PLAIN_WIDTH = 80
 _NARROWEST = 20
@@ -88,6 +95,14 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="exit status when leaks are found (default 1)",
     )
+    group.add_argument(
+        "--fail-on",
+        type=_verdicts,
+        default=_FAIL_ON["leaks"],
+        metavar="WHAT",
+        help="what gives that status, with commas between: leaks (the default: lost, leaking), lost,"
+        " leaking, growth (growing, filling), unknown",
+    )
 
 
 def add_colour_option(parser: argparse._ActionsContainer) -> None:
@@ -107,8 +122,8 @@ def report_recordings(
     """Judge each recording, write one report on all of them, return the exit status.
 
     `recordings` are labelled with a file or process name and may be produced one by one;
-    `args` are those of `add_report_options`. The status is 0 when nothing leaks, else
-    `args.exit_code`. A reader that closes the pipe early changes nothing about it.
+    `args` are those of `add_report_options`. The status is `args.exit_code` when a finding is of
+    `args.fail_on`, else 0. A reader that closes the pipe early changes nothing about it.
     """
     from leakscope._analysis import Analyser
 
@@ -133,7 +148,8 @@ def report_recordings(
         else:
             text = _text(judged, args, None if args.report_file else stream)
     write_report(text, args, stream)
-    return int(args.exit_code) if any(findings.leaks for _, findings in judged) else 0
+    failed = any(findings.fail(args.fail_on) for _, findings in judged)
+    return int(args.exit_code) if failed else 0
 
 
 def write_report(text: str, args: argparse.Namespace, stream: TextIO) -> None:
@@ -222,7 +238,7 @@ def _text(
     rule = "─" if _can_show(stream, "─") else "-"
     leaking = sum(1 for _, findings in judged if findings.leaks)
     parts = [f"leakscope: {leaking} of {len(judged)} processes leak\n"]
-    order = sorted(judged, key=lambda each: -sum(finding.live_bytes for finding in each[1].leaks))
+    order = sorted(judged, key=lambda each: -sum(finding.leak_bytes for finding in each[1].leaks))
     detailed = [each for each in order if args.all or each[1].leaks]
     for label, findings in detailed:
         parts.append(f"\n{_heading(label, width, rule)}\n{full(findings)}")
@@ -402,6 +418,14 @@ def _exit_code(text: str) -> int:
     if number > 255:
         raise argparse.ArgumentTypeError(f"an exit status is between 0 and 255, not {number}")
     return number
+
+
+def _verdicts(text: str) -> frozenset[str]:
+    words = [word.strip() for word in text.split(",")]
+    wrong = [word for word in words if word not in _FAIL_ON]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(_FAIL_ON)}")
+    return frozenset[str]().union(*(_FAIL_ON[word] for word in words))
 
 
 def _size(text: str) -> int:

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Finding
 
 _ELF64 = 2
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3600.0
 _MOST_PID = 1 << 22
 _SHORTEST_PRINT = 6  # digits of a fingerprint that are taken for one
 
 HELP = """\
 Stop a process for a moment, and say which of its blocks nothing points to any more.
+
+It stands still for a tenth of a second at most, or for --max-pause SECONDS, while its memory is copied. Where that
+takes longer it is forked, if that can do no harm; if it can, nothing is done and the reason is told.
 
 A process that leakscope traces gives findings with call stacks and lines. For any other one
 the heap is walked from outside (glibc's malloc, jemalloc, tcmalloc): lost blocks are told by their size, and the
@@ -47,6 +51,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SITE",
         help="show what holds the blocks of one place: FILE:LINE, a function, or a fingerprint",
     )
+    parser.add_argument(
+        "--max-pause",
+        metavar="SECONDS",
+        type=float,
+        default=_PAUSE_S,
+        help="let the process stand still for so long at most (default: 0.1)",
+    )
     add_report_options(parser)
 
 
@@ -55,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.trace.live_files import find_live_file
 
     check_outputs([args.report_file], [args.pid])
+    if not 0 < args.max_pause <= _LONGEST_PAUSE_S:
+        raise UsageError(
+            f"a pause of {args.max_pause:g} s is not possible", hint="--max-pause SECONDS, 0.1 say."
+        )
     if not args.pid.isdecimal():
         return _core(args.pid, args)
     pid = int(args.pid)
@@ -114,15 +129,19 @@ def _has_executable(folder: Path) -> bool:
 def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:
     from leakscope.recording import live
     from leakscope.recording.own import own_ranges
-    from leakscope.scan import scan_process
+    from leakscope.scan import cancellable, scan_process
 
-    recording = scan_process(pid, lambda: live.read(path), own=own_ranges(path))
+    own = own_ranges(path)
+    recording = cancellable(
+        lambda: scan_process(pid, lambda: live.read(path), own=own, max_pause_s=args.max_pause)
+    )
     status = report_recordings([(f"process {pid}", recording)], args, sys.stdout)
     if recording.scan is not None and not args.json:
-        threads = recording.scan.threads
+        facts = recording.scan
         print(
-            f"leakscope: process {pid} was stopped for {recording.scan.pause_ms:.0f} ms"
-            f" ({threads} thread{'s' if threads != 1 else ''})",
+            f"leakscope: process {pid} was stopped for {facts.pause_ms:.0f} ms and {facts.method}"
+            f" ({facts.threads} thread{'s' if facts.threads != 1 else ''}); the scan took"
+            f" {facts.seconds:.1f} s",
             file=sys.stderr,
         )
     return status
@@ -131,9 +150,9 @@ def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:
 def _untraced(pid: int, args: argparse.Namespace) -> int:
     from leakscope.model.reachability import Reachability
     from leakscope.report.heap import render_heap, to_json
-    from leakscope.scan import scan_untraced
+    from leakscope.scan import cancellable, scan_untraced
 
-    scan = scan_untraced(pid)
+    scan = cancellable(lambda: scan_untraced(pid, max_pause_s=args.max_pause))
     name = _name(pid)
     write_report(to_json(scan, name) if args.json else render_heap(scan, name), args, sys.stdout)
     return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0
@@ -152,9 +171,12 @@ def _held_by(pid: int, path: Path, args: argparse.Namespace) -> int:
     from leakscope.recording import live
     from leakscope.recording.own import own_ranges
     from leakscope.report.holders import render_holders, to_json
-    from leakscope.scan import scan_holders
+    from leakscope.scan import cancellable, scan_holders
 
-    recording, holders = scan_holders(pid, lambda: live.read(path), own=own_ranges(path))
+    own = own_ranges(path)
+    recording, holders = cancellable(
+        lambda: scan_holders(pid, lambda: live.read(path), own=own, max_pause_s=args.max_pause)
+    )
     analyser = Analyser(
         debug_dirs=[Path(name) for name in args.debug_dir], debuginfod=not args.no_debuginfod
     )
@@ -204,14 +226,14 @@ def _place(finding: Finding) -> str:
 def _core(name: str, args: argparse.Namespace) -> int:
     from leakscope.model.reachability import Reachability
     from leakscope.report.heap import render_heap, to_json
-    from leakscope.scan import scan_core
+    from leakscope.scan import cancellable, scan_core
 
     if not exists(name):
         raise UsageError(
             f"{name!r} is neither a process id nor a file", hint="leakscope scan PID|CORE"
         )
     _refuse_held_by(args)
-    scan, program = scan_core(name)
+    scan, program = cancellable(lambda: scan_core(name))
     write_report(
         to_json(scan, program) if args.json else render_heap(scan, program), args, sys.stdout
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from leakscope.model.findings import confidence_words
 from leakscope.model.series import Series, Trend, TrendVerdict
 
 if TYPE_CHECKING:
@@ -71,13 +72,13 @@ def trend_of(look: Look) -> Trend:
     return replace(
         trend,
         confidence=confidence,
-        sentence=f"{look.verdict}: {look.why} ({_word(confidence)}, {confidence:.2f})",
+        sentence=f"{look.verdict}: {look.why}",
     )
 
 
 def _leak(look: Look, trend: Trend, rate: float, low: float, high: float) -> Trend:
     series, unit = look.series, look.series.unit
-    confidence = min(look.sure, 1.0 - look.p) + (0.04 if look.floor_z > 5 else 0.0)
+    confidence = min(look.sure, 1.0 - look.p)
     grown = f"grew {amount(rate, unit)}/h ({amount(low, unit)} to {amount(high, unit)}) for "
     sentence = grown + f"{duration(look.window_h * 3600)}, {look.why}"
     ends: tuple[float | None, float | None, float | None] = (None, None, None)
@@ -95,7 +96,7 @@ def _leak(look: Look, trend: Trend, rate: float, low: float, high: float) -> Tre
         ends = (0.0, 0.0, 0.0)
     if look.window_h < 24:  # a daily rhythm is not excluded
         confidence = min(confidence, 0.95)
-    sentence += f" ({_word(confidence)}, {confidence:.2f})"
+    sentence += f" ({confidence_words(confidence)}, {confidence:.2f})"
     return replace(
         trend,
         confidence=confidence,
@@ -145,10 +146,6 @@ def _next_step(series: Series) -> str | None:
     if series.metric == "unexplained":
         return "sudo cat /proc/allocinfo (Linux 6.10 and later), or boot with page_owner=on"
     return None
-
-
-def _word(confidence: float) -> str:
-    return "almost certain" if confidence >= 0.95 else "likely" if confidence >= 0.8 else "possible"
 
 
 def amount(value: float, unit: str) -> str:

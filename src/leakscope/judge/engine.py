@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.judge.known import known_one_off
+from leakscope.judge.known import interpreter_state, known_one_off
 from leakscope.judge.options import Options
 from leakscope.judge.places import Fingerprints, source_frame
 from leakscope.judge.rules import Judged, judge_sites
-from leakscope.judge.sentences import evidence, next_step, sentence
+from leakscope.judge.runtimes import Runtime, go_in, runtime_own, runtimes_of
+from leakscope.judge.sentences import evidence, next_step, sentence, too_few_samples
+from leakscope.judge.threads import about_threads
 from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
 from leakscope.model.recordings import Kind
 
@@ -39,7 +41,14 @@ _KINDS = {
     int(Kind.BRK): "brk",
 }
 # Verdicts that a library's own start-up work may have; growth is never excused.
-_EXCUSABLE = (Verdict.ONE_OFF, Verdict.WARM_UP, Verdict.UNKNOWN, Verdict.BOUNDED, Verdict.LOST)
+_EXCUSABLE = (
+    Verdict.ONE_OFF,
+    Verdict.WARM_UP,
+    Verdict.UNKNOWN,
+    Verdict.BOUNDED,
+    Verdict.RETAINED,
+    Verdict.LOST,
+)
 _FEW = 4  # undecided or lost blocks that still count as a one-off of a library
 
 
@@ -58,28 +67,34 @@ def judge(
     """
     options = options or Options()
     judged = judge_sites(recording, options)
+    runtimes = runtimes_of(recording)
     findings: list[Finding] = []
     uses: dict[Suppression, list[int]] = {}
     described = _described(judged, options.most_findings)
     if prepare is not None:
         prepare(judged.sites[described])
     identities = Fingerprints(recording)
+    scan = recording.scan
+    unjoined = {each.site: each for each in scan.unjoined} if scan is not None else {}
     for i in described:
-        finding = _finding(recording, judged, i, frames_of, identities)
+        finding = _finding(recording, judged, i, frames_of, identities, runtimes)
+        if finding.verdict is Verdict.LOST and finding.site in unjoined:
+            finding = about_threads(finding, unjoined[finding.site])
         rule = next((s for s in suppressions if _applies(s, finding, judged, i)), None)
         if rule is not None:
             finding = _quiet(finding, f"suppressed: {rule.name}")
             use = uses.setdefault(rule, [0, 0, 0])
             use[0] += 1
-            use[1] += finding.live_count
-            use[2] += finding.live_bytes
+            use[1] += finding.leak_count
+            use[2] += finding.leak_bytes
         findings.append(finding)
+    runtimes = (*runtimes, *go_in(finding.stack for finding in findings))
     table = recording.sites
     return Findings(
         process=recording.process,
         coverage=recording.coverage,
-        verdict=_overall(findings),
-        headline=_headline(findings, recording),
+        verdict=_overall(findings, judged, options),
+        headline=_headline(findings, recording, judged, options, runtimes),
         findings=tuple(findings),
         live_bytes=int(table["live_bytes"].sum()),
         live_count=int(table["live_count"].sum()),
@@ -92,6 +107,8 @@ def judge(
             SuppressionUse(rule.name, rule.source, *use) for rule, use in uses.items()
         ),
         notes=_notes(recording, judged, described),
+        runtimes=tuple(each.sentence for each in runtimes),
+        scan=recording.scan,
     )
 
 
@@ -101,6 +118,7 @@ def _finding(
     i: int,
     frames_of: Callable[[int], tuple[Frame, ...]],
     identities: Fingerprints,
+    runtimes: Sequence[Runtime],
 ) -> Finding:
     site = int(judged.sites[i])
     row = recording.sites[site]
@@ -109,11 +127,14 @@ def _finding(
     verdict = judged.verdicts[i]
     rate = _rate(recording, judged, i)
     low, high = _interval(recording, judged, site)
-    known = None
-    if verdict in _EXCUSABLE and (
-        verdict not in {Verdict.UNKNOWN, Verdict.LOST} or judged.births[site] <= _FEW
-    ):
-        known = known_one_off(stack)
+    known = runtime_own(stack, runtimes)
+    if known is None and verdict in _EXCUSABLE:
+        proven = verdict is Verdict.LOST
+        if judged.births[site] <= _FEW or not (proven or verdict is Verdict.UNKNOWN):
+            known = known_one_off(stack, proven=proven)
+        if proven and known is None and judged.service[i] is None:
+            known = interpreter_state(stack)
+    reach = judged.reach
     kind = _KINDS.get(int(row["kind"]), "other")
     return Finding(
         subject="mapping" if kind in {"mmap", "brk"} else "site",
@@ -139,7 +160,10 @@ def _finding(
         live_bytes_low=low,
         live_bytes_high=high,
         peak_bytes=max(int(row["peak_bytes"]), int(row["live_bytes"])),
-        lost_count=None if judged.reach is None else int(judged.reach.lost[site]),
+        lost_count=None if reach is None else int(reach.lost_count[site]),
+        lost_bytes=None if reach is None else int(reach.lost_bytes[site]),
+        unexamined_count=None if reach is None else int(reach.unknown[site]),
+        unexamined_bytes=None if reach is None else int(reach.unknown_bytes[site]),
     )
 
 
@@ -147,7 +171,7 @@ def _rate(
     recording: Recording, judged: Judged, i: int
 ) -> tuple[float, float, float] | tuple[None, None, None]:
     """Growth in bytes a second with its 95 % interval: survivors as a compound Poisson process."""
-    if judged.verdicts[i] not in {Verdict.LEAKING, Verdict.FILLING} and not (
+    if judged.verdicts[i] not in {Verdict.LEAKING, Verdict.GROWING, Verdict.FILLING} and not (
         judged.verdicts[i] is Verdict.LOST and judged.trend[i] and judged.survival[i]
     ):
         return None, None, None
@@ -155,10 +179,14 @@ def _rate(
     first = int(recording.sites["first_birth_ns"][site])
     if judged.reasons[i] == "given back":
         counts = judged.growth.counts[i]
-        top = int(np.argmax(counts))
+        top = len(counts) - 1 - int(np.argmax(counts[::-1]))
         seconds = (int(judged.growth.times_ns[top]) - first) / 1e9
         held = float(judged.growth.sizes[i][top])
         spread = held / math.sqrt(max(float(counts[top]), 1.0))
+    elif judged.verdicts[i] is Verdict.LOST and judged.reach is not None:
+        seconds = (judged.end_ns - first) / 1e9
+        held = float(judged.reach.lost_bytes[site])
+        spread = held / math.sqrt(max(float(judged.reach.lost[site]), 1.0))
     else:
         seconds = (judged.end_ns - first) / 1e9
         held = float(recording.sites["live_bytes"][site])
@@ -209,53 +237,98 @@ def _quiet(finding: Finding, why: str) -> Finding:
     return replace(finding, known=why, next_step=None)
 
 
-def _overall(findings: Sequence[Finding]) -> Verdict | None:
+def _overall(findings: Sequence[Finding], judged: Judged, options: Options) -> Verdict | None:
     loud = [finding for finding in findings if finding.known is None]
-    for wanted in (Verdict.LOST, Verdict.LEAKING, Verdict.FILLING, Verdict.UNKNOWN):
+    for wanted in (Verdict.LOST, Verdict.LEAKING):
+        if any(finding.verdict is wanted for finding in loud):
+            return wanted
+    if judged.samples is not None and judged.samples < options.min_samples:
+        return Verdict.UNKNOWN
+    for wanted in (Verdict.GROWING, Verdict.FILLING, Verdict.UNKNOWN):
         if any(finding.verdict is wanted for finding in loud):
             return wanted
     heaviest = max(loud, key=lambda finding: finding.live_bytes, default=None)
     return None if heaviest is None else heaviest.verdict
 
 
-def _headline(findings: Sequence[Finding], recording: Recording) -> str:
+def _headline(
+    findings: Sequence[Finding],
+    recording: Recording,
+    judged: Judged,
+    options: Options,
+    runtimes: Sequence[Runtime],
+) -> str:
+    text = _result(findings, recording, judged, options)
+    blind = " and ".join(each.name for each in runtimes)
+    return f"{text} (the heap of {blind} is not seen from here)" if blind else text
+
+
+def _result(
+    findings: Sequence[Finding], recording: Recording, judged: Judged, options: Options
+) -> str:
     leaks = [finding for finding in findings if finding.is_leak]
     loud = [finding for finding in findings if finding.known is None]
     if leaks:
-        # What was given back at the end counts with its peak.
-        held = sum(f.live_bytes or f.peak_bytes or 0 for f in leaks)
-        places = len(
-            {
-                (f.source.file, f.source.line) if f.source and f.source.line else f.fingerprint
-                for f in leaks
-            }
-        )
-        rate = sum(f.rate for f in leaks if f.rate)
-        lost = sum(f.live_bytes for f in leaks if f.verdict is Verdict.LOST)
-        noun, verb = ("place", "leaks") if places == 1 else ("places", "leak")
-        about = "about " if recording.coverage.mode == "sampled" else ""
-        text = f"{places:,} {noun} {verb} {about}{_bytes(held)}"
-        if lost and lost < held:
-            text += f", {_bytes(lost)} of it at sites with lost blocks"
-        return f"{text}, growing by {_bytes(rate)}/s" if rate else text
-    filling = [f for f in loud if f.verdict is Verdict.FILLING]
-    if filling:
-        held = sum(f.live_bytes for f in filling)
-        where = "1 place is" if len(filling) == 1 else f"{len(filling):,} places are"
-        return f"no leak found; {where} still filling up ({_bytes(held)})"
+        return _leaks(leaks, recording)
+    if judged.samples is not None and judged.samples < options.min_samples:
+        return too_few_samples(judged.samples, recording)
+    suppressed = [
+        f for f in findings if f.verdict.is_leak and (f.known or "").startswith("suppressed")
+    ]
+    other = "no other leak" if suppressed else "no leak"
+    after = ""
+    if suppressed:
+        held = sum(f.leak_bytes for f in suppressed)
+        one = "1 suppressed place leaks"
+        many = f"{len(suppressed):,} suppressed places leak"
+        after = f"; {one if len(suppressed) == 1 else many} {_bytes(held)}"
+    for verdict, what in (
+        (Verdict.GROWING, "grew until the end"),
+        (Verdict.FILLING, "still filling up"),
+    ):
+        grown = [f for f in loud if f.verdict is verdict]
+        if grown:
+            held = sum(f.leak_bytes for f in grown)
+            where = "1 place" if len(grown) == 1 else f"{len(grown):,} places"
+            if verdict is Verdict.FILLING:
+                where += " is" if len(grown) == 1 else " are"
+            examined = recording.reachability is not None or not len(recording.blocks)
+            sure = "found" if examined else "proven"
+            return f"{other} {sure}{after}; {where} {what} ({_bytes(held)})"
     unknown = [f for f in loud if f.verdict is Verdict.UNKNOWN]
     held = sum(f.live_bytes for f in unknown)
     total = int(recording.sites["live_bytes"].sum())
     if unknown and held * 10 >= total:
         undecided = "1 site" if len(unknown) == 1 else f"{len(unknown):,} sites"
-        return f"no leak proven; {undecided} with {_bytes(held)} could not be judged"
+        return f"{other} proven{after}; {undecided} with {_bytes(held)} could not be judged"
     if total == 0:
         return "no leak found: every block was freed"
     by_verdict = Counter[str]()
     for finding in findings:
+        if finding.verdict.is_leak:  # known, or suppressed
+            continue
         by_verdict[finding.verdict.value] += finding.live_bytes
     name = by_verdict.most_common(1)[0][0] if by_verdict else ""
-    return f"no leak found; {_bytes(total)} held at the end{f', most of it {name}' if name else ''}"
+    most = f", most of it {name}" if name and by_verdict[name] * 2 > total else ""
+    return f"{other} found{after}; {_bytes(total)} held at the end{most}"
+
+
+def _leaks(leaks: Sequence[Finding], recording: Recording) -> str:
+    held = sum(f.leak_bytes for f in leaks)
+    places = len(
+        {
+            (f.source.file, f.source.line) if f.source and f.source.line else f.fingerprint
+            for f in leaks
+        }
+    )
+    rate = sum(f.rate for f in leaks if f.rate)
+    lost = sum(f.leak_bytes for f in leaks if f.verdict is Verdict.LOST)
+    noun, verb = ("place", "leaks") if places == 1 else ("places", "leak")
+    about = "about " if recording.coverage.mode == "sampled" else ""
+    text = f"{places:,} {noun} {verb} {about}{_bytes(held)}"
+    if lost and lost < held:
+        text += f", {_bytes(lost)} of it lost"
+    return f"{text}, growing by {_bytes(rate)}/s" if rate else text
 
 
 def _peak(recording: Recording) -> int:
@@ -288,10 +361,16 @@ def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[
     nobody = int(recording.sites["live_bytes"][0]) if len(recording.sites) else 0
     if nobody:
         notes.append(f"{_bytes(nobody)} could not be attributed to a call stack")
+    if judged.reach is None and len(recording.blocks) and judged.verdicts:
+        notes.append(
+            "whether anything still points to the blocks was not examined: only their course was judged"
+        )
     if judged.reach is not None:
         unknown = int(judged.reach.unknown.sum())
         if unknown:
             notes.append(f"{unknown:,} blocks were not examined by the reachability scan")
+    if recording.scan is not None:
+        notes.extend(recording.scan.notes)
     return tuple(notes)
 
 

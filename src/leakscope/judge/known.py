@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.frames import Frame
 
-__all__ = ["known_one_off"]
+__all__ = ["interpreter_state", "known_one_off"]
 
 _C_LIBRARY = re.compile(r"(?:^|/)(?:libc[-.]|libpthread|libc\.musl|ld-musl)[^/]*$")
 _LOADER = re.compile(r"(?:^|/)ld-(?:linux|musl|[\d.])[^/]*$")
@@ -39,11 +39,26 @@ _FUNCTIONS = {
     r"setenv|putenv|__add_to_environ": "libc one-off: environment",
     r"qsort(?:_r)?|openlog|syslog|tmpfile|random|initstate": "libc one-off",
 }
+# What these return belongs to their caller: lost, it is the caller's leak, whatever is usual.
+_HANDED_OUT = re.compile(
+    r"getaddrinfo(?:_a)?|iconv_open|newlocale|__newlocale|duplocale|__duplocale|getdelim|getline|__getdelim|"
+    r"dlopen.*|dlmopen.*|f(?:d|mem)?open(?:64)?|_IO_new_fopen|_IO_fopen\w*|__fopen_internal|open_memstream|"
+    r"popen|_IO_new_popen|tmpfile(?:64)?|(?:fd)?opendir|scandir(?:64|at)?|glob(?:64)?|realpath|__realpath\w*|"
+    r"getcwd|__getcwd|get_current_dir_name|tempnam|strn?dup|__strn?dup|wcsdup|v?asprintf|__v?asprintf\w*|"
+    r"regcomp|wordexp|setvbuf|getifaddrs\w*|if_nameindex|backtrace_symbols|getpass|res_ninit|hcreate_r|tsearch"
+)
 _KNOWN = [(re.compile(pattern), reason) for pattern, reason in _FUNCTIONS.items()]
 
 
-def known_one_off(stack: Sequence[Frame]) -> str | None:
-    """Return why a stack that does not grow is quiet by default, None when it is not."""
+# An interpreter that frees the root of its own state at the end, and not what hangs on it.
+_INTERPRETER = re.compile(r"(?:^|/)(?:perl[\d.]*|libperl\.so[\d.]*)$")
+
+
+def known_one_off(stack: Sequence[Frame], *, proven: bool = False) -> str | None:
+    """Return why a stack that does not grow is quiet by default, None when it is not.
+
+    `proven` says that its blocks are lost: then only memory that the library owns is excused.
+    """
     runtime = []
     for frame in stack:
         path = frame.module_path or ""
@@ -53,6 +68,8 @@ def known_one_off(stack: Sequence[Frame]) -> str | None:
     else:
         # Nothing but run-time libraries: constructors and the loader's own work.
         return _from_start(stack)
+    if proven and any(_HANDED_OUT.fullmatch(f.function or f.symbol or "") for f in runtime):
+        return None
     for frame in runtime:
         name = frame.function or frame.symbol or ""
         for pattern, reason in _KNOWN:
@@ -75,4 +92,13 @@ def _from_start(stack: Sequence[Frame]) -> str | None:
         name.startswith("call_init") for name in names
     ):
         return "loader one-off"
+    return None
+
+
+def interpreter_state(stack: Sequence[Frame]) -> str | None:
+    """Return why what an interpreter lost by its own end is quiet; None where other code took part."""
+    paths = [frame.module_path for frame in stack if not frame.artificial]
+    others = [p for p in paths if p and not _C_LIBRARY.search(p) and not _LOADER.search(p)]
+    if others and all(_INTERPRETER.search(path) for path in others):
+        return "perl's own state at its end, which PERL_DESTRUCT_LEVEL=2 would free"
     return None

@@ -62,9 +62,14 @@ class Growth:
     times_ns: Ints  # (rows,)
     counts: Floats  # (len(sites), rows)
     sizes: Floats  # (len(sites), rows) bytes
-    p_value: Floats  # Mann-Kendall, one-sided: growing
+    p_value: Floats  # Mann-Kendall, one-sided: the number grows
     gained: Floats  # share of the final level gained since the second quarter, may be negative
     late: Floats  # share of the whole growth that fell into the last quarter
+    fall: Floats  # deepest fall below an earlier level, as a share of the highest
+    bytes_p_value: Floats  # the same four for bytes: one block may grow
+    bytes_gained: Floats
+    bytes_late: Floats
+    bytes_fall: Floats
 
 
 def lifetimes(recording: Recording) -> Lifetimes:
@@ -218,27 +223,46 @@ def survivors_course(recording: Recording, lives: Lifetimes, sites: Ints) -> Gro
     mortal = lives.deaths[sites] > 0.05 * (lives.deaths[sites] + lives.survivors[sites])
     mortal &= lives.lifetime_ns[sites] > 0.05 * end
     found.p_value[mortal] = 1.0
+    found.bytes_p_value[:] = 1.0  # sizes at earlier moments are not known
     return found
 
 
 def _judged(sites: Ints, times: Ints, counts: Floats, sizes: Floats, end: int) -> Growth:
-    rows = len(times)
-    score = np.zeros(len(sites))
+    return Growth(
+        sites,
+        len(times),
+        times,
+        counts,
+        sizes,
+        *_course(counts, times, end),
+        *_course(sizes, times, end),
+    )
+
+
+def _course(values: Floats, times: Ints, end: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Of each row of `values`: p of "rises", share gained, share of it that came late, deepest fall."""
+    sites, rows = values.shape
+    score = np.zeros(sites)
     for step in range(1, rows):
-        score += np.sign(counts[:, step:] - counts[:, :-step]).sum(axis=1)
+        score += np.sign(values[:, step:] - values[:, :-step]).sum(axis=1)
     spread = np.sqrt(max(rows * (rows - 1) * (2 * rows + 5) / 18.0, 1.0))
     p_value = _upper_tail((score - 1) / spread)
-    level = counts[:, -1] if rows else np.zeros(len(sites))
+    gained, late, fall = np.zeros(sites), np.zeros(sites), np.zeros(sites)
     quarters = np.minimum(times * 4 // max(end, 1), 3)
     second, last = quarters == 1, quarters == 3
-    gained, late = np.zeros(len(sites)), np.zeros(len(sites))
     if second.any() and last.any():
-        top = counts[:, last].mean(axis=1)
-        np.divide(top - counts[:, second].mean(axis=1), top, out=gained, where=top > 0)
-        before = counts[:, ~last][:, -1]
-        whole = level - counts[:, 0]
+        level = values[:, -1]
+        top = values[:, last].mean(axis=1)
+        np.divide(top - values[:, second].mean(axis=1), top, out=gained, where=top > 0)
+        before = values[:, ~last][:, -1]
+        whole = level - values[:, 0]
         np.divide(level - before, whole, out=late, where=whole > 0)
-    return Growth(sites, rows, times, counts, sizes, p_value, gained, late)
+    if rows:
+        highest = np.maximum.accumulate(values, axis=1)
+        np.divide(
+            (highest - values).max(axis=1), highest[:, -1], out=fall, where=highest[:, -1] > 0
+        )
+    return p_value, gained, late, fall
 
 
 def _upper_tail(z: Floats) -> Floats:

@@ -43,5 +43,27 @@ class Options:
     """Implicit growth: what was given back at once in this last share of the run."""
     median_lifetime: float = 0.02
     """Churn: half of the dead lived less than this share of the run."""
+    min_samples: int = 30
+    """Sampled mode: fewer samples in the whole run can have missed a tenth of all memory."""
+    steady_s: float = 1800.0
+    """Growth that went on at one rate for so long is more than a job that loads."""
+    steady: float = 0.6
+    """... at the end still at this share of the rate at the start."""
+    serving_s: float = 3.0
+    """... or for so long after the rest of the process had reached its level."""
+    stopped_s: float = 10.0
+    """... or for so long until somebody ended the process, all of it reachable."""
+    few_sites: int = 2
+    """So many sites that grow at once may be a leak ..."""
+    few_share: float = 0.2
+    """... or this share of the sites that work on; a job builds its data at more."""
+    level: float = 0.3
+    """A level: all moments within this share of their median."""
+    level_by: float = 0.4
+    """... reached in this first share of the run."""
+    level_ratio: float = 1.0
+    """Growth of more than so many times that level is the work itself."""
+    fall: float = 0.25
+    """What once fell by this share of its highest goes up and down."""
     occasional: float = 0.5
     """A leak is occasional when a smaller share of births survives."""

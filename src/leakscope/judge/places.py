@@ -86,7 +86,7 @@ class Fingerprints:
         nodes, sites = recording.nodes, recording.sites
         self._parents: list[int] = nodes["parent"].tolist()
         self._modules: list[int] = nodes["module"].tolist()
-        self._offsets: list[bytes] = [offset.tobytes() for offset in nodes["offset"].astype("<u8")]
+        self._offsets = nodes["offset"].astype("<u8")  # of millions of frames few are asked for
         self._nodes: list[int] = sites["node"].tolist()
         self._kinds: list[int] = sites["kind"].tolist()
         self._names = [b"?"] + [
@@ -101,7 +101,7 @@ class Fingerprints:
         while 0 < node < len(self._parents) and len(parts) < 1024:
             module = self._modules[node]
             if 0 < module < len(self._names):
-                parts += (self._names[module], self._offsets[node])
+                parts += (self._names[module], self._offsets[node].tobytes())
             else:
                 parts.append(b"?")
             parent = self._parents[node]

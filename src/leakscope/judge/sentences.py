@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope.judge.service import Service
 from leakscope.model.findings import Evidence, Pattern, Verdict
 
 if TYPE_CHECKING:
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
 
-__all__ = ["evidence", "next_step", "sentence"]
+__all__ = ["evidence", "next_step", "sentence", "too_few_samples"]
+
+_WANTED = 1000  # samples that show what holds a hundredth of all memory
 
 
 def sentence(judged: Judged, i: int, recording: Recording) -> str:
@@ -26,6 +29,28 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
     reason, pattern = judged.reasons[i], judged.patterns[i]
     if reason == "lost":
         return _lost(judged, site, live)
+    if reason == "no stack":
+        return (
+            f"{_n(live, 'block')} of {births:,} whose call stack was not recorded: where they were"
+            f" allocated is not known."
+        )
+    if reason == "few samples":
+        return (
+            f"One sampled block from here is lost, of {judged.samples:,} samples in the whole run:"
+            f" too few to say what it stands for."
+        )
+    if reason == "larger":
+        sizes = judged.growth.sizes[i]
+        return (
+            f"{_n(live, 'block')} that grew to the end: from {_size(float(sizes[0]))} to"
+            f" {_size(float(sizes[-1]))}, made anew {births:,} times."
+        )
+    if judged.verdicts[i] is Verdict.GROWING and reason == "growing":
+        kept = "All" if dead == 0 else f"{live:,} of"
+        return (
+            f"{kept} {births:,} blocks allocated here stayed, and their number grew until"
+            f" {'now' if _runs(recording) else 'the end'}, as it does in a job that loads, works and ends."
+        )
     if reason == "growing":
         if pattern is Pattern.OCCASIONAL:
             return (
@@ -43,9 +68,10 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
         )
     if reason == "given back":
         peak = int(judged.growth.counts[i].max(initial=0))
-        return (
-            f"Grew for as long as the program ran, to {_n(peak, 'block')}, and was freed only"
-            f" when it ended: in a longer run it would have grown on."
+        return f"Grew until the program's end, to {_n(peak, 'block')}, and was freed only there" + (
+            ": in a longer run it would have grown on."
+            if judged.verdicts[i] is Verdict.LEAKING
+            else ", as in a job that loads, works and ends."
         )
     if reason == "filling":
         return (
@@ -74,6 +100,11 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
             f"A cache or pool: {births:,} blocks came and {dead:,} went, and the number held stays"
             f" the same."
         )
+    if reason == "reachable":
+        return (
+            f"{_n(live, 'block')} of {births:,} not freed; all of them were still in use when the"
+            f" program ended after {_time(judged.end_ns)}."
+        )
     if reason == "no time":
         return (
             f"The run of {_time(judged.end_ns)} was too short to tell growth from start-up"
@@ -100,10 +131,19 @@ def _lost(judged: Judged, site: int, live: int) -> str:
     lost = int(reach.lost[site])
     indirect = int(reach.indirect[site])
     of = f"All {lost:,}" if lost == live and lost > 1 else f"{lost:,} of {live:,}"
-    text = "The block allocated here is lost" if live == 1 else f"{of} blocks from here are lost"
+    kind = "blocks" if judged.samples is None else "sampled blocks"
+    text = f"{of} {kind} from here {'is' if lost == 1 else 'are'} lost"
+    if live == 1:
+        text = f"The {kind[:-1]} allocated here is lost"
+    if not site:
+        text = text.replace("from here", "whose call stack was not recorded")
+        text = text.replace("allocated here", "whose call stack was not recorded")
     if indirect == lost:
-        return f"{text}: only other lost blocks point to {'it' if lost == 1 else 'them'}."
-    return f"{text}: nothing in the process points to {'it' if lost == 1 else 'them'} any more."
+        text += f": only other lost blocks point to {'it' if lost == 1 else 'them'}."
+    else:
+        text += f": nothing in the process points to {'it' if lost == 1 else 'them'} any more."
+    unknown = int(reach.unknown[site])
+    return f"{text} {unknown:,} more were not examined." if unknown else text
 
 
 def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
@@ -111,11 +151,23 @@ def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
     verdict, reason = judged.verdicts[i], judged.reasons[i]
     site = int(judged.sites[i])
     where = _place(source)
+    if not site:
+        return (
+            "Run with a smaller --depth, so that fewer stacks differ, or with --sample: then what is"
+            " allocated later has a place as well."
+        )
     if reason == "lost":
         if judged.reach is not None and judged.reach.indirect[site] == judged.reach.lost[site]:
             return "Fix the loss of the block that owned it; look for it among the other findings."
         return f"Free the block allocated {where} before its last pointer goes."
-    if reason == "given back":
+    if verdict is Verdict.GROWING:
+        longer = _time(max(1_800_000_000_000, 4 * judged.end_ns))
+        return (
+            f"In a job this is its work. If it serves, trace it for {longer} or more under load; or"
+            f" run it twice on one input, once for longer: what grows with time and not with the"
+            f" input is a leak."
+        )
+    if reason in {"given back", "larger"}:
         return f"Bound what is allocated {where}, or free entries when they are no longer needed."
     if verdict is Verdict.LEAKING:
         if judged.patterns[i] is Pattern.OCCASIONAL:
@@ -126,6 +178,8 @@ def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
     if verdict is not Verdict.UNKNOWN:
         return None
     births = int(judged.births[site])
+    if reason == "few samples":
+        return "Sample more often, or record every allocation (without --sample)."
     if reason == "no time":
         return "Give the program more work, so that it runs for at least a second."
     if reason == "few":
@@ -140,7 +194,12 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
     lives, course = judged.lives, judged.growth
     live, dead = int(lives.survivors[site]), int(lives.deaths[site])
     births = int(judged.births[site])
-    growing = judged.verdicts[i] in (Verdict.LEAKING, Verdict.FILLING, Verdict.LOST)
+    growing = judged.verdicts[i] in (
+        Verdict.LEAKING,
+        Verdict.GROWING,
+        Verdict.FILLING,
+        Verdict.LOST,
+    )
     found: list[Evidence] = []
     reach = judged.reach
     if reach is not None and live:
@@ -151,7 +210,12 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
             text += f", {held:,} still reachable"
         if possible:
             text += f", {possible:,} possibly lost"
-        found.append(Evidence("reachability", lost, text, supports=(lost > 0) == growing))
+        if unknown := int(reach.unknown[site]):
+            text += f", {unknown:,} not examined"
+        leak = judged.verdicts[i].is_leak
+        found.append(Evidence("reachability", lost, text, supports=(lost > 0) == leak))
+    if (why := judged.service[i]) is not None and judged.verdicts[i] is Verdict.LEAKING:
+        found.append(Evidence("service", why.value, _SERVES[why]))
     if judged.reasons[i] == "given back":
         peak = int(course.counts[i].max(initial=0))
         found.append(
@@ -192,7 +256,11 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
             found.append(
                 Evidence("freed", 0, f"none of {births:,} blocks was freed", supports=True)
             )
-    if course.rows >= 8 and births >= 5:
+    if judged.reasons[i] == "larger":
+        p, fall = float(course.bytes_p_value[i]), float(course.bytes_gained[i])
+        text = f"its bytes keep growing ({_p(p)}, {fall:.0%} of them since the second quarter)"
+        found.append(Evidence("bytes_trend_p", p, text))
+    elif course.rows >= 8 and births >= 5:
         p = float(course.p_value[i])
         gained = float(course.gained[i])
         if judged.trend[i]:
@@ -207,6 +275,44 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
         text = f"births slow down to {slow:.0%} of their first rate (better fit than steady births)"
         found.append(Evidence("slowdown", round(slow, 4), text))
     return tuple(found)
+
+
+_SERVES = {
+    Service.LEVEL: "all other memory reached its level early and stayed there at work, while this grew on",
+    Service.STEADY: "it grew at a steady rate for more than half an hour",
+    Service.UNSEEN: "whether anything still points to the blocks was not examined",
+    Service.KILLED: "the program was ended by a signal: it had not come to an end of its own",
+}
+
+
+def too_few_samples(samples: int, recording: Recording) -> str:
+    """Say how many samples were taken, and which period would do."""
+    sites, coverage = recording.sites, recording.coverage
+    period = int(coverage.sample_bytes or 1)
+    seen = max(int(sites["alloc_bytes"].sum()), samples * period)
+    better = 1 << max(0, (seen // _WANTED)).bit_length() - 1 if seen >= _WANTED else 0
+    if better >= 1024:
+        what = f"--sample {better >> 10}KiB would take about {max(seen // better, 1):,}"
+    else:
+        what = "record every allocation (without --sample)"
+    taken = (
+        "no sample was"
+        if not samples
+        else f"only {_n(samples, 'sample')} {'was' if samples == 1 else 'were'}"
+    )
+    return f"not enough data: {taken} taken, one in {_size(period)}, which proves nothing; {what}"
+
+
+def _runs(recording: Recording) -> bool:
+    return recording.process.ended == "running"
+
+
+def _size(value: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
 
 
 def _place(source: Frame | None) -> str:

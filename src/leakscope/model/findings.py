@@ -4,12 +4,22 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from leakscope.model.frames import Frame
+from leakscope.model.reachability import ScanFacts
 from leakscope.model.recordings import Coverage, Process
 
-__all__ = ["Evidence", "Finding", "Findings", "Pattern", "SuppressionUse", "Verdict"]
+__all__ = [
+    "Evidence",
+    "Finding",
+    "Findings",
+    "Pattern",
+    "SuppressionUse",
+    "Verdict",
+    "confidence_words",
+]
 
 
 class Verdict(enum.StrEnum):
@@ -17,6 +27,7 @@ class Verdict(enum.StrEnum):
 
     LOST = "lost"
     LEAKING = "leaking"
+    GROWING = "growing"
     FILLING = "filling"
     BOUNDED = "bounded"
     WARM_UP = "warm-up"
@@ -38,6 +49,22 @@ class Pattern(enum.StrEnum):
     OCCASIONAL = "occasional"
     ONE_OFF = "one-off"
     IMPLICIT = "implicit growth"
+
+
+_WORDS = (
+    (0.99, "almost certain"),
+    (0.95, "very likely"),
+    (0.85, "likely"),
+    (0.6, "possible"),
+)
+
+
+def confidence_words(confidence: float) -> str:
+    """Say a probability in the words that every report uses (docs/verdicts.md has the table)."""
+    for floor, words in _WORDS:
+        if confidence >= floor:
+            return words
+    return "only a suspicion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +107,28 @@ class Finding:
     live_bytes_high: int | None = None
     peak_bytes: int | None = None
     lost_count: int | None = None  # blocks nothing points to; None: reachability not examined
+    lost_bytes: int | None = None  # of those blocks
+    unexamined_count: int | None = None  # living blocks that the scan did not look at
+    unexamined_bytes: int | None = None
 
     @property
     def is_leak(self) -> bool:
         """Whether this finding makes the run fail: a leak that is not known or suppressed."""
         return self.verdict.is_leak and self.known is None
+
+    @property
+    def leak_bytes(self) -> int:
+        """What this finding weighs: its lost blocks, else what lives, else what was given back."""
+        if self.verdict is Verdict.LOST and self.lost_bytes is not None:
+            return self.lost_bytes
+        return self.live_bytes or self.peak_bytes or 0
+
+    @property
+    def leak_count(self) -> int:
+        """The blocks that `leak_bytes` are in."""
+        if self.verdict is Verdict.LOST and self.lost_count is not None:
+            return self.lost_count
+        return self.live_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +160,17 @@ class Findings:
     duration_ns: int
     suppressions: tuple[SuppressionUse, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+    runtimes: tuple[str, ...] = ()
+    """A sentence for each run-time with a heap of its own that is not seen from here."""
+    scan: ScanFacts | None = None  # None: memory was not searched for pointers
 
     @property
     def leaks(self) -> tuple[Finding, ...]:
         """The findings that make the run fail."""
         return tuple(f for f in self.findings if f.is_leak)
+
+    def fail(self, verdicts: Collection[str]) -> bool:
+        """Whether one of `verdicts` was given to what is neither known nor suppressed, or overall."""
+        return self.verdict in verdicts or any(
+            f.known is None and f.verdict in verdicts for f in self.findings
+        )

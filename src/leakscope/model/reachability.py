@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Reachability", "ScanFacts"]
+__all__ = ["Reachability", "ScanFacts", "UnjoinedThreads"]
 
 
 class Reachability(enum.IntEnum):
@@ -20,13 +20,24 @@ class Reachability(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class UnjoinedThreads:
+    """Threads that have ended, and that nobody can join any more: their stacks stay mapped."""
+
+    site: int  # of the block that was allocated when each of them was started
+    threads: int
+    mapped_bytes: int  # of their stacks
+    resident_bytes: int  # of them, in memory
+
+
+@dataclass(frozen=True, slots=True)
 class ScanFacts:
     """How the memory was examined."""
 
-    method: str  # how the image was taken: "frozen", "forked", "core"
+    method: str  # how the image was taken: "copied", "forked", "frozen", "core"
     pause_ms: float  # time for which the process stood still
     seconds: float  # of the whole scan
     scanned_bytes: int
     threads: int
     roots_bytes: int = 0
     notes: tuple[str, ...] = ()
+    unjoined: tuple[UnjoinedThreads, ...] = ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from leakscope.errors import TargetError
 from leakscope.proc.process import living_task
 
-__all__ = ["Mapping", "read_maps"]
+__all__ = ["Mapping", "parse_maps", "read_maps", "read_raw_maps"]
 
 _LINE = re.compile(
     rb"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
@@ -47,11 +47,15 @@ def read_maps(pid: int) -> tuple[Mapping, ...]:
     Raises `TargetError` when there is no such process or it may not be looked at. A
     process that has ended has none; one of which only the first thread has ended has them.
     """
+    return parse_maps(read_raw_maps(pid))
+
+
+def read_raw_maps(pid: int) -> bytes:
+    """Return the text that `parse_maps` understands. Raises as `read_maps` does."""
     try:
         text = Path(f"/proc/{pid}/maps").read_bytes()
         if not text and (task := living_task(pid)) != pid:
             text = Path(f"/proc/{task}/maps").read_bytes()
-        lines = text.split(b"\n")
     except (FileNotFoundError, ProcessLookupError):
         raise TargetError(f"there is no process {pid}") from None
     except PermissionError:
@@ -59,7 +63,12 @@ def read_maps(pid: int) -> tuple[Mapping, ...]:
             f"process {pid} may not be looked at by this user",
             hint="Run as the user it runs as, or as root.",
         ) from None
-    return tuple(_mapping(line) for line in lines if line)
+    return text
+
+
+def parse_maps(text: bytes) -> tuple[Mapping, ...]:
+    """Return the mappings in the text of a maps file."""
+    return tuple(_mapping(line) for line in text.split(b"\n") if line)
 
 
 def _mapping(line: bytes) -> Mapping:

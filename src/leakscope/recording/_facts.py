@@ -24,9 +24,16 @@ class FactError(ValueError):
 
 
 def to_json(value: Any) -> Any:
-    """Return the members of a frozen class for `json.dumps`, without those that are unset."""
+    """Return the members of a frozen class for `json.dumps`, without those that are unset.
+
+    They may be such classes themselves, or tuples of them.
+    """
+    if isinstance(value, tuple):
+        return [to_json(each) for each in value]
+    if not dataclasses.is_dataclass(value):
+        return value
     return {
-        field.name: found
+        field.name: to_json(found)
         for field in dataclasses.fields(value)
         if (found := getattr(value, field.name)) is not None
     }
@@ -58,6 +65,8 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
             return None
         (hint,) = (each for each in arguments if each is not type(None))
         return _checked(hint, value, name)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return from_json(hint, value)
     if origin is tuple and isinstance(value, list):
         return tuple(_checked(arguments[0], each, name) for each in value)
     if origin is dict and isinstance(value, dict):

@@ -10,12 +10,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.report._text import bytes_text, count_text, percent_text, plural, printable
+from leakscope.report._text import (
+    bytes_text,
+    count_text,
+    duration_text,
+    percent_text,
+    plural,
+    printable,
+)
 
 if TYPE_CHECKING:
     from leakscope.model.findings import Findings
+    from leakscope.model.reachability import ScanFacts
 
-__all__ = ["problems", "remarks", "summary"]
+__all__ = ["problems", "remarks", "scan_text", "summary"]
 
 # Losses that can hide or invent a leak, by name of the counter.
 _LOSSES = {
@@ -92,6 +100,13 @@ def summary(findings: Findings) -> str:
     if unresolved:
         parts.append(f"{percent_text(unresolved, frames)} of frames without symbols")
     return f"{_mode(findings)}; " + "; ".join(parts)
+
+
+def scan_text(scan: ScanFacts) -> str:
+    """Return how long the search for pointers took, and how much it looked at."""
+    took = duration_text(round(scan.seconds * 1e9))
+    text = f"took {took} for {bytes_text(scan.scanned_bytes)}"
+    return f"{text}; stopped for {duration_text(round(scan.pause_ms * 1e6))}"
 
 
 def problems(findings: Findings) -> list[str]:

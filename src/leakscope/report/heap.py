@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from leakscope.model.reachability import Reachability
-from leakscope.report._text import bytes_text, percent_text, plural, printable
+from leakscope.report._text import bytes_text, duration_text, percent_text, plural, printable
 
 if TYPE_CHECKING:
     from leakscope.model.heap import HeapScan
@@ -17,6 +17,12 @@ __all__ = ["render_heap", "to_json"]
 
 SCHEMA = "leakscope-heap/1"
 _SIZES = 8
+_HOW = {
+    "core": "of a core file",
+    "copied": " to copy its memory",
+    "forked": " to fork a copy of it",
+    "frozen": " until its memory was read",
+}
 
 
 def render_heap(scan: HeapScan, name: str) -> str:
@@ -67,9 +73,11 @@ def render_heap(scan: HeapScan, name: str) -> str:
     )
     lines.append(f"  {live} in use, {free} free inside the allocator,")
     lines.append(f"  {top} never used yet, {overhead} the allocator's own")
-    how = "of a core file" if facts.method == "core" else f"stopped for {facts.pause_ms:.0f} ms"
+    how = _HOW.get(facts.method, "")
+    if facts.method != "core":
+        how = f"stopped for {facts.pause_ms:.0f} ms{how}"
     lines.append(
-        f"Scan: {how}, {plural(facts.threads, 'thread')},"
+        f"Scan: {duration_text(round(facts.seconds * 1e9))}, {how}, {plural(facts.threads, 'thread')},"
         f" {bytes_text(facts.scanned_bytes)} looked at, {walked} of the heap walked"
     )
     lines += [f"Note: {printable(note)}" for note in scan.facts.notes]

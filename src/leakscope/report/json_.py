@@ -12,6 +12,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from leakscope.model.findings import confidence_words
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -54,7 +56,7 @@ def _dump(value: Any) -> str:
 
 
 def _process(label: str | None, findings: Findings) -> dict[str, Any]:
-    process, coverage = findings.process, findings.coverage
+    process, coverage, scan = findings.process, findings.coverage, findings.scan
     return {
         "recording": label,
         "process": {
@@ -72,6 +74,7 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
         },
         "verdict": findings.verdict,
         "headline": findings.headline,
+        "runtimes": findings.runtimes,
         "leak_count": len(findings.leaks),
         "totals": {
             "duration_ns": findings.duration_ns,
@@ -93,6 +96,15 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
             "max_size_bytes": coverage.max_size,
             "max_depth_frames": coverage.max_depth,
             "notes": coverage.notes,
+        },
+        "scan": None
+        if scan is None
+        else {
+            "method": scan.method,
+            "seconds": scan.seconds,
+            "stopped_ms": scan.pause_ms,
+            "scanned_bytes": scan.scanned_bytes,
+            "thread_count": scan.threads,
         },
         "suppressions": [
             {
@@ -120,11 +132,16 @@ def _finding(finding: Finding, frames: dict[int, Any]) -> dict[str, Any]:
         "known": finding.known,
         "pattern": finding.pattern,
         "confidence": finding.confidence,
+        "confidence_words": confidence_words(finding.confidence),
         "live_bytes": finding.live_bytes,
         "live_bytes_low": finding.live_bytes_low,
         "live_bytes_high": finding.live_bytes_high,
         "live_count": finding.live_count,
         "lost_count": finding.lost_count,
+        "lost_bytes": finding.lost_bytes,
+        "unexamined_count": finding.unexamined_count,
+        "unexamined_bytes": finding.unexamined_bytes,
+        "leak_bytes": finding.leak_bytes if finding.verdict.is_leak else 0,
         "peak_bytes": finding.peak_bytes,
         "allocation_count": finding.allocs,
         "free_count": finding.frees,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.model.findings import Evidence, Finding, Findings, Verdict
+from leakscope.model.findings import Evidence, Finding, Findings, Verdict, confidence_words
 from leakscope.report import _coverage
 from leakscope.report._ink import ALARM, CALM, STEP, WARNING, Ink
 from leakscope.report._places import (
@@ -48,8 +48,11 @@ _OVERVIEW = 3  # findings from which a list of them comes first
 _UNDECIDED = 5  # rows of undecided sites before the rest is summed up
 _SIGNALS = 4  # supporting signals shown unless everything is asked for
 
-# Not a leak on their own, but a person has to look at them.
-_SUSPECT = (Verdict.FILLING, Verdict.RETAINED)
+# Not a leak on their own, but worth a look: in a table each, with what would settle it.
+_GROWTH = {
+    Verdict.GROWING: "Grew until {end}, as a job does that loads, works and ends",
+    Verdict.FILLING: "Still filling up, ever more slowly",
+}
 
 
 def render(
@@ -73,26 +76,29 @@ def render(
     ink = Ink(max(width, _NARROWEST), colour, unicode, base)
     limit = max(limit, 0)
     loud = [f for f in findings.findings if f.is_leak]
-    loud += [f for f in findings.findings if f.known is None and f.verdict in _SUSPECT]
+    growth = [f for f in findings.findings if f.known is None and f.verdict in _GROWTH]
     undecided = [f for f in findings.findings if f.known is None and f.verdict is Verdict.UNKNOWN]
-    shown = {id(f) for f in (*loud, *undecided)}
+    shown = {id(f) for f in (*loud, *growth, *undecided)}
     quiet = [f for f in findings.findings if id(f) not in shown]
 
     lines = [*_headline(findings, ink), *_process(findings, ink)]
+    for runtime in findings.runtimes:
+        lines += ink.wrap(printable(runtime), "Note: ", "  ")
     for problem in _coverage.problems(findings):
         lines += ink.paint_all(WARNING, ink.wrap(problem, "warning: ", "  "))
-    groups = _group([*loud, *undecided] if verbose else loud)
+    groups = _group([*loud, *growth, *undecided] if verbose else loud)
     if len(groups) >= _OVERVIEW:
         lines += ["", *_overview(groups[:limit], ink)]
     for number, group in enumerate(groups[:limit], 1):
         lines += ["", *_finding(number, group, ink, source_context, verbose)]
     if groups[limit:]:
         lines += ["", *_rest(groups, limit, ink)]
-    if undecided and not verbose:
-        lines += ["", *_table("Not enough data to judge", undecided, ink, min(limit, _UNDECIDED))]
-        step = next((f.next_step for f in undecided if f.next_step), None)
-        if step:
-            lines += ink.paint_all(STEP, ink.wrap(step, "  Next: ", "    "))
+    if not verbose:
+        end = "now" if findings.process.ended == "running" else "the end"
+        for verdict, title in _GROWTH.items():
+            members = [f for f in growth if f.verdict is verdict]
+            lines += _undecided(title.format(end=end), members, ink, limit)
+        lines += _undecided("Not enough data to judge", undecided, ink, limit)
     if show_known:
         for title, members in _by_verdict(quiet):
             lines += ["", *_table(title, members, ink, limit)]
@@ -103,6 +109,8 @@ def render(
     lines += ink.wrap(_coverage.summary(findings), "Coverage: ", "  ")
     for remark in _coverage.remarks(findings):
         lines += ink.wrap(remark, "  ", "    ")
+    if findings.scan is not None:
+        lines += ink.wrap(_coverage.scan_text(findings.scan), "Scan: ", "  ")
     for note in findings.notes:
         lines += ink.wrap(note, "Note: ", "  ")
     if len(lines) > _SCREEN:
@@ -126,7 +134,7 @@ def _headline(findings: Findings, ink: Ink) -> list[str]:
     code = CALM
     if findings.leaks:
         code = ALARM
-    elif findings.verdict in (*_SUSPECT, Verdict.UNKNOWN) or _coverage.problems(findings):
+    elif findings.verdict in (Verdict.FILLING, Verdict.UNKNOWN) or _coverage.problems(findings):
         code = WARNING
     return ink.paint_all(code, ink.wrap(findings.headline, "leakscope: ", "  "))
 
@@ -149,7 +157,7 @@ def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:
     digits = len(str(len(groups)))
     lines = []
     for number, group in enumerate(groups, 1):
-        size = bytes_text(sum(f.live_bytes for f in group))
+        size = bytes_text(sum(f.leak_bytes for f in group))
         head = f"  {number:>{digits}}. {group[0].verdict.value:<8} {size:>9}  "
         lines.append(head + _where(group[0], ink.width - cells(head), ink))
     return lines
@@ -159,7 +167,7 @@ def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:
 
 
 def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Put findings with the same verdict and the same source line together, heaviest first."""
+    """Put findings with the same verdict and the same source line together, in their order."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
         source = finding.source
@@ -181,14 +189,14 @@ def _finding(
     lines = _title(number, first, ink)
     lines += [ink.bold(line) for line in ink.wrap(_amount(group, ink), _INDENT)]
     lines += place_lines(first, ink)
-    lines += ink.wrap(first.sentence, _INDENT)
+    lines += ink.wrap(_said(group), _INDENT)
     lines += source_lines(first, ink, source_context) or [""]
     lines += stack_lines(first, ink, whole=verbose)
     if others:
         text = (
             f"and {plural(len(others), 'more stack')} through the same line: "
-            f"{bytes_text(sum(f.live_bytes for f in others))} in "
-            f"{plural(sum(f.live_count for f in others), 'block')}"
+            f"{bytes_text(sum(f.leak_bytes for f in others))} in "
+            f"{plural(sum(f.leak_count for f in others), 'block')}"
         )
         lines += ink.wrap(text, _INDENT)
     signals = first.evidence if verbose else _telling(first.evidence)
@@ -209,34 +217,46 @@ def _telling(evidence: Sequence[Evidence]) -> list[Evidence]:
 
 def _title(number: int, finding: Finding, ink: Ink) -> list[str]:
     verdict = finding.verdict.value.upper()
-    words = _confidence(finding.confidence)
-    if finding.pattern is not None:
-        words += f"{ink.dot}{finding.pattern.value}"
-    lines = ink.wrap(words, f"{number}. {verdict}{ink.dot}", _INDENT)
+    said = [confidence_words(finding.confidence)] if finding.verdict.is_leak else []
+    said += [finding.pattern.value] if finding.pattern is not None else []
+    lines = ink.wrap(ink.dot.join([verdict, *said]), f"{number}. ", _INDENT)
     painted = ink.paint(ALARM if finding.is_leak else WARNING, verdict)
     return [lines[0].replace(verdict, painted, 1), *lines[1:]]
 
 
-def _confidence(confidence: float) -> str:
-    for floor, words in (
-        (0.95, "almost certain"),
-        (0.8, "very likely"),
-        (0.6, "likely"),
-        (0.4, "possible"),
-    ):
-        if confidence >= floor:
-            return words
-    return "only a suspicion"
+def _said(group: Sequence[Finding]) -> str:
+    """What happened, of all stacks together where their sum is shown: never "all 30" of 60."""
+    first = group[0]
+    if len(group) == 1:
+        return first.sentence
+    if first.verdict is not Verdict.LOST:
+        return f"Of the heaviest of {len(group):,} stacks: {first.sentence}"
+    lost, live = sum(f.leak_count for f in group), sum(f.live_count for f in group)
+    of = f"All {lost:,}" if lost == live else f"{lost:,} of {live:,}"
+    text = (
+        f"{of} blocks from here are lost, by {len(group):,} stacks: nothing in the process points"
+    )
+    text += " to them any more, or only other lost blocks do."
+    unknown = sum(f.unexamined_count or 0 for f in group)
+    return f"{text} {unknown:,} more were not examined." if unknown else text
 
 
 def _amount(group: Sequence[Finding], ink: Ink) -> str:
     """Live bytes and blocks with their growth; intervals only where they are not summed."""
     alone = group[0] if len(group) == 1 else None
-    size = bytes_text(sum(f.live_bytes for f in group))
-    text = f"{size} in {plural(sum(f.live_count for f in group), 'block')}"
+    live = sum(f.live_bytes for f in group), sum(f.live_count for f in group)
+    count = sum(f.leak_count for f in group)
+    text = f"{bytes_text(sum(f.leak_bytes for f in group))} in {plural(count, 'block')}"
+    if count < live[1]:
+        text += f", of {bytes_text(live[0])} in {count_text(live[1])}"
     if not any(f.live_bytes for f in group):
         text = f"{bytes_text(sum(f.peak_bytes or 0 for f in group))} at the peak, freed at the end"
-    if alone and alone.live_bytes_low is not None and alone.live_bytes_high is not None:
+    if (
+        alone
+        and alone.live_bytes_low is not None
+        and alone.live_bytes_high is not None
+        and count >= live[1]
+    ):
         low, high = bytes_text(alone.live_bytes_low), bytes_text(alone.live_bytes_high)
         text = f"about {text} ({interval_text(low, high)})"
     rates = [f.rate for f in group if f.rate is not None]
@@ -267,13 +287,25 @@ def _where(finding: Finding, room: int, ink: Ink) -> str:
     return f"{function}  {location}".strip()
 
 
+def _undecided(title: str, members: Sequence[Finding], ink: Ink, limit: int) -> list[str]:
+    """A table of what is no leak so far, and the step that would settle it."""
+    if not members:
+        return []
+    lines = ["", *_table(title, members, ink, min(limit, _UNDECIDED))]
+    step = next((f.next_step for f in members if f.next_step), None)
+    if step:
+        lines += ink.paint_all(STEP, ink.wrap(step, "  Next: ", "    "))
+    return lines
+
+
 def _table(title: str, members: Sequence[Finding], ink: Ink, limit: int) -> list[str]:
-    size = bytes_text(sum(f.live_bytes for f in members))
-    text = f"{title}: {plural(len(members), 'site')}, {size} live"
+    size = bytes_text(sum(f.leak_bytes for f in members))
+    what = "live" if any(f.live_bytes for f in members) else "at the peak"
+    text = f"{title}: {plural(len(members), 'site')}, {size} {what}"
     lines = [ink.bold(line) for line in ink.wrap(text, "", "  ")]
     for finding in members[:limit]:
-        blocks = plural(finding.live_count, "block")
-        head = f"  {bytes_text(finding.live_bytes):>8} in {blocks:<13} "
+        blocks = f"in {plural(finding.leak_count, 'block')}" if finding.leak_count else "given back"
+        head = f"  {bytes_text(finding.leak_bytes):>8} {blocks:<16} "
         lines.append(head + _where(finding, ink.width - cells(head), ink))
     if members[limit:]:
         lines.append(ink.dim(f"  {ink.ellipsis} and {count_text(len(members) - limit)} more"))
@@ -284,7 +316,7 @@ def _rest(groups: Sequence[Sequence[Finding]], limit: int, ink: Ink) -> list[str
     members = [f for group in groups[limit:] for f in group]
     more = "leaking" if all(f.is_leak for f in members) else "suspicious"
     places = plural(len(groups) - limit, f"more {more} place")
-    size = bytes_text(sum(f.live_bytes for f in members))
+    size = bytes_text(sum(f.leak_bytes for f in members))
     verb = "holds" if len(groups) - limit == 1 else "hold"
     return ink.wrap(f"{places} {verb} {size}; --limit {len(groups)} shows all", "", "  ")
 
@@ -312,9 +344,11 @@ def _hidden(quiet: Sequence[Finding], ink: Ink) -> list[str]:
     parts: dict[str, list[Finding]] = {}
     for finding in quiet:
         name = "known or suppressed" if finding.known is not None else finding.verdict.value
+        if finding.known is not None and finding.known.startswith("run-time: "):
+            name = f"of {finding.known.removeprefix('run-time: ')} itself"
         parts.setdefault(name, []).append(finding)
     text = ", ".join(
-        f"{count_text(len(members))} {name} ({bytes_text(sum(f.live_bytes for f in members))})"
+        f"{count_text(len(members))} {name} ({bytes_text(sum(f.leak_bytes for f in members))})"
         for name, members in parts.items()
     )
     return ink.wrap(f"{text}; --all shows them", "Not shown: ", "  ")

@@ -17,9 +17,14 @@ from leakscope.errors import TargetError
 from leakscope.scan.frozen import Frozen, Thread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
+    import numpy.typing as npt
+
     from leakscope.proc.maps import Mapping
+    from leakscope.scan.mark import Segment
+    from leakscope.scan.roots import Root
 
 __all__ = ["Ending"]
 
@@ -33,6 +38,8 @@ class Ending:
     """
 
     method = "frozen"
+    notes: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
     def __init__(self, pid: int, tid: int, sp: int, tls: int) -> None:
         self._waiting = Thread(_outer(pid, tid), sp, 0, tls, np.zeros(0, np.uint64))
@@ -78,6 +85,12 @@ class Ending:
     def read(self, address: int, size: int) -> bytes:
         """Return up to `size` bytes from `address`; fewer where they cannot be read."""
         return self._others.read(address, size)
+
+    def split(
+        self, roots: Sequence[Root]
+    ) -> tuple[Sequence[Root], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
+        """As of `Frozen`."""
+        return self._others.split(roots)
 
     def check(self) -> None:
         """Raise `TargetError` when the process is gone: what was read of it says nothing."""

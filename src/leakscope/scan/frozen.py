@@ -14,27 +14,38 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.proc.maps import Mapping, read_maps
+from leakscope.proc._text import read_text
+from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
+from leakscope.scan._restart import Sleepers, call_rank, is_restartable, no_handler, shorten
+from leakscope.scan.kernel import words_of_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     import numpy.typing as npt
 
-__all__ = ["Frozen", "Thread", "libc"]
+    from leakscope.scan.mark import Segment
+    from leakscope.scan.roots import Root
 
-_SEIZE, _INTERRUPT, _DETACH, _GETREGSET = 0x4206, 0x4207, 17, 0x4204
+__all__ = ["Frozen", "Thread", "general_registers", "libc", "living_thread"]
+__all__ += ["set_general_registers", "vector_registers"]
+
+_SEIZE, _INTERRUPT, _DETACH, _GETREGSET, _SETREGSET = 0x4206, 0x4207, 17, 0x4204, 0x4205
 _PRSTATUS, _XSTATE, _FPREGS, _ARM_TLS = 1, 0x202, 2, 0x401
 _ALL = 0x40000000  # __WALL: threads, too
 _PATIENCE_S = 3.0
 _TRAP = 5  # what PTRACE_INTERRUPT stops for; a user's stop has its own signal
 _ROUNDS = 64  # a process that starts threads faster than we stop them
+_EXITING = 4  # PF_EXITING in the flags of /proc/TID/stat
+_RAX, _ORIG_RAX, _SP = 10, 15, 19  # struct user_regs_struct, by word
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.restype = ctypes.c_long
@@ -59,33 +70,48 @@ class Thread:
 class Frozen:
     """A context manager: the process `pid` is stopped inside, and goes on behind it.
 
-    With `one`, only one of its threads is; the thread `leave` is not. Raises `TargetError` when
-    there is no such process or it may not be stopped.
+    With `one`, only one of its threads is; the thread `leave` is not. Gives up on a thread that
+    does not stop within `patience_s` seconds. Raises `TargetError` when there is no such process
+    or it may not be stopped.
     """
 
     method = "frozen"
+    notes: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
-    def __init__(self, pid: int, *, one: bool = False, leave: int | None = None) -> None:
+    def __init__(
+        self,
+        pid: int,
+        *,
+        one: bool = False,
+        leave: int | None = None,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         self.pid = pid
         self._one = one
         self._leave = leave
+        self._patience_s = patience_s
         self.threads: tuple[Thread, ...] = ()
-        self.mappings: tuple[Mapping, ...] = ()
+        self.raw_mappings = b""
         self.paused_ns = 0
+        self.since_ns = 0  # monotonic: when the first thread was stopped
         self._seized: list[int] = []
         self._calm: set[int] = set()
         self._signals: dict[int, int] = {}  # by thread: taken in a stop, to be delivered
+        self._restarted: list[int] = []
+        self._sleepers = Sleepers()
         self._memory = -1
-        self._since = 0
 
     def __enter__(self) -> Self:
-        self._since = time.monotonic_ns()
+        self._sleepers.look(self.pid, _tids(self.pid))
+        self.since_ns = time.monotonic_ns()
         try:
             self._stop_all()
-            if self._seized and self.pid not in {*self._seized, self._leave}:
+            others = [*self._seized, *([] if self._leave is None else [self._leave])]
+            if others and self.pid not in others:
                 # Its first thread has ended: what is shared is looked at through another one.
-                self.pid = self._seized[0]
-            self.mappings = read_maps(self.pid)
+                self.pid = others[0]
+            self.raw_mappings = read_raw_maps(self.pid)
             self._memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
             self.threads = tuple(_registers(tid) for tid in self._seized)
         except OSError as error:
@@ -104,6 +130,11 @@ class Frozen:
     ) -> None:
         self.release()
 
+    @cached_property
+    def mappings(self) -> tuple[Mapping, ...]:
+        """Its mappings in address order."""
+        return parse_maps(self.raw_mappings)
+
     def read(self, address: int, size: int) -> bytes:
         """Return up to `size` bytes from `address`; fewer where they cannot be read."""
         try:
@@ -116,50 +147,83 @@ class Frozen:
         if not any(self.read(mapping.start, 1) for mapping in self.mappings[:8]):
             raise TargetError(f"process {self.pid} ended while it was scanned")
 
-    def calm_thread(self) -> int | None:
-        """Return a thread that is not in the middle of a signal or of a stop by its user."""
-        return next((tid for tid in self._seized if tid in self._calm), None)
+    def calm_threads(self) -> list[int]:
+        """Return the threads that are not in the middle of a signal or of a stop by their user.
+
+        Those first that are in no system call, those last whose call the kernel alone can restart.
+        """
+        calm = [tid for tid in self._seized if tid in self._calm]
+        return sorted(calm, key=lambda tid: call_rank(general_registers(tid)))
+
+    def split(
+        self, roots: Sequence[Root]
+    ) -> tuple[Sequence[Root], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
+        """Return `roots`: all of them can be read here."""
+        return roots, ()
+
+    @property
+    def tids(self) -> tuple[int, ...]:
+        """The threads that are stopped."""
+        return tuple(self._seized)
+
+    def waited_ns(self, tid: int) -> int:
+        """Return how long the thread had slept when it was stopped; 0: not known."""
+        return self._sleepers.waited_ns(self.pid, tid)
 
     def release(self) -> None:
         """Let the process go on. May be called more than once."""
+        for tid in self._restarted:
+            self._shorten(tid)
+        self._restarted = []
         for tid in self._seized:
             libc.ptrace(_DETACH, tid, None, self._signals.get(tid, 0))  # dead: fine
         if self._seized and not self.paused_ns:
-            self.paused_ns = time.monotonic_ns() - self._since
+            self.paused_ns = time.monotonic_ns() - self.since_ns
         self._seized = []
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1
 
     def _stop_all(self) -> None:
+        give_up = time.monotonic() + self._patience_s
         for _ in range(_ROUNDS):
             fresh = [t for t in _tids(self.pid) if t not in self._seized and t != self._leave]
             if len(fresh) > 1 and _has_ended(self.pid):
                 fresh.remove(self.pid)
             if not fresh or (fresh == [self.pid] and (self._seized or self._leave)):
                 return
-            for tid in fresh:
-                self._stop(tid)
-                if self._one and self._seized:
-                    return
+            if self._one:
+                fresh = fresh[:1]
+            # All are told before the first is waited for: they stop side by side.
+            for tid in [tid for tid in fresh if self._seize(tid)]:
+                self._await(tid, give_up)
+            if self._one and self._seized:
+                return
         raise TargetError(
             f"process {self.pid} starts threads faster than they can be stopped",
             hint="Try again when it is calmer.",
         )
 
-    def _stop(self, tid: int) -> None:
+    def _seize(self, tid: int) -> bool:
+        """Tell a thread to stop; False when it has ended meanwhile."""
         if libc.ptrace(_SEIZE, tid, None, None) < 0:
-            if ctypes.get_errno() == errno.ESRCH and tid != self.pid:
-                return  # it ended meanwhile
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            number = ctypes.get_errno()
+            if number in {errno.ESRCH, errno.EPERM} and _is_ending(self.pid, tid):
+                if tid == self.pid and not _others(self.pid):
+                    raise TargetError(f"process {self.pid} ended while it was being stopped")
+                return False
+            raise OSError(number, os.strerror(number))
         self._seized.append(tid)
         if libc.ptrace(_INTERRUPT, tid, None, None) < 0:
             self._seized.remove(tid)
-            return
-        status = self._wait(tid)
-        if not os.WIFSTOPPED(status):  # killed in this moment
+            return False
+        return True
+
+    def _await(self, tid: int, give_up: float) -> None:
+        status = self._wait(tid, give_up)
+        if status is None or not os.WIFSTOPPED(status):  # ended in this moment
             self._seized.remove(tid)
-            if tid == self.pid:
+            if tid == self.pid and not _others(self.pid):
                 raise TargetError(f"process {self.pid} ended while it was being stopped")
             return
         # A stop for a signal: hand the signal on when it is let go.
@@ -168,11 +232,15 @@ class Frozen:
             self._signals[tid] = signal
         elif signal == _TRAP:
             self._calm.add(tid)
+            self._restart(tid)
 
-    def _wait(self, tid: int) -> int:
-        give_up = time.monotonic() + _PATIENCE_S
+    def _wait(self, tid: int, give_up: float) -> int | None:
+        pause = 0.00001
         while True:
-            done, status = os.waitpid(tid, _ALL | os.WNOHANG)
+            try:
+                done, status = os.waitpid(tid, _ALL | os.WNOHANG)
+            except ChildProcessError:
+                return None
             if done:
                 return status
             if time.monotonic() > give_up:
@@ -180,7 +248,49 @@ class Frozen:
                     f"thread {tid} of process {self.pid} cannot be stopped: it is inside the kernel",
                     hint=f"/proc/{tid}/wchan and /proc/{tid}/stack tell where; try again later.",
                 )
-            time.sleep(0.0002)
+            # The sooner it is seen, the less is lost when we are killed before a call is mended.
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.0005)
+
+    def _restart(self, tid: int) -> None:
+        """Let a system call that the stop has ended go on when the thread does."""
+        if platform.machine() != "x86_64":
+            return
+        words = general_registers(tid)
+        if words and is_restartable(words[_ORIG_RAX], words[_RAX]):
+            words[_RAX] = no_handler()
+            with contextlib.suppress(OSError):  # killed meanwhile
+                set_general_registers(tid, words)
+                self._restarted.append(tid)
+                self._sleepers.confirm(self.pid, tid)
+
+    def _shorten(self, tid: int) -> None:
+        """Take from the time-out of a restarted call what has passed of it."""
+        words = general_registers(tid)
+        if not words or words[_RAX] != no_handler():
+            return
+        before = list(words)
+        memory = shorten(words, self.waited_ns(tid), self.read)
+        if memory is not None and not self._write(words[_SP], *memory):
+            return
+        if words != before:
+            with contextlib.suppress(OSError):  # killed meanwhile
+                set_general_registers(tid, words)
+
+    def _write(self, stack: int, address: int, data: bytes) -> bool:
+        """Write below a stack pointer, in the stack's own mapping; False when it cannot be."""
+        if not any(m.start <= address and stack < m.end for m in self.mappings if m.start <= stack):
+            return False
+        try:
+            memory = os.open(f"/proc/{self.pid}/mem", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return os.pwrite(memory, data, address) == len(data)
+        except OSError:
+            return False
+        finally:
+            os.close(memory)
 
 
 def _tids(pid: int) -> list[int]:
@@ -190,18 +300,59 @@ def _tids(pid: int) -> list[int]:
         raise TargetError(f"there is no process {pid}") from error
 
 
+def _others(pid: int) -> bool:
+    """Whether the process has threads beside its first one."""
+    try:
+        return any(tid != pid for tid in _tids(pid))
+    except TargetError:
+        return False
+
+
+def _stat(pid: int, tid: int) -> list[str]:
+    text = read_text(f"/proc/{pid}/task/{tid}/stat") or ""
+    return text.rpartition(")")[2].split()
+
+
+def living_thread(pid: int) -> int:
+    """Return a thread through which the process can be looked at: its first one may have ended."""
+    if not _has_ended(pid):
+        return pid
+    return next((tid for tid in _tids(pid) if not _is_ending(pid, tid)), pid)
+
+
 def _has_ended(tid: int) -> bool:
     """Whether the thread is a zombie: a first thread stays one as long as others run."""
-    try:
-        text = Path(f"/proc/{tid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return True
-    return text.rpartition(")")[2].split()[:1] in (["Z"], ["X"])
+    return _stat(tid, tid)[:1] in ([], ["Z"], ["X"])
+
+
+def _is_ending(pid: int, tid: int) -> bool:
+    """Whether the thread cannot be stopped because it is just ending, or has ended."""
+    fields = _stat(pid, tid)
+    return not fields or fields[0] in {"Z", "X"} or bool(int(fields[6]) & _EXITING)
+
+
+def general_registers(tid: int) -> list[int]:
+    """Return the words of a stopped thread's general registers; [] when it is gone."""
+    raw = _regset(tid, _PRSTATUS)
+    words: list[int] = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64).tolist()
+    return words
+
+
+def vector_registers(tid: int) -> bytes:
+    """Return a stopped thread's vector registers, on x86-64 as XSAVE stores them."""
+    return _regset(tid, _XSTATE if platform.machine() == "x86_64" else _FPREGS)
+
+
+def set_general_registers(tid: int, words: list[int]) -> None:
+    """Give a stopped thread these registers. Raises `OSError` when it is gone."""
+    data = np.array(words, np.uint64)
+    vector = _Vector(data.ctypes.data, data.nbytes)
+    if libc.ptrace(_SETREGSET, tid, ctypes.c_void_p(_PRSTATUS), ctypes.byref(vector)) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _registers(tid: int) -> Thread:
-    general = _regset(tid, _PRSTATUS)
-    vector = _regset(tid, _XSTATE if platform.machine() == "x86_64" else _FPREGS)
+    general, vector = _regset(tid, _PRSTATUS), vector_registers(tid)
     words = np.frombuffer(general[: len(general) // 8 * 8], np.uint64)
     if platform.machine() == "x86_64":
         sp, pc, tls = int(words[19]), int(words[16]), int(words[21])
@@ -209,7 +360,7 @@ def _registers(tid: int) -> Thread:
         sp, pc = int(words[31]), int(words[32])
         tls = int.from_bytes(_regset(tid, _ARM_TLS)[:8], "little")
     more = np.frombuffer(vector[: len(vector) // 8 * 8], np.uint64)
-    return Thread(tid, sp, pc, tls, np.concatenate([words, more]))
+    return Thread(tid, sp, pc, tls, np.concatenate([words, more, words_of_thread(tid)]))
 
 
 def _regset(tid: int, kind: int) -> bytes:

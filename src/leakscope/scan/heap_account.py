@@ -10,6 +10,7 @@ from leakscope.model.heap import Account, HeapAccount
 from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.forked import open_image
+from leakscope.scan.resident import Resident
 
 if TYPE_CHECKING:
     from leakscope.scan.allocators import Heap
@@ -30,13 +31,13 @@ def account_of(heap: Heap, resident: int) -> Account:
 
 
 def account_heap(pid: int) -> HeapAccount:
-    """Stop the process for some milliseconds, fork a copy of it, and walk the copy's heap.
+    """Take an image of the process, and walk the heap in it.
 
     Raises `TargetError` when the process may not be stopped, ends meanwhile, or uses an
     allocator that is not known.
     """
     with open_image(pid) as image:
-        heap = walk(image)
+        heap = walk(Resident(image))
         image.check()
         resident = read_resident(pid)
         paused_ns = image.paused_ns

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Words = npt.NDArray[np.uint64]
     Sizes = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 
-__all__ = ["Marker", "Segment"]
+__all__ = ["Marker", "Segment", "disguised_text"]
 
 _NOBODY = np.uint32(0xFFFFFFFF)
 _KINDS = np.array(
@@ -58,7 +58,8 @@ class Segment:
 class Marker:
     """Marks `starts`, ascending and not overlapping, in the memory of `pid` or in `segments`.
 
-    A context manager. Raises `LeakscopeError` when there is not enough memory to go on,
+    A context manager. Of a process, nothing outside `resident` is read, one range a row, ascending.
+    Raises `LeakscopeError` when there is not enough memory to go on,
     `TargetError` when the process is gone.
     """
 
@@ -71,6 +72,7 @@ class Marker:
         segments: Sequence[Segment] = (),
         guard: int = 0,
         vtables: Sequence[tuple[int, int]] = (),
+        resident: Words | None = None,
     ) -> None:
         if np.any(starts[1:] <= starts[:-1]):
             raise ValueError("blocks are not in ascending order")
@@ -103,6 +105,9 @@ class Marker:
                 f"there is not enough memory to scan {len(starts):,} blocks",
                 hint="Scan on a machine with more memory, or sample.",
             )
+        self._resident = resident
+        if resident is not None:
+            self._library.lss_only_resident(self._scan, resident.ctypes.data, len(resident))
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +134,18 @@ class Marker:
     def follow(self) -> None:
         """Mark everything that can be reached from what is marked so far."""
         self._check(self._library.lss_follow(self._scan))
+
+    def find_disguised(self, roots: Sequence[Root]) -> int:
+        """Look for the addresses of blocks that were not reached in another form.
+
+        Tagged, shifted, or not at a multiple of eight: a program may get at its
+        blocks by these. They become possibly lost, with what they lead to; returns how many
+        were found so. Looks at no more than 192 MiB. To be called right before `sweep`.
+        """
+        spans = np.array([(root.start, root.end) for root in roots], np.uint64)
+        found = int(self._library.lss_disguised(self._scan, spans.ctypes.data, len(roots)))
+        self._check(min(found, 0))
+        return found
 
     def keep_places(self) -> Words:
         """Return an array that marking fills: for each block, where a pointer to it was found.
@@ -186,3 +203,12 @@ def _is_readable(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def disguised_text(count: int) -> str:
+    """Return the note about blocks that `Marker.find_disguised` found."""
+    what = "1 block" if count == 1 else f"{count:,} blocks"
+    return (
+        f"of {what} the address was seen in another form (tagged, shifted, or not aligned), so they"
+        " and what they lead to are called possibly lost"
+    )

@@ -11,20 +11,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.errors import TargetError
 from leakscope.model.reachability import Reachability, ScanFacts
+from leakscope.model.recordings import Kind
+from leakscope.proc.process import read_resident
+from leakscope.recording.mapped import with_lengths
 from leakscope.scan.allocators import walk
-from leakscope.scan.forked import Forked
+from leakscope.scan.forked import MAX_PAUSE_S, open_image
 from leakscope.scan.frozen import Frozen
 from leakscope.scan.holders import Holders, origin_of
 from leakscope.scan.join import places_in
-from leakscope.scan.mark import Marker
-from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
+from leakscope.scan.kernel import words_of_process
+from leakscope.scan.mark import Marker, disguised_text
+from leakscope.scan.resident import Resident
+from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
+from leakscope.scan.unjoined import lose_unjoined, with_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from leakscope.model.reachability import UnjoinedThreads
     from leakscope.model.recordings import Recording
     from leakscope.proc import maps
     from leakscope.scan.allocators import Heap, Memory
@@ -34,9 +42,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "graph_of", "scan_ending", "scan_holders", "scan_process"]
 
+_COUNT_BYTES = 8  # in front of the elements of an array with destructors
 _SAMPLE = 100_000  # blocks that stand for all
 _PIECE = 1 << 18  # blocks compared at a time
 _MOST = 0.9  # of a recording's blocks
+_STANDING_S, _PER_SECOND, _PER_BLOCK_S = 0.02, 1e9, 5e-7  # a scan of what stands still takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ def scan_process(
     read: Callable[[], Recording],
     *,
     own: Sequence[tuple[int, int]] = (),
+    max_pause_s: float = MAX_PAUSE_S,
 ) -> Recording:
     """Take an image of the process, and return its recording with the reachability of blocks.
 
@@ -65,7 +76,7 @@ def scan_process(
     `own` are ranges of memory that belong to the tracer. Raises `TargetError` when the process
     may not be stopped or ends meanwhile.
     """
-    return _scan(pid, read, own, keep=False)[0]
+    return _scan(pid, read, own, max_pause_s, keep=False)[0]
 
 
 def scan_ending(
@@ -83,17 +94,23 @@ def scan_ending(
     Raises `TargetError` when the process ends meanwhile.
     """
     began = time.monotonic_ns()
-    heap = _heap_of(ending, recording)
+    image = Resident(ending)
+    heap = _heap_of(image, recording)
     ends = {ending.waiting: stack_end} if stack_end else {}
-    marked = _mark(ending, recording, heap, own, ends, pointers, keep=False)
-    return _result(ending, marked, recording, recording, heap, began, 0)[0]
+    held = np.concatenate([words_of_process(ending.pid), np.array(pointers, np.uint64)])
+    marked = _mark(image, recording, heap, own, ends, held, keep=False)
+    return _result(image, marked, recording, recording, heap, began, 0)[0]
 
 
 def scan_holders(
-    pid: int, read: Callable[[], Recording], *, own: Sequence[tuple[int, int]] = ()
+    pid: int,
+    read: Callable[[], Recording],
+    *,
+    own: Sequence[tuple[int, int]] = (),
+    max_pause_s: float = MAX_PAUSE_S,
 ) -> tuple[Recording, Holders]:
     """Do what `scan_process` does, and keep what leads to each block."""
-    recording, holders = _scan(pid, read, own, keep=True)
+    recording, holders = _scan(pid, read, own, max_pause_s, keep=True)
     assert holders is not None
     return recording, holders
 
@@ -102,31 +119,53 @@ def _scan(
     pid: int,
     read: Callable[[], Recording],
     own: Sequence[tuple[int, int]],
+    max_pause_s: float,
     *,
     keep: bool,
 ) -> tuple[Recording, Holders | None]:
     began = time.monotonic_ns()
-    paused_ns = 0
     before = read()
-    with Forked(pid) as image:
-        paused_ns = image.paused_ns
-        heap = None if image.refused else walk(image)
+    # Before and after the image is taken: the process goes on meanwhile.
+    held = words_of_process(pid)
+    with open_image(pid, max_pause_s=max_pause_s, own=own) as taken:
+        image = Resident(taken)
+        heap = walk(image)
         if heap is not None and heap.is_whole and _covers(heap, before):
-            # The copy does not change any more: what it shows is worked out meanwhile.
+            # The image does not change any more: what it shows is worked out meanwhile.
             with ThreadPoolExecutor(1) as pool:
                 reading = pool.submit(read)
-                marked = _mark(image, before, heap, own, {}, (), keep=keep)
+                held = np.concatenate([held, words_of_process(pid)])
+                marked = _mark(image, before, heap, own, {}, held, keep=keep)
                 after = reading.result()
-            return _result(image, marked, before, after, heap, began, paused_ns)
+            return _result(image, marked, before, after, heap, began, taken.paused_ns)
+        paused_ns = taken.paused_ns
+    _check_pause(pid, before, max_pause_s)
     with Frozen(pid) as frozen:
         recording = read()
-        heap = _heap_of(frozen, recording)
-        marked = _mark(frozen, recording, heap, own, {}, (), keep=keep)
+        image = Resident(frozen)
+        heap = _heap_of(image, recording)
+        marked = _mark(image, recording, heap, own, {}, words_of_process(pid), keep=keep)
     paused_ns += frozen.paused_ns
-    return _result(frozen, marked, recording, recording, heap, began, paused_ns)
+    return _result(image, marked, recording, recording, heap, began, paused_ns)
 
 
-def _heap_of(image: Frozen | Ending, recording: Recording) -> Heap | None:
+def _check_pause(pid: int, recording: Recording, max_pause_s: float) -> None:
+    """Refuse to stop the process for a whole scan that takes long.
+
+    Where the heap cannot be walked, the blocks are those of the recording, so both have to be of
+    one moment.
+    """
+    needed_s = _STANDING_S + read_resident(pid) / _PER_SECOND
+    needed_s += len(recording.blocks) * _PER_BLOCK_S
+    if needed_s > max_pause_s:
+        raise TargetError(
+            f"process {pid} was not scanned, because it would have been stopped for about"
+            f" {needed_s:.2g} s: its allocator is not one whose heap can be walked",
+            hint=f"--max-pause {needed_s * 2:.2g} lets it be stopped for that long.",
+        )
+
+
+def _heap_of(image: Resident, recording: Recording) -> Heap | None:
     heap = walk(image)
     if heap is not None and not _covers(heap, recording):
         return None  # there, but the program uses another allocator
@@ -142,50 +181,62 @@ class _Marked:
     threads: list[Thread]
     scanned: int
     unread: int
+    disguised: int
+    unjoined: tuple[UnjoinedThreads, ...]
 
 
 def _mark(
-    image: Frozen | Forked | Ending,
+    image: Resident,
     recording: Recording,
     heap: Heap | None,
     own: Sequence[tuple[int, int]],
     ends: Mapping[int, int],
-    pointers: Sequence[int],
+    held: npt.NDArray[np.uint64],
     *,
     keep: bool,
 ) -> _Marked:
-    graph = graph_of(recording, heap)
+    unjoined = find_unjoined(image, image.threads)
+    graph = with_descriptors(graph_of(recording, heap), unjoined)
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
     roots = find_roots(image, threads, _owned(image, heap, graph), own)
+    inside, words = image.split(roots)
     with Marker(
         graph.starts,
         graph.sizes,
         pid=image.pid,
+        segments=image.segments,
         guard=guard_of(image, image.threads),
         vtables=_vtables(image.mappings),
+        resident=image.spans,
     ) as marker:
         places = marker.keep_places() if keep else None
         # What lasts comes first: it tells more about who holds a block.
-        marker.mark([root for root in roots if not root.is_stack])
+        marker.mark([root for root in inside if not root.is_stack])
+        for some, place in words:
+            marker.mark_words(some, place)
         if keep:
             marker.follow()
-        marker.mark([root for root in roots if root.is_stack])
+        marker.mark([root for root in inside if root.is_stack])
         for thread in threads:
             if thread.tid not in ends:
                 marker.mark_words(thread.words, origin_of(thread))
-        marker.mark_words(np.array(pointers, np.uint64))
+        marker.mark_words(held)
+        marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
+        marker.mark_words(image.words_of_others())
         marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
         if heap is not None:
             marker.mark_words(heap.moving)
+        disguised = marker.find_disguised(inside)
         kinds = marker.sweep()
         image.check()
         return _Marked(
-            graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes
-        )
+            graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes,
+            disguised, lose_unjoined(image, recording, graph, kinds, unjoined),
+        )  # fmt: skip
 
 
 def _result(
-    image: Frozen | Forked | Ending,
+    image: Resident,
     marked: _Marked,
     before: Recording,
     after: Recording,
@@ -194,18 +245,21 @@ def _result(
     paused_ns: int,
 ) -> tuple[Recording, Holders | None]:
     """Give the blocks of `after` the kinds of those of `before` that are the same."""
-    notes = list(heap.notes) if heap is not None else []
+    notes = [*image.notes, *(heap.notes if heap is not None else ())]
     complete = _is_complete(before, heap, notes)
     if marked.unread:
         notes.append(f"{marked.unread:,} bytes could not be read")
+    if marked.disguised:
+        notes.append(disguised_text(marked.disguised))
     facts = ScanFacts(
         method=image.method,
         pause_ms=paused_ns / 1e6,
         seconds=(time.monotonic_ns() - began) / 1e9,
         scanned_bytes=marked.scanned,
         threads=len(image.threads),
-        roots_bytes=sum(root.end - root.start for root in marked.roots),
+        roots_bytes=image.bytes_of((root.start, root.end) for root in marked.roots),
         notes=tuple(notes),
+        unjoined=marked.unjoined if complete else (),
     )
     graph = replace(marked.graph, known=_in(after, before, marked.graph.known))
     reachability = np.full(len(after.blocks), int(Reachability.UNKNOWN), np.uint8)
@@ -215,7 +269,19 @@ def _result(
     holders = None
     if marked.places is not None:
         holders = Holders(graph, marked.places, marked.roots, marked.threads)
-    return replace(after, reachability=reachability, scan=facts), holders
+    found = with_lengths(after, _resident_lengths(image, before, after))
+    return replace(found, reachability=reachability, scan=facts), holders
+
+
+def _resident_lengths(
+    image: Resident, before: Recording, after: Recording
+) -> npt.NDArray[np.uint64]:
+    """Return how much there is of each range; of one that came after the image, all of it."""
+    starts, lengths = after.ranges["start"], after.ranges["length"].astype(np.uint64)
+    for at in np.flatnonzero(np.isin(starts, before.ranges["start"])):
+        start = int(starts[at])
+        lengths[at] = image.resident_bytes(start, start + int(lengths[at]))
+    return lengths
 
 
 def _in(after: Recording, before: Recording, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -257,6 +323,11 @@ def graph_of(recording: Recording, heap: Heap | None) -> Graph:
     starts = blocks["address"].astype(np.uint64)
     # The size that was asked for: a pointer behind it is not one into the block.
     sizes = np.maximum(blocks["size"].astype(np.uint64), np.uint64(1))
+    if len(starts) and len(recording.sites):
+        # A pointer to an empty array of objects is one behind the count of its elements.
+        kinds = recording.sites["kind"][blocks["site"]]
+        by_new = (kinds == Kind.NEW) | (kinds == Kind.NEW_ARRAY)  # one may call the other
+        sizes[by_new & (sizes == _COUNT_BYTES)] += np.uint64(1)
     known = np.arange(len(starts))
     if np.any(starts[1:] < starts[:-1]):
         known = np.argsort(starts)
@@ -313,14 +384,12 @@ def _is_complete(recording: Recording, heap: Heap | None, notes: list[str]) -> b
 def _owned(memory: Memory, heap: Heap | None, graph: Graph) -> list[tuple[int, int]]:
     """Memory that is the allocator's: scanned only where a block in it is reached."""
     owned = [*heap.regions, *heap.tables] if heap is not None else []
-    # Another allocator's blocks: the anonymous mappings that hold them are its own.
-    for mapping in memory.mappings:
+    # Of an unknown allocator, the anonymous mappings that hold them are its own.
+    for mapping in memory.mappings if heap is None else ():
         if mapping.path not in {"", "[heap]"} or not mapping.permissions.startswith("rw"):
             continue
-        if any(start <= mapping.start and mapping.end <= end for start, end in owned):
-            continue
         first, last = np.searchsorted(graph.starts, [mapping.start, mapping.end])
-        if heap is None and last > first:
+        if last > first:
             owned.append((mapping.start, mapping.end))
     return owned
 

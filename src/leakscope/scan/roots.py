@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 from bisect import bisect_right
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +21,15 @@ if TYPE_CHECKING:
     from leakscope.scan.allocators import Memory
     from leakscope.scan.frozen import Thread
 
-__all__ = ["Root", "find_dead_threads", "find_roots", "find_thread_vectors", "guard_of"]
+__all__ = ["Root", "Unjoined", "find_dead_threads", "find_roots", "find_thread_vectors"]
+__all__ += ["find_unjoined", "guard_of"]
 
 _RED_ZONE = 128  # bytes below the stack pointer that a leaf function may use (System V ABI)
 _SHARED = ("shm", "zero")
+_SMALLEST_STACK = 16 << 10
 _TCB_REACH = 1 << 16  # a thread's descriptor lies in the last bytes of its stack's mapping
+_DESCRIPTOR_BYTES = 0x900
+_START_ROUTINE = range(0x600, 0x700)  # where it is in struct pthread
 _TID_OFFSETS = (0x2D0,)  # of `tid` in struct pthread, x86-64 glibc 2.27 and later
 
 
@@ -68,10 +71,11 @@ def find_roots(
             start, is_stack = max(start, stacks[at] - _RED_ZONE), True
             tids = [t.tid for t in threads if mapping.start <= t.sp < mapping.end]
             name = f"stack of thread {tids[0]}" if len(tids) == 1 else f"stacks of threads {tids}"
-        elif not mapping.path and _dead_stack(memory, mapping) is not None:
-            continue
-        for low, high in _without(start, mapping.end, hidden):
-            found.append(Root(low, high, name, is_stack))
+        left = _without(start, mapping.end, hidden)
+        if left and not is_stack and _may_be_stack(mapping):
+            descriptor = _dead_stack(memory, mapping)
+            left = left if descriptor is None else []
+        found += [Root(low, high, name, is_stack) for low, high in left]
     return found
 
 
@@ -96,7 +100,7 @@ def find_dead_threads(memory: Memory, threads: Sequence[Thread]) -> list[int]:
     stacks = sorted(thread.sp for thread in threads)
     found: list[int] = []
     for mapping in memory.mappings:
-        if mapping.path or not _is_scanned(mapping):
+        if not _may_be_stack(mapping):
             continue
         at = bisect_right(stacks, mapping.start)
         if at < len(stacks) and stacks[at] < mapping.end:
@@ -104,6 +108,39 @@ def find_dead_threads(memory: Memory, threads: Sequence[Thread]) -> list[int]:
         descriptor = _dead_stack(memory, mapping)
         if descriptor is not None:
             found.append(descriptor)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Unjoined:
+    """A thread that has ended and that pthread_join may still be called for."""
+
+    descriptor: int  # address of its struct pthread, which is its pthread_t
+    result: int  # what pthread_join would return
+    stack: tuple[int, int]  # its mapping
+
+
+def find_unjoined(memory: Memory, threads: Sequence[Thread]) -> list[Unjoined]:
+    """Return the threads that have ended, and were neither joined nor detached (x86-64 glibc)."""
+    code = [(m.start, m.end) for m in memory.mappings if "x" in m.permissions]
+    starts = [start for start, _ in code]
+    found: list[Unjoined] = []
+    for descriptor in find_dead_threads(memory, threads):
+        raw = memory.read(descriptor, _DESCRIPTOR_BYTES)
+        words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64).tolist()
+        if len(words) * 8 < _START_ROUTINE.stop:
+            continue
+        # In struct pthread: joinid, flags, result, policy, start_routine; where they begin
+        # depends on the version, so the routine is found by being code.
+        for at in range(_START_ROUTINE.start // 8, _START_ROUTINE.stop // 8):
+            inside = bisect_right(starts, words[at]) - 1
+            if inside >= 0 and words[at] < code[inside][1]:
+                ended = words[_TID_OFFSETS[0] // 8] & 0xFFFFFFFF == 0
+                if ended and words[at - 4] != descriptor:  # itself: detached
+                    place = next(m for m in memory.mappings if m.start <= descriptor < m.end)
+                    stack = (place.start, place.end)
+                    found.append(Unjoined(descriptor, words[at - 2], stack))
+                break
     return found
 
 
@@ -119,15 +156,27 @@ def guard_of(memory: Memory, threads: Sequence[Thread]) -> int:
 
 
 def _is_scanned(mapping: Mapping) -> bool:
-    if not mapping.permissions.startswith("rw"):
+    # Whatever its permissions are now, anonymous memory was written; and shared memory may be
+    # written elsewhere.
+    sealed = not mapping.path or mapping.path == "[heap]" or mapping.permissions[3] == "s"
+    if not mapping.permissions.startswith("rw") and not sealed:
         return False
     if mapping.path.startswith("[v"):  # the kernel's
         return False
     # Memory of a device may not be read; shared memory is data like any other.
-    if mapping.path.startswith("/dev/") and PurePath(mapping.path).parts[2] not in _SHARED:
+    if mapping.path.startswith("/dev/") and mapping.path.split("/")[2] not in _SHARED:
         return False
-    name = PurePath(mapping.path).name
+    name = _name(mapping)
     return not (name.endswith(".live") or name.startswith("libleakscope-"))
+
+
+def _may_be_stack(mapping: Mapping) -> bool:
+    """Whether glibc may have mapped it for a thread's stack; `PTHREAD_STACK_MIN` is 16 KiB."""
+    return (
+        not mapping.path
+        and mapping.permissions.startswith("rw")
+        and mapping.end - mapping.start >= _SMALLEST_STACK
+    )
 
 
 def _is_relro(mapping: Mapping, following: Mapping) -> bool:
@@ -141,7 +190,7 @@ def _is_relro(mapping: Mapping, following: Mapping) -> bool:
 
 
 def _name(mapping: Mapping) -> str:
-    return PurePath(mapping.path).name or "mapping"
+    return mapping.path.rpartition("/")[2] or "mapping"
 
 
 def _dead_stack(memory: Memory, mapping: Mapping) -> int | None:

@@ -17,38 +17,54 @@ from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.content import look_at_lost
 from leakscope.scan.core import Core
-from leakscope.scan.forked import open_image
+from leakscope.scan.forked import MAX_PAUSE_S, open_image
 from leakscope.scan.heap_account import account_of
-from leakscope.scan.mark import Marker
-from leakscope.scan.roots import find_roots, find_thread_vectors, guard_of
+from leakscope.scan.kernel import words_of_process
+from leakscope.scan.mark import Marker, disguised_text
+from leakscope.scan.resident import Resident
+from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
     from leakscope.scan.allocators import Heap, Memory
     from leakscope.scan.frozen import Thread
     from leakscope.scan.mark import Segment
+    from leakscope.scan.roots import Root
+
+    Words = npt.NDArray[np.uint64]
+    Split = Callable[[Sequence[Root]], tuple[Sequence[Root], Sequence[tuple[Words, int]]]]
 
 __all__ = ["scan_core", "scan_untraced"]
 
 _MOST_SIZES = 20
 _TRIES = 4
+_FEW_UNJOINED = 3
 
 
-def scan_untraced(pid: int) -> HeapScan:
-    """Stop the process, walk its heap and say what nothing points to.
+def scan_untraced(pid: int, *, max_pause_s: float = MAX_PAUSE_S) -> HeapScan:
+    """Take an image of the process, walk its heap and say what nothing points to.
 
     Raises `TargetError` when the process may not be stopped, ends meanwhile, or uses an
-    allocator that is not known.
+    allocator that is not known, and when no image can be taken without harm within
+    `max_pause_s` seconds.
     """
     began = time.monotonic_ns()
     paused_ns = 0
     for _ in range(_TRIES):
-        with open_image(pid) as image:
-            found = _scan(image, image.threads, f"process {pid}", pid=image.pid)
+        # Before and after the image is taken: the process may go on meanwhile.
+        held = words_of_process(pid)
+        with open_image(pid, max_pause_s=max_pause_s) as image:
+            held = np.concatenate([held, words_of_process(pid)])
+            memory = Resident(image)
+            found = _scan(
+                memory, image.threads, f"process {pid}", target=pid, pid=image.pid,
+                segments=image.segments, resident=memory.spans, split=image.split,
+                held=np.concatenate([held, memory.words_of_others()]),
+            )  # fmt: skip
             image.check()
             resident = read_resident(pid)
         paused_ns += image.paused_ns
@@ -62,7 +78,7 @@ def scan_untraced(pid: int) -> HeapScan:
         scanned_bytes=found.scanned,
         threads=len(image.threads),
         roots_bytes=found.roots_bytes,
-        notes=tuple(found.notes),
+        notes=(*image.notes, *found.notes),
     )
     return _result(pid, found, resident, facts)
 
@@ -126,8 +142,12 @@ def _scan(
     threads: Sequence[Thread],
     what: str,
     *,
+    target: int = 0,
     pid: int = 0,
     segments: Sequence[Segment] = (),
+    split: Split | None = None,
+    resident: npt.NDArray[np.uint64] | None = None,
+    held: npt.NDArray[np.uint64] | None = None,
 ) -> _Found:
     heap = walk(memory)
     if heap is None:
@@ -143,22 +163,43 @@ def _scan(
         segments=segments,
         guard=guard_of(memory, threads),
         vtables=_tables(memory),
+        resident=resident,
     ) as marker:
+        if held is not None:
+            marker.mark_words(held)
         for thread in threads:
             marker.mark_words(thread.words)
         marker.mark_words(np.array(find_thread_vectors(memory, threads), np.uint64))
+        unjoined = find_unjoined(memory, threads)
+        marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
         marker.mark_words(heap.moving)
-        marker.mark(roots)
+        inside, words = split(roots) if split is not None else (roots, ())
+        marker.mark(inside)
+        for some, place in words:
+            marker.mark_words(some, place)
+        disguised = marker.find_disguised(inside)
         kinds = marker.sweep()
-        size = sum(root.end - root.start for root in roots)
+        ranges = [(root.start, root.end) for root in roots]
+        if isinstance(memory, Resident):
+            size = memory.bytes_of(ranges)
+        else:  # a core file: all that it has is there
+            size = sum(end - start for start, end in ranges)
         found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
         if marker.unread_bytes:
             found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
+        if len(unjoined) > _FEW_UNJOINED:
+            size = sum(thread.stack[1] - thread.stack[0] for thread in unjoined)
+            found.notes.append(
+                f"{len(unjoined):,} threads have ended and were not joined: their stacks take"
+                f" {size / 1048576:,.0f} MiB of address space"
+            )
+        if disguised:
+            found.notes.append(disguised_text(disguised))
     if not heap.is_whole:
         found.give_up("the heap could not be walked whole")
     lost = found.kinds == Reachability.DEFINITELY_LOST
     lost |= found.kinds == Reachability.INDIRECTLY_LOST
-    found.content = look_at_lost(memory, heap.starts[lost], heap.sizes[lost], pid)
+    found.content = look_at_lost(memory, heap.starts[lost], heap.sizes[lost], target)
     return found
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
 from leakscope.recording._layout import FAREWELL_DONE, FAREWELL_TAKEN, FAREWELL_WAITS
+from leakscope.recording.mapped import as_in
 from leakscope.recording.writer import find_writer, own_namespace
 from leakscope.trace.live_files import LiveFile, list_live_files
 
@@ -58,6 +59,7 @@ _LOOK_S = 0.03  # between two looks at the recordings,
 _LOOK_SHARE = 20  # and so many times as long as a look takes
 _SEALED_BEAT_S = 0.1
 _NO_TIME = "leakscope was stopped or had no time"
+_JUST_NOW_S = 0.25
 _LONGEST = 107  # bytes of a socket's path
 
 
@@ -99,6 +101,8 @@ class Farewells:
         self._lock = threading.Lock()
         self._found: dict[Path, Recording] = {}
         self._open: dict[socket.socket, float] = {}  # the time at which each is let go
+        self._since: dict[socket.socket, float] = {}  # … and since when it waits
+        self._sealed: dict[LiveFile, float] = {}  # the same of those that make no system call
         self._missed: dict[str, int] = {}  # processes by the reason why they were not examined
         self._notes: list[str] = []
 
@@ -188,6 +192,8 @@ class Farewells:
     def _meet_sealed(self, file: LiveFile) -> None:
         done = threading.Event()
         pid = file.writer()
+        with self._lock:
+            self._sealed[file] = time.monotonic()
         try:
             if pid is not None:
                 until = time.monotonic() + _limit(pid)
@@ -208,6 +214,24 @@ class Farewells:
             pass  # it died while it waited
         finally:
             done.set()
+            with self._lock:
+                del self._sealed[file]
+            with contextlib.suppress(LeakscopeError):
+                file.put("farewell", FAREWELL_DONE)
+
+    def let_go(self) -> None:
+        """Let those end that wait for their examination: somebody wants it to be over.
+
+        But not who began to wait just now, since that same wish may have ended it.
+        """
+        with self._lock:
+            now = time.monotonic()
+            old = [each for each in self._open if now - self._since[each] > _JUST_NOW_S]
+            sealed = [each for each, at in self._sealed.items() if now - at > _JUST_NOW_S]
+        for connection in old:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for file in sealed:
             with contextlib.suppress(LeakscopeError):
                 file.put("farewell", FAREWELL_DONE)
 
@@ -223,6 +247,7 @@ class Farewells:
             except OSError:
                 break
             with self._lock:
+                self._since[connection] = time.monotonic()
                 self._open[connection] = time.monotonic() + _LIMIT_S
             threading.Thread(target=self._meet, args=(connection,), daemon=True).start()
         listener.close()
@@ -254,7 +279,7 @@ class Farewells:
             pass  # it died while it waited
         finally:
             with self._lock:
-                del self._open[connection]
+                del self._open[connection], self._since[connection]
             connection.close()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -375,4 +400,4 @@ def with_reachability(recording: Recording, examined: Recording) -> Recording:
         for name in ("address", "site", "birth_ns"):
             same &= before[name][at] == recording.blocks[name]
         kinds[same] = examined.reachability[at[same]]
-    return replace(recording, reachability=kinds, scan=examined.scan)
+    return replace(as_in(recording, examined), reachability=kinds, scan=examined.scan)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ __all__ = ["Harvest", "Packed", "ending"]
 _STUB_NS = 1_000_000_000
 # A server may fork thousands: of those that leave nothing, the first so many have files.
 _MOST_EMPTY = 256
+# A killed program's recording ends with its last event. That it was alive later counts when it was
+# so by more than scheduling and looking take.
+_IDLE_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Harvest:
     empty: int = 0  # forks that freed every block, beyond the first few hundred
     unstarted: int = 0  # live files whose agent was stopped before it recorded
     _dumps: dict[Path, int] = field(default_factory=dict)
+    _alive: dict[Path, int] = field(default_factory=dict)  # CLOCK_MONOTONIC, last seen alive
     _broken: set[Path] = field(default_factory=set)
 
     def live_files(self) -> tuple[LiveFile, ...]:
@@ -65,6 +70,13 @@ class Harvest:
         return tuple(
             file for file in list_live_files(self.directory) if file.path not in self._broken
         )
+
+    def look_who_lives(self) -> None:
+        """Note which processes are alive: one that is killed while it idles leaves no word of it."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        for file in self.live_files():
+            if Path(f"/proc/{file.pid}").exists():
+                self._alive[file.path] = now
 
     def take_snapshots(self) -> None:
         """Pack a snapshot of each process that received the dump signal since the last call."""
@@ -102,6 +114,7 @@ class Harvest:
             # In this order: what has started is mapped.
             if is_last and (file.may_be_starting() or file.is_mapped()):
                 running.append(file)
+                self._alive[file.path] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
                 continue
             try:
                 self._pack(file, is_last, root_status if is_root else None)
@@ -122,6 +135,9 @@ class Harvest:
             return
         state = file.field("state") if is_last else STATE_EXECED
         recording = live.read(file.path)
+        alive_ns = self._alive.pop(file.path, 0) - file.field("mono_start_ns")
+        if state not in {STATE_EXECED, STATE_EXITED}:
+            recording = _lived(recording, alive_ns)
         examined = self.farewells.take(file.path) if self.farewells is not None else None
         if examined is not None:
             recording = with_reachability(recording, examined)
@@ -153,6 +169,14 @@ class Harvest:
     def _remove(self, file: LiveFile) -> None:
         with contextlib.suppress(OSError):
             file.path.unlink()
+
+
+def _lived(recording: Recording, alive_ns: int) -> Recording:
+    """Return `recording` with the time that its process was idle until somebody killed it."""
+    if alive_ns < recording.duration_ns + _IDLE_NS:
+        return recording
+    process = replace(recording.process, duration_ns=alive_ns)
+    return replace(recording, process=process, duration_ns=alive_ns)
 
 
 def ending(process: Process, state: int, status: int | None) -> Process:

@@ -155,7 +155,7 @@ def run(
     starts = Starts(directory, child.pid, environment)
     look = starts.look if children else (lambda: None)
     try:
-        status = child.wait(_Tick(harvest, look, progress or (lambda _: None)))
+        status = child.wait(_Tick(harvest, child, look, progress or (lambda _: None)))
         running = _collect(harvest, status, wait_children)
     finally:
         if farewells is not None:
@@ -192,19 +192,34 @@ def run(
     )
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
 class _Tick:
     """What is done a few times a second while the program runs."""
 
     def __init__(
-        self, harvest: Harvest, look: Callable[[], None], progress: Callable[[str], None]
+        self,
+        harvest: Harvest,
+        child: Child,
+        look: Callable[[], None],
+        progress: Callable[[str], None],
     ) -> None:
-        self._harvest, self._look, self._progress = harvest, look, progress
+        self._harvest, self._child = harvest, child
+        self._look, self._progress = look, progress
+        self._heeded = 0  # of the signals that were received
         self._next_look = 0.0
 
     def __call__(self) -> None:
-        harvest = self._harvest
+        harvest, received = self._harvest, self._child.received
+        if len(received) > self._heeded:
+            ends = any(number in _ENDING for number in received[self._heeded :])
+            self._heeded = len(received)
+            if ends and harvest.farewells is not None:
+                harvest.farewells.let_go()
         known = len(harvest.snapshots)
         harvest.take_snapshots()
+        harvest.look_who_lives()
         for path in harvest.snapshots[known:]:
             self._progress(f"snapshot written: {path}")
         if time.monotonic() >= self._next_look:

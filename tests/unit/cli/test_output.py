@@ -14,11 +14,13 @@ import pytest
 import leakscope._analysis
 from leakscope.cli._output import Progress, add_report_options, report_recordings
 from leakscope.errors import RecordingError
+from leakscope.model.findings import Verdict
 from leakscope.model.recordings import Coverage
 from unit.report.built_findings import BOUNDED, finding, findings
 
 CLEAN = findings()
 LEAKING = findings(finding())
+GROWING = findings(finding(verdict=Verdict.GROWING, pattern=None), verdict=Verdict.GROWING)
 
 
 class Terminal(io.StringIO):
@@ -66,6 +68,13 @@ def report(members, *arguments, stream=None):
         ([CLEAN], ["--exit-code", "42"], 0),
         ([findings(finding(known="suppressed: x"))], [], 0),
         ([], [], 0),
+        ([GROWING], [], 0),
+        ([GROWING], ["--fail-on", "growth"], 1),
+        ([LEAKING], ["--fail-on", "growth"], 0),
+        ([LEAKING], ["--fail-on", "lost"], 0),
+        ([LEAKING], ["--fail-on", "lost,leaking", "--exit-code", "9"], 9),
+        ([findings(verdict=Verdict.UNKNOWN)], ["--fail-on", "leaks,unknown"], 1),
+        ([findings(finding(known="suppressed: x"))], ["--fail-on", "leaks,growth"], 0),
     ],
 )
 def test_the_status_tells_whether_anything_leaks(members, arguments, status):

@@ -14,6 +14,8 @@ from leakscope.judge.places import Fingerprints, source_frame
 from leakscope.judge.sentences import _without_parameters
 from leakscope.model.findings import Verdict
 from leakscope.model.frames import Module
+from leakscope.model.reachability import Reachability
+from leakscope.model.recordings import Kind
 from unit.judge.lives import NEVER, lives, recording, stack
 
 LIBC = "/usr/lib/x86_64-linux-gnu/libc.so.6"
@@ -91,7 +93,63 @@ def test_a_stream_buffer_is_known_while_it_does_not_grow():
     assert once.findings[0].known == "libc one-off: stream buffer"
     many = judge(recording(lives(np.linspace(0, 9.9, 300), NEVER, 4096)), lambda _: STDIO)
     assert many.findings[0].verdict is Verdict.LEAKING
-    assert many.leaks
+    assert many.findings[0].known is None
+
+
+def test_what_the_library_hands_out_is_its_callers_leak_when_lost():
+    """getaddrinfo without freeaddrinfo four times: proof beats habit."""
+    libc = "/usr/lib/x86_64-linux-gnu/libc.so.6"
+    names = stack("gaih_inet", "getaddrinfo", module=libc)
+    frames = (*names, *stack("resolve", "main"))
+    made = recording(lives([0.1, 2.0, 5.0, 8.0], NEVER, 64))
+    assert not judge(made, lambda _: frames).leaks
+    kinds = np.full(4, Reachability.DEFINITELY_LOST, np.uint8)
+    (found,) = judge(replace(made, reachability=kinds), lambda _: frames).leaks
+    assert found.lost_bytes == 256
+
+
+def test_an_interpreters_own_state_at_its_end_is_quiet_and_an_extensions_is_not():
+    perl = stack("Perl_safesysmalloc", "perl_construct", "main", module="/usr/bin/perl")
+    made = recording(lives([0.1], NEVER, 64))
+    lost = replace(made, reachability=np.full(1, Reachability.DEFINITELY_LOST, np.uint8))
+    assert not judge(lost, lambda _: perl).leaks
+    extension = (*stack("newSV", module="/usr/bin/perl"), *stack("xs", module="/x/X.so"), *perl)
+    assert judge(lost, lambda _: extension).leaks
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("/usr/lib/jvm/lib/server/libjvm.so", "Java"),
+        ("/usr/bin/node", "V8"),
+        ("/usr/share/dotnet/libcoreclr.so", ".NET"),
+    ],
+)
+def test_a_heap_that_is_not_seen_is_said_first_and_its_own_memory_is_quiet(module, name):
+    made = recording(*(lives(np.linspace(0, 9.9, 300), NEVER, 4096) for _ in range(20)))
+    made = replace(made, modules=(*made.modules, Module(module, None, 0x10000, 0x20000, 0)))
+    findings = judge(made, lambda _: stack("os::malloc", "Arena::grow", module=module))
+    assert name in findings.headline
+    assert name in findings.runtimes[0]
+    assert all(found.known for found in findings.findings)
+    own = judge(made, lambda _: stack("Java_com_example_Native_leak", module="/app/libx.so"))
+    assert not any(found.known for found in own.findings)
+
+
+def test_cpython_is_blind_only_with_its_own_allocator():
+    made = recording(lives([0.1, 0.2], NEVER, 1 << 20))
+    python = Module("/usr/bin/python3.11", None, 0x10000, 0x20000, 0)
+    made = replace(made, modules=(python,))
+    assert not judge(made, lambda _: STDIO).runtimes
+    made.sites["kind"][1] = Kind.MMAP
+    (text,) = judge(made, lambda _: STDIO).runtimes
+    assert "PYTHONMALLOC=malloc" in text
+
+
+def test_go_is_known_by_its_stacks():
+    made = recording(lives([0.1], NEVER))
+    findings = judge(made, lambda _: stack("_cgo_1_Cfunc__Cmalloc", "runtime.asmcgocall.abi0"))
+    assert "Go" in findings.headline
 
 
 def test_own_code_is_not_known():

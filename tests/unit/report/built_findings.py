@@ -58,7 +58,7 @@ def finding(**kw: Any) -> Finding:
         kind="malloc",
         verdict=Verdict.LEAKING,
         pattern=Pattern.RECURRENT,
-        confidence=0.97,
+        confidence=0.99,
         live_bytes=10_590_208,
         live_count=10_342,
         allocs=10_400,

@@ -264,9 +264,40 @@ def test_paths_below_the_base_are_shown_relative_to_it():
 def test_confidence_is_said_in_words():
     words = [
         render(findings(finding(confidence=c, pattern=None))).split(" · ")[1].split("\n")[0]
-        for c in (1.0, 0.9, 0.7, 0.5, 0.1)
+        for c in (0.99, 0.95, 0.85, 0.6, 0.59)
     ]
     assert words == ["almost certain", "very likely", "likely", "possible", "only a suspicion"]
+
+
+def test_stacks_through_one_line_are_counted_together():
+    """Never "all 30 blocks" beside a sum of 60."""
+    some = {"verdict": Verdict.LOST, "live_count": 30, "live_bytes": 3000}
+    lost = finding(**some, lost_count=30, lost_bytes=3000, sentence="All 30 blocks are lost.")
+    other = finding(**some, lost_count=10, lost_bytes=1000, unexamined_count=20)
+
+    text = " ".join(render(findings(lost, other)).split())
+
+    assert "3.9 KiB in 40 blocks, of 5.9 KiB in 60" in text
+    assert "40 of 60 blocks from here are lost, by 2 stacks" in text
+    assert "20 more were not examined" in text
+    assert "All 30" not in text
+
+
+def test_growth_is_a_table_without_alarm():
+    grown = finding(verdict=Verdict.GROWING, pattern=None, next_step="Run it for longer.")
+
+    text = render(findings(grown, verdict=Verdict.GROWING))
+
+    assert "Grew until the end, as a job does that loads, works and ends: 1 site, 10.1 MiB" in text
+    assert "Next: Run it for longer." in text
+    assert "GROWING" not in text
+    assert "almost certain" not in text
+
+
+def test_a_heap_that_is_not_seen_is_said_before_the_findings():
+    text = render(findings(finding(), runtimes=("a heap is not seen",)))
+
+    assert text.index("a heap is not seen") < text.index("1. LEAKING")
 
 
 def test_undecided_sites_come_with_what_would_settle_them():

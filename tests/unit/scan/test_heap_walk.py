@@ -243,7 +243,7 @@ def test_chunks_larger_than_what_is_read_at_a_time():
     work = glibc._Walk(Sparse(words))
     work.runs.append(glibc._Run(base, at, at, "the heap"))
     work.runs.append(glibc._Run(base - 8192, base - 4096, base - 4096, "", mapped=True))
-    starts, found = glibc._chunks(work)
+    starts, found, _ = glibc._chunks(work)
     ends = np.cumsum(sizes)
     used = [(base + int(end) - size + 16, size - 8) for size, end in zip(sizes, ends, strict=True)]
     del used[3]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -207,6 +208,8 @@ class World:
             and (first == size - 8 or (first <= size and (size - 8) % first == 0))
         ):
             return True
+        if offset == 8 and size == 9 and not first:
+            return True  # behind the count of an empty array
         if offset == 24 and first <= second and 25 + second == size:
             return True
         inside = pointer % 8 == 0 and size >= offset + 8
@@ -302,3 +305,56 @@ class World:
 def test_kinds_are_those_of_the_rules(seed, keep, stepwise, narrow):
     world = World(seed)
     assert world.found(keep=keep, stepwise=stepwise, narrow=narrow) == world.truth()
+
+
+FORMS = {
+    "high tag": lambda address: address | 0x42 << 56,
+    "sign": lambda address: address | 1 << 63,
+    "shifted by 3": lambda address: address >> 3,
+    "page number": lambda address: address >> 12,
+    "doubled": lambda address: address << 1 | 1 << 63,
+    "twice": lambda address: address << 1,
+    "boxed": lambda address: address << 16,
+    "byte order": lambda address: int.from_bytes(address.to_bytes(8, "little"), "big"),
+}
+FAR = 0x5555_0000_0000
+
+
+def disguised(word, *, at=0, content=()):
+    """The kinds of three blocks when a root has `word` `at` bytes into it; block 0 has `content`."""
+    memory, roots = np.zeros(3 * 4096, np.uint8), np.zeros(64, np.uint8)
+    roots[at : at + 8] = np.frombuffer((word % (1 << 64)).to_bytes(8, "little"), np.uint8)
+    memory[: 8 * len(content)] = np.array(content, np.uint64).view(np.uint8)
+    segments = [
+        Segment(ROOTS, ROOTS + len(roots), roots.ctypes.data),
+        Segment(FAR, FAR + len(memory), memory.ctypes.data),
+    ]
+    starts = FAR + 4096 * np.arange(3, dtype=np.uint64)
+    with Marker(starts, np.full(3, SIZE, np.uint64), segments=segments) as marker:
+        root = Root(ROOTS, ROOTS + len(roots), "roots")
+        marker.mark([root])
+        count = marker.find_disguised([root])
+        return [Reachability(kind) for kind in marker.sweep()], count
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_address_in_another_form_makes_possibly_lost(form):
+    assert disguised(FORMS[form](FAR)) == ([POSSIBLE, LOST, LOST], 1)
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_so_does_one_that_is_not_aligned(at):
+    assert disguised(FAR, at=at) == ([POSSIBLE, LOST, LOST], 1)
+
+
+def test_what_it_leads_to_is_possibly_lost_too():
+    assert disguised(FORMS["high tag"](FAR), content=[FAR + 4096]) == (
+        [POSSIBLE, POSSIBLE, LOST],
+        1,
+    )
+    chain = [FORMS["shifted by 3"](FAR + 8192)]
+    assert disguised(FORMS["high tag"](FAR), content=chain) == ([POSSIBLE, LOST, POSSIBLE], 2)
+
+
+def test_what_only_a_lost_block_has_is_not_looked_at():
+    assert disguised(0, content=[FORMS["high tag"](FAR + 4096)]) == ([LOST, LOST, LOST], 0)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from leakscope.proc.maps import Mapping
     from leakscope.scan.allocators import Memory
 
     Words = npt.NDArray[np.uint64]
@@ -121,10 +120,11 @@ def find_root(
 
     `is_leaf` is called with the address of a leaf and the first address it should be about.
     """
-    turns = _turns([m for m in memory.mappings if m.permissions.startswith("rw")], shape.span)
+    turns: list[int] | None = None
     for some in variables:
         if some.count < shape.root:
             continue
+        turns = _turns(memory, shape.span) if turns is None else turns
         values, places = some.values, some.places
         leaf = (values % np.uint64(8) == 0) & (some.room >= np.uint64(8 * shape.leaf))
         leaves = np.concatenate([[0], np.cumsum(leaf)])
@@ -145,11 +145,16 @@ def find_root(
     return None
 
 
-def _turns(writable: list[Mapping], span: int) -> list[int]:
-    """Return which leaves there must be for these mappings, those of their ends first."""
-    turns = dict.fromkeys(t for m in writable for t in (m.start // span, (m.end - 1) // span))
-    for m in writable:
-        turns |= dict.fromkeys(range(m.start // span, min(m.end // span, m.start // span + 64)))
+def _turns(memory: Memory, span: int) -> list[int]:
+    """Return which leaves there must be for writable memory, those of its ends first."""
+    begins, ends = (column.tolist() for column in writable(memory))
+    turns = dict.fromkeys(
+        turn
+        for start, end in zip(begins, ends, strict=True)
+        for turn in (start // span, (end - 1) // span)
+    )
+    for start, end in zip(begins, ends, strict=True):
+        turns |= dict.fromkeys(range(start // span, min(end // span, start // span + 64)))
     return list(turns)
 
 

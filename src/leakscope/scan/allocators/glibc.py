@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import ctypes
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.proc.elf import read_elf
-from leakscope.scan._library import library
+from leakscope.scan._library import READER, library
 from leakscope.scan.allocators import Heap
+from leakscope.scan.allocators._radix import read_rows, read_words
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
     Sizes = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
+    Flags = npt.NDArray[np.bool_]
 
 __all__ = ["walk"]
 
@@ -49,12 +51,14 @@ _PIECE = 512 << 10  # bytes of heap copied at a time: they stay in the cache
 _SMALLEST = 32  # bytes of a chunk
 _MOST_ARENAS = 4096
 _FEW_EMPTY = 4  # even a busy arena has so many empty bins
-_MOST_LINKS = 1 << 20  # free chunks in all lists; a list that loops ends there
+_TCACHES_AT_ONCE = 1 << 12  # blocks that may be tables of tcaches, looked at together
+_MANGLING_SINCE = (2, 32)  # safe-linking
 _MOST_CHUNKS = 1 << 28
-_TOP_BYTES = 2048  # of a stack, in which malloc keeps its variables
-_WORD = (1 << 64) - 1
+_STACK_WORDS = 256  # at the top of a stack, in which malloc keeps its variables
 
 _MORE, _END, _FENCE, _CORRUPT = range(4)
+_PLAIN, _MANGLED, _UNKNOWN = 0, 1, -1
+_TO_BLOCK, _TO_CHUNK, _TO_EITHER = range(3)  # what the links of a list are addresses of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class _Blocks:
     def __init__(self, room: int) -> None:
         self.starts = np.empty(room, np.uint64)
         self.sizes = np.empty(room, np.uint32)
+        self.links = np.zeros(room, np.uint64)  # first words of what may wait in a list
         self.count = 0
         self._large: dict[int, int] = {}  # by position: a size of more than 32 bits
 
@@ -84,17 +89,18 @@ class _Blocks:
             self._large[self.count] = size
         self.count += 1
 
-    def columns(self) -> tuple[Words, Sizes]:
-        """Return what was filled, ascending."""
+    def columns(self) -> tuple[Words, Sizes, Words]:
+        """Return what was filled, ascending: starts, sizes, links."""
         starts = self.starts[: self.count]
         sizes: Sizes = self.sizes[: self.count]
+        links = self.links[: self.count]
         if self._large:
             sizes = sizes.astype(np.uint64)
             sizes[list(self._large)] = list(self._large.values())
         if np.any(starts[1:] <= starts[:-1]):  # regions that overlap: damage
             starts, first = np.unique(starts, return_index=True)
-            sizes = sizes[first]
-        return starts, sizes
+            sizes, links = sizes[first], links[first]
+        return starts, sizes, links
 
 
 @dataclass(slots=True)
@@ -125,19 +131,17 @@ def walk(memory: Memory) -> Heap | None:
     for arena in arenas[1:]:
         _other_heaps(work, arena)
     _mmapped(work)
-    starts, sizes = _chunks(work)
-    cached = _cached(work, arenas, starts[sizes == _TCACHE_CHUNK - 8])
-    at = np.searchsorted(starts, cached)
-    at = at[at < len(starts)]
-    at = at[np.isin(starts[at], cached)]
-    if len(at):
-        work.free_bytes += int(sizes[at].sum(dtype=np.uint64))
-        keep = np.ones(len(starts), np.bool_)
-        keep[at] = False
-        starts, sizes = starts[keep], sizes[keep]
+    version = _version(memory, libc)
+    starts, sizes, links = _chunks(work, _mangling(version))
+    follow = _Lists(work, starts, sizes, links)
+    cached = _cached(work, arenas, starts, sizes, follow)
+    moving = starts[_moving(work, starts, follow) & ~cached]
+    if cached.any():
+        work.free_bytes += int(sizes.sum(dtype=np.uint64, where=cached))
+        starts, sizes = starts[~cached], sizes[~cached]
     regions = tuple(sorted(work.regions))
     return Heap(
-        allocator=f"glibc {_version(memory, libc)}".strip(),
+        allocator=f"glibc {version}".strip(),
         starts=starts,
         sizes=sizes,
         regions=regions,
@@ -149,7 +153,7 @@ def walk(memory: Memory) -> Heap | None:
         notes=tuple(work.notes),
         # Its `top` points to where the last block ends, which may be inside that block.
         tables=((main, main + _STATE_BYTES),),
-        moving=_moving(work, starts),
+        moving=moving,
     )
 
 
@@ -192,7 +196,7 @@ def _is_untouched(memory: Memory, libc: list[Mapping]) -> bool:
 
 def _has_malloc(path: str) -> bool:
     """Whether an object brings a malloc of its own; when it cannot be read, it may."""
-    name = PurePath(path).name
+    name = path.rpartition("/")[2]
     if name.startswith(("ld-", "ld.")):
         return False
     try:
@@ -202,7 +206,7 @@ def _has_malloc(path: str) -> bool:
 
 
 def _is_libc(mapping: Mapping) -> bool:
-    name = PurePath(mapping.path).name
+    name = mapping.path.rpartition("/")[2]
     return name.startswith(("libc.so.", "libc-2."))
 
 
@@ -264,33 +268,25 @@ def _ring(work: _Walk, main: int) -> list[int]:
 
 
 def _main_heap(work: _Walk, arena: int) -> None:
-    heap = next((m for m in work.memory.mappings if m.path == "[heap]"), None)
+    parts = [m for m in work.memory.mappings if m.path == "[heap]"]
     top = work.word(arena + _TOP)
-    if heap is None:
+    if not parts:
         # A core file does not name it; and a program may never have moved its break.
-        heap = next(
-            (m for m in work.memory.mappings if m.start <= top < m.end and not m.path), None
-        )
-    if heap is None or not heap.start <= top < heap.end:
+        parts = [m for m in work.memory.mappings if m.start <= top < m.end and not m.path][:1]
+    # The program may have given some of its pages other permissions.
+    start, end = (parts[0].start, parts[0].end) if parts else (0, 0)
+    for part in parts[1:]:
+        end = part.end if part.start == end else end
+    if not start <= top < end:
         if top and top != arena + _TOP:
             work.notes.append("the main arena's top is not in the heap")
         return
-    end = _region_end(work, heap)
-    first = (heap.start + 15) & ~15
+    first = (start + 15) & ~15
     size = work.word(top + 8) & ~7
-    work.regions.append((heap.start, end))
+    work.regions.append((start, end))
     work.runs.append(_Run(first, top, end, "the main heap"))
     work.top_bytes += min(size, end - top)
     work.enumerated += min(size, end - top)
-
-
-def _region_end(work: _Walk, mapping: Mapping) -> int:
-    """The heap may be several mappings in a row when parts have other permissions or names."""
-    end = mapping.end
-    for other in work.memory.mappings:
-        if other.start == end and other.path == mapping.path == "[heap]":
-            end = other.end
-    return end
 
 
 def _other_heaps(work: _Walk, arena: int) -> None:
@@ -321,7 +317,7 @@ def _other_heaps(work: _Walk, arena: int) -> None:
         heap = work.word(heap + 8)
 
 
-def _chunks(work: _Walk) -> tuple[Words, Sizes]:
+def _chunks(work: _Walk, mangling: int = _UNKNOWN) -> tuple[Words, Sizes, Words]:
     """Walk all runs in address order."""
     room = sum(1 if r.mapped else max(r.end - r.first, 0) // _SMALLEST + 1 for r in work.runs)
     blocks = _Blocks(room)
@@ -329,15 +325,17 @@ def _chunks(work: _Walk) -> tuple[Words, Sizes]:
         if run.mapped:
             blocks.append(run.first + 16, run.end - run.first - 16)
         else:
-            _walk_run(work, run, blocks)
+            _walk_run(work, run, blocks, mangling)
     return blocks.columns()
 
 
-def _walk_run(work: _Walk, run: _Run, blocks: _Blocks) -> None:
+def _walk_run(work: _Walk, run: _Run, blocks: _Blocks, mangling: int) -> None:
     """Walk one run of chunks, piece by piece."""
     native = library()
     at, stop = ctypes.c_uint64(run.first), ctypes.c_int(_MORE)
     free, chunks = ctypes.c_uint64(0), ctypes.c_uint64(0)
+    low = min(each.first for each in work.runs)
+    high = max(each.end for each in work.runs)
     while stop.value == _MORE and at.value < run.end and work.chunks + chunks.value < _MOST_CHUNKS:
         base = at.value
         raw = work.memory.read(base, min(_PIECE, run.readable - base))
@@ -347,7 +345,8 @@ def _walk_run(work: _Walk, run: _Run, blocks: _Blocks) -> None:
         blocks.count += native.lss_walk_chunks(
             raw, base, len(raw), ctypes.byref(at), run.end,
             blocks.starts[blocks.count :].ctypes.data, blocks.sizes[blocks.count :].ctypes.data,
-            len(blocks.starts) - blocks.count,
+            blocks.links[blocks.count :].ctypes.data, len(blocks.starts) - blocks.count,
+            mangling, low, high,
             ctypes.byref(free), ctypes.byref(chunks), ctypes.byref(stop),
         )  # fmt: skip
         if stop.value == _MORE and at.value == base:
@@ -375,11 +374,13 @@ def _walk_run(work: _Walk, run: _Run, blocks: _Blocks) -> None:
 
 def _mmapped(work: _Walk) -> None:
     """Large blocks have mappings of their own, which the kernel may have joined."""
-    owned = work.regions.copy()
+    owned = sorted(work.regions)
+    ends = [end for _, end in owned]
     for mapping in work.memory.mappings:
         if mapping.path or mapping.permissions[:2] != "rw":
             continue
-        if any(start < mapping.end and mapping.start < end for start, end in owned):
+        after = bisect_right(ends, mapping.start)
+        if after < len(owned) and owned[after][0] < mapping.end:
             continue
         at = mapping.start
         while at < mapping.end:
@@ -418,89 +419,77 @@ def _aligned(work: _Walk, at: int, size: int) -> int:
     return at
 
 
-def _cached(work: _Walk, arenas: list[int], tcaches: Words) -> Words:
-    """Return chunks that look used but wait in a tcache or fastbin, by their user address.
+class _Lists:
+    """Follows lists of free chunks through the blocks that look used (native/scan/lists.c)."""
 
-    `tcaches` are the blocks that have the size of a tcache's table.
-    """
-    found: set[int] = set()
-    for arena in arenas:
-        for index in range(_FASTBIN_COUNT):
-            chunk = work.word(arena + _FASTBINS + 8 * index)
-            _follow(work, chunk + 16 if chunk else 0, found, links_to_user=False)
-    for start in tcaches.tolist():
-        raw = work.memory.read(start, _TCACHE_CHUNK - 16)
-        if len(raw) < _TCACHE_BINS * 10:
-            continue
-        counts = np.frombuffer(raw, np.uint16, _TCACHE_BINS)
-        entries = np.frombuffer(raw, np.uint64, _TCACHE_BINS, _TCACHE_BINS * 2)
+    def __init__(self, work: _Walk, starts: Words, sizes: Sizes, links: Words) -> None:
+        self._starts, self._sizes, self._links = starts, sizes, links
+        self._read = READER(work.word)
+
+    def __call__(self, heads: Words, leads_to: int, found: Flags) -> None:
+        """Set `found` for the blocks at `heads` and what they lead to."""
+        heads = np.ascontiguousarray(heads, np.uint64)
+        library().lss_follow_lists(
+            self._starts.ctypes.data, self._sizes.ctypes.data, self._sizes.dtype != np.uint32,
+            len(self._starts), self._links.ctypes.data, heads.ctypes.data, len(heads), leads_to,
+            found.ctypes.data, self._read,
+        )  # fmt: skip
+
+
+def _cached(work: _Walk, arenas: list[int], starts: Words, sizes: Sizes, follow: _Lists) -> Flags:
+    """Say which blocks look used but wait in a tcache or fastbin."""
+    found = np.zeros(len(starts), np.bool_)
+    bins = np.concatenate([read_words(work.memory, a + _FASTBINS, _FASTBIN_COUNT) for a in arenas])
+    follow(bins[bins != 0] + np.uint64(16), _TO_CHUNK, found)
+    tables = starts[sizes == _TCACHE_CHUNK - 8]
+    for low in range(0, len(tables), _TCACHES_AT_ONCE):
+        rows = read_rows(work.memory, tables[low : low + _TCACHES_AT_ONCE], _TCACHE_BINS * 10 // 8)
+        counts, entries = rows.view(np.uint16)[:, :_TCACHE_BINS], rows[:, _TCACHE_BINS // 4 :]
         # Where they differ, its thread is just taking a block or giving one back.
-        if counts.max() > 127 or np.count_nonzero((counts > 0) != (entries > 0)) > 1:
-            continue  # some other block of this size
-        sizes = [work.word(int(entry) - 8) & ~7 for entry in entries]
-        fits = [
-            not e or s == 32 + 16 * i for i, (e, s) in enumerate(zip(entries, sizes, strict=True))
-        ]
-        if not all(fits):
-            continue
-        for entry in entries:
-            _follow(work, int(entry), found, links_to_user=True)
-    return np.sort(np.fromiter(found, np.uint64, len(found)))
+        odd = np.count_nonzero((counts > 0) != (entries > 0), axis=1)
+        entries = entries[odd <= 1]
+        # A tcache has chunks of one size in each bin: else this is some other block.
+        at = np.minimum(np.searchsorted(starts, entries), len(starts) - 1)
+        wanted = 24 + 16 * np.arange(_TCACHE_BINS)
+        fits = (entries == 0) | ((starts[at] == entries) & (sizes[at] == wanted))
+        entries = entries[fits.all(axis=1)]
+        follow(entries[entries != 0], _TO_BLOCK, found)
+    return found
 
 
-def _follow(work: _Walk, user: int, found: set[int], *, links_to_user: bool) -> None:
-    """Follow a list of free chunks; the link is the first word of their user memory."""
-    while user and user not in found and len(found) < _MOST_LINKS:
-        found.add(user)
-        raw = work.word(user)
-        plain = raw ^ (user >> 12)  # safe-linking, glibc 2.32
-        chosen = 0
-        for link in (plain, raw):
-            if (
-                link
-                and link % 16 == 0
-                and work.word((link if links_to_user else link + 16) - 8) >= 32
-            ):
-                chosen = link
-                break
-        user = chosen if links_to_user or not chosen else chosen + 16
-
-
-def _moving(work: _Walk, starts: Words) -> Words:
-    """Return blocks that threads may have in hand inside malloc or free.
+def _moving(work: _Walk, starts: Words, follow: _Lists) -> Flags:
+    """Say which blocks threads may have in hand inside malloc or free.
 
     There a block is known by its chunk, 16 bytes before it, and what is on its way from one list
-    to another one hangs together by links that are mangled (safe-linking).
+    to another one hangs together by links that are mangled (safe-linking); a program's own
+    pointers are not.
     """
-    found: set[int] = set()
+    moving = np.zeros(len(starts), np.bool_)
     if not len(starts):
-        return np.empty(0, np.uint64)
+        return moving
+    words = [np.empty(0, np.uint64)]
     for thread in work.memory.threads:
-        raw = work.memory.read(thread.sp & ~7, _TOP_BYTES)
-        top = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
-        words = np.unique(np.concatenate([thread.words.astype(np.uint64), top]))
-        for chunk in (False, True):
-            blocks = words + np.uint64(16) if chunk else words
-            at = np.minimum(np.searchsorted(starts, blocks), len(starts) - 1)
-            for block in blocks[starts[at] == blocks].tolist():
-                if chunk:
-                    found.add(block)
-                _follow_links(work, starts, block, found)
-    return np.fromiter(found, np.uint64, len(found))
+        top = read_words(work.memory, thread.sp & ~7, _STACK_WORDS)
+        words += [thread.words.astype(np.uint64), top]
+    known = np.unique(np.concatenate(words))
+    for chunk in (False, True):
+        blocks = known + np.uint64(16) if chunk else known
+        at = np.minimum(np.searchsorted(starts, blocks), len(starts) - 1)
+        heads = np.unique(at[starts[at] == blocks])
+        reached = np.zeros(len(starts), np.bool_)
+        follow(starts[heads], _TO_EITHER, reached)
+        if not chunk:
+            # What a register points to is the program's, unless more hangs on it.
+            reached[heads] = False
+        moving |= reached
+    return moving
 
 
-def _follow_links(work: _Walk, starts: Words, block: int, found: set[int]) -> None:
-    """Add what mangled links lead to from `block`; a program's own pointers are not mangled."""
-    for _ in range(_MOST_LINKS):
-        link = work.word(block) ^ (block >> 12)
-        for other in (link, link + 16):  # of tcaches, of fastbins
-            at = int(np.searchsorted(starts, np.uint64(other & _WORD)))
-            if at < len(starts) and int(starts[at]) == other and other not in found:
-                break
-        else:
-            return
-        found.add(other)
-        block = other
+def _mangling(version: str) -> int:
+    if not version:
+        return _UNKNOWN
+    major, minor = (int(part) for part in version.split("."))
+    return _MANGLED if (major, minor) >= _MANGLING_SINCE else _PLAIN
 
 
 def _version(memory: Memory, libc: list[Mapping]) -> str:

@@ -197,9 +197,7 @@ class Farewells:
         try:
             if pid is not None:
                 until = time.monotonic() + _limit(pid)
-                threading.Thread(
-                    target=_beat_sealed, args=(file, done, until), daemon=True
-                ).start()
+                threading.Thread(target=_beat_sealed, args=(file, done, until), daemon=True).start()
                 farewell = Farewell(
                     pid,
                     file.path,

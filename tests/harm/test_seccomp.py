@@ -2,6 +2,7 @@
 """Programs under a system call filter end as they do alone, and what they lose is told."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -138,3 +139,15 @@ def test_leakscope_itself_under_a_filter(build, agent, alone, tmp_path, action):
         assert "All 200 blocks from here are lost" in done.stderr
     else:
         assert "system call filter" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["exit", "call", "segv", "abort", "term", "self"])
+def test_ends_with_threads_under_a_filter(build, agent, leakscope, alone, tmp_path, how):
+    """Neither holding the other threads nor handing on a signal is tried where it is punished."""
+    program = build("sealend", "O2")
+    plain = alone(program, how)
+    assert plain.status != -31
+    done = leakscope("run", "-o", tmp_path, "--no-report", "--", program, how)
+    assert done.stdout == plain.stdout
+    name = signal.Signals(-plain.status).name if plain.status < 0 else str(plain.status)
+    assert done.stderr.splitlines()[0].endswith(name)

@@ -102,18 +102,16 @@ struct ls_edge {
 #define LS_SITE_CACHE 64u
 
 struct ls_thread {
-  uint32_t epoch; /* equals ls_live.gate while recording */
   uint32_t tid;
   uint32_t stripe;
-  bool shared_stripe; /* counters need atomic adds */
   bool in_use;
   uint32_t module_epoch;
   const struct ls_shard *inside; /* the owned shard it is working on, NULL: none */
   uintptr_t stack_low, stack_high; /* the thread's own stack, as far as it is known to be */
   uintptr_t strange_low, strange_high; /* addresses below it that are known not to be of it */
-  uintptr_t place; /* of its ls_tls */
+  uintptr_t place; /* of its ls_tls, which may be gone with it */
   struct lsr_stripe_head *head;
-  struct lsr_counter **chunks; /* of its stripe, by site / LSR_CHUNK_SITES; NULL: none yet */
+  struct lsr_counter **chunks; /* of its stripe, by site / LSR_CHUNK_SITES; counters.h */
   uintptr_t last_block; /* address recorded last, for nested allocator entry points */
   uint64_t random;
   uintptr_t new_frame; /* stack pointer of a wrapped operator new in progress, 0: none */
@@ -140,6 +138,7 @@ struct ls_tls {
   uintptr_t busy; /* stack pointer of the hook in progress, 0: none */
   uint64_t sample_left; /* sampled mode: bytes to the next sample point; 0: take the slow path */
   uint32_t kind;  /* 1 + enum lsr_kind that the next malloc stands for, 0: malloc */
+  uint32_t epoch; /* equals ls_live.gate while recording; `thread` may be gone when not */
 };
 extern __thread struct ls_tls ls_tls;
 
@@ -199,7 +198,7 @@ struct ls_live {
   struct lsr_timeline_entry *row_entries[LSR_TIMELINE_ROWS]; /* where header->rows[i].offset is */
   uint64_t dormant_next_check;
   uint64_t start_at_ns; /* CLOCK_MONOTONIC; 0: none */
-  uint32_t range_free_hint;
+  uint32_t range_root, range_free; /* ranges.c: nodes of the order by address, 0: none */
   uint32_t stripes_backed; /* bit a stripe whose head page is backed */
   uint32_t dormant_calls;
   struct ls_shard shards[LSR_SHARDS] __attribute__((aligned(64)));
@@ -207,6 +206,7 @@ struct ls_live {
 
 extern struct ls_live *ls_live; /* never NULL after ls_bootstrap() */
 
+#define LS_FILTERS_UNKNOWN UINT32_MAX
 struct ls_config {
   char dir[512];
   uint64_t sample_bytes, min_size, max_size;
@@ -220,6 +220,7 @@ struct ls_config {
   bool from_file;   /* enabled by the config file */
   char config_path[256];
   int64_t config_mtime;
+  uint32_t filters; /* that whoever started us lives under too, and tried; LS_FILTERS_UNKNOWN */
   char scan_socket[108]; /* who scans memory before this process ends; empty: nobody */
 };
 extern struct ls_config ls_config;
@@ -246,10 +247,14 @@ struct ls_real {
 extern struct ls_real ls_real;
 void ls_real_resolve(void);
 
+/* thread.c */
+bool ls_thread_is_alone(void); /* no other was ever registered */
+
 /* private.c: memory of our own, known to whoever scans for pointers. NULL when there is none. */
 void *ls_private(size_t bytes);
 void ls_private_note(const void *start, size_t bytes);
 void ls_private_tell(struct lsr_header *header);
+bool ls_private_holds(uintptr_t start, uintptr_t end); /* some of it */
 void ls_private_unlock(void);
 void ls_unlock_own(void); /* the program locked all of its memory: not ours */
 
@@ -259,9 +264,19 @@ void ls_farewell_after_fork(void);
 
 /* process.c */
 bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */
+uint32_t ls_process_number(void); /* as it was at the start; 0: not yet known. Asks nobody */
 void ls_process_ends(void);
+void ls_process_thread_ends(void); /* by a system call, without its C library */
+/* For good, in this process and its children: nothing is recorded any more; and, when no thread
+ * is in a hook, nothing is used any more. */
+void ls_process_close(void);
+void ls_process_off(void);
 void ls_bootstrap(void);
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing);
+
+/* aside.c: the program unmaps, protects or replaces memory that it did not make. */
+void ls_aside_touched(uintptr_t start, uint64_t length);
+bool ls_aside_destroys(int advice); /* of madvise: what is there, now or in a child, or who may have it */
 
 /* config.c */
 void ls_config_read(void);
@@ -327,6 +342,7 @@ size_t ls_stack_scratch_bytes(void);
 
 /* thread.c */
 struct ls_thread *ls_thread_register(void);
+void ls_threads_leave(void); /* each other one was once out of hooks, or a second is over */
 
 /* timeline.c */
 void ls_timeline_init(struct ls_live *live);

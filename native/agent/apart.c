@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+#include "agent.h"
 #include "sys.h"
 
 #define STACK_BYTES (48u << 10)
@@ -100,8 +101,15 @@ static bool is_only_thread(void) {
 
 long ls_apart(long (*work)(void *), void *argument) {
   uint64_t all = ~0ull, before = 0;
-  ls_rt_sigprocmask(2 /* SIG_SETMASK */, &all, &before);
+  bool blocked = ls_rt_sigprocmask(2 /* SIG_SETMASK */, &all, &before) == 0;
   bool done = is_only_thread();
+  if (ls_is_sealed()) { /* no thread of ours: what it would take may not be allowed */
+    done |= ls_thread_is_alone();
+    long result = done ? work(argument) : -LS_ERR_AGAIN;
+    if (blocked)
+      ls_rt_sigprocmask(2, &before, NULL);
+    return result;
+  }
   long result = done ? work(argument) : -LS_ERR_AGAIN;
   if (result < 0) { /* other threads, or no number left: neither is in the way there */
     struct job job = {work, argument, -LS_ERR_AGAIN};

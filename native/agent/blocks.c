@@ -6,6 +6,7 @@
  * 1.35 at a load of 0.72, so a live block of a well-filled shard takes 22 to 30 bytes.
  */
 #include "blocks.h"
+#include "seal.h"
 #include "sys.h"
 
 /* A bucket and its byte of `passed`. */
@@ -111,5 +112,28 @@ void ls_shard_enter_slow(struct ls_thread *thread, struct ls_shard *shard) {
     }
   } else if (!shard->buckets && ls_live->biased) {
     __atomic_store_n(&shard->owner, thread, __ATOMIC_RELAXED);
+  }
+}
+
+/* Where the barrier may not be called any more. */
+void ls_shards_have_no_owners(void) {
+  struct ls_live *live = ls_live;
+  live->biased = 0;
+  for (uint32_t s = 0; s < LSR_SHARDS; s++) {
+    struct ls_shard *shard = &live->shards[s];
+    ls_lock(&shard->lock); /* who takes it after us sees that there are no owners */
+    struct ls_thread *owner = __atomic_load_n(&shard->owner, __ATOMIC_RELAXED);
+    if (!owner) {
+      ls_unlock(&shard->lock);
+      continue;
+    }
+    __atomic_store_n(&shard->owner, NULL, __ATOMIC_SEQ_CST);
+    ls_membarrier(1 << 3 /* PRIVATE_EXPEDITED */);
+    for (unsigned spins = 1; __atomic_load_n(&owner->inside, __ATOMIC_ACQUIRE) == shard; spins++) {
+      ls_sched_yield();
+      if (spins % 1024 == 0 && ls_tgkill(ls_getpid(), (int)owner->tid, 0) < 0)
+        break;
+    }
+    ls_unlock(&shard->lock);
   }
 }

@@ -36,12 +36,15 @@ static LS_COLD uintptr_t feel_for_end(uintptr_t sp) {
   return ls_peek_run(low, low + LARGEST_STEP);
 }
 
+/* Of the stack that the process began on: the kernel put the program's name on top of it. */
+static uintptr_t first_stack_end(void) { return ls_auxiliary(AT_EXECFN) & ~(uintptr_t)7; }
+
 void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
   bool first = thread->tid == (uint32_t)ls_getpid();
   uintptr_t high = thread_pointer();
   /* The only thread of a forked child goes on on the stack of the one that forked. */
   if (first && (sp >= high || !ls_live->header || !ls_live->header->forked_from)) {
-    uintptr_t name = ls_auxiliary(AT_EXECFN) & ~(uintptr_t)7;
+    uintptr_t name = first_stack_end();
     high = name > sp ? name : feel_for_end(sp);
   }
   thread->stack_high = high;
@@ -61,8 +64,11 @@ bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t end_sp, 
   if (low - sp > LARGEST_STEP ||
       (sp >= thread->strange_low && sp < thread->strange_high))
     return false;
-  if (end_sp && end_sp < low && low < thread->stack_high && !is_entry_code(end_pc))
-    return false; /* its outermost function is not that of the thread */
+  /* The outermost function of a thread is near its thread-local storage. */
+  uintptr_t high = thread->stack_high;
+  uintptr_t nearest = (thread->place > sp && thread->place < high ? thread->place : high) - SMALLEST_STACK;
+  if (end_sp && end_sp < (low < nearest ? low : nearest) && !is_entry_code(end_pc))
+    return false;
   uintptr_t end = ls_peek_run(sp, low);
   if (end >= low) {
     thread->stack_low = PAGE_OF(sp);
@@ -72,4 +78,16 @@ bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t end_sp, 
   thread->strange_low = next_to && thread->strange_low < PAGE_OF(sp) ? thread->strange_low : PAGE_OF(sp);
   thread->strange_high = next_to && thread->strange_high > end ? thread->strange_high : end;
   return false;
+}
+
+/* The kernel puts no mapping where the first stack may grow to. */
+#define CERTAINLY_FIRST_STACK (8u << 20)
+
+bool ls_stack_reaches_unasked(struct ls_thread *thread, uintptr_t sp) {
+  uintptr_t high = thread->stack_high;
+  if (!high || high != first_stack_end() || high - sp > CERTAINLY_FIRST_STACK ||
+      ls_is_readable((const void *)(sp & ~(uintptr_t)7)))
+    return false;
+  thread->stack_low = PAGE_OF(sp);
+  return true;
 }

@@ -9,7 +9,14 @@
 #include "resolve.h"
 
 static int by_system_call(int clock, struct ls_timespec *ret) {
-  return (int)ls_clock_gettime(clock, ret);
+  static struct ls_timespec last; /* time stands still where it may not be asked for */
+  if (ls_clock_gettime(clock, ret) < 0) {
+    *ret = last;
+    return 0;
+  }
+  if (clock == LS_CLOCK_MONOTONIC_COARSE || clock == LS_CLOCK_MONOTONIC)
+    last = *ret;
+  return 0;
 }
 
 int (*ls_clock_function)(int, struct ls_timespec *) = by_system_call;
@@ -32,7 +39,7 @@ void ls_clock_pair(struct lsr_header *header) {
     header->mono_start_ns = coarse;
   }
   header->counter_last = coarse;
-  header->mono_last_ns = ls_clock_ns(LS_CLOCK_MONOTONIC);
+  header->mono_last_ns = ls_clock_ns(ls_is_sealed() ? LS_CLOCK_MONOTONIC_COARSE : LS_CLOCK_MONOTONIC);
   if (header->mono_last_ns < coarse)
     header->mono_last_ns = coarse;
 }

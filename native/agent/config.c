@@ -15,7 +15,12 @@
 #define DEFAULT_CONFIG "/etc/leakscope.conf"
 
 struct ls_config ls_config = {
-    .depth = LS_MAX_DEPTH, .keep = 512, .keep_bytes = 1ull << 30, .children = true};
+    .depth = LS_MAX_DEPTH,
+    .keep = 512,
+    .keep_bytes = 1ull << 30,
+    .children = true,
+    .filters = LS_FILTERS_UNKNOWN,
+};
 
 static bool starts_with(const char *text, const char *prefix) {
   while (*prefix)
@@ -128,6 +133,8 @@ static void set_variable(const char *text) {
     config->keep_bytes = parse_size(value);
   else if (starts_with(text, "LEAKSCOPE_CHILDREN="))
     config->children = value[0] != '0';
+  else if (starts_with(text, "LEAKSCOPE_SECCOMP="))
+    config->filters = (uint32_t)parse_size(value);
   else if (starts_with(text, "LEAKSCOPE_SCAN="))
     copy(config->scan_socket, sizeof config->scan_socket, value);
   else if (starts_with(text, "LEAKSCOPE_CONFIG="))
@@ -176,7 +183,7 @@ static bool names_program(const char *word) {
   return equal(word, base);
 }
 
-/* trace PROGRAM [dir=DIR] [sample=BYTES] [min=BYTES] [max=BYTES] [depth=N] [keep=N] */
+/* trace PROGRAM [dir=DIR] [sample=BYTES] [min=BYTES] [max=BYTES] [depth=N] [keep=N] [seccomp=N] */
 static void config_line(const char *line) {
   char words[8][300];
   size_t count = 0;
@@ -209,6 +216,8 @@ static void config_line(const char *line) {
       config->min_size = parse_size(words[i] + 4);
     else if (starts_with(words[i], "max="))
       config->max_size = parse_size(words[i] + 4);
+    else if (starts_with(words[i], "seccomp="))
+      config->filters = (uint32_t)parse_size(words[i] + 8);
     else if (starts_with(words[i], "depth="))
       config->depth = (uint32_t)parse_size(words[i] + 6);
   }

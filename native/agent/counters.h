@@ -4,26 +4,34 @@
  *
  * Per-site counters in stripes: a thread that owns its stripe adds without atomics,
  * so two threads never fight over a cache line. Readers sum the stripes.
+ *
+ * A stripe has counters of its own only for the sites met before there was a second thread, and
+ * for those that its threads use much. All others are added, atomically, to the stripe that
+ * everyone shares: so a site's counters take the memory of one to two, whatever the number of
+ * threads. A pointer to counters that others add to as well is odd.
  */
 #ifndef LEAKSCOPE_COUNTERS_H
 #define LEAKSCOPE_COUNTERS_H
 
 #include "agent.h"
 
-LS_COLD struct lsr_counter *ls_counters_new_chunk(struct ls_thread *thread, uint32_t site);
+/* Counters of a site that has none in the thread's stripe: they are made there, or are those that
+ * all threads share. NULL: no room. */
+__attribute__((noinline)) struct lsr_counter *ls_counter_elsewhere(struct ls_thread *thread,
+                                                                   uint32_t site);
 LS_COLD void ls_sample_weigh(uint64_t size, uint64_t *ret_bytes, uint64_t *ret_weight);
 
-/* The site's counters in the thread's stripe; NULL, and counted, when there is no room. */
+LS_HOT bool ls_counter_is_shared(const struct lsr_counter *counter) { return (uintptr_t)counter & 1; }
+LS_HOT struct lsr_counter *ls_counter_bare(struct lsr_counter *counter) {
+  return (struct lsr_counter *)((uintptr_t)counter & ~(uintptr_t)1);
+}
+
+/* The site's counters for this thread; NULL, and counted, when there is no room. */
 LS_HOT struct lsr_counter *ls_counter_of(struct ls_thread *thread, uint32_t site) {
   struct lsr_counter *chunk =
       __atomic_load_n(&thread->chunks[site / LSR_CHUNK_SITES], __ATOMIC_ACQUIRE);
-  if (LS_UNLIKELY(!chunk)) {
-    chunk = ls_counters_new_chunk(thread, site);
-    if (!chunk) {
-      ls_count_drop(thread, LSR_DROP_NO_SPACE);
-      return NULL;
-    }
-  }
+  if (LS_UNLIKELY(!chunk))
+    return ls_counter_elsewhere(thread, site);
   return chunk + site % LSR_CHUNK_SITES;
 }
 
@@ -39,9 +47,11 @@ static inline uint32_t age_bucket(uint32_t age) { return age ? 32u - (uint32_t)_
 
 LS_HOT void ls_count_birth(struct ls_thread *thread, struct lsr_counter *counter, uint64_t size,
                            uint32_t tick, bool sampled) {
+  (void)thread;
   if (LS_UNLIKELY(!counter))
     return;
-  bool shared = thread->shared_stripe;
+  bool shared = ls_counter_is_shared(counter);
+  counter = ls_counter_bare(counter);
   if (sampled) {
     uint64_t weight;
     ls_sample_weigh(size, &size, &weight);
@@ -59,7 +69,8 @@ LS_HOT void ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t siz
   struct lsr_counter *counter = ls_counter_of(thread, site);
   if (LS_UNLIKELY(!counter))
     return;
-  bool shared = thread->shared_stripe;
+  bool shared = ls_counter_is_shared(counter);
+  counter = ls_counter_bare(counter);
   if (sampled) {
     uint64_t weight;
     ls_sample_weigh(size, &size, &weight);

@@ -15,6 +15,7 @@
  */
 #include "endings.h"
 #include "resolve.h"
+#include "seal.h"
 #include "str.h"
 #include "sys.h"
 
@@ -42,8 +43,10 @@ static bool is_holding; /* other threads; a process that does never forks any mo
 /* Counted by the kernel in the links of a directory; without /proc nobody knows. */
 static bool is_single_threaded(void) {
   struct ls_kernel_stat status;
-  return LS_SYSCALL4(LS_NR_newfstatat, LS_AT_FDCWD, "/proc/self/task", &status, 0) == 0 &&
-         status.nlink == 3;
+  long rc = LS_SYSCALL4(LS_NR_newfstatat, LS_AT_FDCWD, "/proc/self/task", &status, 0);
+  if (rc < 0)
+    return ls_is_sealed() && ls_thread_is_alone(); /* it may not be asked */
+  return status.nlink == 3;
 }
 
 /* A debugger may let the program go on after the signal: its threads must not be held then. */
@@ -93,7 +96,8 @@ static bool die_in_any_case(void) {
  * There is no way back: only for a process that is certain to die. */
 static bool hold_others(void) {
   uint64_t low = (uint64_t)__ehdr_start, high = (uint64_t)etext;
-  if (low >> 32 != high >> 32 || is_debugged())
+  /* What a filter of the program's allows of this is not tried out: a call too many kills. */
+  if (ls_is_sealed() || low >> 32 != high >> 32 || is_debugged())
     return false;
   enum { LOAD = 0x20, EQUAL = 0x15, AT_LEAST = 0x35, RETURN = 0x06 };
   const struct instruction code[] = {
@@ -199,13 +203,18 @@ static bool has_our_handler(int number) {
   return ls_rt_sigaction(number, NULL, &now) == 0 && ls_is_our_handler(now.handler);
 }
 
-void ls_farewell_after_fork(void) {
-  if (!installed || ls_getpid() != 1)
+void ls_farewell_uninstall(void) {
+  if (!installed)
     return;
   installed = false;
   for (size_t i = 0; i < sizeof fatal; i++)
     if (has_our_handler(fatal[i]))
       set_default(fatal[i]);
+}
+
+void ls_farewell_after_fork(void) {
+  if (ls_getpid() == 1)
+    ls_farewell_uninstall();
 }
 
 static bool is_met(int number) {
@@ -320,8 +329,7 @@ int sigqueue(int pid, int number, uintptr_t value) {
 
 /* ---- ends without exit() ---- */
 
-LS_EXPORT void _exit(int status) __attribute__((noreturn));
-void _exit(int status) {
+void ls_process_exits(void) {
   bool crowd = false;
   if (ls_live && is_worth_holding() && !is_single_threaded()) {
     uint64_t before;
@@ -329,6 +337,11 @@ void _exit(int status) {
     crowd = !hold_others();
   }
   ls_process_ends_as(crowd ? LS_FAREWELL_CROWD : LS_FAREWELL);
+}
+
+LS_EXPORT void _exit(int status) __attribute__((noreturn));
+void _exit(int status) {
+  ls_process_exits();
   ls_exit_group(status);
 }
 

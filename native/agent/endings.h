@@ -21,6 +21,8 @@ enum ls_farewell_kind {
 /* `stack_end` 0: this thread's stack is in use from here on. Does something once a process. */
 void ls_farewell(uintptr_t stack_end, enum ls_farewell_kind kind);
 
+/* The process ends at once, without its exit handlers. */
+void ls_process_exits(void);
 /* ls_process_ends with that kind. */
 void ls_process_ends_as(enum ls_farewell_kind kind);
 

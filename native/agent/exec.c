@@ -127,11 +127,14 @@ void ls_exec_begin(void) {
   ls_exec_note(LSR_START_ARRIVED, (uint32_t)ls_getpid(), NULL);
 }
 
+void ls_exec_end(void) { __atomic_store_n(&list, NULL, __ATOMIC_RELEASE); }
+
 struct lsr_start *ls_exec_note(enum lsr_start_kind kind, uint32_t pid, const char *path) {
-  if (!list)
+  struct lsr_starts *shared = __atomic_load_n(&list, __ATOMIC_ACQUIRE);
+  if (!shared || (int32_t)pid <= 0 /* may not be asked */)
     return NULL;
-  uint64_t number = __atomic_fetch_add(&list->count, 1, __ATOMIC_RELAXED);
-  struct lsr_start *start = &list->starts[number % LSR_STARTS];
+  uint64_t number = __atomic_fetch_add(&shared->count, 1, __ATOMIC_RELAXED);
+  struct lsr_start *start = &shared->starts[number % LSR_STARTS];
   __atomic_store_n(&start->kind, 0, __ATOMIC_RELEASE);
   start->number = number + 1;
   start->pid = pid;
@@ -144,7 +147,7 @@ struct lsr_start *ls_exec_note(enum lsr_start_kind kind, uint32_t pid, const cha
 }
 
 static void forget(struct lsr_start *start) {
-  if (start)
+  if (start && list)
     __atomic_store_n(&start->kind, LSR_START_FAILED, __ATOMIC_RELEASE);
 }
 
@@ -250,10 +253,41 @@ static strings current(void) {
     }                                                         \
   } while (0)
 
+/* The process between vfork and exec has its parent's memory, and only the kernel knows its number.
+ * Else nobody is asked: there may be a filter by now that was not seen. */
+static bool shares_memory; /* some child may have, at some time */
+
+static __attribute__((used)) void *before_vfork(void) {
+  static void *cache;
+  shares_memory = true;
+  return find(&cache, "vfork");
+}
+
+LS_EXPORT int vfork(void); /* jumps: it returns twice */
+#ifdef __x86_64__
+__asm__(".text\n.balign 16\n.globl vfork\n.type vfork, @function\n"
+        "vfork:\n.cfi_startproc\nendbr64\nsub $8, %rsp\n.cfi_adjust_cfa_offset 8\n"
+        "call before_vfork\nadd $8, %rsp\n.cfi_adjust_cfa_offset -8\njmp *%rax\n.cfi_endproc\n"
+        ".size vfork, . - vfork\n");
+#else
+__asm__(".text\n.balign 16\n.globl vfork\n.type vfork, %function\n"
+        "vfork:\n.cfi_startproc\nhint #34\nstp x29, x30, [sp, #-16]!\n.cfi_def_cfa_offset 16\n"
+        ".cfi_offset 29, -16\n.cfi_offset 30, -8\nbl before_vfork\nmov x16, x0\n"
+        "ldp x29, x30, [sp], #16\n.cfi_restore 29\n.cfi_restore 30\n.cfi_def_cfa_offset 0\nbr x16\n"
+        ".cfi_endproc\n.size vfork, . - vfork\n");
+#endif
+
+void ls_exec_memory_is_shared(void) { shares_memory = true; }
+
+static uint32_t own_number(void) {
+  uint32_t known = shares_memory ? 0 : ls_process_number();
+  return known ? known : (uint32_t)ls_getpid();
+}
+
 /* An exec returns only when it failed. */
 #define EXEC(path, environment, call)                                                           \
   do {                                                                                          \
-    struct lsr_start *start = ls_exec_note(LSR_START_EXEC, (uint32_t)ls_getpid(), path);        \
+    struct lsr_start *start = ls_exec_note(LSR_START_EXEC, own_number(), path);                  \
     int result;                                                                                 \
     WITH(environment, result, call);                                                            \
     forget(start);                                                                              \

@@ -23,6 +23,12 @@ const char *ls_exec_program(void);
 /* Add to the list; NULL when there is none. `path` may be NULL. */
 struct lsr_start *ls_exec_note(enum lsr_start_kind kind, uint32_t pid, const char *path);
 
+/* The list is there no more. */
+void ls_exec_end(void);
+
+/* A child is about to be made that runs in this process's memory. */
+void ls_exec_memory_is_shared(void);
+
 #pragma GCC visibility pop
 
 #endif

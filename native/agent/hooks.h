@@ -15,26 +15,39 @@
   (uintptr_t)__builtin_extract_return_addr(__builtin_return_address(0)),            \
       (uintptr_t)__builtin_dwarf_cfa(), *(uintptr_t *)__builtin_frame_address(0)
 
+/* Marked busy first, then anything is looked at: who takes our memory away waits for the mark to
+ * go (aside.c). */
+LS_HOT bool ls_mark_busy(void) {
+  if (LS_UNLIKELY(ls_tls.busy))
+    return false;
+  ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  return true;
+}
+
 /* Begin a hook: the thread when the event is to be recorded, marked busy, else NULL. */
 static inline __attribute__((always_inline)) struct ls_thread *ls_enter(bool freeing) {
-  struct ls_thread *thread = ls_tls.thread;
-  struct ls_live *live = ls_live;
-  if (LS_LIKELY(thread && thread->epoch == live->gate && !ls_tls.busy && !live->header->control &&
-                !ls_config.from_file)) {
-    ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
-    return thread;
+  if (LS_LIKELY(ls_mark_busy())) {
+    struct ls_thread *thread = ls_tls.thread;
+    struct ls_live *live = ls_live;
+    if (LS_LIKELY(thread && ls_tls.epoch == live->gate && !live->header->control &&
+                  !ls_config.from_file))
+      return thread;
+    ls_tls.busy = 0;
   }
   return ls_enter_slow(freeing);
 }
 
 /* The same where every block is recorded and nothing else is to be asked; NULL: use ls_enter(). */
 LS_HOT struct ls_thread *ls_enter_plain(void) {
-  struct ls_thread *thread = ls_tls.thread;
-  struct ls_live *live = ls_live;
-  if (LS_UNLIKELY(!thread || thread->epoch != live->plain || ls_tls.busy || live->header->control))
-    return NULL;
-  ls_tls.busy = (uintptr_t)__builtin_frame_address(0);
-  return thread;
+  if (LS_LIKELY(ls_mark_busy())) {
+    struct ls_thread *thread = ls_tls.thread;
+    struct ls_live *live = ls_live;
+    if (LS_LIKELY(thread && ls_tls.epoch == live->plain && !live->header->control))
+      return thread;
+    ls_tls.busy = 0;
+  }
+  return NULL;
 }
 
 static inline void ls_leave(void) { ls_tls.busy = 0; }

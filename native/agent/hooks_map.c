@@ -34,6 +34,30 @@ static inline struct ls_thread *enter_map(uintptr_t caller, bool removing) {
   return ls_enter(removing);
 }
 
+#define MAP_FIXED_FLAG 0x10
+
+extern char __ehdr_start[], _end[];
+
+/* The part of [start, start + length) that lies before our own code and data, and the part behind
+ * it. They stay all the same: the call would return to nothing. */
+struct parts {
+  uintptr_t at[2];
+  size_t length[2];
+  bool split;
+};
+
+static struct parts around_us(uintptr_t start, size_t length) {
+  uintptr_t low = (uintptr_t)__ehdr_start, high = ((uintptr_t)_end + 4095) & ~(uintptr_t)4095;
+  uintptr_t end = (start + length + 4095) & ~(uintptr_t)4095;
+  struct parts parts = {{start, high}, {length, 0}, false};
+  if (end <= start || start & 4095 || start >= high || end <= low)
+    return parts;
+  parts.split = true;
+  parts.length[0] = start < low ? low - start : 0;
+  parts.length[1] = end > high ? end - high : 0;
+  return parts;
+}
+
 #define CALLER_PC ((uintptr_t)__builtin_extract_return_addr(__builtin_return_address(0)))
 
 static inline void mapped(struct ls_thread *thread, void *result, size_t length, uint8_t kind,
@@ -51,6 +75,8 @@ typedef void *(*mmap_function)(void *, size_t, int, int, int, long);
 LS_EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset);
 void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset) {
   REAL(mmap_function, mmap);
+  if (LS_UNLIKELY(flags & MAP_FIXED_FLAG))
+    ls_aside_touched((uintptr_t)address, length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
   void *result = real(address, length, protection, flags, fd, offset);
   mapped(thread, result, length, LSR_KIND_MMAP, LS_CALLER);
@@ -62,6 +88,8 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, lo
   REAL(mmap_function, mmap64);
   if (!real)
     return mmap(address, length, protection, flags, fd, offset);
+  if (LS_UNLIKELY(flags & MAP_FIXED_FLAG))
+    ls_aside_touched((uintptr_t)address, length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
   void *result = real(address, length, protection, flags, fd, offset);
   mapped(thread, result, length, LSR_KIND_MMAP, LS_CALLER);
@@ -71,19 +99,52 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, lo
 LS_EXPORT int munmap(void *address, size_t length);
 int munmap(void *address, size_t length) {
   REAL(int (*)(void *, size_t), munmap);
+  ls_aside_touched((uintptr_t)address, length);
   struct ls_thread *thread = enter_map(CALLER_PC, true);
   /* Before the call: afterwards the range may be another thread's already. */
   if (thread && !((uintptr_t)address & 4095) && length)
     ls_range_remove(thread, (uintptr_t)address, length);
-  int result = real(address, length);
+  struct parts parts = around_us((uintptr_t)address, length);
+  int result = !parts.split || parts.length[0] ? real(address, parts.length[0]) : 0;
+  if (LS_UNLIKELY(parts.split) && parts.length[1] && !result)
+    result = real((void *)parts.at[1], parts.length[1]);
   if (thread)
     ls_leave();
   return result;
 }
 
+LS_EXPORT int mprotect(void *address, size_t length, int protection);
+int mprotect(void *address, size_t length, int protection) {
+  REAL(int (*)(void *, size_t, int), mprotect);
+  ls_aside_touched((uintptr_t)address, length);
+  struct parts parts = around_us((uintptr_t)address, length);
+  int result = !parts.split || parts.length[0] ? real(address, parts.length[0], protection) : 0;
+  if (LS_UNLIKELY(parts.split) && parts.length[1] && !result)
+    result = real((void *)parts.at[1], parts.length[1], protection);
+  return result;
+}
+
+LS_EXPORT int pkey_mprotect(void *address, size_t length, int protection, int key);
+int pkey_mprotect(void *address, size_t length, int protection, int key) {
+  REAL(int (*)(void *, size_t, int, int), pkey_mprotect);
+  ls_aside_touched((uintptr_t)address, length);
+  return real ? real(address, length, protection, key) : -1;
+}
+
+LS_EXPORT int madvise(void *address, size_t length, int advice);
+int madvise(void *address, size_t length, int advice) {
+  REAL(int (*)(void *, size_t, int), madvise);
+  if (ls_aside_destroys(advice))
+    ls_aside_touched((uintptr_t)address, length);
+  return real(address, length, advice);
+}
+
 LS_EXPORT void *mremap(void *old, size_t old_length, size_t new_length, int flags, void *fixed);
 void *mremap(void *old, size_t old_length, size_t new_length, int flags, void *fixed) {
   REAL(void *(*)(void *, size_t, size_t, int, void *), mremap);
+  ls_aside_touched((uintptr_t)old, old_length);
+  if (flags & 2 /* FIXED */)
+    ls_aside_touched((uintptr_t)fixed, new_length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
   void *result = real(old, old_length, new_length, flags, fixed);
   if (thread && result != MAP_FAILED_POINTER && old_length && !(flags & 4 /* DONTUNMAP */))

@@ -111,8 +111,18 @@ static bool is_elsewhere(uintptr_t pc) {
          ls_module_unknown_is_fresh();
 }
 
+/* Where the kernel may not be asked whether memory is there, what was loaded is believed to be
+ * there until the program unloads anything. */
+static bool unloaded_unseen;
+
+static bool may_be_asked(void) { return ls_is_readable(&unloaded_unseen); }
+
 bool ls_module_is_intact(const struct ls_module *module) {
-  if (module->gone || !ls_is_readable((const void *)module->start))
+  if (module->gone)
+    return false;
+  if (ls_is_sealed() && !may_be_asked())
+    return !unloaded_unseen;
+  if (!ls_is_readable((const void *)module->start))
     return false;
   if (memcmp((const void *)module->start, module->header, sizeof module->header))
     return false;
@@ -535,6 +545,8 @@ const struct ls_module *ls_module_find_or_refresh(uintptr_t pc, bool *ret_certai
 bool ls_modules_rescan(void) {
   bool went = false;
   ls_lock(&scan_lock);
+  bool blind = ls_is_sealed() && generation && !may_be_asked();
+  unloaded_unseen |= blind;
   if (get_tables()) {
     if (!generation) {
       ls_loaded_find();
@@ -546,7 +558,7 @@ bool ls_modules_rescan(void) {
     went = vanished;
   }
   ls_unlock(&scan_lock);
-  return went;
+  return went || blind;
 }
 
 void ls_modules_reset_after_fork(void) {

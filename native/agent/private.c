@@ -7,6 +7,7 @@
  * that took it for the program's would find lost blocks reachable.
  */
 #include "agent.h"
+#include "seal.h"
 #include "str.h"
 #include "sys.h"
 
@@ -15,6 +16,7 @@
 #define LEAST_CHUNK (64u << 10)
 #define MOST_CHUNK (4u << 20)
 #define LARGE (1u << 20)
+#define RESERVE (32u << 20) /* some fifty threads, with their stacks and the indexes of the depot */
 
 /* Copied by fork, as the mappings are. */
 static struct lsr_own_range own[LSR_OWN_RANGES];
@@ -56,9 +58,33 @@ void ls_private_tell(struct lsr_header *header) {
   __atomic_store_n(&header->own_count, own_count, __ATOMIC_RELEASE);
 }
 
+/* A chunk of address space, used page by page. */
+void ls_private_reserve(void) {
+  for (size_t size = RESERVE; size >= LARGE; size /= 4) {
+    uint8_t *fresh = map(size);
+    if (!fresh)
+      continue;
+    ls_lock(&ls_live->private_lock);
+    if (size > chunk_left) {
+      chunk = fresh;
+      chunk_left = size;
+    }
+    ls_unlock(&ls_live->private_lock);
+    return;
+  }
+}
+
+bool ls_private_holds(uintptr_t start, uintptr_t end) {
+  uint32_t count = __atomic_load_n(&own_count, __ATOMIC_ACQUIRE);
+  for (uint32_t i = 0; i < count && i < LSR_OWN_RANGES; i++)
+    if (start < own[i].end && end > own[i].start)
+      return true;
+  return false;
+}
+
 void *ls_private(size_t bytes) {
   bytes = (bytes + 63) & ~(size_t)63;
-  if (bytes > LARGE)
+  if (bytes > LARGE && !ls_is_sealed())
     return map(bytes);
   void *memory = NULL;
   ls_lock(&ls_live->private_lock);

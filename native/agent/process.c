@@ -12,6 +12,7 @@
 #include "exec.h"
 #include "modules.h"
 #include "rules.h"
+#include "seal.h"
 #include "space.h"
 #include "stack.h"
 #include "str.h"
@@ -109,7 +110,24 @@ static struct ls_live *live_memory(void) {
   return live;
 }
 
-bool ls_process_is_ours(void) { return started_pid == (uint32_t)ls_getpid(); }
+void ls_process_close(void) {
+  struct ls_live *live = ls_live;
+  no_process.phase = LS_PHASE_OFF;
+  __atomic_store_n(&live->gate, 0, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&live->plain, 0, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&live->phase, LS_PHASE_OFF, __ATOMIC_SEQ_CST);
+}
+
+void ls_process_off(void) { __atomic_store_n(&ls_live, &no_process, __ATOMIC_SEQ_CST); }
+
+bool ls_process_is_ours(void) {
+  int pid = ls_getpid();
+  return pid < 0 /* may not be asked */ || started_pid == (uint32_t)pid;
+}
+
+uint32_t ls_process_number(void) {
+  return __atomic_load_n(&ls_live->phase, __ATOMIC_ACQUIRE) == LS_PHASE_RUNNING ? started_pid : 0;
+}
 
 static uint32_t forked_from; /* of this process: its parent, when that was traced */
 
@@ -135,7 +153,7 @@ static bool start_recording(struct ls_live *live) {
     header->control = 1;
   }
   if (ls_config.start_after_ns)
-    live->start_at_ns = ls_clock_ns(LS_CLOCK_MONOTONIC) + ls_config.start_after_ns;
+    live->start_at_ns = ls_clock_ns(LS_CLOCK_MONOTONIC_COARSE) + ls_config.start_after_ns;
   if (ls_real.main_program_defines_malloc)
     header->trouble |= LSR_TROUBLE_OWN_MALLOC;
   ls_clock_pair(header);
@@ -156,7 +174,12 @@ static long read_budget(void *unused) {
 
 static LS_COLD void start_process(struct ls_live *live) {
   uint32_t parent = started_pid;
-  started_pid = (uint32_t)ls_getpid();
+  int pid = ls_getpid();
+  if (pid < 0) { /* a sealed child */
+    live->phase = LS_PHASE_OFF;
+    return;
+  }
+  started_pid = (uint32_t)pid;
   forked_from = parent;
   if (parent) {
     ls_space_unmap(); /* the parent's recording */
@@ -168,6 +191,8 @@ static LS_COLD void start_process(struct ls_live *live) {
     ls_config_read();
     ls_apart(read_budget, NULL);
   }
+  if (parent && ls_is_sealed())
+    ls_seal_hand_over();
   if (!ls_config.enabled) {
     live->phase = ls_config.config_path[0] ? LS_PHASE_DORMANT : LS_PHASE_OFF;
     return;
@@ -192,7 +217,12 @@ static LS_COLD void start_process(struct ls_live *live) {
 }
 
 void ls_bootstrap(void) {
+  bool may_start = no_process.phase != LS_PHASE_OFF && (ls_live != &no_process || ls_seal_begin());
   ls_real_resolve();
+  if (!may_start) {
+    no_process.phase = LS_PHASE_OFF;
+    return;
+  }
   if (LS_UNLIKELY(ls_live == &no_process)) {
     struct ls_live *live = live_memory();
     if (!live) {
@@ -218,7 +248,7 @@ void ls_bootstrap(void) {
 static LS_COLD void check_config_file(struct ls_live *live) {
   if (__atomic_add_fetch(&live->dormant_calls, 1, __ATOMIC_RELAXED) % 256)
     return;
-  uint64_t now = ls_clock_ns(LS_CLOCK_MONOTONIC), due = live->dormant_next_check;
+  uint64_t now = ls_clock_ns(LS_CLOCK_MONOTONIC_COARSE), due = live->dormant_next_check;
   if (now < due || !__atomic_compare_exchange_n(&live->dormant_next_check, &due,
                                                 now + 1000000000u, false, __ATOMIC_ACQ_REL,
                                                 __ATOMIC_RELAXED))
@@ -237,14 +267,13 @@ static LS_COLD void check_config_file(struct ls_live *live) {
 /* A busy mark left by a longjmp out of a hook: we are now further out on the same stack
  * than the hook was, so that hook cannot be running any more. */
 static bool busy_is_stale(struct ls_thread *thread, uintptr_t sp) {
-  return thread && thread->epoch == ls_live->gate && sp > ls_tls.busy && sp < thread->stack_high &&
+  return thread && ls_tls.epoch == ls_live->gate && sp > ls_tls.busy && sp < thread->stack_high &&
          ls_tls.busy < thread->stack_high &&
          (ls_tls.busy >= thread->stack_low || ls_stack_reaches(thread, ls_tls.busy, 0, 0));
 }
 
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
   uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
-  struct ls_live *live = ls_live;
   if (ls_tls.busy) {
     if (!busy_is_stale(ls_tls.thread, sp)) {
       if (!ls_real.malloc)
@@ -255,6 +284,8 @@ LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
     ls_tls.busy = 0;
   }
   ls_tls.busy = sp;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  struct ls_live *live = ls_live;
   if (live == &no_process || live->phase == LS_PHASE_UNINIT) {
     ls_bootstrap();
     live = ls_live;
@@ -266,13 +297,13 @@ LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
     goto no;
   struct lsr_header *header = live->header;
   struct ls_thread *thread = ls_tls.thread;
-  if (!thread || thread->epoch != live->gate)
+  if (!thread || ls_tls.epoch != live->gate)
     thread = ls_thread_register();
-  if (!thread)
+  if (!thread || !__atomic_load_n(&live->gate, __ATOMIC_ACQUIRE))
     goto no;
   uint32_t control = __atomic_load_n(&header->control, __ATOMIC_RELAXED);
   if (control & 1) {
-    if (live->start_at_ns && ls_clock_ns(LS_CLOCK_MONOTONIC) >= live->start_at_ns) {
+    if (live->start_at_ns && ls_clock_ns(LS_CLOCK_MONOTONIC_COARSE) >= live->start_at_ns) {
       live->start_at_ns = 0;
       set_paused(false);
       control = 0;
@@ -325,7 +356,7 @@ static bool is_runtime(const struct lsr_module *module) {
 static uintptr_t stack_behind_main(void) {
   struct ls_live *live = ls_live;
   struct ls_thread *thread = ls_tls.thread;
-  if (!ls_config.scan_socket[0] || !thread || thread->epoch != live->gate)
+  if (!ls_config.scan_socket[0] || !thread || ls_tls.epoch != live->gate)
     return 0;
   uint32_t depth;
   uint32_t node = ls_stack_capture(thread, (uintptr_t)__builtin_return_address(0),
@@ -363,5 +394,10 @@ void ls_process_ends_as(enum ls_farewell_kind kind) {
 }
 
 void ls_process_ends(void) { ls_process_ends_as(LS_FAREWELL); }
+void ls_process_thread_ends(void) {
+  /* Other threads would see it through; in strict mode there is no other way to end. */
+  if (ls_is_sealed() && ls_thread_is_alone())
+    ls_process_ends();
+}
 
 __attribute__((destructor)) static void on_exit(void) { ls_process_ends(); }

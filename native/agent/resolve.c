@@ -13,6 +13,7 @@
 #include "agent.h"
 #include "apart.h"
 #include "loader.h"
+#include "seal.h"
 #include "str.h"
 #include "sys.h"
 
@@ -200,6 +201,7 @@ static long read_notes(void *unused) {
 
 uint64_t ls_auxiliary(uint64_t type) {
   if (!note_count) {
+    ls_seal_begin();
     long n = ls_apart(read_notes, NULL);
     note_count = n > 0 ? (uint32_t)((unsigned long)n / sizeof *notes) : 1; /* once is enough */
   }

@@ -18,6 +18,7 @@
 #include "space.h"
 
 #include "apart.h"
+#include "seal.h"
 #include "str.h"
 #include "sys.h"
 
@@ -60,6 +61,9 @@ static struct {
   struct extent extents[MAX_EXTENTS]; /* by offset */
 } space;
 
+/* Of the heap, backed by ls_recording_reserve(). */
+static struct extent ready;
+
 static bool failed(const void *address) {
   return (intptr_t)address <= 0 && (intptr_t)address >= -4095;
 }
@@ -91,6 +95,7 @@ void ls_space_unmap(void) {
   for (uint32_t i = 0; i < space.left_count; i++)
     unmap(&space.left[i]);
   space.left_count = space.extent_count = 0;
+  ready.bytes = 0;
 }
 
 /* Of our own object file; the linker says where it is. */
@@ -305,6 +310,15 @@ uint8_t *ls_heap_take(uint64_t bytes, uint64_t *ret_offset) {
   struct lsr_header *header = live->header;
   bytes = ROUND_UP(bytes);
   ls_lock(&live->grow_lock);
+  if (LS_UNLIKELY(ready.bytes >= bytes)) {
+    uint8_t *taken = ready.at;
+    *ret_offset = ready.offset;
+    ready.at += bytes;
+    ready.offset += bytes;
+    ready.bytes -= bytes;
+    ls_unlock(&live->grow_lock);
+    return taken;
+  }
   uint8_t *at = take_extent(header, bytes, ret_offset);
   uint64_t offset = header->bump;
   if (!at && bytes <= header->file_bytes && offset <= header->file_bytes - bytes &&
@@ -364,4 +378,42 @@ void ls_heap_release(uint8_t *at, uint64_t offset, uint64_t bytes) {
   live->header->backed_bytes -= bytes;
   put_extent((struct extent){.at = at, .offset = offset, .bytes = bytes});
   ls_unlock(&live->grow_lock);
+}
+
+bool ls_space_holds(uintptr_t start, uintptr_t end) {
+  const struct window *windows[] = {&space.head, &space.heap};
+  for (uint32_t i = 0; i < LS_TABLES + 2 + space.left_count; i++) {
+    const struct window *window = i < 2               ? windows[i]
+                                  : i < LS_TABLES + 2 ? &space.tables[i - 2]
+                                                      : &space.left[i - 2 - LS_TABLES];
+    if (window->base && start < (uintptr_t)window->base + window->bytes &&
+        end > (uintptr_t)window->base)
+      return true;
+  }
+  return false;
+}
+
+/* So much comes on top of what there is, when no more can be had later. */
+#define RESERVE_SITES 4096u
+#define RESERVE_HEAP (8ull << 20)
+
+void ls_recording_reserve(void) {
+  struct ls_live *live = ls_live;
+  struct lsr_header *header = live->header;
+  ls_area_grow(&header->sites, (header->site_count + (uint64_t)RESERVE_SITES) * sizeof(struct lsr_site));
+  ls_area_grow(&header->nodes, (header->node_count + 4ull * RESERVE_SITES) * sizeof(struct lsr_node));
+  ls_area_grow(&header->ranges, (header->range_slots + 1024ull) * sizeof(struct lsr_range));
+  ls_area_grow(&header->chunks, (header->chunk_count + 1024ull) * sizeof(struct lsr_chunk));
+  for (uint32_t s = 0; s <= LSR_EXCLUSIVE_STRIPES; s++)
+    ls_stripe_back(s);
+  for (uint64_t bytes = RESERVE_HEAP; bytes >= PAGE * 16; bytes /= 2) {
+    uint64_t offset;
+    uint8_t *at = ls_heap_take(bytes, &offset);
+    if (at) {
+      ls_lock(&live->grow_lock);
+      ready = (struct extent){.at = at, .offset = offset, .bytes = bytes};
+      ls_unlock(&live->grow_lock);
+      return;
+    }
+  }
 }

@@ -28,4 +28,7 @@ void ls_space_unmap(void);
  * held, or no other thread is there yet. */
 bool ls_space_back(struct lsr_header *header, void *start, uint64_t offset, uint64_t bytes);
 
+/* Whether some of it lies there. */
+bool ls_space_holds(uintptr_t start, uintptr_t end);
+
 #endif

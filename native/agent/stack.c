@@ -10,6 +10,7 @@
  */
 #include "stack.h"
 #include "counters.h"
+#include "peek.h"
 #include "rules.h"
 #include "str.h"
 #include "sys.h"
@@ -35,6 +36,7 @@ struct reader {
   uint8_t *window;     /* copy of a foreign stack, NULL when not needed */
   uintptr_t window_at;
   size_t window_bytes;
+  uintptr_t sp;        /* of a foreign stack */
   bool foreign;
 };
 
@@ -43,6 +45,11 @@ static bool read_foreign(struct reader *reader, uintptr_t address, uintptr_t *re
       reader->window_bytes - (address - reader->window_at) < sizeof *ret) {
     if (!reader->window)
       return false;
+    /* Where the kernel may not be asked, the page is left that the stack pointer lies in. */
+    if (ls_is_sealed() && address >= reader->sp && (address ^ reader->sp) < 4096) {
+      *ret = *(const uintptr_t *)address;
+      return true;
+    }
     struct ls_iovec local = {reader->window, WINDOW_BYTES}, remote = {(void *)address, WINDOW_BYTES};
     /* The kernel copies up to the first unmapped page and never faults us. */
     long n = ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0);
@@ -51,6 +58,8 @@ static bool read_foreign(struct reader *reader, uintptr_t address, uintptr_t *re
       local.length = remote.length;
       n = ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0);
     }
+    if (n < 0 && ls_peek(reader->window, address, remote.length)) /* not allowed: asked otherwise */
+      n = (long)remote.length;
     if (n < (long)sizeof *ret) {
       reader->window_bytes = 0;
       return false;
@@ -249,6 +258,8 @@ static LS_COLD uint32_t cut_to_depth(const struct ls_thread *thread, uint32_t de
 /* A stack that is not the thread's own (coroutine, sigaltstack): copy, unwind, keep nothing. */
 uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintptr_t sp,
                                         uintptr_t fp, uint32_t *ret_depth) {
+  if (ls_is_sealed() && sp < thread->stack_low && ls_stack_reaches_unasked(thread, sp))
+    return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);
   if (!thread->window) {
     uint8_t *memory = ls_private(WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step));
     if (!memory) {
@@ -259,10 +270,9 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
     thread->window = memory;
   }
   struct step *steps = (struct step *)(thread->window + WINDOW_BYTES);
-  struct reader reader = {.low = thread->stack_low,
-                          .high = thread->stack_high,
-                          .window = thread->window,
-                          .foreign = true};
+  /* Through the kernel also what lies on the thread's own stack: registers of a foreign one may
+   * lead below what there is of it. */
+  struct reader reader = {.window = thread->window, .sp = sp, .foreign = true};
   uint32_t limit = ls_config.depth, count = 1;
   steps[0] = (struct step){.pc = pc, .sp = sp, .fp = fp};
   enum outcome outcome = STEP_OK;
@@ -273,7 +283,7 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
     count++;
   }
   const struct step *last = &steps[count - 1];
-  bool whole = outcome == STEP_END && ls_rule_kind(last->rule) == LS_RULE_END;
+  bool whole = outcome == STEP_END;
   if (sp < thread->stack_low &&
       ls_stack_reaches(thread, sp, whole ? last->sp : 0, whole ? last->pc : 0))
     return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);
@@ -286,7 +296,8 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
     flags = LSR_NODE_BROKEN;
     ls_count_drop(thread, LSR_DROP_STACK_BROKEN);
   }
-  ls_count_drop(thread, LSR_DROP_FOREIGN_STACK);
+  if (sp - thread->stack_low >= thread->stack_high - thread->stack_low)
+    ls_count_drop(thread, LSR_DROP_FOREIGN_STACK);
   uint32_t node = 0;
   for (uint32_t s = count; s-- > 0; flags = 0)
     node = node_of(thread, node, &steps[s], flags);
@@ -428,6 +439,18 @@ struct ls_stack_site ls_stack_site_slow(struct ls_thread *thread, uint8_t kind, 
       ls_kept_add(thread, kind, site, counter);
   }
   return (struct ls_stack_site){site, counter};
+}
+
+void ls_stack_lost(struct ls_thread *thread, uintptr_t start, uint64_t length) {
+  if (!length || start >= thread->stack_high || start + length <= thread->stack_low)
+    return;
+  uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
+  if (start + length <= sp) { /* below what is in use */
+    thread->stack_low = start + length;
+    return;
+  }
+  thread->stack_low = thread->stack_high; /* nothing is known to be there */
+  ls_stack_forget(thread);
 }
 
 size_t ls_stack_scratch_bytes(void) { return (LS_MAX_DEPTH + 1) * sizeof(struct step); }

@@ -24,9 +24,14 @@ LS_COLD uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc
  * `end_sp`, `end_pc`: the outermost function of the chain of calls that begins there, 0 when
  * it is not known for certain. */
 bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t end_sp, uintptr_t end_pc);
+/* The same where the kernel may not be asked what is mapped. */
+bool ls_stack_reaches_unasked(struct ls_thread *thread, uintptr_t sp);
 
 /* Rules changed, or the recording did: nothing that is remembered of stacks holds any more. */
 void ls_stack_forget(struct ls_thread *thread);
+
+/* The thread itself unmaps, protects or replaces memory. */
+void ls_stack_lost(struct ls_thread *thread, uintptr_t start, uint64_t length);
 
 /* Whether every word that led from frame `inner` to the outermost still holds. */
 LS_HOT bool ls_stack_still_valid(const struct ls_thread *thread, uint32_t inner) {

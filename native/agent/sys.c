@@ -8,6 +8,9 @@
 
 #include "str.h"
 
+long (*ls_sealed_call)(long number, const long arguments[6]);
+int ls_no_cycle_counter;
+
 #define SIGNAL_RESTORER 0x04000000ul
 #define SIGNAL_ONSTACK 0x08000000ul
 #define SIGNAL_RESTART 0x10000000ul

@@ -8,12 +8,14 @@
  */
 #include "agent.h"
 #include "modules.h"
+#include "peek.h"
 #include "stack.h"
 #include "str.h"
 #include "sys.h"
 
 enum { LS_ERR_SRCH = 3 };
 
+#define LS_LEAVE_ATTEMPTS 5000u /* a second: a thread that does not get a processor */
 #define SAME_PLACE_BUCKETS 1024u
 #define CANDIDATES 4u /* looked at for a dead one by each registration */
 
@@ -58,17 +60,14 @@ static bool claim_stripe(struct ls_thread *thread) {
     owners_epoch = live->gate;
   }
   uint32_t stripe = own_stripe(thread);
-  thread->shared_stripe = stripe == LSR_EXCLUSIVE_STRIPES;
-  if (!thread->shared_stripe) {
+  bool shared = stripe == LSR_EXCLUSIVE_STRIPES;
+  if (!shared)
     owners[stripe] = thread;
-  } else { /* many threads: share one, with atomic adds */
+  else /* many threads: share one, with atomic adds */
     stripe += thread->tid % (LSR_STRIPES - LSR_EXCLUSIVE_STRIPES);
-    if (!ls_stripe_back(stripe))
-      stripe = 0;
-  }
   thread->stripe = stripe;
-  thread->head = head_of(stripe);
-  if (!thread->shared_stripe)
+  thread->head = head_of(ls_stripe_back(stripe) ? stripe : 0);
+  if (!shared)
     __atomic_store_n(&thread->head->owner_tid, thread->tid, __ATOMIC_RELEASE);
   return ls_counters_of_stripe(thread, stripe);
 }
@@ -115,12 +114,27 @@ static struct ls_thread *reuse(uintptr_t place) {
   return NULL;
 }
 
-struct ls_thread *ls_thread_register(void) {
+bool ls_thread_is_alone(void) { return !registry || !registry->next; }
+
+static uint32_t number_of_thread(void) {
+  static uint32_t invented;
+  int tid = ls_gettid();
+  return tid > 0 ? (uint32_t)tid : 1u << 31 | __atomic_add_fetch(&invented, 1, __ATOMIC_RELAXED);
+}
+
+static uint32_t registering; /* threads in the function below */
+
+static struct ls_thread *do_register(void) {
   struct ls_live *live = ls_live;
   uintptr_t place = (uintptr_t)&ls_tls;
+  uint32_t tid = number_of_thread();
   struct ls_thread *thread = ls_tls.thread; /* set: same thread, new process after fork */
   bool same = thread != NULL;
   ls_lock(&live->threads_lock);
+  if (__atomic_load_n(&live->phase, __ATOMIC_ACQUIRE) != LS_PHASE_RUNNING) { /* closed meanwhile */
+    ls_unlock(&live->threads_lock);
+    return NULL;
+  }
   if (!thread)
     thread = reuse(place);
   if (!thread) {
@@ -135,7 +149,7 @@ struct ls_thread *ls_thread_register(void) {
     registry = thread;
     take_place(thread, place);
   }
-  thread->tid = (uint32_t)ls_gettid();
+  thread->tid = tid;
   bool ok = claim_stripe(thread);
   ls_unlock(&live->threads_lock);
   if (!ok)
@@ -150,7 +164,34 @@ struct ls_thread *ls_thread_register(void) {
     ls_sample_next(thread, ls_config.sample_bytes);
   if (!same)
     ls_stack_bounds(thread, (uintptr_t)__builtin_frame_address(0));
-  thread->epoch = live->gate;
   ls_tls.thread = thread;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  uint32_t gate = __atomic_load_n(&live->gate, __ATOMIC_RELAXED);
+  ls_tls.epoch = gate ? gate : UINT32_MAX; /* closed meanwhile: equal to no gate */
   return thread;
+}
+
+struct ls_thread *ls_thread_register(void) {
+  __atomic_fetch_add(&registering, 1, __ATOMIC_SEQ_CST);
+  struct ls_thread *thread = do_register();
+  __atomic_fetch_sub(&registering, 1, __ATOMIC_SEQ_CST);
+  return thread;
+}
+
+static bool is_in_hook(const struct ls_thread *thread) {
+  uintptr_t busy = 0;
+  /* The storage of a dead thread may be gone, so the kernel is asked for it. */
+  return thread->place != (uintptr_t)&ls_tls &&
+         ls_peek(&busy, thread->place + offsetof(struct ls_tls, busy), sizeof busy) && busy;
+}
+
+void ls_threads_leave(void) {
+  static const struct ls_timespec nap = {0, 200000};
+  uint32_t attempts = 0;
+  /* Afterwards all are in the list, and nobody comes to it. */
+  while (__atomic_load_n(&registering, __ATOMIC_SEQ_CST) && attempts++ < LS_LEAVE_ATTEMPTS)
+    ls_nanosleep(&nap);
+  for (struct ls_thread *t = __atomic_load_n(&registry, __ATOMIC_ACQUIRE); t; t = t->next)
+    while (is_in_hook(t) && !is_dead(t->tid) && attempts++ < LS_LEAVE_ATTEMPTS)
+      ls_nanosleep(&nap);
 }

@@ -57,6 +57,12 @@ static struct lsr_timeline_entry *place_for(struct ls_live *live, uint32_t row, 
   return live->row_entries[row];
 }
 
+/* How long this thread has worked. Processor time: a busy machine must not thin the timeline out.
+ * It takes a system call, as do all but the coarse clocks on some machines. */
+static uint64_t worked(void) {
+  return ls_clock_ns(ls_is_sealed() ? LS_CLOCK_MONOTONIC_COARSE : LS_CLOCK_THREAD_CPUTIME);
+}
+
 void ls_timeline_row(uint32_t tick) {
   struct ls_live *live = ls_live;
   struct lsr_header *header = live->header;
@@ -66,7 +72,7 @@ void ls_timeline_row(uint32_t tick) {
     ls_unlock(&live->timeline_lock);
     return;
   }
-  uint64_t begun = ls_clock_ns(LS_CLOCK_THREAD_CPUTIME), backed = begun;
+  uint64_t begun = worked(), backed = begun;
   uint32_t sites = __atomic_load_n(&header->site_count, __ATOMIC_ACQUIRE), row;
   pick_row(live, &row);
   struct lsr_timeline_row *shown = &header->rows[row];
@@ -74,7 +80,7 @@ void ls_timeline_row(uint32_t tick) {
   struct lsr_timeline_entry *entries = place_for(live, row, sites);
   if (!entries)
     goto out;
-  backed = ls_clock_ns(LS_CLOCK_THREAD_CPUTIME);
+  backed = worked();
   uint64_t total_bytes = 0, total_count = 0;
   struct lsr_counter **stripes[LSR_STRIPES];
   uint32_t n = 0;
@@ -84,8 +90,8 @@ void ls_timeline_row(uint32_t tick) {
   for (uint32_t site = 0; site < sites; site++) {
     int64_t live_bytes = 0, live_count = 0;
     for (uint32_t i = 0; i < n; i++) {
-      const struct lsr_counter *chunk =
-          __atomic_load_n(&stripes[i][site / LSR_CHUNK_SITES], __ATOMIC_ACQUIRE);
+      const struct lsr_counter *chunk = ls_counter_bare(
+          __atomic_load_n(&stripes[i][site / LSR_CHUNK_SITES], __ATOMIC_ACQUIRE));
       if (!chunk)
         continue;
       const struct lsr_counter *counter = chunk + site % LSR_CHUNK_SITES;
@@ -114,7 +120,7 @@ out:;
   /* Never spend more than one hundredth of the time on snapshots. The file pages of a row
    * are paid for once, and short runs need their rows: a twentieth for those. Processor time: a busy machine must
    * not thin the timeline out. */
-  uint64_t ended = ls_clock_ns(LS_CLOCK_THREAD_CPUTIME);
+  uint64_t ended = worked();
   uint32_t cost = (uint32_t)(((ended - backed) * 100 + (backed - begun) * 20) >> LS_TICK_SHIFT);
   uint32_t gap = header->timeline_tick_gap > cost ? header->timeline_tick_gap : cost;
   __atomic_store_n(&live->timeline_next, tick + gap, __ATOMIC_RELAXED);

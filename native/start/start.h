@@ -8,6 +8,7 @@
 #ifndef LEAKSCOPE_START_H
 #define LEAKSCOPE_START_H
 
+#define LS_CALLS_ARE_FREE
 #include "sys.h"
 
 enum {

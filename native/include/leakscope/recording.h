@@ -168,12 +168,29 @@ struct lsr_header {
   uint32_t chunk_count;
   struct lsr_own_range own[LSR_OWN_RANGES];
   uint64_t pid_namespace;    /* inode of /proc/self/ns/pid: of whom `pid` is the number; 0: unknown */
+  /* The end of a process that may make no system call: it waits for a word to change. */
+  uint32_t farewell;         /* enum lsr_farewell */
+  uint32_t farewell_beat;    /* changes while whoever took it is at work */
+  uint32_t farewell_tid;     /* the thread that ends the process, 0: not known */
+  uint32_t pad2;
+  uint64_t farewell_stack_end; /* 0: its stack is in use from its stack pointer on */
+  uint64_t farewell_sp;        /* registers that may hold pointers of the program's are above */
+  uint64_t farewell_tls;       /* its thread pointer */
+};
+
+enum lsr_farewell {
+  LSR_FAREWELL_NONE = 0,
+  LSR_FAREWELL_WAITS = 1, /* said by the agent */
+  LSR_FAREWELL_TAKEN = 2, /* said from outside */
+  LSR_FAREWELL_DONE = 3,  /* said by either */
 };
 
 enum lsr_trouble {
   LSR_TROUBLE_OWN_MALLOC = 1,   /* the program defines malloc itself: our hooks are bypassed */
   LSR_TROUBLE_NO_PROC = 2,      /* /proc missing: modules read by dl_iterate_phdr or not at all */
   LSR_TROUBLE_NO_GROW = 4,      /* kernel lacks MADV_POPULATE_WRITE: tables are fixed size */
+  LSR_TROUBLE_LEFT = 8,         /* the program took memory of ours away: recording ended there */
+  LSR_TROUBLE_SEALED = 16,      /* a system call filter came: growth within what was set aside */
 };
 
 struct lsr_module {

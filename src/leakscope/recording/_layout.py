@@ -63,9 +63,15 @@ DROP_MODULES_FULL = 13
 DROP_FAILED_ALLOCATION = 14
 DROP_DUPLICATE = 15
 DROP_REASONS = 16
+FAREWELL_NONE = 0
+FAREWELL_WAITS = 1
+FAREWELL_TAKEN = 2
+FAREWELL_DONE = 3
 TROUBLE_OWN_MALLOC = 1
 TROUBLE_NO_PROC = 2
 TROUBLE_NO_GROW = 4
+TROUBLE_LEFT = 8
+TROUBLE_SEALED = 16
 NODE_EXACT_PC = 1
 NODE_TRUNCATED = 2
 NODE_BROKEN = 4
@@ -130,10 +136,19 @@ DROP_NAMES: dict[int, str] = {
     16: "reasons",
 }
 
+FAREWELL_NAMES: dict[int, str] = {
+    0: "none",
+    1: "waits",
+    2: "taken",
+    3: "done",
+}
+
 TROUBLE_NAMES: dict[int, str] = {
     1: "own_malloc",
     2: "no_proc",
     4: "no_grow",
+    8: "left",
+    16: "sealed",
 }
 
 NODE_FLAG_NAMES: dict[int, str] = {
@@ -192,7 +207,7 @@ OWN_RANGE_DTYPE = _struct(
 )
 
 HEADER_DTYPE = _struct(
-    29744,
+    29784,
     ("magic", "<u8", 0),
     ("version", "<u4", 8),
     ("header_bytes", "<u4", 12),
@@ -246,6 +261,13 @@ HEADER_DTYPE = _struct(
     ("chunk_count", "<u4", 28708),
     ("own", (OWN_RANGE_DTYPE, (64,)), 28712),
     ("pid_namespace", "<u8", 29736),
+    ("farewell", "<u4", 29744),
+    ("farewell_beat", "<u4", 29748),
+    ("farewell_tid", "<u4", 29752),
+    ("pad2", "<u4", 29756),
+    ("farewell_stack_end", "<u8", 29760),
+    ("farewell_sp", "<u8", 29768),
+    ("farewell_tls", "<u8", 29776),
 )
 
 MODULE_DTYPE = _struct(

@@ -68,6 +68,14 @@ _TROUBLES = {
     "own_malloc": "the program defines malloc itself: what it allocates through it was not seen",
     "no_proc": "/proc was not readable: modules may be missing, so some frames have no symbols",
     "no_grow": "the kernel is too old to grow tables on demand: they were of fixed size",
+    "left": (
+        "recording ended before the program did: it unmapped or protected memory that was the"
+        " recording's. What was freed later counts as held, what was allocated later is not seen"
+    ),
+    "sealed": (
+        "the program is under a system call filter (seccomp), and no call was made that it does not"
+        " allow: stacks may be short, and what found no room in the memory set aside before is missing"
+    ),
 }
 
 

@@ -5,6 +5,9 @@ The agent in a process connects to a socket of ours and waits: each byte is a si
 closing the connection lets the process end. When leakscope dies, the connection closes with
 it; when it is stopped, the agent soon waits no longer and removes the socket's path, so that the
 processes after it do not even begin to.
+
+A process that may make no system call waits for a word of its recording to change instead, which
+is why those are looked at.
 """
 
 from __future__ import annotations
@@ -27,10 +30,11 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
+from leakscope.recording._layout import FAREWELL_DONE, FAREWELL_TAKEN, FAREWELL_WAITS
 from leakscope.recording.mapped import as_in
 from leakscope.recording.walked import with_unseen, without_freed
 from leakscope.recording.writer import find_writer, own_namespace
-from leakscope.trace.live_files import LiveFile
+from leakscope.trace.live_files import LiveFile, list_live_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +59,9 @@ _BACKLOG = 512
 _BRIEF_NS = 100_000_000  # the life of a forked child that is examined only while there is time:
 _BRIEF_S = 2.0  # so much for all such children,
 _BRIEF_SHARE = 0.1  # and of the time that the run has taken
+_LOOK_S = 0.03  # between two looks at the recordings,
+_LOOK_SHARE = 20  # and so many times as long as a look takes
+_SEALED_BEAT_S = 0.1
 _NO_TIME = "leakscope was stopped or had no time"
 _JUST_NOW_S = 0.25
 _LONGEST = 107  # bytes of a socket's path
@@ -101,6 +108,7 @@ class Farewells:
         self._since: dict[socket.socket, float] = {}  # … and since when it waits
         self._began = time.monotonic()
         self._brief_s = 0.0  # spent on children that lived briefly
+        self._sealed: dict[LiveFile, float] = {}  # the same of those that make no system call
         self._missed: dict[str, int] = {}  # processes by the reason why they were not examined
         self._notes: list[str] = []
 
@@ -136,6 +144,7 @@ class Farewells:
             for work, arguments in (
                 (self._accept, (listener,)),
                 (self._beat, ()),
+                (self._look, ()),
                 (self._examination.prepare, ()),
             ):
                 threading.Thread(target=work, args=arguments, daemon=True).start()
@@ -171,6 +180,49 @@ class Farewells:
             raise
         return listener
 
+    def _look(self) -> None:
+        """Meet those that may make no system call."""
+        pause = _LOOK_S
+        while not self._stopping.wait(pause):
+            begun = time.monotonic()
+            with contextlib.suppress(LeakscopeError):
+                for file in list_live_files(self._directory):
+                    with contextlib.suppress(LeakscopeError):
+                        if file.field("farewell") == FAREWELL_WAITS and file.started():
+                            file.put("farewell", FAREWELL_TAKEN)
+                            threading.Thread(
+                                target=self._meet_sealed, args=(file,), daemon=True
+                            ).start()
+            pause = max(_LOOK_S, (time.monotonic() - begun) * _LOOK_SHARE)
+
+    def _meet_sealed(self, file: LiveFile) -> None:
+        done = threading.Event()
+        pid = file.writer()
+        with self._lock:
+            self._sealed[file] = time.monotonic()
+        try:
+            if pid is not None:
+                until = time.monotonic() + _limit(pid)
+                threading.Thread(target=_beat_sealed, args=(file, done, until), daemon=True).start()
+                farewell = Farewell(
+                    pid,
+                    file.path,
+                    file.field("farewell_tid") or file.pid,
+                    file.field("farewell_stack_end"),
+                    0,
+                    file.field("farewell_sp"),
+                    file.field("farewell_tls"),
+                )
+                self._examine(farewell, lambda: file.field("farewell") == FAREWELL_TAKEN)
+        except (LeakscopeError, OSError):
+            pass  # it died while it waited
+        finally:
+            done.set()
+            with self._lock:
+                del self._sealed[file]
+            with contextlib.suppress(LeakscopeError):
+                file.put("farewell", FAREWELL_DONE)
+
     def let_go(self) -> None:
         """Let those end that wait for their examination: somebody wants it to be over.
 
@@ -179,9 +231,13 @@ class Farewells:
         with self._lock:
             now = time.monotonic()
             old = [each for each in self._open if now - self._since[each] > _JUST_NOW_S]
+            sealed = [each for each, at in self._sealed.items() if now - at > _JUST_NOW_S]
         for connection in old:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        for file in sealed:
+            with contextlib.suppress(LeakscopeError):
+                file.put("farewell", FAREWELL_DONE)
 
     def _accept(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():
@@ -239,24 +295,24 @@ class Farewells:
         if farewell is None:
             return
         connection.setblocking(False)
+        with self._lock:
+            self._open[connection] += _limit(pid) - _LIMIT_S
+        self._examine(farewell, lambda: _still_waits(connection))
+
+    def _examine(self, farewell: Farewell, still_waits: Callable[[], bool]) -> None:
         brief = _is_brief(farewell)
         if brief and self._brief_s > _BRIEF_S + _BRIEF_SHARE * (time.monotonic() - self._began):
             self._miss("children that lived for a moment, more than there was time to examine")
             return
         began = time.monotonic()
         try:
-            self._examined(farewell, connection)
+            self._examine_now(farewell, still_waits)
         finally:
             if brief:
                 with self._lock:
                     self._brief_s += time.monotonic() - began
 
-    def _examined(self, farewell: Farewell, connection: socket.socket) -> None:
-        pid = farewell.pid
-        resident = _resident_bytes(pid)
-        with self._lock:
-            limit = min(_LIMIT_S + resident / _LIMIT_BYTES, _LONGEST_S)
-            self._open[connection] += limit - _LIMIT_S
+    def _examine_now(self, farewell: Farewell, still_waits: Callable[[], bool]) -> None:
         try:
             with self._examination.begin(farewell) as examine:
                 if not self._turns.acquire(timeout=_QUEUE_S):
@@ -266,15 +322,15 @@ class Farewells:
                     found = examine()
                 finally:
                     self._turns.release()
-                if not _still_waits(connection):
+                if not still_waits():
                     self._miss("they ended, or had waited long enough, before the scan was done")
                 elif found is not None:
                     with self._lock:
                         self._found[farewell.path] = found
         except LeakscopeError as error:
-            if _still_waits(connection):
+            if still_waits():
                 with self._lock:
-                    self._notes.append(f"process {pid} was not scanned: {error}")
+                    self._notes.append(f"process {farewell.pid} was not scanned: {error}")
             else:
                 self._miss("they ended, or had waited long enough, before the scan was done")
 
@@ -320,6 +376,11 @@ def _is_brief(farewell: Farewell) -> bool:
         return False
 
 
+def _limit(pid: int) -> float:
+    """Return the seconds that a process may wait in all."""
+    return min(_LIMIT_S + _resident_bytes(pid) / _LIMIT_BYTES, _LONGEST_S)
+
+
 def _resident_bytes(pid: int) -> int:
     try:
         text = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")
@@ -336,6 +397,15 @@ def _still_waits(connection: socket.socket) -> bool:
         return True
     except OSError:
         return False
+
+
+def _beat_sealed(file: LiveFile, done: threading.Event, until: float) -> None:
+    """Show that we are at work; without this the process soon goes on to end."""
+    beat = 0
+    while not done.wait(_SEALED_BEAT_S) and time.monotonic() < until:
+        beat += 1
+        with contextlib.suppress(LeakscopeError):
+            file.put("farewell_beat", beat)
 
 
 def with_reachability(recording: Recording, examined: Recording) -> Recording:

@@ -124,7 +124,8 @@ class Starts:
             return f"{error}"
         return (
             "the agent was taken from its environment, or may not be loaded or write its"
-            " recording there (another user, root directory or namespace)"
+            " recording there (another user, root directory or namespace), or it began under a system"
+            " call filter (seccomp) that might have killed it for the agent's calls"
         )
 
     def _descendants(self) -> Iterator[int]:

@@ -18,7 +18,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
+from leakscope.proc.status import read_status
 from leakscope.trace._farewell import Examination, Farewells
+from leakscope.trace._filters import inherited_filters
 from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
@@ -141,6 +143,8 @@ def run(
         environment["LD_PRELOAD"] = preload_value(preloaded, environment)
         farewells = None if examination is None else Farewells(directory, examination)
         environment.pop("LEAKSCOPE_SCAN", None)
+        filters, survives = inherited_filters()
+        environment["LEAKSCOPE_SECCOMP"] = str(filters if survives else 0)
         if farewells is not None:
             undo.callback(farewells.stop)
             where = farewells.start()
@@ -174,7 +178,7 @@ def run(
         files=(),
         snapshots=tuple(harvest.snapshots),
         running=tuple(Running(file.writer() or file.pid, file.path) for file in running),
-        notes=notes,
+        notes=(*notes, *_about_filters(status)),
         problems=(*harvest.problems, *untraced),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
     )
@@ -254,7 +258,7 @@ def _remove_directory(directory: Path, copy: Path | None) -> None:
             copy.unlink()
             if copy.parent != directory:
                 copy.parent.rmdir()
-        for path in count_files(directory):
+        for path in (*count_files(directory), *directory.glob("*.seccomp")):
             path.unlink()
         directory.rmdir()  # stays when something is left in it
         if private_part(directory) != directory:
@@ -276,6 +280,17 @@ def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _about_filters(status: int) -> tuple[str, ...]:
+    if status != -signal.SIGSYS:
+        return ()
+    text = (
+        "a system call filter (seccomp) killed it. The agent makes no call that a filter which it"
+        " saw or was told of would punish; if the program runs to its end without leakscope, then"
+        " the filter was installed in a way that the agent could not see"
+    )
+    return (text,)
+
+
 def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:
     """Say so when the traced program became another one that our agent was kept from."""
     name = (left or "").rpartition("/")[2]
@@ -283,7 +298,8 @@ def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:
         return ()
     text = (
         f"{name} became another program, {last_name}, which was not traced: leakscope's environment"
-        f" was taken from it, as env -i and sudo do, or it is static or privileged."
+        f" was taken from it, as env -i and sudo do, or it is static or privileged, or it began under"
+        f" a system call filter (seccomp) that might have killed it for the agent's calls."
         f" `leakscope doctor PROGRAM` tells which"
     )
     return (text,)
@@ -315,6 +331,11 @@ def _nothing_recorded(done: Run, harvest: Harvest) -> LeakscopeError:
         if limits
         else "the agent did not come up in it, so nothing was recorded"
     )
+    if not limits and read_status().seccomp:
+        reason += (
+            ": it runs under a system call filter (seccomp) of which the agent knows nothing,"
+            " and which might kill the program for one of the agent's calls"
+        )
     return TargetError(
         f"{name} {done.outcome}, but {reason}",
         hint=f"Lines from ld.so above tell why; `leakscope doctor {name}` tries it out.",

@@ -71,9 +71,12 @@ class LiveFile:
                 f" this leakscope knows version {_layout.VERSION}",
                 hint="Use the leakscope that the agent belongs to.",
             )
-        form, offset = _HEADER["control"][:2]
         value = self.field("control")
-        value = value | PAUSED if paused else value & ~PAUSED
+        self.put("control", value | PAUSED if paused else value & ~PAUSED)
+
+    def put(self, name: str, value: int) -> None:
+        """Store one number of the header. Raises `RecordingError` when it cannot be written."""
+        form, offset = _HEADER[name][:2]
         fd = self._open(os.O_RDWR)
         try:
             os.pwrite(fd, value.to_bytes(form.itemsize, "little"), offset)

@@ -64,8 +64,12 @@ def test_foreign_program_gets_its_verdict(claim: Claim, foreign_agent, leakscope
     why = describe(traced)
     assert traced.report, why
     assert traced.program["process"]["architecture"] == "aarch64", why
-    assert {place(each) for each in traced.leaks} == claim.leaks, why
+    # Nobody searches memory here: what would be lost on x86-64 may only be seen to grow.
+    leaks = {place(each) for each in traced.leaks}
+    growing = {place(each) for each in traced.findings if each["verdict"] == "growing"}
+    assert leaks <= claim.leaks <= leaks | growing, why
     for expected in claim.expectations:
         seen = {each["verdict"] for each in traced.findings if place(each) == expected.place}
-        assert seen & expected.verdicts, why
-    assert traced.returncode == (1 if claim.leaks else 0), why
+        wanted = expected.verdicts | ({"growing"} if "lost" in expected.verdicts else set())
+        assert seen & wanted, why
+    assert traced.returncode == (1 if leaks else 0), why

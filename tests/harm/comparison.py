@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEAKSCOPE = (sys.executable, "-P", "-m", "leakscope")
 SOURCES = Path(__file__).parents[2] / "src"
 MODES = ("traced", "sampled", "scanned")
-SLICE_S = 0.5
+SLICE_S = 0.2
 SETTLE_S = 3.0
 
 
@@ -56,7 +56,7 @@ class Comparison:
 
 
 def compare(
-    kind: type[Server], mode: str, folder: Path, *, tries: int = 3, slices: int = 2
+    kind: type[Server], mode: str, folder: Path, *, tries: int = 3, slices: int = 6
 ) -> Comparison:
     """Run the server twice at once, alone and as `mode` says, and give both the same work in turn.
 

@@ -233,11 +233,10 @@ static LS_COLD void *find(void **cache, const char *name) {
   if (!real)                                                                    \
   return -1
 
-static strings current(void) {
-  static void *cache;
-  strings *variable = find(&cache, "environ");
-  return variable ? *variable : NULL;
-}
+/* The loader finds the one that the program uses: often a copy in the program itself. */
+extern char **environ __attribute__((weak, visibility("default")));
+
+static strings current(void) { return &environ ? (strings)environ : NULL; }
 
 /* Call `call` with `name` for the environment to give; the frame of the mended one is only
  * there when it is needed. */

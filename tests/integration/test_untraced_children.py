@@ -199,3 +199,40 @@ def test_processes_with_the_same_number_in_two_namespaces(leakscope, tmp_path):
     assert folder.parent == Path("/dev/shm")
     assert folder.name.startswith("leakscope-")
     shutil.rmtree(folder)
+
+
+ENVIRONMENT = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+extern char **environ;
+int main(int c, char **v) {
+  static char *mine[] = {"PATH=/usr/bin:/bin", "FIRST=1", "SECOND=two words", 0};
+  environ = mine;
+  char *arguments[] = {"env", 0};
+  if (c > 1) execvp("env", arguments);
+  execv("/usr/bin/env", arguments);
+}
+"""
+
+
+@pytest.mark.parametrize("way", [(), ("execvp",)], ids=["execv", "execvp"])
+@pytest.mark.parametrize("linked", [(), ("-no-pie",)], ids=["pie", "no-pie"])
+def test_an_environment_that_the_program_made_reaches_the_next_one(trace, tmp_path, way, linked):
+    (tmp_path / "made.c").write_text(ENVIRONMENT)
+    command = ["gcc", "-w", *linked, tmp_path / "made.c", "-o", tmp_path / "made"]
+    subprocess.run(command, check=True)
+    traced = trace([tmp_path / "made", *way])
+    lines = [line for line in traced.stdout.splitlines() if not line.startswith(("LD_", "LEAKS"))]
+    assert lines == ["PATH=/usr/bin:/bin", "FIRST=1", "SECOND=two words"]
+
+
+def test_what_a_script_exports_reaches_what_it_starts(trace, tmp_path):
+    script = tmp_path / "script.sh"
+    script.write_text(
+        "#!/usr/bin/env bash\nexport PATH=/opt/nowhere:$PATH MARK=yes\nexec env\n", encoding="utf-8"
+    )
+    script.chmod(0o755)
+    traced = trace([script])
+    assert "MARK=yes" in traced.stdout
+    assert "\nPATH=/opt/nowhere:" in f"\n{traced.stdout}"

@@ -89,7 +89,7 @@ static bool before_call(long number, long a, long b, long c, long d, long e) {
     break;
   case LS_NR_exit_group:
     ls_process_exits();
-    break;
+    ls_exit_group((int)a); /* from here: what holds the other threads would hold the C library's */
   case LS_NR_exit:
     ls_process_thread_ends();
     break;

@@ -175,3 +175,12 @@ def test_children_that_end_together_do_not_queue(build, leakscope, alone):
     done = leakscope("run", "--no-report", "--", program, 300)
 
     assert float(done.stdout) < 8000 + 10 * expected  # one after the other: a minute
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_the_bare_call_that_ends_all_threads_ends_them(build, leakscope, level):
+    program = build("exitgroup", level)
+
+    done = leakscope("run", "-q", "--program-exit-code", "--", program, timeout=30)
+
+    assert done.status == 17, done

@@ -340,7 +340,9 @@ def test_nothing_is_called_lost_in_a_process_under_load(agent, tmp_path):
     try:
         (path,) = recordings.glob("*.live")
         for _ in range(6):
-            found = scan_process(process.pid, lambda: live.read(path), own=own_ranges(path))
+            found = scan_process(
+                process.pid, lambda: live.read(path), own=own_ranges(path), max_pause_s=1.0
+            )
             kinds = found.reachability.tolist()
             assert kinds.count(Reachability.DEFINITELY_LOST) == 0
             assert kinds.count(Reachability.INDIRECTLY_LOST) == 0

@@ -191,4 +191,6 @@ def _lines(server: Server) -> list[str]:
     """What the server printed, without times, process numbers, ports and its folder."""
     text = server.output().replace(str(server.folder), "FOLDER").replace(str(server.port), "PORT")
     lines = [re.sub(r"\d+", "N", line) for line in text.splitlines()]
+    # Whether we knocked before it was ready is chance.
+    lines = [line for line in lines if "is starting up" not in line]
     return sorted(set(lines))

@@ -117,10 +117,11 @@ def test_lost_blocks_of_an_untraced_process(program):
     # glibc leaves what is too small for another block with the one before.
     sizes = {"glibc": range(2360, 2392), "jemalloc": [2560], "tcmalloc": [2560]}[name]
     count = sum(lost.pop(size, 0) for size in sizes)
+    # tcmalloc has lost a block of its own, of which it may have a disguised pointer.
+    own = int(name == "tcmalloc")
     # 25, and the last one is still in `lost`.
-    assert count + scan.counts[Reachability.POSSIBLY_LOST] == 24
-    # tcmalloc has lost a block of its own.
-    assert lost == ({8: 1} if name == "tcmalloc" else {})
+    assert count + scan.counts[Reachability.POSSIBLY_LOST] + lost.pop(8, 0) * own == 24 + own
+    assert lost == {}
     assert scan.account.resident > 0
     assert scan.facts.pause_ms > 0
 

@@ -300,7 +300,7 @@ class Postgres(Server):
                     (key,),
                 ).fetchone()
                 expect(row, (value, 50))
-                if chance.random() < 0.02:  # another backend: a fork of the postmaster
+                if chance.random() < 0.005:  # another backend: a fork of the postmaster
                     with psycopg.connect(where) as other:
                         expect(other.execute("SELECT 7").fetchone(), (7,))
 

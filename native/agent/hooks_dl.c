@@ -35,7 +35,6 @@ extern void *aligned_alloc(size_t, size_t);
 extern void *memalign(size_t, size_t);
 extern void *valloc(size_t);
 extern void *pvalloc(size_t);
-extern void cfree(void *);
 
 /* Our function for one of the allocator's, NULL: it is none of those that are hooked. */
 static void *hook_of(const void *real) {

@@ -23,6 +23,7 @@ class Subject:
     exe: str | None = None
     started_ns: int | None = None  # CLOCK_BOOTTIME of its start: age = time - started
     limit: float | None = None  # the bound it runs into (memory.max, RLIMIT_NOFILE), in `unit`
+    limit_of: str | None = None  # whose limit that is, in words: "the limit of its cgroup"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,9 @@ _FEWEST_POINTS = 180
 # PSS and USS are read in rotation and tell the same story as `anon`; "available" is the rest of
 # "used"; "room" is no gauge of its own; files in a cgroup, which its working set counts as well,
 # are dropped on demand.
-_SHOWN_ONLY = {"pss", "uss", "available", "room", "oom_kills", "file", "working_set"}
+# Address space is reserved and no memory: files that are mapped and run-times that reserve take it.
+_ROOMS = {"room", "room_as", "room_data", "swap_free"}
+_SHOWN_ONLY = {"pss", "uss", "available", "oom_kills", "file", "working_set", "virtual", *_ROOMS}
 
 
 @dataclass(slots=True)
@@ -130,7 +132,7 @@ class Collection:
         last = {key: course.last for key, course in self._courses.items()}
         return [
             Series(
-                replace(c.subject, limit=_limit(c, last)),
+                _bounded(c, last),
                 c.metric,
                 c.unit,
                 *_newest(c),
@@ -191,7 +193,7 @@ class Collection:
         return [
             (c.metric, c.unit, c.last)
             for c in own
-            if c.subject.key == newest and c.metric != "room"
+            if c.subject.key == newest and c.metric not in _ROOMS
         ]
 
     def course(self, subject: Subject, metric: str) -> Series | None:
@@ -199,8 +201,7 @@ class Collection:
         c = self._courses.get((subject.kind, subject.key, metric))
         if c is None:
             return None
-        times, values = np.array(c.times, dtype=np.int64), np.array(c.values, dtype=np.float64)
-        return Series(c.subject, c.metric, c.unit, times, values)
+        return Series(c.subject, c.metric, c.unit, *_newest(c))
 
     def judged(self) -> list[Series]:
         """Return the series a verdict is asked for: those that say something of their own.
@@ -248,16 +249,28 @@ def _is_root(subject: Subject) -> bool:
     return subject.kind == "cgroup" and subject.key == "/" and subject.limit is None
 
 
-def _limit(course: _Course, last: dict[tuple[str, str, str], float]) -> float | None:
-    """Return where the gauge ends: at its own limit, or where the machine's memory does."""
+def _bounded(course: _Course, last: dict[tuple[str, str, str], float]) -> Subject:
+    """Return the subject with where the gauge ends: its own limit, or where memory does."""
     subject = course.subject
     if (subject.kind, course.metric) in _BOUNDED:
-        return subject.limit
-    if course.metric not in {"anon", "shmem", "pss", "uss", "kernel"}:
-        return None
-    rooms = [last.get(("system", "machine", "available")), _room(subject, last)]
-    known = [room for room in rooms if room is not None]
-    return course.last + min(known) if known else None
+        return subject
+    rooms: list[tuple[float | None, str]] = []
+    if course.metric in {"anon", "shmem", "pss", "uss", "kernel"}:
+        whose = "the limit of its cgroup" if subject.kind == "process" else "its limit"
+        swap = last.get(("system", "machine", "swap_free"), 0.0)
+        then = " and swap begins" if swap else ""
+        rooms = [
+            (_room(subject, last), whose),
+            (last.get(("system", "machine", "available")), f"the memory of this machine{then}"),
+        ]
+    if course.metric in {"anon", "virtual"}:
+        rooms.append((last.get(("process", subject.key, "room_as")), "RLIMIT_AS (ulimit -v)"))
+        rooms.append((last.get(("process", subject.key, "room_data")), "RLIMIT_DATA (ulimit -d)"))
+    known = [(room, whose) for room, whose in rooms if room is not None]
+    if not known:
+        return replace(subject, limit=None)
+    room, whose = min(known)
+    return replace(subject, limit=course.last + room, limit_of=whose)
 
 
 def _room(subject: Subject, last: dict[tuple[str, str, str], float]) -> float | None:

@@ -19,7 +19,8 @@ from leakscope.observe.groups import measure_groups, room_of
 from leakscope.observe.kernel import KernelGauges
 from leakscope.observe.measures import Measure, Pass
 from leakscope.proc import cgroup as cgroups
-from leakscope.proc.fds import count_fds, read_fd_limit
+from leakscope.proc._text import read_text
+from leakscope.proc.fds import count_fds, parse_limit, read_fd_limit
 from leakscope.proc.meminfo import read_meminfo
 from leakscope.proc.process import (
     Gauges,
@@ -39,6 +40,7 @@ __all__ = ["Gatherer"]
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PSS_BUDGET_S = 0.020
+_SELDOM = 6  # passes between two looks at the limits of a process
 _MACHINE = Subject("system", "machine", "this machine")
 
 
@@ -53,6 +55,8 @@ class _Known:
     group: str = "/"
     had_children: bool = False  # a gauge that was shown once stays, to be seen falling
     had_zombies: bool = False
+    bounds: tuple[int | None, int | None] | None = None  # RLIMIT_AS, RLIMIT_DATA
+    bounds_at: int = 0
 
     @property
     def has_memory(self) -> bool:
@@ -111,7 +115,10 @@ class Gatherer:
         if self.system:
             self._kernel.read(out, missing)
         else:
-            out.append(Measure(_MACHINE, "available", "bytes", _available()))
+            fields = read_meminfo()
+            available = fields.get("MemAvailable", fields.get("MemFree", 0))
+            out.append(Measure(_MACHINE, "available", "bytes", available))
+            out.append(Measure(_MACHINE, "swap_free", "bytes", fields.get("SwapFree", 0)))
         self._groups(out)
         return Pass(
             now,
@@ -164,6 +171,8 @@ class Gatherer:
             out.append(Measure(subject, "anon", "bytes", gauges.anon))
             out.append(Measure(subject, "shmem", "bytes", gauges.rss_shmem))
             out.append(Measure(subject, "page_tables", "bytes", gauges.page_tables))
+            out.append(Measure(subject, "virtual", "bytes", gauges.virtual))
+            self._bounds(known, gauges, out)
             out.append(Measure(subject, "threads", "count", gauges.threads))
             descriptors = count_fds(known.place)
             if descriptors is None:
@@ -173,6 +182,22 @@ class Gatherer:
         if self.only is not None:
             children, zombies = self._own_children()
         self._offspring(children, zombies, out)
+
+    def _bounds(self, known: _Known, gauges: Gauges, out: list[Measure]) -> None:
+        """Append what its own limits (RLIMIT_AS, RLIMIT_DATA) leave it, where it has any."""
+        pid = known.subject.pid
+        if (self._passes - known.bounds_at) >= _SELDOM or known.bounds is None:
+            text = read_text(f"/proc/{pid}/limits", 1 << 14) or ""
+            known.bounds = (
+                parse_limit(text, "Max address space"),
+                parse_limit(text, "Max data size"),
+            )
+            known.bounds_at = self._passes
+        for name, limit, used in zip(
+            ("room_as", "room_data"), known.bounds, (gauges.virtual, gauges.data), strict=True
+        ):
+            if limit is not None:
+                out.append(Measure(known.subject, name, "bytes", max(0, limit - used)))
 
     def _own_children(self) -> tuple[Counter[int], Counter[int]]:
         children: Counter[int] = Counter()
@@ -319,11 +344,6 @@ class Gatherer:
             mappings = count_mappings(known.place)
             if mappings is not None:
                 out.append(Measure(known.subject, "mappings", "count", mappings, sparse=True))
-
-
-def _available() -> int:
-    fields = read_meminfo()
-    return fields.get("MemAvailable", fields.get("MemFree", 0))
 
 
 def _start_of(subject: Subject) -> int:

@@ -66,6 +66,7 @@ class KernelGauges:
             cached = fields.get("Cached", 0) - fields.get("Shmem", 0) + fields.get("Buffers", 0)
             put("page_cache", "bytes", max(0, cached))
             put("swap", "bytes", fields.get("SwapTotal", 0) - fields.get("SwapFree", 0))
+            put("swap_free", "bytes", fields.get("SwapFree", 0))
         killed = read_vmstat().get("oom_kill")
         if killed is not None:
             put("oom_kills", "count", killed)

@@ -14,6 +14,7 @@ __all__ += ["living_task", "read_gauges", "read_start"]
 
 _STATUS_BYTES, _LONG_STATUS_BYTES = 8192, 2 << 20
 _FIELDS = {
+    b"VmSize": "virtual",
     b"VmRSS": "rss",
     b"RssAnon": "rss_anon",
     b"RssFile": "rss_file",
@@ -41,6 +42,7 @@ class Gauges:
     page_tables: int
     stack: int  # of the first thread
     data: int  # address space for data, not memory held
+    virtual: int = 0  # all address space: reserved, not memory held
 
     @property
     def anon(self) -> int:

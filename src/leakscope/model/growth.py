@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Growth as a fact: how fast one gauge grows now, how steadily, since when, and what it runs into.
+
+This is a measurement and no verdict: two values are enough for it. What it means is for
+`leakscope.judge` to say.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from leakscope.model.series import Series
+
+__all__ = ["Growth", "growth_of"]
+
+_Array = npt.NDArray[np.float64]
+
+_POINTS = 24  # groups of values that are looked at: cheap for thousands of gauges
+_STEPS = 6  # stretches in each of which steady growth is seen to rise
+_HINGE = 0.35  # of the straight line's squared error is left when growth began in between
+_FALL = 0.25  # of its range: a fall after which growth begins anew
+_REST = 0.002  # of the level: what moves less rests
+_PAGE = 65_536.0  # bytes that no program means
+_FEWEST = 5  # values a bend can be seen in
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How one gauge grew until its last value. Rates are in `unit` per second, times in seconds."""
+
+    metric: str  # "anon", "virtual", "fds", …
+    unit: str  # "bytes" or "count"
+    first: float
+    last: float
+    looks: int  # how many values it was measured from
+    watched_s: float
+    rate: float  # at present; negative when it falls, 0 when it rests
+    rate_low: float  # where 95 % of such measurements lie
+    rate_high: float
+    rose: int  # in so many …
+    steps: int  # … of so many stretches of equal length since the growth began
+    since_s: float  # how long it has grown, as far as was seen
+    grown: float  # in that time
+    from_first_look: bool  # it grew when it was first looked at: perhaps longer than `since_s`
+    held_s: float = 0.0  # how long it had held a level before that, as far as was seen
+    slowing: float = 1.0  # rate of the later half of that time over the rate of the earlier one
+    falls: int = 0  # sharp falls in what was seen
+    peak: float = 0.0  # before the last of them; 0: none
+    limit: float | None = None  # what it runs into, in `unit`
+    limit_of: str | None = None  # whose limit that is, in words: "the limit of its cgroup"
+
+    @property
+    def steadiness(self) -> float:
+        """0 to 1: the share of the stretches since the growth began in which it rose."""
+        return self.rose / self.steps if self.steps else 0.0
+
+    @property
+    def per_minute(self) -> float:
+        """Growth in a minute as a share of what it held on average meanwhile (0.1 is 10 %)."""
+        return 60.0 * self.rate / max(self.last - 0.5 * self.grown, 1.0)
+
+    @property
+    def until_limit_s(self) -> float | None:
+        """When the limit is reached at this rate; None: there is none, or it does not grow."""
+        if self.limit is None or not math.isfinite(self.limit) or self.rate <= 0.0:
+            return None
+        return max(0.0, self.limit - self.last) / self.rate
+
+
+def growth_of(series: Series) -> Growth | None:
+    """Measure a series from its last cut on; None when there are fewer than two values."""
+    times, values = series.times_ns, series.values
+    if series.cuts and len(times):
+        first = int(np.searchsorted(times, max(cut.time_ns for cut in series.cuts), side="left"))
+        times, values = times[first:], values[first:]
+    good = np.isfinite(values)
+    if not good.all():
+        times, values = times[good], values[good]
+    if len(values) < 2 or times[-1] <= times[0]:
+        return None
+    seconds = (times - times[0]) / 1e9
+    t, y = _grouped(seconds, np.asarray(values, dtype=np.float64))
+    bytes_too_few = _PAGE if series.unit == "bytes" else 0.5
+    rest = max(bytes_too_few, _REST * abs(float(np.median(y))))
+    falls, peak = 0, 0.0
+    begin = 0
+    span = float(np.ptp(y))
+    if span > rest:
+        sharp = np.flatnonzero(np.diff(y) < -max(rest, _FALL * span))
+        if len(sharp):
+            falls, peak, begin = len(sharp), float(y[: sharp[-1] + 1].max()), int(sharp[-1]) + 1
+    t1, y1 = t[begin:], y[begin:]
+    held_s = 0.0
+    at = _began(t1, y1, rest)
+    if at:
+        held_s = float(t1[at] - t1[0])
+        t1, y1 = t1[at:], y1[at:]
+    if len(t1) < 2:  # it has just fallen
+        t1, y1 = t[-2:], y[-2:]
+    rate, low, high = _slope(t1, y1)
+    slowing = 1.0
+    if len(t1) >= _FEWEST + 1:
+        half = len(t1) // 2
+        early, late = _slope(t1[: half + 1], y1[: half + 1])[0], _slope(t1[half:], y1[half:])
+        slowing = late[0] / early if early > 0.0 else math.inf
+        if slowing < 0.7 or slowing > 1.4:  # the present counts
+            rate, low, high = late
+    grown = float(y1[-1] - y1[0])
+    rose, steps = _rose(t1, y1, rest)
+    if float(np.ptp(y1)) <= rest:
+        rate = low = high = 0.0
+    subject = series.subject
+    return Growth(
+        metric=series.metric,
+        unit=series.unit,
+        first=float(values[0]),
+        last=float(values[-1]),
+        looks=len(values),
+        watched_s=float(seconds[-1]),
+        rate=rate,
+        rate_low=low,
+        rate_high=high,
+        rose=rose,
+        steps=steps,
+        since_s=float(t1[-1] - t1[0]),
+        grown=grown,
+        from_first_look=not at and not falls,
+        held_s=held_s,
+        slowing=slowing,
+        falls=falls,
+        peak=peak,
+        limit=subject.limit,
+        limit_of=subject.limit_of,
+    )
+
+
+def _grouped(t: _Array, y: _Array) -> tuple[_Array, _Array]:
+    """Return at most `_POINTS` values, the newest always as it is."""
+    if len(y) <= _POINTS:
+        return t, y
+    edges = np.linspace(0, len(y), _POINTS + 1).round().astype(int)[:-1]
+    counts = np.diff(np.r_[edges, len(y)])
+    means_t, means = np.add.reduceat(t, edges) / counts, np.add.reduceat(y, edges) / counts
+    return np.r_[t[0], means_t[1:-1], t[-1]], np.r_[means[0], means[1:-1], y[-1]]
+
+
+def _began(t: _Array, y: _Array, rest: float) -> int:
+    """Return from which value on it grows, after a level that it held; 0: from the first one."""
+    n = len(y)
+    if n < _FEWEST or float(np.ptp(y)) <= rest:
+        return 0
+    centred = t - t.mean()
+    slope = float(centred @ y) / float(centred @ centred)
+    straight = float(np.sum((y - y.mean() - slope * centred) ** 2))
+    best, where = straight * _HINGE, 0
+    for k in range(2, n - 1):
+        x = np.maximum(0.0, t - t[k])
+        x = x - x.mean()
+        rise = float(x @ y) / float(x @ x)
+        left = float(np.sum((y - y.mean() - rise * x) ** 2))
+        if rise > 0.0 and left < best:
+            best, where = left, k
+    return where
+
+
+def _slope(t: _Array, y: _Array) -> tuple[float, float, float]:
+    """Theil-Sen slope (Sen 1968) with its 95 % interval by the spread of the residuals."""
+    i, j = np.triu_indices(len(y), 1)
+    dt = t[j] - t[i]
+    good = dt > 0
+    if not good.any():
+        return 0.0, 0.0, 0.0
+    slope = float(np.median((y[j] - y[i])[good] / dt[good]))
+    residuals = y - slope * t
+    residuals = residuals - residuals.mean()
+    spread = float(np.sum((t - t.mean()) ** 2))
+    if len(y) < 3 or spread <= 0.0:
+        return slope, slope, slope
+    error = math.sqrt(float(residuals @ residuals) / (len(y) - 2) / spread)
+    return slope, slope - 1.96 * error, slope + 1.96 * error
+
+
+def _rose(t: _Array, y: _Array, rest: float) -> tuple[int, int]:
+    """Return in how many of at most `_STEPS` stretches of equal length it rose."""
+    steps = min(_STEPS, len(y) - 1)
+    edges = np.linspace(float(t[0]), float(t[-1]), steps + 1)
+    change = np.diff(np.interp(edges, t, y))
+    least = max(0.1 * float(y[-1] - y[0]) / steps, 0.1 * rest)
+    return int((change > least).sum()), steps

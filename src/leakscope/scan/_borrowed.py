@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from leakscope.errors import TargetError
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 from leakscope.scan._restart import is_interrupted, shorten
 from leakscope.scan.frozen import (
     general_registers,

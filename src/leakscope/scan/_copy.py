@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_text
 from leakscope.proc.maps import read_maps
+from leakscope.proc.text import read_text
 from leakscope.scan._borrowed import (
     ALL,
     Borrowed,

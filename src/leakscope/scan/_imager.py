@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.proc._text import read_text
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
+from leakscope.proc.text import read_text
 from leakscope.scan import _copy
 from leakscope.scan._borrowed import ALL, RefusedError
 from leakscope.scan._library import library

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.proc._text import read_text
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
+from leakscope.proc.text import read_text
 from leakscope.scan._restart import Sleepers, call_rank, is_restartable, no_handler, shorten
 from leakscope.scan.kernel import words_of_thread
 

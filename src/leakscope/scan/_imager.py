@@ -34,11 +34,12 @@ from leakscope.errors import TargetError
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
 from leakscope.proc.text import read_text
 from leakscope.scan import _copy
-from leakscope.scan._borrowed import ALL, RefusedError
-from leakscope.scan._library import library
+from leakscope.scan._borrowed import RefusedError
 from leakscope.scan.areas import Area, is_copied, read_areas
-from leakscope.scan.frozen import Frozen, living_thread
 from leakscope.scan.headroom import lack_of_memory
+from leakscope.target.frozen import Frozen, living_thread
+from leakscope.target.library import library
+from leakscope.target.ptrace import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

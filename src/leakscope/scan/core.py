@@ -23,8 +23,7 @@ import numpy as np
 from leakscope.errors import TargetError
 from leakscope.proc.maps import Mapping
 from leakscope.scan._vanish import unwatch, vanished, watch
-from leakscope.scan.frozen import Thread
-from leakscope.scan.mark import Segment
+from leakscope.target.memory import Segment, Thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,9 +26,9 @@ import numpy as np
 from leakscope.errors import TargetError
 from leakscope.proc.isolated import module_command, module_environment
 from leakscope.proc.maps import Mapping, parse_maps, read_maps
-from leakscope.scan._library import library
-from leakscope.scan.frozen import Frozen, Thread
-from leakscope.scan.mark import Segment
+from leakscope.target.frozen import Frozen
+from leakscope.target.library import library
+from leakscope.target.memory import Segment, Thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

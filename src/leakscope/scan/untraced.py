@@ -19,10 +19,10 @@ from leakscope.scan.content import look_at_lost
 from leakscope.scan.core import Core
 from leakscope.scan.forked import MAX_PAUSE_S, open_image
 from leakscope.scan.heap_account import account_of
-from leakscope.scan.kernel import words_of_process
 from leakscope.scan.mark import Marker, disguised_text
 from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
+from leakscope.target.kernel_words import words_of_process
 
 if TYPE_CHECKING:
     import os
@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from leakscope.scan.allocators import Heap, Memory
-    from leakscope.scan.frozen import Thread
-    from leakscope.scan.mark import Segment
+    from leakscope.scan.allocators import Heap
     from leakscope.scan.roots import Root
+    from leakscope.target.memory import Memory, Segment, Thread
 
     Words = npt.NDArray[np.uint64]
     Split = Callable[[Sequence[Root]], tuple[Sequence[Root], Sequence[tuple[Words, int]]]]

@@ -8,7 +8,7 @@ not use it. It reads memory and nothing else; damage ends a walk early and is sa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,28 +17,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from leakscope.proc.maps import Mapping
-    from leakscope.scan.frozen import Thread
+    from leakscope.target.memory import Memory
 
-__all__ = ["KNOWN", "Heap", "Memory", "walk"]
+__all__ = ["KNOWN", "Heap", "walk"]
 
 _WHOLE = 0.999
 KNOWN = "glibc's malloc, jemalloc 5.3 and gperftools' tcmalloc"
-
-
-class Memory(Protocol):
-    """The memory of a process or a core file."""
-
-    @property
-    def mappings(self) -> Sequence[Mapping]:
-        """Its mappings in address order."""
-
-    @property
-    def threads(self) -> Sequence[Thread]:
-        """Its threads, with their registers."""
-
-    def read(self, address: int, size: int) -> bytes:
-        """Return up to `size` bytes from `address`; fewer where they cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

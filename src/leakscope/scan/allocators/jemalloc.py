@@ -30,8 +30,8 @@ from leakscope.scan.roots import find_dead_threads
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from leakscope.scan.allocators import Memory
     from leakscope.scan.allocators._radix import Variables
+    from leakscope.target.memory import Memory
 
     Words = npt.NDArray[np.uint64]
 

@@ -18,7 +18,6 @@ from leakscope.proc.process import read_resident
 from leakscope.recording.mapped import with_lengths
 from leakscope.recording.walked import knows_all, with_unseen, without_freed
 from leakscope.scan.allocators import walk
-from leakscope.scan.forked import MAX_PAUSE_S, open_image
 from leakscope.scan.holders import Holders, origin_of
 from leakscope.scan.join import places_in
 from leakscope.scan.mark import Marker, disguised_text
@@ -26,6 +25,7 @@ from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
 from leakscope.scan.unjoined import lose_unjoined, with_descriptors
 from leakscope.target.frozen import Frozen
+from leakscope.target.image import MAX_PAUSE_S, open_image
 from leakscope.target.kernel_words import words_of_process
 
 if TYPE_CHECKING:

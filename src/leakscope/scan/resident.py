@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.scan.forked import Copied
+from leakscope.target.image import Copied
 from leakscope.target.library import library
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from leakscope.proc.maps import Mapping
     from leakscope.scan.ending import Ending
-    from leakscope.scan.forked import Image
+    from leakscope.target.image import Image
     from leakscope.target.memory import Thread
 
     Words = npt.NDArray[np.uint64]

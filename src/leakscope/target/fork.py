@@ -23,22 +23,22 @@ from typing import TYPE_CHECKING
 
 from leakscope.proc.maps import read_maps
 from leakscope.proc.text import read_text
-from leakscope.scan._borrowed import (
+from leakscope.target.areas import why_not_forked
+from leakscope.target.borrowed import (
     Borrowed,
     RefusedError,
     find_gadgets,
     has_shadow_stack,
     wait_stop,
 )
-from leakscope.scan.areas import why_not_forked
-from leakscope.scan.headroom import lack_of_memory, lack_of_processes, overcommits
+from leakscope.target.headroom import lack_of_memory, lack_of_processes, overcommits
 from leakscope.target.ptrace import ALL, OPTION_EXITKILL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.areas import Area
+    from leakscope.target.areas import Area
     from leakscope.target.frozen import Frozen
 
 __all__ = ["fork", "kill", "why_not", "worst_case"]

@@ -21,12 +21,12 @@ from leakscope.scan.allocators import walk
 from leakscope.scan.holders import Holders, origin_of
 from leakscope.scan.join import places_in
 from leakscope.scan.mark import Marker, disguised_text
-from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
 from leakscope.scan.unjoined import lose_unjoined, with_descriptors
 from leakscope.target.frozen import Frozen
 from leakscope.target.image import MAX_PAUSE_S, open_image
 from leakscope.target.kernel_words import words_of_process
+from leakscope.target.resident import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.proc import maps
     from leakscope.scan.allocators import Heap
-    from leakscope.scan.ending import Ending
     from leakscope.scan.roots import Root
+    from leakscope.target.ending import Ending
     from leakscope.target.memory import Memory, Thread
 
 __all__ = ["Graph", "graph_of", "scan_ending", "scan_holders", "scan_process"]

@@ -16,13 +16,13 @@ from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.content import look_at_lost
-from leakscope.scan.core import Core
 from leakscope.scan.heap_account import account_of
 from leakscope.scan.mark import Marker, disguised_text
-from leakscope.scan.resident import Resident
 from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
+from leakscope.target.core import Core
 from leakscope.target.image import MAX_PAUSE_S, open_image
 from leakscope.target.kernel_words import words_of_process
+from leakscope.target.resident import Resident
 
 if TYPE_CHECKING:
     import os

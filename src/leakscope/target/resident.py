@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.ending import Ending
+    from leakscope.target.ending import Ending
     from leakscope.target.image import Image
     from leakscope.target.memory import Thread
 

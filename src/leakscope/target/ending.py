@@ -13,14 +13,14 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.target.frozen import Frozen
 from leakscope.target.kernel_words import words_of_thread
-from leakscope.target.memory import Thread
+from leakscope.target.memory import Range, Thread
 from leakscope.target.ptrace import ALL, DETACH, INTERRUPT, SEIZE, libc
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.roots import Root
     from leakscope.target.memory import Segment
 
 __all__ = ["Ending"]
 
+R = TypeVar("R", bound=Range)
 _PATIENCE_S = 0.2
 
 
@@ -99,10 +99,10 @@ class Ending:
         return self._others.read(address, size)
 
     def split(
-        self, roots: Sequence[Root]
-    ) -> tuple[Sequence[Root], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
+        self, ranges: Sequence[R]
+    ) -> tuple[Sequence[R], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
         """As of `Frozen`."""
-        return self._others.split(roots)
+        return self._others.split(ranges)
 
     def check(self) -> None:
         """Raise `TargetError` when the process is gone: what was read of it says nothing."""

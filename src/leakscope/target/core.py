@@ -22,8 +22,8 @@ import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.proc.maps import Mapping
-from leakscope.scan._vanish import unwatch, vanished, watch
 from leakscope.target.memory import Segment, Thread
+from leakscope.target.vanish import unwatch, vanished, watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.frames import Module
     from leakscope.model.recordings import Recording
-    from leakscope.scan.process import Graph
+    from leakscope.scan.graph import Graph
     from leakscope.scan.roots import Root
     from leakscope.target.memory import Thread
 

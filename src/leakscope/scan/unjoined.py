@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.model.recordings import Recording
-    from leakscope.scan.process import Graph
+    from leakscope.scan.graph import Graph
     from leakscope.scan.roots import Unjoined
     from leakscope.target.resident import Resident
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.proc.elf import read_elf
-from leakscope.scan.allocators import Heap
 from leakscope.scan.allocators._radix import read_rows, read_words
+from leakscope.scan.allocators.heap import Heap
 from leakscope.target.library import READER, library
 
 if TYPE_CHECKING:

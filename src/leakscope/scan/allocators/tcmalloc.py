@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.scan.allocators import Heap
 from leakscope.scan.allocators._radix import (
     Shape,
     are_writable,
@@ -25,6 +24,7 @@ from leakscope.scan.allocators._radix import (
     total,
     writable,
 )
+from leakscope.scan.allocators.heap import Heap
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +17,11 @@ from leakscope.recording.mapped import with_lengths
 from leakscope.recording.walked import knows_all, with_unseen, without_freed
 from leakscope.scan.allocators import walk
 from leakscope.scan.graph import graph_of, positions_in
-from leakscope.scan.holders import Holders, origin_of
+from leakscope.scan.holders import Holders
 from leakscope.scan.join import places_in
-from leakscope.scan.mark import Marker, disguised_text
-from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
+from leakscope.scan.mark import disguised_text
+from leakscope.scan.marking import Source, mark_blocks
+from leakscope.scan.roots import find_roots, find_unjoined
 from leakscope.scan.unjoined import lose_unjoined, with_descriptors
 from leakscope.target.frozen import Frozen
 from leakscope.target.image import MAX_PAUSE_S, open_image
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from leakscope.model.reachability import UnjoinedThreads
     from leakscope.model.recordings import Recording
-    from leakscope.proc import maps
     from leakscope.scan.allocators import Heap
     from leakscope.scan.graph import Graph
+    from leakscope.scan.marking import Marked
     from leakscope.scan.roots import Root
     from leakscope.target.ending import Ending
     from leakscope.target.memory import Memory, Thread
@@ -88,8 +88,8 @@ def scan_ending(
     held = np.concatenate(
         [words_of_process(ending.pid), ending.pending, np.array(pointers, np.uint64)]
     )
-    marked = _mark(image, recording, heap, own, ends, held, keep=False)
-    return _result(image, marked, recording, recording, heap, began, 0)[0]
+    found = _mark(image, recording, heap, own, ends, held, keep=False)
+    return _result(image, found, recording, recording, heap, began, 0)[0]
 
 
 def scan_holders(
@@ -125,18 +125,18 @@ def _scan(
             with ThreadPoolExecutor(1) as pool:
                 reading = pool.submit(read)
                 held = np.concatenate([held, words_of_process(pid)])
-                marked = _mark(image, before, heap, own, {}, held, keep=keep)
+                found = _mark(image, before, heap, own, {}, held, keep=keep)
                 after = reading.result()
-            return _result(image, marked, before, after, heap, began, taken.paused_ns)
+            return _result(image, found, before, after, heap, began, taken.paused_ns)
         paused_ns = taken.paused_ns
     _check_pause(pid, before, max_pause_s)
     with Frozen(pid) as frozen:
         recording = read()
         image = Resident(frozen)
         heap = _heap_of(image, recording)
-        marked = _mark(image, recording, heap, own, {}, words_of_process(pid), keep=keep)
+        found = _mark(image, recording, heap, own, {}, words_of_process(pid), keep=keep)
     paused_ns += frozen.paused_ns
-    return _result(image, marked, recording, recording, heap, began, paused_ns)
+    return _result(image, found, recording, recording, heap, began, paused_ns)
 
 
 def _check_pause(pid: int, recording: Recording, max_pause_s: float) -> None:
@@ -163,15 +163,11 @@ def _heap_of(image: Resident, recording: Recording) -> Heap | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Marked:
+class _Found:
     graph: Graph
-    kinds: npt.NDArray[np.uint8]
-    places: npt.NDArray[np.uint64] | None
+    marked: Marked
     roots: list[Root]
     threads: list[Thread]
-    scanned: int
-    unread: int
-    disguised: int
     freed: npt.NDArray[np.bool_]  # of the recording's blocks
     unjoined: tuple[UnjoinedThreads, ...]
 
@@ -185,51 +181,25 @@ def _mark(
     held: npt.NDArray[np.uint64],
     *,
     keep: bool,
-) -> _Marked:
+) -> _Found:
     unjoined = find_unjoined(image, image.threads)
     freed = _freed(recording, heap, image)
     graph = with_descriptors(graph_of(recording, heap, freed), unjoined)
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
     roots = find_roots(image, threads, _owned(image, heap, graph), own)
-    inside, words = image.split(roots)
-    with Marker(
-        graph.starts,
-        graph.sizes,
-        pid=image.pid,
-        segments=image.segments,
-        guard=guard_of(image, image.threads),
-        vtables=_vtables(image.mappings),
-        resident=image.spans,
-    ) as marker:
-        places = marker.keep_places() if keep else None
-        # What lasts comes first: it tells more about who holds a block.
-        marker.mark([root for root in inside if not root.is_stack])
-        for some, place in words:
-            marker.mark_words(some, place)
-        if keep:
-            marker.follow()
-        marker.mark([root for root in inside if root.is_stack])
-        for thread in threads:
-            if thread.tid not in ends:
-                marker.mark_words(thread.words, origin_of(thread))
-        marker.mark_words(held)
-        marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
-        marker.mark_words(image.words_of_others())
-        marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
-        if heap is not None:
-            marker.mark_words(heap.moving)
-        disguised = marker.find_disguised(inside)
-        kinds = marker.sweep()
-        image.check()
-        return _Marked(
-            graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes,
-            disguised, freed, lose_unjoined(image, recording, graph, kinds, unjoined),
-        )  # fmt: skip
+    marked = mark_blocks(
+        image, graph.starts, graph.sizes, roots, Source.of(image),
+        threads=threads, heap=heap, held=np.concatenate([held, image.words_of_others()]),
+        unjoined=unjoined, without_registers=ends, keep=keep,
+    )  # fmt: skip
+    image.check()
+    lost = lose_unjoined(image, recording, graph, marked.kinds, unjoined)
+    return _Found(graph, marked, roots, threads, freed, lost)
 
 
 def _result(
     image: Resident,
-    marked: _Marked,
+    found: _Found,
     before: Recording,
     after: Recording,
     heap: Heap | None,
@@ -239,37 +209,37 @@ def _result(
     """Give the blocks of `after` the kinds of those of `before` that are the same."""
     notes = [*image.notes, *(heap.notes if heap is not None else ())]
     complete = _is_complete(before, heap, notes)
-    if marked.unread:
-        notes.append(f"{marked.unread:,} bytes could not be read")
-    if marked.disguised:
-        notes.append(disguised_text(marked.disguised))
+    if found.marked.unread:
+        notes.append(f"{found.marked.unread:,} bytes could not be read")
+    if found.marked.disguised:
+        notes.append(disguised_text(found.marked.disguised))
     facts = ScanFacts(
         method=image.method,
         pause_ms=paused_ns / 1e6,
         seconds=(time.monotonic_ns() - began) / 1e9,
-        scanned_bytes=marked.scanned,
+        scanned_bytes=found.marked.scanned,
         threads=len(image.threads),
-        roots_bytes=image.bytes_of((root.start, root.end) for root in marked.roots),
+        roots_bytes=image.bytes_of((root.start, root.end) for root in found.roots),
         notes=tuple(notes),
-        unjoined=marked.unjoined if complete else (),
+        unjoined=found.unjoined if complete else (),
     )
-    graph = replace(marked.graph, known=positions_in(after, before, marked.graph.known))
+    graph = replace(found.graph, known=positions_in(after, before, found.graph.known))
     reachability = np.full(len(after.blocks), int(Reachability.UNKNOWN), np.uint8)
     if complete:
         ours = graph.known >= 0
-        reachability[graph.known[ours]] = marked.kinds[ours]
+        reachability[graph.known[ours]] = found.marked.kinds[ours]
     if complete:
-        gone = positions_in(after, before, np.flatnonzero(marked.freed))
+        gone = positions_in(after, before, np.flatnonzero(found.freed))
         reachability[gone[gone >= 0]] = int(Reachability.FREED)
     holders = None
-    if marked.places is not None:
-        holders = Holders(graph, marked.places, marked.roots, marked.threads)
-    found = with_lengths(after, _resident_lengths(image, before, after))
-    found = replace(found, reachability=reachability)
+    if found.marked.places is not None:
+        holders = Holders(graph, found.marked.places, found.roots, found.threads)
+    result = with_lengths(after, _resident_lengths(image, before, after))
+    result = replace(result, reachability=reachability)
     if complete and heap is not None:
-        found = _with_lost_beside(found, marked)
-        notes += _past_the_agent(found)
-    return replace(found, scan=replace(facts, notes=tuple(notes))), holders
+        result = _with_lost_beside(result, found)
+        notes += _past_the_agent(result)
+    return replace(result, scan=replace(facts, notes=tuple(notes))), holders
 
 
 def _freed(recording: Recording, heap: Heap | None, image: Resident) -> npt.NDArray[np.bool_]:
@@ -303,11 +273,11 @@ def _freed(recording: Recording, heap: Heap | None, image: Resident) -> npt.NDAr
     return found
 
 
-def _with_lost_beside(recording: Recording, marked: _Marked) -> Recording:
+def _with_lost_beside(recording: Recording, found: _Found) -> Recording:
     """Add the lost blocks that should have been recorded and were not."""
     if not knows_all(recording):
         return recording
-    graph, kinds = marked.graph, marked.kinds
+    graph, kinds = found.graph, found.marked.kinds
     lost = (kinds == Reachability.DEFINITELY_LOST) | (kinds == Reachability.INDIRECTLY_LOST)
     assert recording.reachability is not None
     still = recording.blocks["address"][recording.reachability != Reachability.FREED]
@@ -390,14 +360,3 @@ def _owned(memory: Memory, heap: Heap | None, graph: Graph) -> list[tuple[int, i
         if last > first:
             owned.append((mapping.start, mapping.end))
     return owned
-
-
-def _vtables(mappings: Sequence[maps.Mapping]) -> list[tuple[int, int]]:
-    """Read-only data of modules: where the tables of virtual functions are."""
-    return [
-        (m.start, m.end)
-        for m in mappings
-        if m.permissions[:3] == "r--"
-        and m.path.startswith("/")
-        and PurePath(m.path).suffix != ".live"
-    ]

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-
 __all__ = ["Frozen", "living_thread"]
 
 _PATIENCE_S = 3.0

@@ -72,14 +72,13 @@ def run(
 
 
 def _prepare() -> None:
-    import leakscope.scan.ending
-    import leakscope.scan.process  # noqa: F401 - what is imported now is not waited for later
+    pass
 
 
 @contextlib.contextmanager
 def _begin(farewell: Farewell) -> Iterator[Callable[[], Recording | None]]:
-    from leakscope.scan.ending import Ending
     from leakscope.scan.process import scan_ending
+    from leakscope.target.ending import Ending
 
     # First of all the other threads are stopped: alone, they would be gone in a moment.
     with Ending(farewell.pid, farewell.tid, farewell.sp, farewell.tls) as ending:

@@ -16,7 +16,7 @@ LAYERS = [
     {"errors"},
     {"model"},
     {"recording", "proc"},
-    {"symbols", "formats", "observe", "judge"},
+    {"target", "symbols", "formats", "observe", "judge"},
     {"trace", "scan", "kernel", "report"},
     {"cli"},
 ]

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from leakscope.scan import cancellable
-from leakscope.scan.mark import Marker, Segment
+from leakscope.scan.mark import Marker
 from leakscope.scan.roots import Root
+from leakscope.target.memory import Segment
 
 ROOT = Path(__file__).parents[2]
 CASES, PROGRAMS = ROOT / "tests/programs/cases", ROOT / "tests/programs/harm"

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from leakscope.scan.forked import open_image
+from leakscope.target.image import open_image
 
 SOURCES = Path(__file__).parents[2] / "src"
 PROGRAMS = Path(__file__).parents[1] / "programs" / "harm"
@@ -52,9 +52,10 @@ def running(program: Path, *arguments: object, **how: Any) -> Iterator[subproces
 SCAN = """
 import functools, json, sys
 from leakscope.errors import LeakscopeError
-from leakscope.scan import forked, untraced
+from leakscope.scan import untraced
+from leakscope.target import image
 only, pause = sys.argv[2], float(sys.argv[3])
-untraced.open_image = functools.partial(forked.open_image, only=only if only != "any" else None)
+untraced.open_image = functools.partial(image.open_image, only=only if only != "any" else None)
 try:
     found = untraced.scan_untraced(int(sys.argv[1]), max_pause_s=pause)
 except LeakscopeError as error:
@@ -318,7 +319,7 @@ def kill_an_imager(pid: int, only: str, seconds: float) -> None:
     memory = os.memfd_create("image")
     asked = {"pid": pid, "max_pause": LONG, "own": [], "memory": memory, "only": only}
     imager = subprocess.Popen(
-        [sys.executable, "-m", "leakscope.scan._imager", json.dumps(asked)],
+        [sys.executable, "-m", "leakscope.target.imager", json.dumps(asked)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(SOURCES)},

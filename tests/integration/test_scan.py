@@ -226,7 +226,7 @@ def takes_image(pid: int) -> bool:
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes()
-            if b"leakscope.scan._imager" in line and b'{"pid": %d,' % pid in line:
+            if b"leakscope.target.imager" in line and b'{"pid": %d,' % pid in line:
                 return True
     return False
 

@@ -20,7 +20,7 @@ from leakscope.errors import TargetError
 from leakscope.model.reachability import Reachability
 from leakscope.scan import scan_untraced, untraced
 from leakscope.scan.allocators import walk
-from leakscope.scan.forked import open_image
+from leakscope.target.image import open_image
 
 ROOT = Path(__file__).parents[2]
 LONG = 10.0  # a pause that is long enough beside whatever else runs
@@ -189,8 +189,9 @@ def test_where_a_fork_would_harm_or_lie_there_is_none(program, what, why):
 
 def test_killing_the_scanner_at_any_moment_leaves_the_program_as_it_was(program):
     code = (
-        "import sys, functools; from leakscope.scan import scan_untraced, untraced, forked\n"
-        "untraced.open_image = functools.partial(forked.open_image, only='forked')\n"
+        "import sys, functools; from leakscope.scan import scan_untraced, untraced\n"
+        "from leakscope.target import image\n"
+        "untraced.open_image = functools.partial(image.open_image, only='forked')\n"
         "while True: scan_untraced(int(sys.argv[1]), max_pause_s=10)"
     )
     chance = random.Random(11)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leakscope.observe.threads import stack_pointers
-from leakscope.proc._text import read_text
 from leakscope.proc.fds import read_open_files
 from leakscope.proc.process import read_gauges
 from leakscope.proc.smaps import Area, read_areas, read_rollup
 from leakscope.proc.sockets import read_peers
+from leakscope.proc.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

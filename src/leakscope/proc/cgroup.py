@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_number, read_text
+from leakscope.proc.text import read_number, read_text
 from leakscope.proc.vm import parse_numbers
 
 if TYPE_CHECKING:

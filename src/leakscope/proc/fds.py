@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 
 __all__ = ["OpenFiles", "count_fds", "kind_of", "parse_limit", "read_fd_limit", "read_open_files"]
 

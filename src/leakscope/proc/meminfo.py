@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 
 __all__ = ["parse_meminfo", "read_meminfo"]
 

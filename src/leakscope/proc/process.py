@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from leakscope.proc._text import read_lines, read_text
+from leakscope.proc.text import read_lines, read_text
 
 __all__ = ["Gauges", "children_of", "count_mappings", "parse_gauges", "parse_start", "pids"]
 __all__ += ["is_called", "may_read_memory", "read_executable", "read_name", "read_resident"]

@@ -22,7 +22,7 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_lines
+from leakscope.proc.text import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 
 __all__ = ["Slab", "is_reclaimable", "merged_caches", "parse_slabinfo", "read_slabinfo"]
 

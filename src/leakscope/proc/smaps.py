@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_lines, read_text
+from leakscope.proc.text import read_lines, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ import ipaddress
 import sys
 from dataclasses import dataclass
 
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 
 __all__ = ["SocketTotals", "parse_internet", "parse_sockstat", "parse_unix", "read_peers"]
 __all__ += ["read_sockstat"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 
 __all__ = ["Segment", "parse_segments", "read_segments"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 
 __all__ = ["Tmpfs", "parse_mounts", "read_tmpfs"]
 

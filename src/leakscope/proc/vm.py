@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from leakscope.proc._text import read_number, read_text
+from leakscope.proc.text import read_number, read_text
 
 __all__ = [
     "fragmentation",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
-from leakscope.scan._library import library
+from leakscope.target.library import library
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.allocators import Memory
+    from leakscope.target.memory import Memory
 
 __all__ = ["look_at_lost"]
 

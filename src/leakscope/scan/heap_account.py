@@ -9,8 +9,8 @@ from leakscope.errors import TargetError
 from leakscope.model.heap import Account, HeapAccount
 from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import KNOWN, walk
-from leakscope.scan.forked import open_image
-from leakscope.scan.resident import Resident
+from leakscope.target.image import open_image
+from leakscope.target.resident import Resident
 
 if TYPE_CHECKING:
     from leakscope.scan.allocators import Heap

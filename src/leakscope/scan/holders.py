@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from leakscope.model.frames import Module
     from leakscope.model.recordings import Recording
-    from leakscope.scan.frozen import Thread
-    from leakscope.scan.process import Graph
+    from leakscope.scan.graph import Graph
     from leakscope.scan.roots import Root
+    from leakscope.target.memory import Thread
 
 __all__ = ["Holders", "origin_of"]
 

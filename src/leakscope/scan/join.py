@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.scan._library import library
+from leakscope.target.library import library
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -8,14 +8,13 @@ list of blocks, and for its index and notes at most a seventh of the heap, mostl
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from leakscope.errors import LeakscopeError, TargetError
 from leakscope.model.reachability import Reachability
-from leakscope.scan._library import library
+from leakscope.target.library import library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from leakscope.scan.roots import Root
+    from leakscope.target.memory import Range, Segment
 
     Words = npt.NDArray[np.uint64]
     Sizes = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 
-__all__ = ["Marker", "Segment", "disguised_text"]
+__all__ = ["Marker", "disguised_text"]
 
 _NOBODY = np.uint32(0xFFFFFFFF)
 _KINDS = np.array(
@@ -41,18 +40,6 @@ _KINDS = np.array(
     ],
     np.uint8,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Memory at `start` that this process holds at the address `place`, of a core file.
-
-    Segments are given in ascending order and do not overlap.
-    """
-
-    start: int
-    end: int
-    place: int
 
 
 class Marker:
@@ -121,7 +108,7 @@ class Marker:
         self._library.lss_free(self._scan)
         self._scan = None
 
-    def mark(self, roots: Sequence[Root]) -> None:
+    def mark(self, roots: Sequence[Range]) -> None:
         """Mark what ranges of memory point to; `follow` or `sweep` marks what that leads to."""
         spans = np.array([(root.start, root.end) for root in roots], np.uint64)
         self._library.lss_roots(self._scan, spans.ctypes.data, len(roots))
@@ -135,7 +122,7 @@ class Marker:
         """Mark everything that can be reached from what is marked so far."""
         self._check(self._library.lss_follow(self._scan))
 
-    def find_disguised(self, roots: Sequence[Root]) -> int:
+    def find_disguised(self, roots: Sequence[Range]) -> int:
         """Look for the addresses of blocks that were not reached in another form.
 
         Tagged, shifted, or not at a multiple of eight: a program may get at its

@@ -6,27 +6,27 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.model.reachability import Reachability, ScanFacts
-from leakscope.model.recordings import Kind
 from leakscope.proc.process import read_resident
 from leakscope.recording.mapped import with_lengths
 from leakscope.recording.walked import knows_all, with_unseen, without_freed
 from leakscope.scan.allocators import walk
-from leakscope.scan.forked import MAX_PAUSE_S, open_image
-from leakscope.scan.frozen import Frozen
-from leakscope.scan.holders import Holders, origin_of
+from leakscope.scan.graph import graph_of, positions_in
+from leakscope.scan.holders import Holders
 from leakscope.scan.join import places_in
-from leakscope.scan.kernel import words_of_process
-from leakscope.scan.mark import Marker, disguised_text
-from leakscope.scan.resident import Resident
-from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
+from leakscope.scan.mark import disguised_text
+from leakscope.scan.marking import Source, mark_blocks
+from leakscope.scan.roots import find_roots, find_unjoined
 from leakscope.scan.unjoined import lose_unjoined, with_descriptors
+from leakscope.target.frozen import Frozen
+from leakscope.target.image import MAX_PAUSE_S, open_image
+from leakscope.target.kernel_words import words_of_process
+from leakscope.target.resident import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,32 +35,18 @@ if TYPE_CHECKING:
 
     from leakscope.model.reachability import UnjoinedThreads
     from leakscope.model.recordings import Recording
-    from leakscope.proc import maps
-    from leakscope.scan.allocators import Heap, Memory
-    from leakscope.scan.ending import Ending
-    from leakscope.scan.frozen import Thread
+    from leakscope.scan.allocators import Heap
+    from leakscope.scan.graph import Graph
+    from leakscope.scan.marking import Marked
     from leakscope.scan.roots import Root
+    from leakscope.target.ending import Ending
+    from leakscope.target.memory import Memory, Thread
 
-__all__ = ["Graph", "graph_of", "scan_ending", "scan_holders", "scan_process"]
+__all__ = ["scan_ending", "scan_holders", "scan_process"]
 
-_COUNT_BYTES = 8  # in front of the elements of an array with destructors
 _SAMPLE = 100_000  # blocks that stand for all
-_PIECE = 1 << 18  # blocks compared at a time
 _MOST = 0.9  # of a recording's blocks
 _STANDING_S, _PER_SECOND, _PER_BLOCK_S = 0.02, 1e9, 5e-7  # a scan of what stands still takes
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The blocks of a heap, ascending, and which of them a recording knows.
-
-    `known[i]` is the position in the recording's blocks, -1 for a block that only the walk of
-    the heap found: it was allocated before tracing began, or was not sampled.
-    """
-
-    starts: npt.NDArray[np.uint64]
-    sizes: npt.NDArray[np.uint64]
-    known: npt.NDArray[np.int64]
 
 
 def scan_process(
@@ -102,8 +88,8 @@ def scan_ending(
     held = np.concatenate(
         [words_of_process(ending.pid), ending.pending, np.array(pointers, np.uint64)]
     )
-    marked = _mark(image, recording, heap, own, ends, held, keep=False)
-    return _result(image, marked, recording, recording, heap, began, 0)[0]
+    found = _mark(image, recording, heap, own, ends, held, keep=False)
+    return _result(image, found, recording, recording, heap, began, 0)[0]
 
 
 def scan_holders(
@@ -139,18 +125,18 @@ def _scan(
             with ThreadPoolExecutor(1) as pool:
                 reading = pool.submit(read)
                 held = np.concatenate([held, words_of_process(pid)])
-                marked = _mark(image, before, heap, own, {}, held, keep=keep)
+                found = _mark(image, before, heap, own, {}, held, keep=keep)
                 after = reading.result()
-            return _result(image, marked, before, after, heap, began, taken.paused_ns)
+            return _result(image, found, before, after, heap, began, taken.paused_ns)
         paused_ns = taken.paused_ns
     _check_pause(pid, before, max_pause_s)
     with Frozen(pid) as frozen:
         recording = read()
         image = Resident(frozen)
         heap = _heap_of(image, recording)
-        marked = _mark(image, recording, heap, own, {}, words_of_process(pid), keep=keep)
+        found = _mark(image, recording, heap, own, {}, words_of_process(pid), keep=keep)
     paused_ns += frozen.paused_ns
-    return _result(image, marked, recording, recording, heap, began, paused_ns)
+    return _result(image, found, recording, recording, heap, began, paused_ns)
 
 
 def _check_pause(pid: int, recording: Recording, max_pause_s: float) -> None:
@@ -177,15 +163,11 @@ def _heap_of(image: Resident, recording: Recording) -> Heap | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Marked:
+class _Found:
     graph: Graph
-    kinds: npt.NDArray[np.uint8]
-    places: npt.NDArray[np.uint64] | None
+    marked: Marked
     roots: list[Root]
     threads: list[Thread]
-    scanned: int
-    unread: int
-    disguised: int
     freed: npt.NDArray[np.bool_]  # of the recording's blocks
     unjoined: tuple[UnjoinedThreads, ...]
 
@@ -199,51 +181,25 @@ def _mark(
     held: npt.NDArray[np.uint64],
     *,
     keep: bool,
-) -> _Marked:
+) -> _Found:
     unjoined = find_unjoined(image, image.threads)
     freed = _freed(recording, heap, image)
     graph = with_descriptors(graph_of(recording, heap, freed), unjoined)
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
     roots = find_roots(image, threads, _owned(image, heap, graph), own)
-    inside, words = image.split(roots)
-    with Marker(
-        graph.starts,
-        graph.sizes,
-        pid=image.pid,
-        segments=image.segments,
-        guard=guard_of(image, image.threads),
-        vtables=_vtables(image.mappings),
-        resident=image.spans,
-    ) as marker:
-        places = marker.keep_places() if keep else None
-        # What lasts comes first: it tells more about who holds a block.
-        marker.mark([root for root in inside if not root.is_stack])
-        for some, place in words:
-            marker.mark_words(some, place)
-        if keep:
-            marker.follow()
-        marker.mark([root for root in inside if root.is_stack])
-        for thread in threads:
-            if thread.tid not in ends:
-                marker.mark_words(thread.words, origin_of(thread))
-        marker.mark_words(held)
-        marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
-        marker.mark_words(image.words_of_others())
-        marker.mark_words(np.array(find_thread_vectors(image, image.threads), np.uint64))
-        if heap is not None:
-            marker.mark_words(heap.moving)
-        disguised = marker.find_disguised(inside)
-        kinds = marker.sweep()
-        image.check()
-        return _Marked(
-            graph, kinds, places, roots, threads, marker.scanned_bytes, marker.unread_bytes,
-            disguised, freed, lose_unjoined(image, recording, graph, kinds, unjoined),
-        )  # fmt: skip
+    marked = mark_blocks(
+        image, graph.starts, graph.sizes, roots, Source.of(image),
+        threads=threads, heap=heap, held=np.concatenate([held, image.words_of_others()]),
+        unjoined=unjoined, without_registers=ends, keep=keep,
+    )  # fmt: skip
+    image.check()
+    lost = lose_unjoined(image, recording, graph, marked.kinds, unjoined)
+    return _Found(graph, marked, roots, threads, freed, lost)
 
 
 def _result(
     image: Resident,
-    marked: _Marked,
+    found: _Found,
     before: Recording,
     after: Recording,
     heap: Heap | None,
@@ -253,37 +209,37 @@ def _result(
     """Give the blocks of `after` the kinds of those of `before` that are the same."""
     notes = [*image.notes, *(heap.notes if heap is not None else ())]
     complete = _is_complete(before, heap, notes)
-    if marked.unread:
-        notes.append(f"{marked.unread:,} bytes could not be read")
-    if marked.disguised:
-        notes.append(disguised_text(marked.disguised))
+    if found.marked.unread:
+        notes.append(f"{found.marked.unread:,} bytes could not be read")
+    if found.marked.disguised:
+        notes.append(disguised_text(found.marked.disguised))
     facts = ScanFacts(
         method=image.method,
         pause_ms=paused_ns / 1e6,
         seconds=(time.monotonic_ns() - began) / 1e9,
-        scanned_bytes=marked.scanned,
+        scanned_bytes=found.marked.scanned,
         threads=len(image.threads),
-        roots_bytes=image.bytes_of((root.start, root.end) for root in marked.roots),
+        roots_bytes=image.bytes_of((root.start, root.end) for root in found.roots),
         notes=tuple(notes),
-        unjoined=marked.unjoined if complete else (),
+        unjoined=found.unjoined if complete else (),
     )
-    graph = replace(marked.graph, known=_in(after, before, marked.graph.known))
+    graph = replace(found.graph, known=positions_in(after, before, found.graph.known))
     reachability = np.full(len(after.blocks), int(Reachability.UNKNOWN), np.uint8)
     if complete:
         ours = graph.known >= 0
-        reachability[graph.known[ours]] = marked.kinds[ours]
+        reachability[graph.known[ours]] = found.marked.kinds[ours]
     if complete:
-        gone = _in(after, before, np.flatnonzero(marked.freed))
+        gone = positions_in(after, before, np.flatnonzero(found.freed))
         reachability[gone[gone >= 0]] = int(Reachability.FREED)
     holders = None
-    if marked.places is not None:
-        holders = Holders(graph, marked.places, marked.roots, marked.threads)
-    found = with_lengths(after, _resident_lengths(image, before, after))
-    found = replace(found, reachability=reachability)
+    if found.marked.places is not None:
+        holders = Holders(graph, found.marked.places, found.roots, found.threads)
+    result = with_lengths(after, _resident_lengths(image, before, after))
+    result = replace(result, reachability=reachability)
     if complete and heap is not None:
-        found = _with_lost_beside(found, marked)
-        notes += _past_the_agent(found)
-    return replace(found, scan=replace(facts, notes=tuple(notes))), holders
+        result = _with_lost_beside(result, found)
+        notes += _past_the_agent(result)
+    return replace(result, scan=replace(facts, notes=tuple(notes))), holders
 
 
 def _freed(recording: Recording, heap: Heap | None, image: Resident) -> npt.NDArray[np.bool_]:
@@ -317,11 +273,11 @@ def _freed(recording: Recording, heap: Heap | None, image: Resident) -> npt.NDAr
     return found
 
 
-def _with_lost_beside(recording: Recording, marked: _Marked) -> Recording:
+def _with_lost_beside(recording: Recording, found: _Found) -> Recording:
     """Add the lost blocks that should have been recorded and were not."""
     if not knows_all(recording):
         return recording
-    graph, kinds = marked.graph, marked.kinds
+    graph, kinds = found.graph, found.marked.kinds
     lost = (kinds == Reachability.DEFINITELY_LOST) | (kinds == Reachability.INDIRECTLY_LOST)
     assert recording.reachability is not None
     still = recording.blocks["address"][recording.reachability != Reachability.FREED]
@@ -358,75 +314,6 @@ def _resident_lengths(
         start = int(starts[at])
         lengths[at] = image.resident_bytes(start, start + int(lengths[at]))
     return lengths
-
-
-def _in(after: Recording, before: Recording, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Turn positions in the blocks of `before` into those in `after`; -1 for what went."""
-    if after is before:
-        return known
-    old, new = before.blocks, after.blocks
-    moved = np.full(len(old) + 1, -1, np.int64)  # the last one stands for -1
-    if not len(new):
-        return moved[known]
-    moved[:-1] = _places(old["address"], new["address"])
-    # A block that was freed and allocated again in the meantime is another one. Each reading
-    # knows the length of a tick a little better, so it is ticks that are compared.
-    for low in range(0, len(old), _PIECE):
-        some = moved[low : min(low + _PIECE, len(old))]
-        there = new[some]  # for -1 the last one, which does not count
-        mine = old[low : low + len(some)]
-        same = np.rint(mine["birth_ns"] / before.tick_ns) == np.rint(
-            there["birth_ns"] / after.tick_ns
-        )
-        for column in ("address", "size", "site"):
-            same &= mine[column] == there[column]
-        some[~same] = -1
-    return moved[known]
-
-
-def _places(wanted: npt.NDArray[np.uint64], among: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """Return where each of `wanted`, ascending, stands in `among`; -1 where it does not."""
-    if np.all(among[1:] >= among[:-1]):
-        return places_in(wanted, among)
-    order = np.argsort(among, kind="stable")
-    places = places_in(wanted, among[order])
-    return np.where(places < 0, -1, order[places])
-
-
-def graph_of(
-    recording: Recording, heap: Heap | None, freed: npt.NDArray[np.bool_] | None = None
-) -> Graph:
-    """Join the recording's blocks, but for those `freed`, with those that the walk found."""
-    blocks = recording.blocks
-    starts = blocks["address"].astype(np.uint64)
-    # The size that was asked for: a pointer behind it is not one into the block.
-    sizes = np.maximum(blocks["size"].astype(np.uint64), np.uint64(1))
-    if len(starts) and len(recording.sites):
-        # A pointer to an empty array of objects is one behind the count of its elements.
-        kinds = recording.sites["kind"][blocks["site"]]
-        by_new = (kinds == Kind.NEW) | (kinds == Kind.NEW_ARRAY)  # one may call the other
-        sizes[by_new & (sizes == _COUNT_BYTES)] += np.uint64(1)
-    known = np.arange(len(starts))
-    if freed is not None and freed.any():
-        known = np.flatnonzero(~freed)
-        starts, sizes = starts[known], sizes[known]
-    if np.any(starts[1:] < starts[:-1]):
-        order = np.argsort(starts)
-        starts, sizes, known = starts[order], sizes[order], known[order]
-    if heap is not None and len(heap.starts):
-        new = places_in(heap.starts, starts) < 0
-        found = heap.starts[new]
-        if len(found):
-            at = np.searchsorted(starts, found)
-            starts = np.insert(starts, at, found)
-            sizes = np.insert(sizes, at, heap.sizes[new].astype(np.uint64))
-            known = np.insert(known, at, -1)
-    if len(starts) > 1:  # never overlapping, whatever a damaged table says
-        if np.any(starts[1:] == starts[:-1]):
-            first = np.concatenate([[True], starts[1:] != starts[:-1]])
-            starts, sizes, known = starts[first], sizes[first], known[first]
-        sizes[:-1] = np.minimum(sizes[:-1], np.diff(starts))
-    return Graph(starts, sizes, known)
 
 
 def _covers(heap: Heap, recording: Recording) -> bool:
@@ -473,14 +360,3 @@ def _owned(memory: Memory, heap: Heap | None, graph: Graph) -> list[tuple[int, i
         if last > first:
             owned.append((mapping.start, mapping.end))
     return owned
-
-
-def _vtables(mappings: Sequence[maps.Mapping]) -> list[tuple[int, int]]:
-    """Read-only data of modules: where the tables of virtual functions are."""
-    return [
-        (m.start, m.end)
-        for m in mappings
-        if m.permissions[:3] == "r--"
-        and m.path.startswith("/")
-        and PurePath(m.path).suffix != ".live"
-    ]

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.target.memory import Range
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.allocators import Memory
-    from leakscope.scan.frozen import Thread
+    from leakscope.target.memory import Memory, Thread
 
 __all__ = ["Root", "Unjoined", "find_dead_threads", "find_roots", "find_thread_vectors"]
 __all__ += ["find_unjoined", "guard_of"]
@@ -34,11 +35,9 @@ _TID_OFFSETS = (0x2D0,)  # of `tid` in struct pthread, x86-64 glibc 2.27 and lat
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class Root(Range):
     """A range of memory that is scanned, and what it is."""
 
-    start: int
-    end: int
     name: str  # "stack of thread 12", "libfoo.so.1", "mapping"
     is_stack: bool = False
 

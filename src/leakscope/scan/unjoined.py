@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.model.recordings import Recording
-    from leakscope.scan.process import Graph
-    from leakscope.scan.resident import Resident
+    from leakscope.scan.graph import Graph
     from leakscope.scan.roots import Unjoined
+    from leakscope.target.resident import Resident
 
 __all__ = ["lose_unjoined", "with_descriptors"]
 

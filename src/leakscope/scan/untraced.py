@@ -16,27 +16,23 @@ from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.content import look_at_lost
-from leakscope.scan.core import Core
-from leakscope.scan.forked import MAX_PAUSE_S, open_image
 from leakscope.scan.heap_account import account_of
-from leakscope.scan.kernel import words_of_process
-from leakscope.scan.mark import Marker, disguised_text
-from leakscope.scan.resident import Resident
-from leakscope.scan.roots import find_roots, find_thread_vectors, find_unjoined, guard_of
+from leakscope.scan.mark import disguised_text
+from leakscope.scan.marking import Source, mark_blocks
+from leakscope.scan.roots import find_roots, find_unjoined
+from leakscope.target.core import Core
+from leakscope.target.image import MAX_PAUSE_S, open_image
+from leakscope.target.kernel_words import words_of_process
+from leakscope.target.resident import Resident
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from leakscope.scan.allocators import Heap, Memory
-    from leakscope.scan.frozen import Thread
-    from leakscope.scan.mark import Segment
-    from leakscope.scan.roots import Root
-
-    Words = npt.NDArray[np.uint64]
-    Split = Callable[[Sequence[Root]], tuple[Sequence[Root], Sequence[tuple[Words, int]]]]
+    from leakscope.scan.allocators import Heap
+    from leakscope.target.memory import Memory, Thread
 
 __all__ = ["scan_core", "scan_untraced"]
 
@@ -60,11 +56,8 @@ def scan_untraced(pid: int, *, max_pause_s: float = MAX_PAUSE_S) -> HeapScan:
         with open_image(pid, max_pause_s=max_pause_s) as image:
             held = np.concatenate([held, words_of_process(pid)])
             memory = Resident(image)
-            found = _scan(
-                memory, image.threads, f"process {pid}", target=pid, pid=image.pid,
-                segments=image.segments, resident=memory.spans, split=image.split,
-                held=np.concatenate([held, memory.words_of_others()]),
-            )  # fmt: skip
+            held = np.concatenate([held, memory.words_of_others()])
+            found = _scan(memory, image.threads, f"process {pid}", Source.of(memory), held, pid)
             image.check()
             resident = read_resident(pid)
         paused_ns += image.paused_ns
@@ -98,7 +91,8 @@ def scan_core(path: str | os.PathLike[str]) -> tuple[HeapScan, str]:
                 hint="See ulimit -c, and the free space where it was written.",
             )
         try:
-            found = _scan(core, core.threads, f"core file {path}", segments=core.segments)
+            source, held = Source(segments=core.segments), np.empty(0, np.uint64)
+            found = _scan(core, core.threads, f"core file {path}", source, held)
         except TargetError:
             if not core.vanished:
                 raise
@@ -141,13 +135,9 @@ def _scan(
     memory: Memory,
     threads: Sequence[Thread],
     what: str,
-    *,
+    source: Source,
+    held: npt.NDArray[np.uint64],
     target: int = 0,
-    pid: int = 0,
-    segments: Sequence[Segment] = (),
-    split: Split | None = None,
-    resident: npt.NDArray[np.uint64] | None = None,
-    held: npt.NDArray[np.uint64] | None = None,
 ) -> _Found:
     heap = walk(memory)
     if heap is None:
@@ -156,45 +146,27 @@ def _scan(
             hint=f"{KNOWN} are known. Start the program with `leakscope run` instead.",
         )
     roots = find_roots(memory, threads, [*heap.regions, *heap.tables], ())
-    with Marker(
-        heap.starts,
-        heap.sizes,
-        pid=pid,
-        segments=segments,
-        guard=guard_of(memory, threads),
-        vtables=_tables(memory),
-        resident=resident,
-    ) as marker:
-        if held is not None:
-            marker.mark_words(held)
-        for thread in threads:
-            marker.mark_words(thread.words)
-        marker.mark_words(np.array(find_thread_vectors(memory, threads), np.uint64))
-        unjoined = find_unjoined(memory, threads)
-        marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
-        marker.mark_words(heap.moving)
-        inside, words = split(roots) if split is not None else (roots, ())
-        marker.mark(inside)
-        for some, place in words:
-            marker.mark_words(some, place)
-        disguised = marker.find_disguised(inside)
-        kinds = marker.sweep()
-        ranges = [(root.start, root.end) for root in roots]
-        if isinstance(memory, Resident):
-            size = memory.bytes_of(ranges)
-        else:  # a core file: all that it has is there
-            size = sum(end - start for start, end in ranges)
-        found = _Found(heap, kinds, marker.scanned_bytes, size, list(heap.notes))
-        if marker.unread_bytes:
-            found.notes.append(f"{marker.unread_bytes:,} bytes could not be read")
-        if len(unjoined) > _FEW_UNJOINED:
-            size = sum(thread.stack[1] - thread.stack[0] for thread in unjoined)
-            found.notes.append(
-                f"{len(unjoined):,} threads have ended and were not joined: their stacks take"
-                f" {size / 1048576:,.0f} MiB of address space"
-            )
-        if disguised:
-            found.notes.append(disguised_text(disguised))
+    unjoined = find_unjoined(memory, threads)
+    marked = mark_blocks(
+        memory, heap.starts, heap.sizes, roots, source,
+        threads=threads, heap=heap, held=held, unjoined=unjoined,
+    )  # fmt: skip
+    ranges = [(root.start, root.end) for root in roots]
+    if isinstance(memory, Resident):
+        size = memory.bytes_of(ranges)
+    else:  # a core file: all that it has is there
+        size = sum(end - start for start, end in ranges)
+    found = _Found(heap, marked.kinds, marked.scanned, size, list(heap.notes))
+    if marked.unread:
+        found.notes.append(f"{marked.unread:,} bytes could not be read")
+    if len(unjoined) > _FEW_UNJOINED:
+        size = sum(thread.stack[1] - thread.stack[0] for thread in unjoined)
+        found.notes.append(
+            f"{len(unjoined):,} threads have ended and were not joined: their stacks take"
+            f" {size / 1048576:,.0f} MiB of address space"
+        )
+    if marked.disguised:
+        found.notes.append(disguised_text(marked.disguised))
     if not heap.is_whole:
         found.give_up("the heap could not be walked whole")
     lost = found.kinds == Reachability.DEFINITELY_LOST
@@ -228,11 +200,3 @@ def _by_size(heap: Heap, kinds: npt.NDArray[np.uint8]) -> tuple[LostSize, ...]:
     indirect = Counter(heap.sizes[kinds == Reachability.INDIRECTLY_LOST].tolist())
     found = [LostSize(size, definite[size], indirect[size]) for size in definite | indirect]
     return tuple(sorted(found, key=lambda each: -each.bytes)[:_MOST_SIZES])
-
-
-def _tables(memory: Memory) -> list[tuple[int, int]]:
-    return [
-        (m.start, m.end)
-        for m in memory.mappings
-        if m.permissions.startswith("r--") and m.path.startswith("/")
-    ]

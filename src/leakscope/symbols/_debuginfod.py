@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from leakscope._paths import is_directory, users_home
 from leakscope.errors import SymbolError
-from leakscope.symbols._elf import ElfFile
+from leakscope.proc.elf_file import ElfFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ from leakscope.symbols._dwarf import Dwarf
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.symbols._elf import ElfFile
+    from leakscope.proc.elf_file import ElfFile
 
 __all__ = ["Answers", "ask"]
 

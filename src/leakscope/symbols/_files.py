@@ -16,18 +16,18 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from leakscope._paths import absolute
 from leakscope.errors import SymbolError
-from leakscope.model.frames import Origin
+from leakscope.model.frames import Module, Origin
+from leakscope.proc.elf_file import ElfFile, crc32_of
 from leakscope.proc.rights import foreign_root, open_named, owner_of_process
-from leakscope.symbols._elf import ElfFile, crc32_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from leakscope.model.frames import Module
     from leakscope.symbols._debuginfod import Debuginfod
 
-__all__ = ["ModuleFiles", "find_files", "is_build_id"]
+__all__ = ["ModuleFiles", "find_debug_file", "find_files", "is_build_id"]
 
 _BUILD_ID = re.compile(r"[0-9a-f]{4,128}\Z")
 _SYSTEM_DEBUG = "/usr/lib/debug"
@@ -87,6 +87,18 @@ def find_files(
     `authors` are the users on whose word the module is named; that of `pid` is one of them.
     """
     return _Search(module, debug_dirs, pid, debuginfod, authors).run()
+
+
+def find_debug_file(path: str, build_id: str | None) -> str | None:
+    """Return the file on this machine that has the lines of the one at `path`; None: there is none.
+
+    That may be `path` itself. `path` is absolute or belongs to the current directory.
+    """
+    files = find_files(Module(str(absolute(path)), build_id, 0, 0, 0))
+    try:
+        return files.debug.path if files.debug is not None else None
+    finally:
+        files.close()
 
 
 class _Search:

@@ -7,9 +7,7 @@ so that files never get into each other's addresses.
 
 from __future__ import annotations
 
-import struct
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import SymbolError
@@ -19,7 +17,7 @@ from leakscope.symbols._dwarf_process import ask
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from leakscope.symbols._elf import ElfFile
+    from leakscope.proc.elf_file import ElfFile
 
 __all__ = ["Lines", "has_drgn"]
 
@@ -89,24 +87,6 @@ class Lines:
             raise SymbolError(f"the debug information is damaged: {error}") from error
 
 
-def _lowest_address(path: str) -> int:
-    """Return where the first segment of an ELF file is to be loaded, 0 when it does not say.
-
-    drgn takes the difference from the start of the address range for how far it was moved.
-    """
-    with Path(path).open("rb") as file:
-        head = file.read(64)
-        if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
-            return 0
-        (offset,) = struct.unpack_from("<Q", head, 32)
-        size, count = struct.unpack_from("<HH", head, 54)
-        file.seek(offset)
-        table = file.read(size * count)
-    rows = [table[at : at + size] for at in range(0, len(table) - 55, max(size, 56))]
-    loaded = [struct.unpack_from("<Q", row, 16)[0] for row in rows if row[:4] == b"\x01\0\0\0"]
-    return min(loaded, default=0)
-
-
 def _drgn_program(file: ElfFile, alt: ElfFile | None) -> Any:
     import drgn
 
@@ -117,7 +97,8 @@ def _drgn_program(file: ElfFile, alt: ElfFile | None) -> Any:
         # Files are found and their build-ids compared by us; drgn must not look for others.
         program.set_enabled_debug_info_finders([])
         module = program.extra_module(path, 0, create=True)
-        module.address_range = (_lowest_address(handle), _TOP)
+        # drgn takes the difference from the start of this range for how far it was moved.
+        module.address_range = (file.lowest_address, _TOP)
         module.try_file(handle)
         if alt is not None and module.debug_file_status.name == "WANT_SUPPLEMENTARY":
             module.try_file(alt.handle)

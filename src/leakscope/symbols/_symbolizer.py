@@ -15,12 +15,14 @@ from leakscope.symbols._debuginfod import Debuginfod
 from leakscope.symbols._demangle import demangle
 from leakscope.symbols._files import ModuleFiles, find_files
 from leakscope.symbols._lines import Lines, has_drgn
+from leakscope.symbols._tables import functions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
-    from leakscope.symbols._elf import ElfFile, SymbolTable
+    from leakscope.proc.elf_file import ElfFile
+    from leakscope.symbols._tables import SymbolTable
 
 __all__ = ["Symbolizer"]
 
@@ -273,14 +275,14 @@ class _Reader:
         files: list[ElfFile] = [f for f in (self.files.debug, self.files.binary) if f is not None]
         for elf in dict.fromkeys(files):
             try:
-                yield elf.symbols()
+                yield functions(elf)
             except SymbolError as error:
                 self.notes.append(str(error))
         if not any(elf.has_symtab() for elf in files) and self.files.binary is not None:
             try:
                 small = self.files.binary.mini_debug_info()
                 if small is not None:
-                    yield small.symbols()
+                    yield functions(small)
             except SymbolError as error:
                 self.notes.append(str(error))
 

@@ -10,12 +10,13 @@ import numpy as np
 from leakscope.errors import SymbolError
 from leakscope.symbols._demangle import demangle
 from leakscope.symbols._files import find_files
+from leakscope.symbols._tables import variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from leakscope.model.frames import Module
-    from leakscope.symbols._elf import SymbolTable
+    from leakscope.symbols._tables import SymbolTable
 
 __all__ = ["find_variables"]
 
@@ -35,7 +36,7 @@ def find_variables(
             if elf is None:
                 continue
             try:
-                table = elf.variables()
+                table = variables(elf)
             except SymbolError:
                 continue
             for address in wanted:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope._paths import exists, is_file, resolved
+from leakscope._paths import exists
 from leakscope.errors import LeakscopeError, TargetError
 from leakscope.proc import elf
 from leakscope.proc.isolated import find_program
@@ -354,9 +354,11 @@ def _debug_info(path: str) -> Check:
         return Check("debug info", State.NOTE, str(error))
     if found.has_debug_info:
         return Check("debug info", State.WORKS, f"in {path} itself")
-    for candidate in _separate_files(path, found):
-        if is_file(candidate):
-            return Check("debug info", State.WORKS, f"in {candidate}")
+    from leakscope.symbols import find_debug_file
+
+    separate = find_debug_file(path, found.build_id)
+    if separate is not None:
+        return Check("debug info", State.WORKS, f"in {separate}")
     text = f"{path} has none: no lines, and function names only from its symbol table"
     fix = "Compile with -g, or install the package with -dbgsym in its name"
     if ".symtab" not in found.sections:
@@ -364,17 +366,6 @@ def _debug_info(path: str) -> Check:
     if os.environ.get("DEBUGINFOD_URLS") and found.build_id:
         return Check("debug info", State.NOTE, f"{text}; debuginfod will be asked", fix)
     return Check("debug info", State.LIMITED, text, fix)
-
-
-def _separate_files(path: str, found: elf.Elf) -> Iterator[Path]:
-    base = Path("/usr/lib/debug")
-    if found.build_id:
-        yield base / ".build-id" / found.build_id[:2] / f"{found.build_id[2:]}.debug"
-    if found.debug_link and "/" not in found.debug_link:
-        folder = resolved(path).parent
-        yield folder / found.debug_link
-        yield folder / ".debug" / found.debug_link
-        yield Path(f"{base}{folder}") / found.debug_link
 
 
 # -- a process ---------------------------------------------------------------------

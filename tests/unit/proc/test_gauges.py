@@ -6,7 +6,7 @@ import os
 import pytest
 
 from leakscope.proc import cgroup, fds, meminfo, process, slabinfo, smaps
-from leakscope.proc._text import read_number, read_text
+from leakscope.proc.text import read_number, read_text
 
 
 def test_meminfo_is_bytes_and_page_counts_stay_counts():

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from leakscope.proc import cgroup, slabinfo, smaps, sockets, sysv, tmpfs, vm, vmalloc
-from leakscope.proc._text import read_lines, read_text
+from leakscope.proc.text import read_lines, read_text
 
 MOUNTS = """\
 22 1 254:0 / / rw shared:1 - ext4 /dev/root rw

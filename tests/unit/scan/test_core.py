@@ -19,7 +19,7 @@ from allocators import NAMES, library
 from leakscope.errors import TargetError
 from leakscope.model.reachability import Reachability
 from leakscope.scan import scan_core
-from leakscope.scan.core import Core
+from leakscope.target.core import Core
 
 # Eight lost blocks, a list of ten, a block that only a register holds, then the end.
 PROGRAM = r"""

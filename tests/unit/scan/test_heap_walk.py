@@ -15,7 +15,7 @@ from leakscope.model.reachability import Reachability
 from leakscope.proc.maps import Mapping
 from leakscope.scan import scan_untraced
 from leakscope.scan.allocators import glibc, walk
-from leakscope.scan.frozen import Frozen
+from leakscope.target.frozen import Frozen
 
 # Prints the address and size of each block it holds, from several arenas, then waits.
 PROGRAM = r"""

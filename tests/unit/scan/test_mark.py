@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leakscope.model.reachability import Reachability
-from leakscope.scan.mark import Marker, Segment
+from leakscope.scan.mark import Marker
 from leakscope.scan.roots import Root
+from leakscope.target.memory import Segment
 
 LOST, INDIRECT, POSSIBLE, REACHABLE = (
     Reachability.DEFINITELY_LOST,

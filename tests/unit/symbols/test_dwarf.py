@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from leakscope.proc.elf_file import ElfFile
 from leakscope.symbols._activation import Activation
 from leakscope.symbols._dwarf import Dwarf
 from leakscope.symbols._dwarf_process import ask
-from leakscope.symbols._elf import ElfFile
 from leakscope.symbols._lines import Lines
 
 CODE = r"""

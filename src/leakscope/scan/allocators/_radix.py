@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from leakscope.scan.allocators import Memory
+    from leakscope.target.memory import Memory
 
     Words = npt.NDArray[np.uint64]
 

@@ -19,15 +19,15 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.proc.elf import read_elf
-from leakscope.scan._library import READER, library
-from leakscope.scan.allocators import Heap
 from leakscope.scan.allocators._radix import read_rows, read_words
+from leakscope.scan.allocators.heap import Heap
+from leakscope.target.library import READER, library
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.allocators import Memory
+    from leakscope.target.memory import Memory
 
     Words = npt.NDArray[np.uint64]
     Sizes = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.scan.allocators import Heap
 from leakscope.scan.allocators._radix import (
     Shape,
     are_writable,
@@ -25,13 +24,14 @@ from leakscope.scan.allocators._radix import (
     total,
     writable,
 )
+from leakscope.scan.allocators.heap import Heap
 from leakscope.scan.roots import find_dead_threads
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from leakscope.scan.allocators import Memory
     from leakscope.scan.allocators._radix import Variables
+    from leakscope.target.memory import Memory
 
     Words = npt.NDArray[np.uint64]
 

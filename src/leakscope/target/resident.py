@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.scan._library import library
-from leakscope.scan.forked import Copied
+from leakscope.target.image import Copied
+from leakscope.target.library import library
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.ending import Ending
-    from leakscope.scan.forked import Image
-    from leakscope.scan.frozen import Thread
+    from leakscope.target.ending import Ending
+    from leakscope.target.image import Image
+    from leakscope.target.memory import Thread
 
     Words = npt.NDArray[np.uint64]
 

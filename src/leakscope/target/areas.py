@@ -11,8 +11,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
-from leakscope.proc._text import read_lines
 from leakscope.proc.maps import parse_maps
+from leakscope.proc.text import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,7 @@
 """The memory of a running process at one moment. It goes on at once, and notices nothing.
 
 `open_image` gives the image that harms it least: a copy of its pages (`Copied`), or where that
-would take too long a copy-on-write copy (`Forked`). `leakscope.scan._imager` takes it. Where
+would take too long a copy-on-write copy (`Forked`). `leakscope.target.imager` takes it. Where
 neither may be, and the pause allowed is long enough, it is the process itself (`Frozen`).
 """
 
@@ -19,28 +19,27 @@ import threading
 import time
 from bisect import bisect_right
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.proc.isolated import module_command, module_environment
 from leakscope.proc.maps import Mapping, parse_maps, read_maps
-from leakscope.scan._library import library
-from leakscope.scan.frozen import Frozen, Thread
-from leakscope.scan.mark import Segment
+from leakscope.target.frozen import Frozen
+from leakscope.target.library import library
+from leakscope.target.memory import Range, Segment, Thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
-    from leakscope.scan.roots import Root
-
     Words = npt.NDArray[np.uint64]
 
 __all__ = ["MAX_PAUSE_S", "Copied", "Forked", "Image", "open_image"]
 
+R = TypeVar("R", bound=Range)
 MAX_PAUSE_S = 0.1
 _RELEASE_S = 5.0
 _PLANNING_S = 120.0
@@ -134,14 +133,14 @@ class Copied(_Taken):
         except (OSError, OverflowError):
             return b""
 
-    def split(self, roots: Sequence[Root]) -> tuple[list[Root], list[tuple[Words, int]]]:
-        """Return the parts of `roots` that were copied: the others have no pointers."""
-        left: list[Root] = []
-        for root in roots:
-            at = bisect_right(self._ends, root.start)
-            while at < len(self._starts) and self._starts[at] < root.end:
-                start, end = max(root.start, self._starts[at]), min(root.end, self._ends[at])
-                left.append(replace(root, start=start, end=end))
+    def split(self, ranges: Sequence[R]) -> tuple[list[R], list[tuple[Words, int]]]:
+        """Return the parts of `ranges` that were copied: the others have no pointers."""
+        left: list[R] = []
+        for each in ranges:
+            at = bisect_right(self._ends, each.start)
+            while at < len(self._starts) and self._starts[at] < each.end:
+                start, end = max(each.start, self._starts[at]), min(each.end, self._ends[at])
+                left.append(replace(each, start=start, end=end))
                 at += 1
         return left, []
 
@@ -192,13 +191,13 @@ class Forked(_Taken):
         except (OSError, OverflowError):
             return b""
 
-    def split(self, roots: Sequence[Root]) -> tuple[list[Root], list[tuple[Words, int]]]:
-        """Return those of `roots` that are in the copy, and the words of shared memory.
+    def split(self, ranges: Sequence[R]) -> tuple[list[R], list[tuple[Words, int]]]:
+        """Return those of `ranges` that are in the copy, and the words of shared memory.
 
         With the words goes the address of the first.
         """
-        inside = [root for root in roots if not self._is_shared(root.start)]
-        wanted = [(r.start, r.end) for r in roots if self._is_shared(r.start)]
+        inside = [each for each in ranges if not self._is_shared(each.start)]
+        wanted = [(r.start, r.end) for r in ranges if self._is_shared(r.start)]
         spans, found = np.array(wanted, np.uint64).reshape(-1, 2), np.empty((_RUNS, 2), np.uint64)
         with contextlib.suppress(OSError):
             pages = os.open(f"/proc/{self._seen}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -252,7 +251,7 @@ def open_image(
     memory = os.memfd_create("leakscope-image")
     asked = {"pid": pid, "max_pause": max_pause_s, "own": list(own), "memory": memory, "only": only}
     helper = subprocess.Popen(
-        module_command("leakscope.scan._imager", json.dumps(asked)),
+        module_command("leakscope.target.imager", json.dumps(asked)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

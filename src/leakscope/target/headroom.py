@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_number, read_text
 from leakscope.proc.cgroup import above
+from leakscope.proc.text import read_number, read_text
 from leakscope.proc.vm import parse_numbers
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the parts of an ELF file that name its code: identity, links, sections, symbols.
+"""An open ELF file: identity, segments, sections, links. The one reader for all that need it.
 
 Files come from untrusted recordings and may be damaged on purpose. Only regular files are
 opened, every read is bounded by the file's real size, compressed data by a fixed limit,
@@ -8,15 +8,10 @@ and anything that contradicts itself raises `SymbolError` with one sentence.
 
 from __future__ import annotations
 
-import lzma
 import os
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
-
-import numpy as np
-import numpy.typing as npt
 
 from leakscope.errors import SymbolError
 from leakscope.proc.rights import open_named
@@ -25,37 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["ElfFile", "Section", "SymbolTable", "crc32_of"]
+__all__ = ["ElfFile", "Section", "Segment", "crc32_of"]
 
-EM_X86_64, EM_AARCH64 = 62, 183
-
-_SHT_SYMTAB, _SHT_NOTE, _SHT_NOBITS, _SHT_DYNSYM = 2, 7, 8, 11
+SHT_SYMTAB, _SHT_NOTE, SHT_NOBITS, SHT_DYNSYM = 2, 7, 8, 11
 _SHF_COMPRESSED = 0x800
-_PT_LOAD, _PT_NOTE = 1, 4
+PT_LOAD, PT_DYNAMIC, PT_INTERP, _PT_NOTE = 1, 2, 3, 4
 _NT_GNU_BUILD_ID = 3
-_STT_NOTYPE, _STT_OBJECT, _STT_FUNC, _STT_GNU_IFUNC = 0, 1, 2, 10
 
 MAX_SECTION = 2 << 30  # bytes of one section that we are ready to hold
 _MAX_NOTES = 1 << 20
-_MAX_IN_MEMORY = 256 << 20
 _MAX_SECTIONS = 1 << 20
 _MAX_MINI = 64 << 20  # unpacked .gnu_debugdata; a few MiB in practice
 _ZLIB_RATIO = 1040  # deflate cannot shrink more than 1032:1
 
-SYM_DTYPE = np.dtype(
-    [
-        ("name", "<u4"),
-        ("info", "u1"),
-        ("other", "u1"),
-        ("shndx", "<u2"),
-        ("value", "<u8"),
-        ("size", "<u8"),
-    ]
-)
-
 
 def crc32_of(elf: ElfFile) -> int:
     """Return the CRC that `.gnu_debuglink` keeps of a whole file."""
+    import zlib
+
     value, at = 0, 0
     while at < elf.size:
         chunk = os.pread(elf.fd, min(elf.size - at, 1 << 20), at)
@@ -80,62 +62,39 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class SymbolTable:
-    """Symbols sorted by address, of functions or of variables; columns of equal length.
+class Segment:
+    """One program header; sizes in bytes."""
 
-    `rank` orders names of the same address: 0 global, 1 weak, 2 local.
-    """
-
-    start: npt.NDArray[np.uint64]
-    size: npt.NDArray[np.uint64]
-    name: npt.NDArray[np.uint32]
-    rank: npt.NDArray[np.uint8]
-    strings: bytes
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def find(self, address: int) -> str | None:
-        """Return the name of the function that covers `address`, None when there is none.
-
-        A symbol without a size reaches to the next symbol.
-        """
-        if not 0 <= address < 1 << 64:
-            return None
-        after = int(np.searchsorted(self.start, np.uint64(address), side="right"))
-        best: tuple[int, int, int] | None = None
-        # Functions rarely nest; a few steps back find the one that covers the address.
-        for index in range(after - 1, max(after - 65, -1), -1):
-            start, size = int(self.start[index]), int(self.size[index])
-            if best is not None and start != best[0]:
-                break
-            if address < start + size or (size == 0 and index == after - 1):
-                key = (start, int(self.rank[index]) + (3 if size == 0 else 0), index)
-                if best is None or key[1] < best[1]:
-                    best = key
-        return None if best is None else self._text(int(self.name[best[2]]))
-
-    def _text(self, at: int) -> str | None:
-        end = self.strings.find(b"\0", at)
-        if end < 0 or end - at > 1 << 16 or end == at:
-            return None
-        return self.strings[at:end].decode("utf-8", "replace").split("@", 1)[0] or None
+    type: int
+    flags: int
+    offset: int
+    address: int
+    file_size: int
+    memory_size: int
 
 
 class ElfFile:
-    """An open 64-bit little-endian ELF file. A context manager."""
+    """An open ELF file, 64-bit and little-endian unless it is `lenient`. A context manager."""
 
     def __init__(
         self,
         path: str,
         data: bytes | None = None,
         open_file: Callable[[str], int] = open_named,
+        *,
+        lenient: bool = False,
+        most: int = MAX_SECTION,
     ) -> None:
         """Open the file at `path` by `open_file`, or read `data` that was found in it.
 
+        When it is `lenient`, a file that a loader would take is taken: one whose sections are
+        damaged has none, and of one of another class only `bits`, `little`, `machine` and `type`
+        are read. Nothing is read at once that is larger than `most` bytes.
         Raises `SymbolError` when it is missing, not a regular file, not ELF or damaged.
         """
         self.path = path
+        self._lenient = lenient
+        self._most = most
         self._data = data
         self.fd = -1
         try:
@@ -166,20 +125,6 @@ class ElfFile:
         """The user it belongs to: the author of what it says."""
         return os.fstat(self.fd).st_uid
 
-    @classmethod
-    def in_memory(cls, path: str) -> ElfFile:
-        """Read the whole file at `path`, which must be of moderate size.
-
-        Raises `SymbolError` as opening it does.
-        """
-        with cls(path) as elf:
-            if elf.size > _MAX_IN_MEMORY:
-                raise SymbolError(f"{path} is too large")
-            try:
-                return cls(path, elf.read(0, elf.size))
-            except struct.error as error:
-                raise SymbolError(f"{path} is a damaged ELF file: {error}") from error
-
     def __enter__(self) -> Self:
         return self
 
@@ -199,7 +144,7 @@ class ElfFile:
 
     def read(self, offset: int, count: int) -> bytes:
         """Return exactly `count` bytes at `offset` or raise `struct.error`."""
-        if count < 0 or offset < 0 or offset + count > self.size or count > MAX_SECTION:
+        if count < 0 or offset < 0 or offset + count > self.size or count > self._most:
             raise struct.error(f"{count} bytes at {offset} lie outside the file")
         if self._data is not None:
             return self._data[offset : offset + count]
@@ -216,41 +161,47 @@ class ElfFile:
     def _read_headers(self) -> None:
         header = self.read(0, min(64, self.size))
         if header[:4] != b"\x7fELF":
-            raise SymbolError(f"{self.path} is not an ELF file")
-        if len(header) < 64:
+            raise SymbolError(f"{self.path} is not an ELF {'program' if self._lenient else 'file'}")
+        if len(header) < (20 if self._lenient else 64):
             raise struct.error("it ends within its header")
-        if header[4] != 2 or header[5] != 1:
+        if self._lenient and (header[4] not in (1, 2) or header[5] not in (1, 2)):
+            raise struct.error("unknown class or byte order")
+        self.bits, self.little = 32 * header[4], header[5] == 1
+        self.type, self.machine = struct.unpack_from("<HH" if self.little else ">HH", header, 16)
+        self.segments: list[Segment] = []
+        self.sections: dict[str, Section] = {}
+        self.section_list: list[Section] = []
+        if self.bits != 64 or not self.little:
+            if self._lenient:
+                return
             raise SymbolError(f"{self.path} is not a 64-bit little-endian ELF file")
-        self.type, self.machine = struct.unpack_from("<HH", header, 16)
-        (self.phoff, self.shoff) = struct.unpack_from("<QQ", header, 32)
+        phoff, shoff = struct.unpack_from("<QQ", header, 32)
         phentsize, phnum, shentsize, shnum, shstrndx = struct.unpack_from("<HHHHH", header, 54)
-        self.loads: list[tuple[int, int, int]] = []  # address, bytes in memory, flags
-        self._notes: list[tuple[int, int]] = []
         if phnum and phentsize != 56:
             raise struct.error("program headers of an unknown size")
-        table = self.read(self.phoff, 56 * phnum) if phnum else b""
+        table = self.read(phoff, 56 * phnum) if phnum else b""
         for kind, flags, offset, address, _, filesz, memsz, _ in struct.iter_unpack(
             "<IIQQQQQQ", table
         ):
-            if kind == _PT_LOAD:
-                self.loads.append((address, memsz, flags))
-            elif kind == _PT_NOTE:
-                self._notes.append((offset, filesz))
-        self.sections: dict[str, Section] = {}
-        self._section_list: list[Section] = []
-        if self.shoff:
-            self._read_sections(shentsize, shnum, shstrndx)
+            self.segments.append(Segment(kind, flags, offset, address, filesz, memsz))
+        if shoff:
+            try:
+                self._read_sections(shoff, shentsize, shnum, shstrndx)
+            except struct.error:
+                # The loader never looks at sections: a program without good ones still runs.
+                if not self._lenient:
+                    raise
 
-    def _read_sections(self, entry: int, count: int, names_at: int) -> None:
+    def _read_sections(self, start: int, entry: int, count: int, names_at: int) -> None:
         if entry != 64:
             raise struct.error("section headers of an unknown size")
         if count == 0 or names_at == 0xFFFF:  # too many for the header: kept in section 0
-            first = struct.unpack("<IIQQQQIIQQ", self.read(self.shoff, 64))
+            first = struct.unpack("<IIQQQQIIQQ", self.read(start, 64))
             count = count or first[5]
             names_at = first[6] if names_at == 0xFFFF else names_at
         if count > min(_MAX_SECTIONS, self.size // 64):
             raise struct.error(f"{count} sections do not fit in the file")
-        raw = [*struct.iter_unpack("<IIQQQQIIQQ", self.read(self.shoff, 64 * count))]
+        raw = [*struct.iter_unpack("<IIQQQQIIQQ", self.read(start, 64 * count))]
         if names_at >= count:
             return
         _, _, _, _, offset, size, *_ = raw[names_at]
@@ -259,7 +210,7 @@ class ElfFile:
             end = names.find(b"\0", name)
             text = names[name:end].decode("utf-8", "replace") if 0 <= end < name + 256 else ""
             section = Section(text, kind, flags, address, offset, size, link)
-            self._section_list.append(section)
+            self.section_list.append(section)
             self.sections.setdefault(text, section)
 
     def section(self, name: str) -> bytes | None:
@@ -268,9 +219,11 @@ class ElfFile:
         Raises `SymbolError` when it is damaged, too large or packed in an unknown way.
         """
         found = self.sections.get(name)
-        if found is None or found.type == _SHT_NOBITS:
+        if found is None or found.type == SHT_NOBITS:
             old = self.sections.get(name.replace(".", ".z", 1)) if name[:7] == ".debug_" else None
             return None if old is None else self._unpack_old(old)
+        import zlib
+
         try:
             data = self.read(found.offset, found.size)
             if not found.flags & _SHF_COMPRESSED:
@@ -294,6 +247,8 @@ class ElfFile:
     def _inflate(self, data: bytes, size: int, name: str) -> bytes:
         if size > min(MAX_SECTION, len(data) * _ZLIB_RATIO):
             raise struct.error(f"{name} claims an impossible size of {size} bytes")
+        import zlib
+
         unpacked = zlib.decompressobj().decompress(data, size)
         if len(unpacked) != size:
             raise struct.error(f"{name} is shorter than it claims")
@@ -317,8 +272,9 @@ class ElfFile:
     def build_id(self) -> str | None:
         """Return the GNU build-id as lower-case hex, None when the file has none."""
         # Sections first: a debug file keeps program headers of segments that it lacks.
-        places = [(s.offset, s.size) for s in self._section_list if s.type == _SHT_NOTE]
-        for offset, claimed in places + self._notes:
+        places = [(s.offset, s.size) for s in self.section_list if s.type == _SHT_NOTE]
+        places += [(s.offset, s.file_size) for s in self.segments if s.type == _PT_NOTE]
+        for offset, claimed in places:
             size = min(claimed, _MAX_NOTES, self.size - offset)
             found = _gnu_build_id(self.read(offset, size)) if size > 0 else None
             if found is not None:
@@ -351,107 +307,31 @@ class ElfFile:
         """Whether DWARF with lines is in this very file."""
         for name in (".debug_info", ".zdebug_info"):
             section = self.sections.get(name)
-            if section is not None and section.type != _SHT_NOBITS and section.size > 0:
+            if section is not None and section.type != SHT_NOBITS and section.size > 0:
                 return True
         return False
 
     @property
-    def span(self) -> tuple[int, int]:
-        """The lowest and one past the highest virtual address of the loaded segments."""
-        if not self.loads:
-            return (0, 0)
-        return (
-            min(address for address, _, _ in self.loads),
-            min(max(address + size for address, size, _ in self.loads), 1 << 63),
-        )
+    def lowest_address(self) -> int:
+        """Where its first segment is to be loaded, 0 when it does not say."""
+        return min((s.address for s in self.segments if s.type == PT_LOAD), default=0)
 
     def has_symtab(self) -> bool:
         """Whether the full symbol table is there, not only the dynamic one."""
-        return any(s.type == _SHT_SYMTAB and s.size > 24 for s in self._section_list)
+        return any(s.type == SHT_SYMTAB and s.size > 24 for s in self.section_list)
 
     def mini_debug_info(self) -> ElfFile | None:
         """Return the small ELF file inside `.gnu_debugdata` (Fedora, Red Hat), or None."""
         data = self.section(".gnu_debugdata")
         if data is None:
             return None
+        import lzma
+
         try:
             unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=256 << 20)
             return ElfFile(f"{self.path} (.gnu_debugdata)", unpacker.decompress(data, _MAX_MINI))
         except lzma.LZMAError as error:
             raise SymbolError(f"{self.path} is a damaged ELF file: {error}") from error
-
-    def symbols(self) -> SymbolTable:
-        """Return the functions of the symbol tables. Empty when there are none."""
-        return self._symbols(_sorted_functions)
-
-    def variables(self) -> SymbolTable:
-        """Return the variables of the symbol tables. Empty when there are none."""
-        return self._symbols(_sorted_variables)
-
-    def _symbols(
-        self, choose: Callable[[list[npt.NDArray[np.void]], list[int], bytes], SymbolTable]
-    ) -> SymbolTable:
-        parts: list[npt.NDArray[np.void]] = []
-        bases: list[int] = []
-        strings = b""
-        try:
-            for section in self._section_list:
-                if section.type not in (_SHT_SYMTAB, _SHT_DYNSYM):
-                    continue
-                if section.link >= len(self._section_list):
-                    raise struct.error("a symbol table without its strings")
-                names = self._section_list[section.link]
-                if names.type == _SHT_NOBITS or section.size > MAX_SECTION // 2:
-                    continue
-                table = self.read(section.offset, section.size // 24 * 24)
-                parts.append(np.frombuffer(table, SYM_DTYPE))
-                bases.append(len(strings))
-                strings += self.read(names.offset, names.size) + b"\0"
-        except struct.error as error:
-            raise SymbolError(f"{self.path} is a damaged ELF file: {error}") from error
-        return choose(parts, bases, strings)
-
-
-def _sorted_functions(
-    parts: list[npt.NDArray[np.void]], bases: list[int], strings: bytes
-) -> SymbolTable:
-    wanted = []
-    for part in parts:
-        kind = part["info"] & 15
-        # Code from assembler files may have no type; without a size too it is a mere label.
-        code = (kind == _STT_FUNC) | (kind == _STT_GNU_IFUNC)
-        wanted.append(code | ((kind == _STT_NOTYPE) & (part["size"] > 0)))
-    return _sorted(parts, wanted, bases, strings)
-
-
-def _sorted_variables(
-    parts: list[npt.NDArray[np.void]], bases: list[int], strings: bytes
-) -> SymbolTable:
-    wanted = [((part["info"] & 15) == _STT_OBJECT) & (part["size"] > 0) for part in parts]
-    return _sorted(parts, wanted, bases, strings)
-
-
-def _sorted(
-    parts: list[npt.NDArray[np.void]],
-    chosen: list[npt.NDArray[np.bool_]],
-    bases: list[int],
-    strings: bytes,
-) -> SymbolTable:
-    starts, sizes, names, ranks = [], [], [], []
-    for part, which, base in zip(parts, chosen, bases, strict=True):
-        binding = part["info"] >> 4
-        wanted = which & (part["shndx"] != 0) & (part["value"] != 0)
-        starts.append(part["value"][wanted])
-        sizes.append(part["size"][wanted])
-        names.append(part["name"][wanted].astype(np.uint64) + base)
-        ranks.append(np.array([2, 0, 1] + [2] * 13, np.uint8)[binding[wanted]])
-    if not starts:
-        none = np.zeros(0, np.uint64)
-        return SymbolTable(none, none, none.astype(np.uint32), none.astype(np.uint8), b"")
-    start, size = np.concatenate(starts), np.concatenate(sizes)
-    name, rank = np.concatenate(names).astype(np.uint32), np.concatenate(ranks)
-    order = np.lexsort((size, start))
-    return SymbolTable(start[order], size[order], name[order], rank[order], strings)
 
 
 def _gnu_build_id(notes: bytes) -> str | None:

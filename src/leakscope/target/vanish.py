@@ -6,7 +6,7 @@ The work is done by native/scan/vanish.c. One mapping at a time.
 
 from __future__ import annotations
 
-from leakscope.scan._library import library
+from leakscope.target.library import library
 
 __all__ = ["unwatch", "vanished", "watch"]
 

@@ -8,7 +8,7 @@ input ends, and removes it.
 
 First choice is to stop the process, to copy the pages that are its own, and to let it go: nothing
 of it stays behind. Where that takes longer than the pause allowed, a copy-on-write copy is made,
-if it can be made without harm (`leakscope.scan._copy`). Where there is no memory for either, the
+if it can be made without harm (`leakscope.target.fork`). Where there is no memory for either, the
 process may be scanned while it stands still, if the pause allowed is long enough. Otherwise there
 is no image, and the answer says why.
 """
@@ -31,14 +31,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.proc._text import read_text
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
-from leakscope.scan import _copy
-from leakscope.scan._borrowed import ALL, RefusedError
-from leakscope.scan._library import library
-from leakscope.scan.areas import Area, is_copied, read_areas
-from leakscope.scan.frozen import Frozen, living_thread
-from leakscope.scan.headroom import lack_of_memory
+from leakscope.proc.text import read_text
+from leakscope.target import fork
+from leakscope.target.areas import Area, is_copied, read_areas
+from leakscope.target.borrowed import RefusedError
+from leakscope.target.frozen import Frozen, living_thread
+from leakscope.target.headroom import lack_of_memory
+from leakscope.target.library import library
+from leakscope.target.ptrace import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,7 +151,7 @@ def main() -> None:
     except OSError:
         pass
     if image:
-        _copy.kill(image)
+        fork.kill(image)
 
 
 def _plan(pid: int, asked: dict[str, Any]) -> _Plan:
@@ -309,7 +310,7 @@ def _speed(plan: _Plan, source: int, pages: int, buffer: mmap.mmap, runs: Spans)
 
 def _forked(plan: _Plan) -> tuple[int, dict[str, Any]]:
     """Let the process fork, if that does no harm; the pid of the copy, and what there is of it."""
-    refused = _copy.why_not(plan.seen, plan.areas, plan.own)
+    refused = fork.why_not(plan.seen, plan.areas, plan.own)
     own = sum(area.own for area in plan.areas)
     forking_s = plan.overhead_s + own / plan.speed * _FORK_SHARE
     if refused is None and forking_s > plan.max_pause_s:
@@ -324,7 +325,7 @@ def _forked(plan: _Plan) -> tuple[int, dict[str, Any]]:
             plan.program = _program(plan.seen)
             if is_known:
                 try:
-                    image = _copy.fork(frozen)
+                    image = fork.fork(frozen)
                 except RefusedError as error:
                     plan.refused["forked"] = str(error)
                 except OSError as error:
@@ -333,7 +334,7 @@ def _forked(plan: _Plan) -> tuple[int, dict[str, Any]]:
             break
         # What its new mappings are is looked up before they are forked.
         plan.raw, plan.areas = read_raw_maps(plan.seen), read_areas(plan.seen)
-        refused = _copy.why_not(plan.seen, plan.areas, plan.own)
+        refused = fork.why_not(plan.seen, plan.areas, plan.own)
         if refused is not None:
             plan.refused["forked"] = refused
             return 0, {}
@@ -352,7 +353,7 @@ def _keep(plan: _Plan, image: int) -> None:
     with contextlib.suppress(OSError):
         target = os.pidfd_open(plan.pid)
         poll.register(target, select.POLLIN)
-    most = _copy.worst_case(plan.areas)
+    most = fork.worst_case(plan.areas)
     while not poll.poll(_WATCH_MS):
         done, status = os.waitpid(image, ALL | os.WNOHANG)
         if done and not os.WIFSTOPPED(status):
@@ -360,7 +361,7 @@ def _keep(plan: _Plan, image: int) -> None:
         # The room that the rest may need shrinks as the process writes; a tenth is kept.
         if _program(plan.seen) != plan.program or lack_of_memory(plan.seen, most // 10):
             break
-    _copy.kill(image)
+    fork.kill(image)
     if target >= 0:
         os.close(target)
     while os.read(0, 4096):

@@ -22,7 +22,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -21,29 +21,28 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_text
 from leakscope.proc.maps import read_maps
-from leakscope.scan._borrowed import (
-    ALL,
+from leakscope.proc.text import read_text
+from leakscope.target.areas import why_not_forked
+from leakscope.target.borrowed import (
     Borrowed,
     RefusedError,
     find_gadgets,
     has_shadow_stack,
     wait_stop,
 )
-from leakscope.scan.areas import why_not_forked
-from leakscope.scan.headroom import lack_of_memory, lack_of_processes, overcommits
+from leakscope.target.headroom import lack_of_memory, lack_of_processes, overcommits
+from leakscope.target.ptrace import ALL, OPTION_EXITKILL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.areas import Area
-    from leakscope.scan.frozen import Frozen
+    from leakscope.target.areas import Area
+    from leakscope.target.frozen import Frozen
 
 __all__ = ["fork", "kill", "why_not", "worst_case"]
 
-_EXITKILL = 1 << 20
 _CLONE, _WAIT4, _PRCTL, _CLOSE_RANGE, _SETSID, _CHDIR, _MUNMAP = 56, 61, 157, 436, 112, 80, 11
 _VM, _FILES = 0x100, 0x400
 _GET_CHILD_SUBREAPER = 37
@@ -175,7 +174,7 @@ def _clone(frozen: Frozen, thread: Borrowed) -> int:
     try:
         wait_stop(between)
         helper = thread.child(between)
-        helper.options(_EXITKILL)
+        helper.options(OPTION_EXITKILL)
         # The root directory's name lies in the copy, too.
         thread.write(b"/\0")
         result, image = helper.call(_CLONE, _FILES)
@@ -198,7 +197,7 @@ def _clone(frozen: Frozen, thread: Borrowed) -> int:
 def _empty(frozen: Frozen, thread: Borrowed, image: int) -> None:
     """Let the copy drop what it shares with others."""
     copy = thread.child(image)
-    copy.options(_EXITKILL)
+    copy.options(OPTION_EXITKILL)
     result, _ = copy.call(_CLOSE_RANGE, 0, _ALL_DESCRIPTORS, _UNSHARE)
     if result:
         raise RefusedError(f"its copy cannot leave its files alone: {os.strerror(-result & 0xFFF)}")

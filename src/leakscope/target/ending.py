@@ -13,13 +13,15 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.scan.frozen import Frozen, Thread, libc
-from leakscope.scan.kernel import words_of_thread
+from leakscope.target.frozen import Frozen
+from leakscope.target.kernel_words import words_of_thread
+from leakscope.target.memory import Range, Thread
+from leakscope.target.ptrace import ALL, DETACH, INTERRUPT, SEIZE, libc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,13 +30,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.proc.maps import Mapping
-    from leakscope.scan.mark import Segment
-    from leakscope.scan.roots import Root
+    from leakscope.target.memory import Segment
 
 __all__ = ["Ending"]
 
-_SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
-_ALL = 0x40000000  # __WALL: threads, too
+R = TypeVar("R", bound=Range)
 _PATIENCE_S = 0.2
 
 
@@ -99,10 +99,10 @@ class Ending:
         return self._others.read(address, size)
 
     def split(
-        self, roots: Sequence[Root]
-    ) -> tuple[Sequence[Root], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
+        self, ranges: Sequence[R]
+    ) -> tuple[Sequence[R], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
         """As of `Frozen`."""
-        return self._others.split(roots)
+        return self._others.split(ranges)
 
     def check(self) -> None:
         """Raise `TargetError` when the process is gone: what was read of it says nothing."""
@@ -127,18 +127,18 @@ def _pending(tid: int) -> npt.NDArray[np.uint64]:
     It waits in a system call that it repeats, whatever interrupts it.
     """
     found = np.zeros(0, np.uint64)
-    if libc.ptrace(_SEIZE, tid, None, None) < 0:
+    if libc.ptrace(SEIZE, tid, None, None) < 0:
         return found
-    libc.ptrace(_INTERRUPT, tid, None, None)
+    libc.ptrace(INTERRUPT, tid, None, None)
     end, done, status, signal = time.monotonic() + _PATIENCE_S, 0, 0, 0
     with contextlib.suppress(OSError):
         while not done and time.monotonic() < end:
-            done, status = os.waitpid(tid, _ALL | os.WNOHANG)
+            done, status = os.waitpid(tid, ALL | os.WNOHANG)
             time.sleep(0.0002)
     if done and os.WIFSTOPPED(status):
         found = words_of_thread(tid)
         signal = os.WSTOPSIG(status) if status >> 16 == 0 else 0
-    libc.ptrace(_DETACH, tid, None, ctypes.c_void_p(signal))
+    libc.ptrace(DETACH, tid, None, ctypes.c_void_p(signal))
     return found
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.target.ptrace import PEEKSIGINFO, libc
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -31,13 +33,9 @@ _FOLDERS = {
 }
 _DECIMAL = "anon_inode:[io_uring]"
 _TIMER = re.compile(rb"^signal: \d+/([0-9a-fx]+)$", re.MULTILINE)
-_PEEKSIGINFO, _SHARED_QUEUE, _SIGINFO_BYTES = 0x4209, 1, 128
+_SHARED_QUEUE, _SIGINFO_BYTES = 1, 128
 _MOST_SIGNALS = 1024  # looked at, of each queue
 _GET_ROBUST_LIST = {"x86_64": 274, "aarch64": 100}
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.ptrace.restype = ctypes.c_long
-_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
 
 class _Peek(ctypes.Structure):
@@ -72,13 +70,11 @@ def words_of_thread(tid: int) -> Words:
     room = ctypes.create_string_buffer(_MOST_SIGNALS * _SIGINFO_BYTES)
     for queue in (0, _SHARED_QUEUE):
         ask = _Peek(0, queue, _MOST_SIGNALS)
-        count = _libc.ptrace(_PEEKSIGINFO, tid, ctypes.byref(ask), room)
+        count = libc.ptrace(PEEKSIGINFO, tid, ctypes.byref(ask), room)
         if count > 0:
             found.append(np.frombuffer(room.raw[: count * _SIGINFO_BYTES], np.uint64))
     number = _GET_ROBUST_LIST.get(platform.machine())
     head, size = ctypes.c_uint64(0), ctypes.c_size_t(0)
-    if number is not None and not _libc.syscall(
-        number, tid, ctypes.byref(head), ctypes.byref(size)
-    ):
+    if number is not None and not libc.syscall(number, tid, ctypes.byref(head), ctypes.byref(size)):
         found.append(np.array([head.value], np.uint64))
     return np.concatenate(found)

@@ -24,22 +24,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from leakscope.errors import TargetError
-from leakscope.proc._text import read_text
-from leakscope.scan._restart import is_interrupted, shorten
-from leakscope.scan.frozen import (
+from leakscope.proc.text import read_text
+from leakscope.target.ptrace import (
+    ALL,
+    CONT,
+    EVENT_CLONE,
+    EVENT_STOP,
+    GETEVENTMSG,
+    GETSIGMASK,
+    INTERRUPT,
+    OPTION_CLONE,
+    OPTION_SYSGOOD,
+    SETOPTIONS,
+    SETSIGMASK,
+    SYSCALL,
     general_registers,
     libc,
     set_general_registers,
     vector_registers,
 )
+from leakscope.target.restart import is_interrupted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.scan.frozen import Frozen
+    from leakscope.target.frozen import Frozen
 
 __all__ = [
-    "ALL",
     "Borrowed",
     "Caller",
     "Gadgets",
@@ -49,11 +60,6 @@ __all__ = [
 ]
 __all__ += ["wait_stop"]
 
-ALL = 0x40000000  # __WALL
-_CONT, _SYSCALL, _SETOPTIONS, _GETEVENTMSG, _INTERRUPT = 7, 24, 0x4200, 0x4201, 0x4207
-_GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
-_SYSGOOD, _TRACECLONE = 1, 8
-_EVENT_CLONE, _EVENT_STOP = 3, 128
 # struct user_regs_struct, by word
 _R15, _R14, _R13, _R12, _BP, _BX, _R11, _R10, _R9, _R8 = range(10)
 _AX, _CX, _DX, _SI, _DI, _ORIG_AX, _IP, _CS, _FLAGS, _SP, _SS = range(10, 21)
@@ -130,14 +136,14 @@ class Caller:
     def call(self, number: int, *arguments: int) -> tuple[int, int]:
         """Execute a system call; return its result, and the pid that it cloned or 0."""
         self.set(number, *arguments)
-        self._ptrace(_SYSCALL, None, None)
+        self._ptrace(SYSCALL, None, None)
         self._expect(signal.SIGTRAP | 0x80)  # into the call
-        self._ptrace(_SYSCALL, None, None)
+        self._ptrace(SYSCALL, None, None)
         status = wait_stop(self.tid)
         cloned = ctypes.c_ulong()
-        if status >> 16 == _EVENT_CLONE:
-            self._ptrace(_GETEVENTMSG, None, ctypes.byref(cloned))
-            self._ptrace(_SYSCALL, None, None)
+        if status >> 16 == EVENT_CLONE:
+            self._ptrace(GETEVENTMSG, None, ctypes.byref(cloned))
+            self._ptrace(SYSCALL, None, None)
             self._expect(signal.SIGTRAP | 0x80)  # out of the call
         result = general_registers(self.tid)[_AX]
         return ctypes.c_int64(result).value, int(cloned.value)
@@ -152,12 +158,12 @@ class Caller:
 
     def options(self, more: int = 0) -> None:
         """Let it stop for its calls and clones."""
-        self._ptrace(_SETOPTIONS, None, _SYSGOOD | _TRACECLONE | more)
+        self._ptrace(SETOPTIONS, None, OPTION_SYSGOOD | OPTION_CLONE | more)
 
     def end(self) -> None:
         """Let a child exit, and wait for that. Raises `OSError` when it takes too long."""
         self.set(_EXIT_GROUP)
-        self._ptrace(_CONT, None, None)
+        self._ptrace(CONT, None, None)
         with contextlib.suppress(TargetError):  # that it ended
             wait_stop(self.tid)
 
@@ -201,13 +207,13 @@ class Borrowed(Caller):
         self._registers = general_registers(self.tid)
         if len(self._registers) < _WORDS:
             raise RefusedError("one of its threads ended")
-        self._ptrace(_GETSIGMASK, 8, ctypes.byref(self._mask))
+        self._ptrace(GETSIGMASK, 8, ctypes.byref(self._mask))
         self._memory = os.open(f"/proc/{self.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
             self._prepare()
             # From here on the thread leads back by itself.
             set_general_registers(self.tid, self._at(self._gadgets.call + 2))
-            self._ptrace(_SETSIGMASK, 8, ctypes.byref(ctypes.c_uint64(_NONE)))
+            self._ptrace(SETSIGMASK, 8, ctypes.byref(ctypes.c_uint64(_NONE)))
             self.options()
         except BaseException:
             os.close(self._memory)
@@ -219,13 +225,13 @@ class Borrowed(Caller):
             set_general_registers(self.tid, self._at(self._gadgets.call + 2))
             # Stop once more where the kernel decides about restarting an interrupted system call:
             # the registers tell it that there was one.
-            self._ptrace(_INTERRUPT, None, None)
-            self._ptrace(_CONT, None, None)
+            self._ptrace(INTERRUPT, None, None)
+            self._ptrace(CONT, None, None)
             status = wait_stop(self.tid)
-            if status >> 16 != _EVENT_STOP:
+            if status >> 16 != EVENT_STOP:
                 raise OSError(0, "the borrowed thread did not stop")
-            self._ptrace(_SETOPTIONS, None, 0)
-            self._ptrace(_SETSIGMASK, 8, ctypes.byref(self._mask))
+            self._ptrace(SETOPTIONS, None, 0)
+            self._ptrace(SETSIGMASK, 8, ctypes.byref(self._mask))
             set_general_registers(self.tid, self._registers)
             os.pwrite(self._memory, self._saved, self._scratch)
         finally:

@@ -22,9 +22,8 @@ import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.proc.maps import Mapping
-from leakscope.scan._vanish import unwatch, vanished, watch
-from leakscope.scan.frozen import Thread
-from leakscope.scan.mark import Segment
+from leakscope.target.memory import Segment, Thread
+from leakscope.target.vanish import unwatch, vanished, watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

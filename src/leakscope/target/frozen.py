@@ -13,18 +13,32 @@ import errno
 import os
 import platform
 import time
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
 from leakscope.errors import TargetError
-from leakscope.proc._text import read_text
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
-from leakscope.scan._restart import Sleepers, call_rank, is_restartable, no_handler, shorten
-from leakscope.scan.kernel import words_of_thread
+from leakscope.proc.text import read_text
+from leakscope.target.kernel_words import words_of_thread
+from leakscope.target.memory import Range, Segment, Thread
+from leakscope.target.ptrace import (
+    ALL,
+    ARM_TLS,
+    DETACH,
+    INTERRUPT,
+    PRSTATUS,
+    SEIZE,
+    TRAP,
+    general_registers,
+    libc,
+    register_set,
+    set_general_registers,
+    vector_registers,
+)
+from leakscope.target.restart import Sleepers, call_rank, is_restartable, no_handler, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,39 +46,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from leakscope.scan.mark import Segment
-    from leakscope.scan.roots import Root
+__all__ = ["Frozen", "living_thread"]
 
-__all__ = ["Frozen", "Thread", "general_registers", "libc", "living_thread"]
-__all__ += ["set_general_registers", "vector_registers"]
-
-_SEIZE, _INTERRUPT, _DETACH, _GETREGSET, _SETREGSET = 0x4206, 0x4207, 17, 0x4204, 0x4205
-_PRSTATUS, _XSTATE, _FPREGS, _ARM_TLS = 1, 0x202, 2, 0x401
-_ALL = 0x40000000  # __WALL: threads, too
 _PATIENCE_S = 3.0
-_TRAP = 5  # what PTRACE_INTERRUPT stops for; a user's stop has its own signal
 _ROUNDS = 64  # a process that starts threads faster than we stop them
 _EXITING = 4  # PF_EXITING in the flags of /proc/TID/stat
 _RAX, _ORIG_RAX, _SP = 10, 15, 19  # struct user_regs_struct, by word
 
-libc = ctypes.CDLL(None, use_errno=True)
-libc.ptrace.restype = ctypes.c_long
-libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-
-
-class _Vector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-@dataclass(frozen=True, slots=True)
-class Thread:
-    """A stopped thread."""
-
-    tid: int
-    sp: int
-    pc: int
-    tls: int  # fs base, TPIDR
-    words: npt.NDArray[np.uint64]  # all registers, vector registers included
+R = TypeVar("R", bound=Range)
 
 
 class Frozen:
@@ -156,10 +145,10 @@ class Frozen:
         return sorted(calm, key=lambda tid: call_rank(general_registers(tid)))
 
     def split(
-        self, roots: Sequence[Root]
-    ) -> tuple[Sequence[Root], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
-        """Return `roots`: all of them can be read here."""
-        return roots, ()
+        self, ranges: Sequence[R]
+    ) -> tuple[Sequence[R], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
+        """Return `ranges`: all of them can be read here."""
+        return ranges, ()
 
     @property
     def tids(self) -> tuple[int, ...]:
@@ -176,7 +165,7 @@ class Frozen:
             self._shorten(tid)
         self._restarted = []
         for tid in self._seized:
-            libc.ptrace(_DETACH, tid, None, self._signals.get(tid, 0))  # dead: fine
+            libc.ptrace(DETACH, tid, None, self._signals.get(tid, 0))  # dead: fine
         if self._seized and not self.paused_ns:
             self.paused_ns = time.monotonic_ns() - self.since_ns
         self._seized = []
@@ -206,7 +195,7 @@ class Frozen:
 
     def _seize(self, tid: int) -> bool:
         """Tell a thread to stop; False when it has ended meanwhile."""
-        if libc.ptrace(_SEIZE, tid, None, None) < 0:
+        if libc.ptrace(SEIZE, tid, None, None) < 0:
             number = ctypes.get_errno()
             if number in {errno.ESRCH, errno.EPERM} and _is_ending(self.pid, tid):
                 if tid == self.pid and not _others(self.pid):
@@ -214,7 +203,7 @@ class Frozen:
                 return False
             raise OSError(number, os.strerror(number))
         self._seized.append(tid)
-        if libc.ptrace(_INTERRUPT, tid, None, None) < 0:
+        if libc.ptrace(INTERRUPT, tid, None, None) < 0:
             self._seized.remove(tid)
             return False
         return True
@@ -230,7 +219,7 @@ class Frozen:
         signal = os.WSTOPSIG(status)
         if status >> 16 == 0 and signal:
             self._signals[tid] = signal
-        elif signal == _TRAP:
+        elif signal == TRAP:
             self._calm.add(tid)
             self._restart(tid)
 
@@ -238,7 +227,7 @@ class Frozen:
         pause = 0.00001
         while True:
             try:
-                done, status = os.waitpid(tid, _ALL | os.WNOHANG)
+                done, status = os.waitpid(tid, ALL | os.WNOHANG)
             except ChildProcessError:
                 return None
             if done:
@@ -331,44 +320,16 @@ def _is_ending(pid: int, tid: int) -> bool:
     return not fields or fields[0] in {"Z", "X"} or bool(int(fields[6]) & _EXITING)
 
 
-def general_registers(tid: int) -> list[int]:
-    """Return the words of a stopped thread's general registers; [] when it is gone."""
-    raw = _regset(tid, _PRSTATUS)
-    words: list[int] = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64).tolist()
-    return words
-
-
-def vector_registers(tid: int) -> bytes:
-    """Return a stopped thread's vector registers, on x86-64 as XSAVE stores them."""
-    return _regset(tid, _XSTATE if platform.machine() == "x86_64" else _FPREGS)
-
-
-def set_general_registers(tid: int, words: list[int]) -> None:
-    """Give a stopped thread these registers. Raises `OSError` when it is gone."""
-    data = np.array(words, np.uint64)
-    vector = _Vector(data.ctypes.data, data.nbytes)
-    if libc.ptrace(_SETREGSET, tid, ctypes.c_void_p(_PRSTATUS), ctypes.byref(vector)) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
 def _registers(tid: int) -> Thread:
-    general, vector = _regset(tid, _PRSTATUS), vector_registers(tid)
+    general, vector = register_set(tid, PRSTATUS), vector_registers(tid)
     words = np.frombuffer(general[: len(general) // 8 * 8], np.uint64)
     if platform.machine() == "x86_64":
         sp, pc, tls = int(words[19]), int(words[16]), int(words[21])
     else:
         sp, pc = int(words[31]), int(words[32])
-        tls = int.from_bytes(_regset(tid, _ARM_TLS)[:8], "little")
+        tls = int.from_bytes(register_set(tid, ARM_TLS)[:8], "little")
     more = np.frombuffer(vector[: len(vector) // 8 * 8], np.uint64)
     return Thread(tid, sp, pc, tls, np.concatenate([words, more, words_of_thread(tid)]))
-
-
-def _regset(tid: int, kind: int) -> bytes:
-    buffer = ctypes.create_string_buffer(16384)
-    vector = _Vector(ctypes.cast(buffer, ctypes.c_void_p), len(buffer))
-    if libc.ptrace(_GETREGSET, tid, ctypes.c_void_p(kind), ctypes.byref(vector)) < 0:
-        return b""
-    return buffer.raw[: vector.length]
 
 
 def _refused(pid: int, error: OSError) -> TargetError:

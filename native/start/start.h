@@ -15,9 +15,11 @@ enum {
 #ifdef __x86_64__
   LS_NR_execve = 59,
   LS_NR_fcntl = 72,
+  LS_NR_chdir = 80,
 #else
   LS_NR_execve = 221,
   LS_NR_fcntl = 25,
+  LS_NR_chdir = 49,
 #endif
 };
 

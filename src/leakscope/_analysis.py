@@ -115,7 +115,7 @@ class Analyser:
     def analyse(self, recording: Recording) -> Findings:
         """Return the findings on one recording."""
         running = recording.process.ended == "running"
-        symbolizer = Symbolizer(
+        with Symbolizer(
             recording.modules,
             debug_dirs=self._debug_dirs,
             debuginfod=self._debuginfod,
@@ -123,10 +123,10 @@ class Analyser:
             authors=[
                 each for each in (recording.author, recording.process.uid) if each is not None
             ],
-        )
-        stacks = Stacks(recording, symbolizer)
-        findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
-        return replace(findings, notes=(*findings.notes, *symbolizer.notes))
+        ) as symbolizer:
+            stacks = Stacks(recording, symbolizer)
+            findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
+            return replace(findings, notes=(*findings.notes, *symbolizer.notes))
 
 
 def analyse(

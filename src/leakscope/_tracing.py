@@ -39,18 +39,16 @@ def run(
     children: bool = True,
     wait_children: bool = False,
     env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    timeout: float | None = None,
+    streams: Sequence[int | None] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
     `scan` tells lost blocks from reachable ones when a process ends by exit, _exit or a fatal
     signal. `output` is a directory or a file name in which %n and %p stand for program and
-    pid; `sample` is the mean number of bytes between samples (None: every allocation);
-    `wait_children` waits for daemons and background processes too. Sizes in bytes,
-    `start_after` in seconds, signals as numbers.
-
-    Raises `UsageError`, `TargetError` or `RecordingError` before anything was started when it
-    cannot work, and `TargetError` afterwards when the agent never came up.
+    pid; the rest is as `leakscope.trace.launch.run` says.
     """
     return launch(
         command,
@@ -66,6 +64,9 @@ def run(
         children=children,
         wait_children=wait_children,
         env=env,
+        cwd=cwd,
+        timeout=timeout,
+        streams=streams,
         progress=progress,
         examination=Examination(_begin, _prepare) if scan else None,
     )

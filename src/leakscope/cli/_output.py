@@ -33,7 +33,6 @@ _FAIL_ON = {
     "growth": frozenset({"growing", "filling"}),
     "unknown": frozenset({"unknown"}),
 }
-_BRIEF = 20  # processes with nothing to report that get a line of their own
 _PLAIN_WIDTH = 80
 _NARROWEST = 20
 
@@ -215,40 +214,20 @@ def _text(
     judged: Sequence[tuple[str, Findings]], args: argparse.Namespace, stream: TextIO | None
 ) -> str:
     """The terminal report on one process, or on each of a tree, heaviest first."""
-    from leakscope.report.terminal import render, render_brief
-
-    width, colour = _width(stream), _colour(args.colour, stream)
+    from leakscope.report.processes import render_processes
     from leakscope.symbols import source_context
 
-    def full(findings: Findings) -> str:
-        return render(
-            findings,
-            width=width,
-            colour=colour,
-            source_context=None if args.no_source else source_context,
-            limit=args.limit,
-            show_known=args.all,
-            verbose=args.verbose,
-            unicode=_can_show(stream, "…·▶│─"),
-            base=_here(),
-        )
-
-    if len(judged) == 1:
-        return full(judged[0][1])
-    rule = "─" if _can_show(stream, "─") else "-"
-    leaking = sum(1 for _, findings in judged if findings.leaks)
-    parts = [f"leakscope: {leaking} of {len(judged)} processes leak\n"]
-    order = sorted(judged, key=lambda each: -sum(finding.leak_bytes for finding in each[1].leaks))
-    detailed = [each for each in order if args.all or each[1].leaks]
-    for label, findings in detailed:
-        parts.append(f"\n{_heading(label, width, rule)}\n{full(findings)}")
-    brief = [each for each in order if not (args.all or each[1].leaks)]
-    for label, findings in brief[:_BRIEF]:
-        parts.append(f"\n{_heading(label, width, rule)}\n")
-        parts.append(render_brief(findings, width=width, colour=colour))
-    if brief[_BRIEF:]:
-        parts.append(f"\n{len(brief) - _BRIEF} more processes without a leak; --all shows them\n")
-    return "".join(parts)
+    return render_processes(
+        judged,
+        width=_width(stream),
+        colour=_colour(args.colour, stream),
+        unicode=_can_show(stream, "…·▶│─"),
+        source_context=None if args.no_source else source_context,
+        limit=args.limit,
+        show_all=args.all,
+        verbose=args.verbose,
+        base=_here(),
+    )
 
 
 def _here() -> str | None:
@@ -256,13 +235,6 @@ def _here() -> str | None:
         return str(Path.cwd())
     except OSError:  # the directory was removed under us
         return None
-
-
-def _heading(label: str, width: int, rule: str) -> str:
-    from leakscope.report._text import cells, clip_left, printable
-
-    name = clip_left(printable(label), width - 6, "...")
-    return f"{rule * 2} {name} {rule * max(width - cells(name) - 4, 2)}"
 
 
 def _width(stream: TextIO | None) -> int:

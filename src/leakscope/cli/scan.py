@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,16 +14,14 @@ from leakscope.cli._output import (
     report_recordings,
     write_report,
 )
-from leakscope.errors import LeakscopeError, UsageError
+from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
 
     from leakscope.model.findings import Finding
 
-_ELF64 = 2
-_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3600.0
-_MOST_PID = 1 << 22
+_PAUSE_S = 0.1
 _SHORTEST_PRINT = 6  # digits of a fingerprint that are taken for one
 
 HELP = """\
@@ -63,67 +60,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scan, report, and return the exit status."""
+    from leakscope.scan.subject import check_pause, check_process
     from leakscope.trace.live_files import find_live_file
 
     check_outputs([args.report_file], [args.pid])
-    if not 0 < args.max_pause <= _LONGEST_PAUSE_S:
-        raise UsageError(
-            f"a pause of {args.max_pause:g} s is not possible", hint="--max-pause SECONDS, 0.1 say."
-        )
+    check_pause(args.max_pause)
     if not args.pid.isdecimal():
         return _core(args.pid, args)
     pid = int(args.pid)
-    if not 0 < pid <= _MOST_PID:
-        raise UsageError(f"{args.pid} is not a process id", hint="leakscope scan PID")
-    _check(pid)
+    check_process(pid)
     live = find_live_file(pid)
     if live is None:
         _refuse_held_by(args)
         return _untraced(pid, args)
     return _held_by(pid, live.path, args) if args.held_by else _traced(pid, live.path, args)
-
-
-def _check(pid: int) -> None:
-    from leakscope.errors import TargetError
-
-    folder = Path(f"/proc/{pid}")
-    try:
-        state = (
-            (folder / "stat")
-            .read_text(encoding="utf-8", errors="replace")
-            .rpartition(")")[2]
-            .split()[0]
-        )
-    except OSError:
-        raise TargetError(f"there is no process {pid}") from None
-    if state in {"Z", "X"}:
-        # Its first thread has ended; while others run, the process is there.
-        others = [task for task in (folder / "task").iterdir() if task.name != str(pid)]
-        folder = others[0] if others else folder
-    if state in {"Z", "X"} and folder.name == str(pid):
-        raise TargetError(
-            f"process {pid} has ended already; only its parent has not noticed (a zombie)",
-            hint="Scan the process while it runs.",
-        )
-    if not (folder / "cmdline").read_bytes() and not _has_executable(folder):
-        raise TargetError(f"process {pid} is a thread of the kernel: it has no heap")
-    with contextlib.suppress(OSError):
-        start = (folder / "exe").open("rb").read(5)
-        if start[:4] == b"\x7fELF" and start[4] != _ELF64:
-            raise TargetError(
-                f"process {pid} is a 32-bit process; leakscope scans 64-bit ones",
-                hint="valgrind has 32-bit support: valgrind --leak-check=full PROGRAM",
-            )
-
-
-def _has_executable(folder: Path) -> bool:
-    try:
-        (folder / "exe").readlink()
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:
@@ -151,9 +101,10 @@ def _untraced(pid: int, args: argparse.Namespace) -> int:
     from leakscope.model.reachability import Reachability
     from leakscope.report.heap import render_heap, to_json
     from leakscope.scan import cancellable, scan_untraced
+    from leakscope.scan.subject import process_name
 
     scan = cancellable(lambda: scan_untraced(pid, max_pause_s=args.max_pause))
-    name = _name(pid)
+    name = process_name(pid)
     write_report(to_json(scan, name) if args.json else render_heap(scan, name), args, sys.stdout)
     return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0
 
@@ -238,10 +189,3 @@ def _core(name: str, args: argparse.Namespace) -> int:
         to_json(scan, program) if args.json else render_heap(scan, program), args, sys.stdout
     )
     return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except (OSError, LeakscopeError):
-        return "process"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-import re
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ from leakscope.cli._output import (
 )
 from leakscope.cli._streams import complain
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
+from leakscope.observe.asked import find_cgroup, find_processes, parse_duration
 from leakscope.report._text import printable
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from leakscope._watching import Judgement, Watch
-    from leakscope.model.series import Subject
     from leakscope.observe.measures import Measure
     from leakscope.observe.store import StoreWriter
     from leakscope.observe.store_reader import StoreReader
@@ -46,13 +45,11 @@ watching and 40 minutes of a process's life: until then it says how much longer 
 Exit status: 0 no leak, 1 a leak was found, 2 could not do it.
 """
 
-_ACCOUNTS = 4
+_ACCOUNTS = 4  # processes that have a line of their own at each look
 _REPLAYED = 1440  # looks of a long recording that are put together again …
 _VALUES = 10_000_000  # … or as many as hold about so many values
 _FEWEST = 120
 _SOONEST_S, _LATEST_S = 0.1, 86_400.0  # between looks
-_LONGEST_S = 3650 * 86_400.0
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -96,8 +93,8 @@ def run(args: argparse.Namespace) -> int:
     if args.targets and args.cgroup:
         raise UsageError("name processes or a cgroup, not both", hint="Leave out --cgroup.")
     check_outputs((args.report_file, args.html, args.record))
-    only, names = _targets(args.targets) if args.targets else (None, frozenset[str]())
-    group = _cgroup(args.cgroup) if args.cgroup else None
+    only, names = find_processes(args.targets) if args.targets else (None, frozenset[str]())
+    group = find_cgroup(args.cgroup) if args.cgroup else None
     if length is not None:
         every = min(every, max(length / 10, 0.1))
     gatherer = Gatherer(only=only, names=names, cgroup=group, system=only is None and group is None)
@@ -306,64 +303,6 @@ def _say_lines(watch: Watch) -> bool:
     return heard
 
 
-def _held(subject: Subject, heap: bool) -> list[str]:
-    """Return what a process holds now; nothing when it is gone, or its number another's."""
-    from leakscope.observe.process import account_of, points_to
-    from leakscope.proc.process import read_start
-    from leakscope.report.watch import held_lines
-
-    pid, began = subject.pid or 0, subject.key.partition("@")[2].partition("+")[0]
-    account = account_of(pid)
-    if account is None or str(read_start(pid)) != began:
-        return []
-    lines = held_lines(
-        f"{account.name} (pid {pid})",
-        account.lines,
-        (("RSS", account.rss), ("PSS", account.pss), ("USS", account.uss)),
-        (
-            ("descriptors", account.descriptors),
-            ("point to", points_to(pid)),
-            ("threads", account.threads),
-            ("began in", _thread_starts(pid)),
-        ),
-    )
-    if heap:
-        lines += _heap(pid)
-    return lines
-
-
-def _thread_starts(pid: int) -> list[tuple[str, int]]:
-    """Name the functions in which the threads of a process began."""
-    from leakscope.model.frames import Address
-    from leakscope.observe.threads import thread_starts
-    from leakscope.symbols import Symbolizer
-
-    starts = thread_starts(pid)
-    if len(starts) == 0:
-        return []
-    modules = list(dict.fromkeys(start.module for start in starts))
-    places = {Address(modules.index(s.module), s.offset, exact=True): s for s in starts}
-    counts: dict[str, int] = {}
-    with Symbolizer(modules, debuginfod=False, pid=pid) as symbols:
-        resolved = symbols.resolve(places)
-    for address, start in places.items():
-        frames = resolved.get(address, ())
-        function = frames[-1].function if frames else None
-        text = f"{function or hex(start.offset)} in {Path(start.module.path).name}"
-        counts[text] = counts.get(text, 0) + start.count
-    return sorted(counts.items(), key=lambda each: -each[1])
-
-
-def _heap(pid: int) -> list[str]:
-    from leakscope.report.watch import heap_lines
-    from leakscope.scan.heap_account import account_heap
-
-    try:
-        return heap_lines(account_heap(pid))
-    except TargetError as error:
-        return [f"  its heap was not walked: {error}"]
-
-
 def _tell(
     judgement: Judgement,
     args: argparse.Namespace,
@@ -374,16 +313,10 @@ def _tell(
     only: Sequence[int] | frozenset[int] | None = None,
 ) -> int:
     """Report; `only` is None when nothing is alive any more to be looked at."""
+    from leakscope._accounts import accounts
     from leakscope.report.watch import Watched, render_watch, to_json
 
-    held: dict[str, list[str]] = {}
-    if only is not None:
-        leaking = [cause.trend.series.subject for cause in judgement.causes]
-        asked = [t.series.subject for t in judgement.trends if t.series.subject.pid in only]
-        subjects = {s.key: s for s in (*leaking, *asked) if s.kind == "process"}
-        for key, subject in subjects.items():
-            if len(held) < _ACCOUNTS and (lines := _held(subject, args.heap)):
-                held[key] = lines
+    holds = accounts(judgement, only, heap=args.heap) if only is not None else {}
     watched = Watched(
         judgement.trends,
         judgement.causes,
@@ -392,7 +325,7 @@ def _tell(
         look_s,
         missing,
         judgement.killed,
-        held,
+        holds,
     )
     stream = None if args.report_file else sys.stdout
     text = to_json(watched) if args.json else render_watch(watched, ink_for(stream, args.colour))
@@ -410,50 +343,3 @@ def _store(path: str, every: float) -> StoreWriter:
 
     about = {"interval_s": every, "host": os.uname().nodename, "kernel": os.uname().release}
     return StoreWriter(path, {**about, "started": time.time()})
-
-
-def _cgroup(path: str) -> str:
-    from leakscope.proc.cgroup import find_hierarchy, read_cgroup
-
-    hierarchy = find_hierarchy()
-    if hierarchy is None:
-        raise TargetError("no memory cgroups can be seen here", hint="Is /sys/fs/cgroup mounted?")
-    below = "/" + path.removeprefix(hierarchy.root).strip("/")
-    if ".." in below.split("/") or read_cgroup(hierarchy, below) is None:
-        raise TargetError(
-            f"there is no memory cgroup {path}",
-            hint=f"They are below {hierarchy.root}; systemd-cgls shows them.",
-        )
-    return below
-
-
-def parse_duration(text: str) -> float:
-    """Return seconds of "20s", "30m", "2h" or "1d"; a bare number is seconds."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(f"'{text[:40]}' is no length of time", hint="Write it as 20s, 30m or 2h.")
-    return min(float(match[1]) * _UNITS[match[2]], _LONGEST_S)
-
-
-def _targets(targets: list[str]) -> tuple[frozenset[int], frozenset[str]]:
-    """Return the processes that are asked for now, and the names new ones are known by."""
-    from leakscope.proc.process import is_called, pids, read_start
-
-    found: set[int] = set()
-    names = frozenset(target for target in targets if not target.isdecimal())
-    for target in targets:
-        if not target:
-            raise UsageError("a process has no empty name", hint="Name a program or a pid.")
-        if target.isdecimal():
-            if len(target) > 10 or read_start(int(target)) is None:
-                raise TargetError(f"there is no process {target[:80]}")
-            found.add(int(target))
-            continue
-        named = {pid for pid in pids() if pid != os.getpid() and is_called(pid, target)}
-        if not named:
-            raise TargetError(
-                f"there is no process called '{target[:80]}'",
-                hint="The name is that of the program, without its directory and arguments.",
-            )
-        found |= named
-    return frozenset(found), names

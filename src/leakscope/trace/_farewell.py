@@ -122,6 +122,12 @@ class Farewells:
             ]
             return [*self._notes, *counted]
 
+    @property
+    def busy(self) -> bool:
+        """Whether a process waits for its examination, or is being examined."""
+        with self._lock:
+            return bool(self._open or self._sealed)
+
     def start(self) -> str | None:
         """Listen; return the socket's path for LEAKSCOPE_SCAN, None when that is not possible."""
         try:

@@ -9,14 +9,13 @@ because nothing here touches SIGTSTP, SIGCONT or the foreground group.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leakscope import _native
 from leakscope.errors import TargetError
@@ -45,10 +44,27 @@ class Child:
 
     Signals for the program are blocked in the calling thread in between, so that none is
     lost and none ends us first. `received` lists those that came.
+
+    `directory` is where it starts, absolute; None: where we are. With `own_group` it leads a process
+    group of its own, which can be ended as a whole; what the terminal sends is then passed on.
+    `streams` are descriptors that become its 0, 1 and 2; None keeps ours.
     """
 
-    def __init__(self, path: str, arguments: Sequence[str], extra_signals: Iterable[int]) -> None:
+    def __init__(
+        self,
+        path: str,
+        arguments: Sequence[str],
+        extra_signals: Iterable[int],
+        *,
+        directory: str | None = None,
+        own_group: bool = False,
+        streams: Sequence[int | None] = (),
+    ) -> None:
         self._path, self._arguments = path, list(arguments)
+        self._directory, self._own_group = directory or "", own_group
+        self._streams = [
+            (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams) if fd is not None
+        ]
         self._signals = {*map(int, _PASSED_ON), *extra_signals, int(signal.SIGCHLD)}
         # Only the main thread is sure to be where signals for the process arrive.
         self._main = threading.current_thread() is threading.main_thread()
@@ -77,20 +93,42 @@ class Child:
         """
         ignored = ignored_by_parent()
         helper = _native.path(_native.EXEC)
+        group: Any = {"setpgroup": 0} if self._own_group else {}
         if not os.access(helper, os.X_OK):
+            if self._directory:
+                raise TargetError(
+                    f"{helper} is missing, without which no program can start in another directory",
+                    hint="Install leakscope again.",
+                )
             defaults = {signal.SIGPIPE, signal.SIGXFSZ} - ignored
             return os.posix_spawn(
-                self._path, self._arguments, environment, setsigmask=self._mask, setsigdef=defaults
+                self._path,
+                self._arguments,
+                environment,
+                file_actions=self._streams,
+                setsigmask=self._mask,
+                setsigdef=defaults,
+                **group,
             )
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
-            os.set_inheritable(writing, True)
             mask = sum(1 << (number - 1) for number in ignored)
             pid = os.posix_spawn(
                 helper,
-                [helper.name, str(writing), f"{mask:x}", self._path, *self._arguments],
+                [
+                    helper.name,
+                    str(writing),
+                    f"{mask:x}",
+                    self._directory,
+                    self._path,
+                    *self._arguments,
+                ],
                 environment,
+                # Open after exec in this child alone: what another thread starts at this moment
+                # must not inherit it, for we wait until everybody has closed it.
+                file_actions=[*self._streams, (os.POSIX_SPAWN_DUP2, writing, writing)],
                 setsigmask=self._mask,
+                **group,
             )
         finally:
             os.close(writing)
@@ -101,6 +139,23 @@ class Child:
             number = int.from_bytes(refused, sys.byteorder)
             raise OSError(number, os.strerror(number))
         return pid
+
+    def kill(self, number: int) -> bool:
+        """Send a signal to the program, or to all of its process group when it leads one.
+
+        `number` 0 sends nothing. Returns whether somebody was there.
+        """
+        try:
+            if self._own_group:
+                os.killpg(self.pid, number)
+            elif self.status is None:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            self._own_group = False  # its number may soon be another's
+            return False
+        except PermissionError:
+            return False
+        return True
 
     def wait(self, tick: Callable[[], None]) -> int:
         """Wait for the program's end, calling `tick` a few times a second.
@@ -155,9 +210,8 @@ class Child:
         if info is None or info.si_signo not in self._signals or info.si_signo == signal.SIGCHLD:
             return
         self.received.append(info.si_signo)
-        if info.si_code != _SI_KERNEL:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, info.si_signo)
+        if info.si_code != _SI_KERNEL or self._own_group:
+            self.kill(info.si_signo)
 
 
 def _reason(error: OSError) -> str:

@@ -17,8 +17,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from leakscope._paths import absolute, exists, is_directory
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 from leakscope.proc.status import read_status
+from leakscope.trace._deadline import Deadline
 from leakscope.trace._farewell import Examination, Farewells
 from leakscope.trace._filters import inherited_filters
 from leakscope.trace._harvest import Harvest, signal_name
@@ -71,6 +73,7 @@ class Run:
     # Recordings that could not be packed, and where they are; programs that were not traced.
     problems: tuple[str, ...]
     interrupted: bool  # somebody asked it to end with SIGINT or SIGTERM
+    timed_out: bool = False  # it took longer than it was given, and was ended
 
     @property
     def returncode(self) -> int:
@@ -80,9 +83,10 @@ class Run:
     @property
     def outcome(self) -> str:
         """How the program ended, in words."""
+        late = ", after its timeout" if self.timed_out else ""
         if self.exit_status is None:
-            return f"was killed by {signal_name(self.killed_by or 0)}"
-        return f"exited with status {self.exit_status}"
+            return f"was killed by {signal_name(self.killed_by or 0)}{late}"
+        return f"exited with status {self.exit_status}{late}"
 
 
 def run(
@@ -100,6 +104,9 @@ def run(
     children: bool = True,
     wait_children: bool = False,
     env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    timeout: float | None = None,
+    streams: Sequence[int | None] = (),
     progress: Callable[[str], None] | None = None,
     examination: Examination | None = None,
 ) -> Run:
@@ -108,8 +115,10 @@ def run(
     `output` is a directory or a file name in which %n and %p stand for program and pid;
     `sample` is the mean number of bytes between samples (None: every allocation);
     `wait_children` waits for daemons and background processes too. Sizes in bytes,
-    `start_after` in seconds, signals as numbers. `examination` says how each process is examined
-    right before it ends; None: not at all.
+    `start_after` in seconds, signals as numbers. The program starts in the directory `cwd`, from
+    where its name is looked up too. It and all that it started are ended after `timeout` seconds;
+    for that it leads a process group of its own. `streams` are descriptors for its standard streams.
+    `examination` says how each process is examined right before it ends; None: not at all.
 
     Raises `UsageError`, `TargetError` or `RecordingError` before anything was started when
     it cannot work, and `TargetError` afterwards when the agent never came up.
@@ -131,11 +140,19 @@ def run(
         children=children,
     )
     environment = dict(os.environ if env is None else env)
-    program = inspect_program(arguments[0], environment)
+    where = _start_directory(cwd)
+    program = inspect_program(*_seen_from(where, arguments[0], environment))
     agent = agent_path()
     planned = plan_output(output)
     directory = make_live_directory(planned)
-    child = Child(program.path, arguments, _signals(settings))
+    child = Child(
+        program.path,
+        arguments,
+        _signals(settings),
+        directory=where,
+        own_group=timeout is not None,
+        streams=streams,
+    )
     with contextlib.ExitStack() as undo:
         undo.callback(shutil.rmtree, private_part(directory), ignore_errors=True)
         preloaded = safe_copy(agent, directory)
@@ -147,16 +164,19 @@ def run(
         environment["LEAKSCOPE_SECCOMP"] = str(filters if survives else 0)
         if farewells is not None:
             undo.callback(farewells.stop)
-            where = farewells.start()
-            environment |= {"LEAKSCOPE_SCAN": where} if where else {}
+            listens = farewells.start()
+            environment |= {"LEAKSCOPE_SCAN": listens} if listens else {}
         child.start(environment)
         undo.pop_all()  # from here on the directory may hold what nobody else has
     harvest = Harvest(directory, planned, child.pid, children, farewells)
+    deadline = Deadline(timeout, child, harvest, farewells)
     starts = Starts(directory, child.pid, environment)
     look = starts.look if children else (lambda: None)
     try:
-        status = child.wait(_Tick(harvest, child, look, progress or (lambda _: None)))
-        running = _collect(harvest, status, wait_children)
+        tick = _Tick(harvest, child, deadline, look, progress or (lambda _: None))
+        status = child.wait(tick)
+        deadline.finish()
+        running = _collect(harvest, status, wait_children, deadline)
     finally:
         if farewells is not None:
             farewells.stop()
@@ -178,9 +198,10 @@ def run(
         files=(),
         snapshots=tuple(harvest.snapshots),
         running=tuple(Running(file.writer() or file.pid, file.path) for file in running),
-        notes=(*notes, *_about_filters(status)),
+        notes=(*((deadline.note(),) if deadline.passed else ()), *notes, *_about_filters(status)),
         problems=(*harvest.problems, *untraced),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
+        timed_out=deadline.passed,
     )
     if not harvest.packed and not running:
         raise _nothing_recorded(done, harvest)
@@ -190,6 +211,31 @@ def run(
         recordings=tuple(packed.recording for packed in own_first),
         files=tuple(packed.path for packed in own_first),
     )
+
+
+def _start_directory(cwd: str | None) -> str | None:
+    """Return the directory from the root on. Raises `TargetError` when nothing can start in it."""
+    if cwd is None:
+        return None
+    if not is_directory(cwd):
+        what = "is not a directory" if exists(cwd) else "does not exist"
+        raise TargetError(f"the directory to start in, {cwd!r}, {what}")
+    if not os.access(cwd, os.X_OK):
+        raise TargetError(f"the directory to start in, {cwd!r}, may not be entered by this user")
+    return str(absolute(cwd))
+
+
+def _seen_from(
+    where: str | None, name: str, environment: dict[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Return the program's name and an environment to look it up in, as they are in `where`."""
+    if where is None:
+        return name, environment
+    if "/" in name:
+        return os.path.join(where, name), environment  # noqa: PTH118 - a "./" stays
+    folders = environment.get("PATH", os.defpath).split(":")
+    path = ":".join(os.path.join(where, folder) for folder in folders)  # noqa: PTH118
+    return name, environment | {"PATH": path}
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -202,15 +248,17 @@ class _Tick:
         self,
         harvest: Harvest,
         child: Child,
+        deadline: Deadline,
         look: Callable[[], None],
         progress: Callable[[str], None],
     ) -> None:
-        self._harvest, self._child = harvest, child
+        self._harvest, self._child, self._deadline = harvest, child, deadline
         self._look, self._progress = look, progress
         self._heeded = 0  # of the signals that were received
         self._next_look = 0.0
 
     def __call__(self) -> None:
+        self._deadline.look()
         harvest, received = self._harvest, self._child.received
         if len(received) > self._heeded:
             ends = any(number in _ENDING for number in received[self._heeded :])
@@ -229,13 +277,17 @@ class _Tick:
                 harvest.pack_ended(None)
 
 
-def _collect(harvest: Harvest, status: int, wait_children: bool) -> tuple[LiveFile, ...]:
+def _collect(
+    harvest: Harvest, status: int, wait_children: bool, deadline: Deadline
+) -> tuple[LiveFile, ...]:
     """Pack what has ended; wait for the rest, for a moment or, if asked, to its end."""
-    deadline = time.monotonic() + _GRACE_SECONDS
+    until = time.monotonic() + _GRACE_SECONDS
     running = harvest.pack_ended(status)
     with contextlib.suppress(KeyboardInterrupt):
-        while running and (wait_children or time.monotonic() < deadline):
+        while running and (wait_children or time.monotonic() < until):
             time.sleep(0.05)
+            deadline.look()
+            deadline.finish()
             if wait_children:
                 harvest.take_snapshots()
             running = harvest.pack_ended(status)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text on all processes of a run: those that leak in full and heaviest first, the rest in a line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leakscope.report._text import cells, clip_left, printable
+from leakscope.report.terminal import render, render_brief
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from leakscope.model.findings import Findings
+    from leakscope.report.terminal import SourceContext
+
+__all__ = ["render_processes"]
+
+_BRIEF = 20  # processes with nothing to report that get a line of their own
+
+
+def render_processes(
+    judged: Sequence[tuple[str, Findings]],
+    *,
+    width: int = 80,
+    colour: bool = False,
+    unicode: bool = True,
+    source_context: SourceContext | None = None,
+    limit: int = 10,
+    show_all: bool = False,
+    verbose: bool = False,
+    base: str | None = None,
+) -> str:
+    """Return the report on one process, or on each of several, ending in a newline.
+
+    Each has a label, the name of its recording. The rest is as in `render`.
+    """
+
+    def full(findings: Findings) -> str:
+        return render(
+            findings,
+            width=width,
+            colour=colour,
+            source_context=source_context,
+            limit=limit,
+            show_known=show_all,
+            verbose=verbose,
+            unicode=unicode,
+            base=base,
+        )
+
+    if len(judged) == 1:
+        return full(judged[0][1])
+    rule = "─" if unicode else "-"
+    leaking = sum(1 for _, findings in judged if findings.leaks)
+    parts = [f"leakscope: {leaking} of {len(judged)} processes leak\n"]
+    order = sorted(judged, key=lambda each: -sum(finding.leak_bytes for finding in each[1].leaks))
+    detailed = [each for each in order if show_all or each[1].leaks]
+    for label, findings in detailed:
+        parts.append(f"\n{_heading(label, width, rule)}\n{full(findings)}")
+    brief = [each for each in order if not (show_all or each[1].leaks)]
+    for label, findings in brief[:_BRIEF]:
+        parts.append(f"\n{_heading(label, width, rule)}\n")
+        parts.append(render_brief(findings, width=width, colour=colour))
+    if brief[_BRIEF:]:
+        parts.append(f"\n{len(brief) - _BRIEF} more processes without a leak; --all shows them\n")
+    return "".join(parts)
+
+
+def _heading(label: str, width: int, rule: str) -> str:
+    name = clip_left(printable(label), width - 6, "...")
+    return f"{rule * 2} {name} {rule * max(width - cells(name) - 4, 2)}"

@@ -16,6 +16,7 @@
 #include "sys.h"
 
 #define WINDOW_BYTES 16384u
+#define LARGEST_SURE 65536u /* bytes of a goroutine's stack that are asked for at once */
 
 /* A frame being unwound, innermost first, and the words that led to it. */
 struct step {
@@ -39,8 +40,17 @@ struct reader {
   size_t window_bytes;
   uintptr_t sp;        /* of a foreign stack */
   uintptr_t end;       /* of the goroutine's stack that was entered last, 0: none */
+  uintptr_t sure;      /* from there to its end the kernel was asked: read directly */
+  struct goroutine *goroutines;
   uintptr_t own_sp;    /* where the thread's own stack was left for it */
   bool foreign;
+};
+
+/* What the kernel let us read of a goroutine and its stack. Go never unmaps either, and a thread
+ * that is in C on behalf of one is going to need both: they stay readable. */
+#define GOROUTINES 128u
+struct goroutine {
+  uintptr_t g, low, end; /* of it all between is readable */
 };
 
 static bool read_foreign(struct reader *reader, uintptr_t address, uintptr_t *ret) {
@@ -83,6 +93,10 @@ static inline bool read_word(struct reader *reader, uintptr_t address, uintptr_t
     *ret = *(const uintptr_t *)address;
     return true;
   }
+  if (address >= reader->sure && address < reader->end) {
+    *ret = *(const uintptr_t *)address;
+    return true;
+  }
   return reader->foreign && read_foreign(reader, address, ret);
 }
 
@@ -94,9 +108,12 @@ static enum outcome step_by_frame_pointer(struct reader *reader, const struct st
   if (in->in_go) {
     if (!fp)
       return STEP_END;
-    /* C called back into Go: the frame below lies on the thread's own stack again. */
-    if (fp >= reader->end)
+    /* C called back into Go: the next frame lies on the thread's own stack again. Anything else
+     * is of a stack that this one has outgrown: before 1.21 such a pointer is not put right. */
+    if (fp - reader->own_sp < reader->high - reader->own_sp)
       above = reader->own_sp;
+    else if (fp >= reader->end)
+      return STEP_BROKEN;
   }
   if (fp < above || fp & (sizeof fp - 1) || !read_word(reader, fp, &next_fp) ||
       !read_word(reader, fp + sizeof fp, &pc))
@@ -116,25 +133,48 @@ static enum outcome step_by_frame_pointer(struct reader *reader, const struct st
   return STEP_OK;
 }
 
+/* Where the stack of the goroutine at `g` is, and whether `depth` bytes of it can be read. */
+static bool enter_goroutine(struct reader *reader, uintptr_t g, uintptr_t depth) {
+  struct goroutine *known = &reader->goroutines[(g * 0x9E3779B97F4A7C15ull) >> 57];
+  struct {
+    uintptr_t low, high;
+  } bounds;
+  if (g & (sizeof g - 1))
+    return false;
+  if (known->g == g)
+    bounds = *(const __typeof__(bounds) *)g;
+  else if (!ls_peek(&bounds, g, sizeof bounds))
+    return false;
+  if (bounds.high <= bounds.low || bounds.high & (sizeof g - 1) || depth & (sizeof g - 1) ||
+      depth < 2 * sizeof g || depth > bounds.high - bounds.low)
+    return false;
+  uintptr_t sp = bounds.high - depth;
+  if (known->g != g || known->end != bounds.high || known->low > sp) {
+    known->g = 0;
+    /* Deep ones are read piece by piece. */
+    if (depth > LARGEST_SURE || ls_peek_run(sp, bounds.high) < bounds.high) {
+      reader->sure = reader->end = bounds.high;
+      return true;
+    }
+    *known = (struct goroutine){g, sp & ~(uintptr_t)4095, bounds.high};
+  }
+  reader->sure = sp;
+  reader->end = bounds.high;
+  return true;
+}
+
 /* From C to the goroutine that called it, or to where Go's run-time was on this stack. The code
  * that will be returned to says where to look; what lies there has to make sense as well. */
 static LS_COLD enum outcome step_by_switch(struct reader *reader, const struct step *in,
                                            struct step *out) {
   const struct ls_rule_switch rule = ls_rule_switch(in->rule);
-  uintptr_t word, g, sp, fp = in->fp, pc;
+  uintptr_t word, g, sp = 0, fp = in->fp, pc;
   if (!read_word(reader, in->sp + (uintptr_t)rule.depth_at, &word))
     return STEP_BROKEN;
   if (rule.goroutine) {
-    struct {
-      uintptr_t low, high;
-    } bounds;
-    if (!read_word(reader, in->sp + (uintptr_t)rule.g_at, &g) || g & (sizeof g - 1) ||
-        !ls_peek(&bounds, g, sizeof bounds))
+    if (!read_word(reader, in->sp + (uintptr_t)rule.g_at, &g) || !enter_goroutine(reader, g, word))
       return STEP_BROKEN;
-    sp = bounds.high - word;
-    if (word < 2 * sizeof sp || word > bounds.high - bounds.low || bounds.high <= bounds.low)
-      return STEP_BROKEN;
-    reader->end = bounds.high;
+    sp = reader->end - word;
     reader->own_sp = in->sp;
   } else {
     sp = word;
@@ -313,7 +353,8 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
   if (ls_is_sealed() && sp < thread->stack_low && ls_stack_reaches_unasked(thread, sp))
     return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);
   if (!thread->window) {
-    uint8_t *memory = ls_private(WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step));
+    uint8_t *memory = ls_private(WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step) +
+                                 GOROUTINES * sizeof(struct goroutine));
     if (!memory) {
       ls_count_drop(thread, LSR_DROP_STACK_BROKEN);
       *ret_depth = 0;
@@ -324,7 +365,10 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
   struct step *steps = (struct step *)(thread->window + WINDOW_BYTES);
   /* Through the kernel also what lies on the thread's own stack: registers of a foreign one may
    * lead below what there is of it. */
-  struct reader reader = {.window = thread->window, .sp = sp, .foreign = true};
+  struct reader reader = {.window = thread->window,
+                          .sp = sp,
+                          .goroutines = (struct goroutine *)(steps + LS_MAX_DEPTH),
+                          .foreign = true};
   if (sp - thread->stack_low < thread->stack_high - thread->stack_low) {
     reader.low = sp;
     reader.high = thread->stack_high;

@@ -13,30 +13,34 @@
 /* Copied by fork: a child goes on with the memory, not with what is in it. */
 static struct {
   struct lsr_counter **chunks;
-  uint32_t used; /* entries that were ever set */
+  uint16_t *uses;      /* of each chunk by the stripe */
+  uint32_t used;       /* entries that were ever set */
+  uint32_t ever_asked; /* likewise, of `uses` */
 } tables[LSR_STRIPES];
 
 #define COMMON_STRIPE LSR_EXCLUSIVE_STRIPES /* has no owner */
 #define MUCH 4096u      /* uses of a chunk by a stripe that are worth counters of its own */
 #define SPARE_CHUNKS 80u /* so many may be given for much use, and one for each chunk of sites */
 
-static uint16_t uses[LSR_STRIPES][CHUNKS];
 static uint8_t stripes_with[CHUNKS]; /* how many stripes have counters of a chunk's sites */
-static uint32_t given;
+static uint32_t given, most_used;
 
 /* Under chunks_lock. */
 static bool have_table(struct ls_live *live, uint32_t stripe) {
   if (!live->chunk_tables[stripe]) {
     if (!stripe) { /* the first of a recording */
-      memset(uses, 0, sizeof uses);
-      memset(stripes_with, 0, sizeof stripes_with);
-      given = 0;
+      memset(stripes_with, 0, most_used);
+      given = most_used = 0;
     }
-    if (!tables[stripe].chunks)
-      tables[stripe].chunks = ls_private(CHUNKS * sizeof *tables[stripe].chunks);
-    else
+    if (!tables[stripe].chunks) {
+      tables[stripe].chunks =
+          ls_private(CHUNKS * (sizeof *tables[stripe].chunks + sizeof *tables[stripe].uses));
+      tables[stripe].uses = (uint16_t *)(tables[stripe].chunks + CHUNKS);
+    } else { /* little of it: nothing is touched that was not before */
       memset(tables[stripe].chunks, 0, tables[stripe].used * sizeof *tables[stripe].chunks);
-    tables[stripe].used = 0;
+      memset(tables[stripe].uses, 0, tables[stripe].ever_asked * sizeof *tables[stripe].uses);
+    }
+    tables[stripe].used = tables[stripe].ever_asked = 0;
     __atomic_store_n(&live->chunk_tables[stripe], tables[stripe].chunks, __ATOMIC_RELEASE);
   }
   return live->chunk_tables[stripe] != NULL;
@@ -69,6 +73,8 @@ static struct lsr_counter *make(struct ls_live *live, uint32_t stripe, uint32_t 
   __atomic_store_n(&header->chunk_count, count + 1, __ATOMIC_RELEASE);
   if (tables[stripe].used <= index)
     tables[stripe].used = index + 1;
+  if (most_used <= index)
+    most_used = index + 1;
   stripes_with[index]++;
   if (stripe >= LSR_EXCLUSIVE_STRIPES)
     chunk = (struct lsr_counter *)((uintptr_t)chunk | 1);
@@ -79,8 +85,11 @@ static struct lsr_counter *make(struct ls_live *live, uint32_t stripe, uint32_t 
 struct lsr_counter *ls_counter_elsewhere(struct ls_thread *thread, uint32_t site) {
   struct ls_live *live = ls_live;
   uint32_t stripe = thread->stripe, index = site / LSR_CHUNK_SITES;
-  bool much = uses[stripe][index] >= MUCH, own = false;
-  uses[stripe][index] += !much;
+  uint16_t *uses = &tables[stripe].uses[index];
+  bool much = *uses >= MUCH, own = false;
+  *uses += !much;
+  if (tables[stripe].ever_asked <= index) /* may be lost between threads that share a stripe: harmless */
+    tables[stripe].ever_asked = index + 1;
   struct lsr_counter **common = __atomic_load_n(&live->chunk_tables[COMMON_STRIPE], __ATOMIC_ACQUIRE);
   struct lsr_counter *chunk = common ? __atomic_load_n(&common[index], __ATOMIC_ACQUIRE) : NULL;
   if (LS_UNLIKELY(much || !chunk)) {
@@ -97,7 +106,7 @@ struct lsr_counter *ls_counter_elsewhere(struct ls_thread *thread, uint32_t site
     if (!chunk)
       chunk = make(live, COMMON_STRIPE, index);
     if (much && !own)
-      uses[stripe][index] = 0; /* ask again later */
+      *uses = 0; /* ask again later */
     ls_unlock(&live->chunks_lock);
     if (own && much)
       ls_stack_forget(thread); /* kept stacks know the common counters */

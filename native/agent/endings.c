@@ -234,16 +234,6 @@ struct libc_sigaction {
   void (*restorer)(void);
 };
 
-static LS_COLD void *find(void **cache, const char *name) {
-  void *found = __atomic_load_n(cache, __ATOMIC_RELAXED);
-  if (!found) {
-    ls_real_resolve();
-    found = ls_next_symbol(name, NULL);
-    __atomic_store_n(cache, found, __ATOMIC_RELAXED);
-  }
-  return found;
-}
-
 typedef int (*sigaction_function)(int, const struct libc_sigaction *, struct libc_sigaction *);
 
 static int change(sigaction_function real, int number, const struct libc_sigaction *set,
@@ -263,7 +253,7 @@ static int change(sigaction_function real, int number, const struct libc_sigacti
   LS_EXPORT int name(int number, const struct libc_sigaction *set, struct libc_sigaction *ret); \
   int name(int number, const struct libc_sigaction *set, struct libc_sigaction *ret) {   \
     static void *cache;                                                                  \
-    return change((sigaction_function)find(&cache, "sigaction"), number, set, ret);      \
+    return change((sigaction_function)ls_next_symbol_cached(&cache, "sigaction"), number, set, ret);      \
   }
 SIGACTION_LIKE(sigaction)
 SIGACTION_LIKE(__sigaction)
@@ -283,7 +273,7 @@ static handler_function shown(handler_function old, int number, handler_function
   LS_EXPORT handler_function name(int number, handler_function set); \
   handler_function name(int number, handler_function set) {          \
     static void *cache;                                              \
-    signal_function real = (signal_function)find(&cache, #name);     \
+    signal_function real = (signal_function)ls_next_symbol_cached(&cache, #name);     \
     return shown(real(number, set), number, set);                    \
   }
 SIGNAL_LIKE(signal)
@@ -314,7 +304,7 @@ static void before_sending(int pid, int number) {
 LS_EXPORT int kill(int pid, int number);
 int kill(int pid, int number) {
   static void *cache;
-  int (*real)(int, int) = (__typeof__(real))find(&cache, "kill");
+  int (*real)(int, int) = (__typeof__(real))ls_next_symbol_cached(&cache, "kill");
   before_sending(pid, number);
   return real(pid, number);
 }
@@ -322,7 +312,7 @@ int kill(int pid, int number) {
 LS_EXPORT int sigqueue(int pid, int number, uintptr_t value);
 int sigqueue(int pid, int number, uintptr_t value) {
   static void *cache;
-  int (*real)(int, int, uintptr_t) = (__typeof__(real))find(&cache, "sigqueue");
+  int (*real)(int, int, uintptr_t) = (__typeof__(real))ls_next_symbol_cached(&cache, "sigqueue");
   before_sending(pid, number);
   return real(pid, number, value);
 }
@@ -351,7 +341,7 @@ void _Exit(int status) { _exit(status); }
 LS_EXPORT void quick_exit(int status) __attribute__((noreturn));
 void quick_exit(int status) {
   static void *cache;
-  void (*real)(int) = (__typeof__(real))find(&cache, "quick_exit");
+  void (*real)(int) = (__typeof__(real))ls_next_symbol_cached(&cache, "quick_exit");
   ls_process_ends();
   if (real)
     real(status);

@@ -142,7 +142,8 @@ struct lsr_start *ls_exec_note(enum lsr_start_kind kind, uint32_t pid, const cha
   for (; path && *path && n + 1 < sizeof start->path; path++)
     start->path[n++] = *path;
   start->path[n] = 0;
-  __atomic_store_n(&start->kind, (uint32_t)kind, __ATOMIC_RELEASE);
+  __atomic_store_n(&start->kind, (uint32_t)kind | (ls_is_sealed() ? LSR_START_FILTERED : 0),
+                   __ATOMIC_RELEASE);
   return start;
 }
 
@@ -217,19 +218,9 @@ static char *const *mend(char *const *environment, struct mended *out) {
 
 typedef char *const *strings;
 
-static LS_COLD void *find(void **cache, const char *name) {
-  void *found = __atomic_load_n(cache, __ATOMIC_RELAXED);
-  if (!found) {
-    ls_real_resolve();
-    found = ls_next_symbol(name, NULL);
-    __atomic_store_n(cache, found, __ATOMIC_RELAXED);
-  }
-  return found;
-}
-
 #define REAL(type, name)                                                        \
   static void *real_cache_##name;                                               \
-  __typeof__(type) real = (__typeof__(type))find(&real_cache_##name, #name);    \
+  __typeof__(type) real = (__typeof__(type))ls_next_symbol_cached(&real_cache_##name, #name);    \
   if (!real)                                                                    \
   return -1
 
@@ -259,7 +250,7 @@ static bool shares_memory; /* some child may have, at some time */
 static __attribute__((used)) void *before_vfork(void) {
   static void *cache;
   shares_memory = true;
-  return find(&cache, "vfork");
+  return ls_next_symbol_cached(&cache, "vfork");
 }
 
 LS_EXPORT int vfork(void); /* jumps: it returns twice */
@@ -274,6 +265,33 @@ __asm__(".text\n.balign 16\n.globl vfork\n.type vfork, %function\n"
         ".cfi_offset 29, -16\n.cfi_offset 30, -8\nbl before_vfork\nmov x16, x0\n"
         "ldp x29, x30, [sp], #16\n.cfi_restore 29\n.cfi_restore 30\n.cfi_def_cfa_offset 0\nbr x16\n"
         ".cfi_endproc\n.size vfork, . - vfork\n");
+#endif
+
+/* clone(): the same for a child that shares memory and is no thread. */
+static __attribute__((used)) void *before_clone(int flags) {
+  static void *cache;
+  if (flags & 0x100 /* VM */ && !(flags & 0x10000 /* THREAD */))
+    shares_memory = true;
+  return ls_next_symbol_cached(&cache, "clone");
+}
+
+LS_EXPORT int clone(int (*function)(void *), void *stack, int flags, void *argument, ...);
+#ifdef __x86_64__
+__asm__(".text\n.balign 16\n.globl clone\n.type clone, @function\n"
+        "clone:\n.cfi_startproc\nendbr64\nsub $56, %rsp\n.cfi_adjust_cfa_offset 56\n"
+        "mov %rdi, (%rsp)\nmov %rsi, 8(%rsp)\nmov %rdx, 16(%rsp)\nmov %rcx, 24(%rsp)\n"
+        "mov %r8, 32(%rsp)\nmov %r9, 40(%rsp)\nmov %edx, %edi\ncall before_clone\n"
+        "mov (%rsp), %rdi\nmov 8(%rsp), %rsi\nmov 16(%rsp), %rdx\nmov 24(%rsp), %rcx\n"
+        "mov 32(%rsp), %r8\nmov 40(%rsp), %r9\nadd $56, %rsp\n.cfi_adjust_cfa_offset -56\n"
+        "mov %rax, %r11\nxor %eax, %eax\njmp *%r11\n.cfi_endproc\n.size clone, . - clone\n");
+#else
+__asm__(".text\n.balign 16\n.globl clone\n.type clone, %function\n"
+        "clone:\n.cfi_startproc\nhint #34\nstp x29, x30, [sp, #-80]!\n.cfi_def_cfa_offset 80\n"
+        ".cfi_offset 29, -80\n.cfi_offset 30, -72\nstp x0, x1, [sp, #16]\nstp x2, x3, [sp, #32]\n"
+        "stp x4, x5, [sp, #48]\nstp x6, x7, [sp, #64]\nmov w0, w2\nbl before_clone\nmov x16, x0\n"
+        "ldp x0, x1, [sp, #16]\nldp x2, x3, [sp, #32]\nldp x4, x5, [sp, #48]\n"
+        "ldp x6, x7, [sp, #64]\nldp x29, x30, [sp], #80\n.cfi_restore 29\n.cfi_restore 30\n"
+        ".cfi_def_cfa_offset 0\nbr x16\n.cfi_endproc\n.size clone, . - clone\n");
 #endif
 
 void ls_exec_memory_is_shared(void) { shares_memory = true; }
@@ -372,7 +390,7 @@ typedef int (*spawn_function)(int *, const char *, const void *, const void *, s
   int name(int *pid, const char *path, const void *actions, const void *attributes,          \
            strings arguments, strings environment) {                                         \
     static void *cache;                                                                      \
-    spawn_function real = (spawn_function)find(&cache, #name);                               \
+    spawn_function real = (spawn_function)ls_next_symbol_cached(&cache, #name);                               \
     if (!real)                                                                               \
       return 38 /* ENOSYS */;                                                                \
     int result, own;                                                                         \

@@ -7,6 +7,7 @@
  */
 #include "endings.h"
 #include "exec.h"
+#include "peek.h"
 #include "resolve.h"
 #include "seal.h"
 #include "sys.h"
@@ -20,16 +21,6 @@ enum {
   SET_MODE_STRICT = 0, /* of seccomp */
   SET_MODE_FILTER = 1,
 };
-
-static LS_COLD void *find(void **cache, const char *name) {
-  void *found = __atomic_load_n(cache, __ATOMIC_RELAXED);
-  if (LS_UNLIKELY(!found)) {
-    ls_real_resolve();
-    found = ls_next_symbol(name, NULL);
-    __atomic_store_n(cache, found, __ATOMIC_RELAXED);
-  }
-  return found;
-}
 
 /* True: a filter is being installed. */
 static bool before_prctl(long option, long a, long b) {
@@ -47,7 +38,7 @@ static bool before_prctl(long option, long a, long b) {
 LS_EXPORT int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d) {
   static void *cache;
-  int (*real)(int, ...) = (__typeof__(real))find(&cache, "prctl");
+  int (*real)(int, ...) = (__typeof__(real))ls_next_symbol_cached(&cache, "prctl");
   bool installs = before_prctl(option, (long)a, (long)b);
   int result = real(option, a, b, c, d);
   if (LS_UNLIKELY(installs))
@@ -87,6 +78,12 @@ static bool before_call(long number, long a, long b, long c, long d, long e) {
     if (a & 0x100 /* VM */ && !(a & 0x10000 /* THREAD */))
       ls_exec_memory_is_shared();
     break;
+  case LS_NR_clone3: {
+    uint64_t flags;
+    if (ls_peek(&flags, (uintptr_t)a, sizeof flags) && flags & 0x100 && !(flags & 0x10000))
+      ls_exec_memory_is_shared();
+    break;
+  }
   case LS_NR_exit_group:
     ls_process_exits();
     ls_exit_group((int)a); /* from here: what holds the other threads would hold the C library's */
@@ -100,7 +97,7 @@ static bool before_call(long number, long a, long b, long c, long d, long e) {
 LS_EXPORT long syscall(long number, long a, long b, long c, long d, long e, long f);
 long syscall(long number, long a, long b, long c, long d, long e, long f) {
   static void *cache;
-  long (*real)(long, ...) = (__typeof__(real))find(&cache, "syscall");
+  long (*real)(long, ...) = (__typeof__(real))ls_next_symbol_cached(&cache, "syscall");
   bool installs = before_call(number, a, b, c, d, e);
   long result = real(number, a, b, c, d, e, f);
   if (LS_UNLIKELY(installs))

@@ -153,18 +153,11 @@ static LS_COLD void patch_deep(void) {
 
 /* ---- the loader's functions ---- */
 
-static LS_COLD void *find(void **cache, const char *name) {
-  ls_real_resolve();
-  void *found = ls_next_symbol(name, NULL);
-  __atomic_store_n(cache, found, __ATOMIC_RELAXED);
-  return found;
-}
-
 #define REAL(type, name)                                                                      \
   static void *cache_##name;                                                                  \
   __typeof__(type) real = (__typeof__(type))__atomic_load_n(&cache_##name, __ATOMIC_RELAXED); \
   if (LS_UNLIKELY(!real))                                                                     \
-  real = (__typeof__(type))find(&cache_##name, #name)
+  real = (__typeof__(type))ls_next_symbol_cached(&cache_##name, #name)
 
 /* RTLD_DEFAULT 0 and RTLD_NEXT -1 depend on who asks. */
 static inline bool asks_by_caller(const void *handle) { return (uintptr_t)handle + 1 <= 1; }

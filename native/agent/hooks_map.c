@@ -13,19 +13,9 @@
 
 #define MAP_FAILED_POINTER ((void *)-1)
 
-static LS_COLD void *find(void **cache, const char *name) {
-  void *found = __atomic_load_n(cache, __ATOMIC_RELAXED);
-  if (LS_UNLIKELY(!found)) {
-    ls_real_resolve();
-    found = ls_next_symbol(name, NULL);
-    __atomic_store_n(cache, found, __ATOMIC_RELAXED);
-  }
-  return found;
-}
-
 #define REAL(type, name)            \
   static void *real_cache_##name;   \
-  __typeof__(type) real = (__typeof__(type))find(&real_cache_##name, #name)
+  __typeof__(type) real = (__typeof__(type))ls_next_symbol_cached(&real_cache_##name, #name)
 
 /* A call from the allocator itself, or one we cannot record. */
 static inline struct ls_thread *enter_map(uintptr_t caller, bool removing) {
@@ -178,7 +168,7 @@ LS_EXPORT int brk(void *address);
 int brk(void *address) {
   REAL(int (*)(void *), brk);
   static void *sbrk_cache;
-  void *(*query)(intptr_t) = (void *(*)(intptr_t))find(&sbrk_cache, "sbrk");
+  void *(*query)(intptr_t) = (void *(*)(intptr_t))ls_next_symbol_cached(&sbrk_cache, "sbrk");
   struct ls_thread *thread = enter_map(CALLER_PC, false);
   intptr_t before = thread && query ? (intptr_t)query(0) : 0;
   int result = real(address);

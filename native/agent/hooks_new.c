@@ -42,21 +42,11 @@ static void record_delete(void *pointer) {
   ls_leave();
 }
 
-static LS_COLD void *find(void **cache, const char *name) {
-  void *found = __atomic_load_n(cache, __ATOMIC_RELAXED);
-  if (!found) {
-    ls_real_resolve();
-    found = ls_next_symbol(name, NULL);
-    __atomic_store_n(cache, found, __ATOMIC_RELAXED);
-  }
-  return found;
-}
-
 #define REAL(symbol, type)                                                        \
   static void *real_cache;                                                        \
   __typeof__(type) real =                                                         \
       (__typeof__(type))__atomic_load_n(&real_cache, __ATOMIC_RELAXED);           \
-  if (LS_UNLIKELY(!real) && !(real = (__typeof__(type))find(&real_cache, symbol)))            \
+  if (LS_UNLIKELY(!real) && !(real = (__typeof__(type))ls_next_symbol_cached(&real_cache, symbol)))            \
   __builtin_trap() /* nothing defines the operator: the call could not have linked */
 
 #define NEW(id, symbol, kind, parameters, types, arguments)                       \

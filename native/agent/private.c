@@ -24,9 +24,31 @@ static uint32_t own_count;
 static uint8_t *chunk;
 static size_t chunk_left, mapped;
 
+static bool failed(const void *memory) {
+  return (intptr_t)memory <= 0 && (intptr_t)memory >= -4095;
+}
+
+#define GUARD 4096u
+
+/* The program's limit of data (RLIMIT_DATA) is for the program's data: what may grow downwards is
+ * not counted there. It never does: below it lies a page that nobody may touch. */
+static void *map_uncounted(size_t bytes) {
+  uint8_t *area = ls_mmap(NULL, GUARD + bytes, 0, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
+  if (failed(area))
+    return NULL;
+  void *memory = ls_mmap(area + GUARD, bytes, 3, 0x4132 /* the same, FIXED|GROWSDOWN */, -1, 0);
+  if (!failed(memory))
+    return memory;
+  ls_munmap(area, GUARD + bytes);
+  return NULL;
+}
+
 static void *map(size_t bytes) {
-  void *memory = ls_mmap(NULL, bytes, 3, 0x4022 /* PRIVATE|ANONYMOUS|NORESERVE */, -1, 0);
-  if ((intptr_t)memory <= 0 && (intptr_t)memory >= -4095)
+  bytes = (bytes + GUARD - 1) & ~(size_t)(GUARD - 1);
+  void *memory = map_uncounted(bytes);
+  if (!memory)
+    memory = ls_mmap(NULL, bytes, 3, 0x4022, -1, 0);
+  if (failed(memory))
     return NULL;
   ls_munlock(memory, bytes); /* locked memory is the program's to count */
   ls_private_note(memory, bytes);

@@ -266,6 +266,16 @@ void *ls_next_symbol(const char *name, struct ls_symbol_origin *ret_origin) {
   return search.found;
 }
 
+LS_COLD void *ls_next_symbol_cached(void **cache, const char *name) {
+  void *found = __atomic_load_n(cache, __ATOMIC_RELAXED);
+  if (!found) {
+    ls_real_resolve();
+    found = ls_next_symbol(name, NULL);
+    __atomic_store_n(cache, found, __ATOMIC_RELAXED);
+  }
+  return found;
+}
+
 bool ls_program_defines(const char *name) {
   struct search search = {.name = name, .first = true, .first_only = true};
   if (dl_iterate_phdr)

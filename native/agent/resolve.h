@@ -23,6 +23,9 @@ struct ls_symbol_origin {
  * load order, our own object left out. NULL when there is none. `ret_origin` may be NULL. */
 void *ls_next_symbol(const char *name, struct ls_symbol_origin *ret_origin);
 
+/* The same, found once for all: `cache` is NULL at first. */
+void *ls_next_symbol_cached(void **cache, const char *name);
+
 /* Whether the main program itself exports `name`, which puts it before every preloaded
  * definition. */
 bool ls_program_defines(const char *name);

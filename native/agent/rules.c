@@ -12,6 +12,7 @@
 #include "rules.h"
 
 #include "agent.h"
+#include "epilogue.h"
 #include "modules.h"
 #include "sys.h"
 
@@ -669,6 +670,26 @@ static uint64_t compile_outside(uintptr_t pc) {
   return pack(trampoline ? LS_RULE_SIGNAL : LS_RULE_NONE, 0, 0, 0, LS_RULE_FP_SAME);
 }
 
+/* Behind a call in code that nothing describes. */
+static uint64_t compile_epilogue(const struct ls_module *module, uintptr_t pc) {
+  const uint64_t none = pack(LS_RULE_NONE, module->index, 0, 0, LS_RULE_FP_SAME);
+  struct ls_epilogue found;
+  int64_t first, second;
+  if (pc < module->text_low || pc >= module->text_high ||
+      !ls_epilogue_read((const uint8_t *)pc, module->text_high - pc, &found))
+    return none;
+  if (found.kind == LS_EPILOGUE_FRAME) {
+    bool fit = fits(found.cfa, LS_RULE_CFA_BITS, &first) &&
+               fits(found.fp_at - found.cfa, LS_RULE_FP_BITS, &second);
+    return fit ? pack(LS_RULE_SP, module->index, first, -1, second) : none;
+  }
+  if (!fits(found.depth_at, LS_RULE_CFA_BITS, &first) || !fits(found.g_at, LS_RULE_RA_BITS, &second))
+    return none;
+  return pack(LS_RULE_SWITCH, module->index, first, second,
+              (found.kind == LS_EPILOGUE_GOROUTINE ? LS_SWITCH_GOROUTINE : 0) |
+                  (found.pops_fp ? LS_SWITCH_POPS_FP : 0));
+}
+
 static uint64_t compile_in(const struct ls_module *module, uintptr_t pc, uintptr_t target) {
   struct fde fde;
   if (!find_fde(module, target, &fde)) {
@@ -683,6 +704,8 @@ static uint64_t compile_in(const struct ls_module *module, uintptr_t pc, uintptr
     if (kind == LS_RULE_NONE && pc == target && is_plt_code(module, pc, &cfa))
       return pack(LS_RULE_LINK, module->index, cfa, 0, LS_RULE_FP_SAME);
 #endif
+    if (kind == LS_RULE_NONE && pc != target)
+      return compile_epilogue(module, pc);
     return pack(kind, module->index, 0, 0, LS_RULE_FP_SAME);
   }
   if (fde.cie.signal)

@@ -23,6 +23,7 @@ enum ls_rule_kind {
   LS_RULE_LINK = 6,     /* aarch64: CFA = sp + cfa_offset, return address still in x30. Only
                          * true for the frame a signal interrupted: x30 is at
                          * LS_SIGNAL_LINK_OFFSET from the signal frame's sp */
+  LS_RULE_SWITCH = 7,   /* the caller is on another stack, often a goroutine's: ls_rule_switch() */
 };
 
 /* Bit layout: kind 60..63, module 47..59, CFA offset 27..46, RA offset 12..26, FP offset
@@ -56,6 +57,21 @@ static inline intptr_t ls_rule_fp_offset(uint64_t rule) {
     offset += ls_rule_ra_offset(rule);
 #endif
   return offset;
+}
+
+/* Of LS_RULE_SWITCH, in bytes from sp. */
+struct ls_rule_switch {
+  intptr_t depth_at; /* of the caller's stack pointer; in a goroutine, below its stack's end */
+  intptr_t g_at;     /* of the goroutine, whose first words are its stack's bounds */
+  bool goroutine;
+  bool pops_fp;      /* the frame pointer lies there, before the return address */
+};
+enum { LS_SWITCH_POPS_FP = 1, LS_SWITCH_GOROUTINE = 2 };
+static inline struct ls_rule_switch ls_rule_switch(uint64_t rule) {
+  return (struct ls_rule_switch){.depth_at = ls_rule_cfa_offset(rule),
+                                 .g_at = ls_rule_ra_offset(rule),
+                                 .goroutine = rule & LS_SWITCH_GOROUTINE,
+                                 .pops_fp = rule & LS_SWITCH_POPS_FP};
 }
 
 /* Where the kernel stores the interrupted registers, in bytes from the sp in the signal

@@ -16,6 +16,7 @@
 #include "sys.h"
 
 #define WINDOW_BYTES 16384u
+#define LARGEST_SURE 65536u /* bytes of a goroutine's stack that are asked for at once */
 
 /* A frame being unwound, innermost first, and the words that led to it. */
 struct step {
@@ -28,6 +29,7 @@ struct step {
   const uintptr_t *link_slot; /* x30 of a frame that a signal interrupted, or NULL */
   uint64_t rule;
   bool exact;
+  bool in_go; /* of a goroutine's stack: all functions there keep a chain of frame pointers */
 };
 
 /* Where stack words may be read from. */
@@ -37,7 +39,18 @@ struct reader {
   uintptr_t window_at;
   size_t window_bytes;
   uintptr_t sp;        /* of a foreign stack */
+  uintptr_t end;       /* of the goroutine's stack that was entered last, 0: none */
+  uintptr_t sure;      /* from there to its end the kernel was asked: read directly */
+  struct goroutine *goroutines;
+  uintptr_t own_sp;    /* where the thread's own stack was left for it */
   bool foreign;
+};
+
+/* What the kernel let us read of a goroutine and its stack. Go never unmaps either, and a thread
+ * that is in C on behalf of one is going to need both: they stay readable. */
+#define GOROUTINES 128u
+struct goroutine {
+  uintptr_t g, low, end; /* of it all between is readable */
 };
 
 static bool read_foreign(struct reader *reader, uintptr_t address, uintptr_t *ret) {
@@ -50,11 +63,13 @@ static bool read_foreign(struct reader *reader, uintptr_t address, uintptr_t *re
       *ret = *(const uintptr_t *)address;
       return true;
     }
-    struct ls_iovec local = {reader->window, WINDOW_BYTES}, remote = {(void *)address, WINDOW_BYTES};
+    size_t wanted = reader->end - address < WINDOW_BYTES ? reader->end - address : WINDOW_BYTES;
+    struct ls_iovec local = {reader->window, wanted}, remote = {(void *)address, wanted};
     /* The kernel copies up to the first unmapped page and never faults us. */
     long n = ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0);
     if (n < (long)sizeof *ret) {
-      remote.length = 4096 - (address & 4095);
+      if (remote.length > 4096 - (address & 4095))
+        remote.length = 4096 - (address & 4095);
       local.length = remote.length;
       n = ls_process_vm_readv(ls_getpid(), &local, 1, &remote, 1, 0);
     }
@@ -78,15 +93,29 @@ static inline bool read_word(struct reader *reader, uintptr_t address, uintptr_t
     *ret = *(const uintptr_t *)address;
     return true;
   }
+  if (address >= reader->sure && address < reader->end) {
+    *ret = *(const uintptr_t *)address;
+    return true;
+  }
   return reader->foreign && read_foreign(reader, address, ret);
 }
 
-enum outcome { STEP_OK, STEP_END, STEP_BROKEN };
+enum outcome { STEP_OK, STEP_END, STEP_BROKEN, STEP_ELSEWHERE };
 
 static enum outcome step_by_frame_pointer(struct reader *reader, const struct step *in,
                                           struct step *out) {
-  uintptr_t fp = in->fp, pc, next_fp;
-  if (fp < in->sp || fp & (sizeof fp - 1) || !read_word(reader, fp, &next_fp) ||
+  uintptr_t fp = in->fp, pc, next_fp, above = in->sp;
+  if (in->in_go) {
+    if (!fp)
+      return STEP_END;
+    /* C called back into Go: the next frame lies on the thread's own stack again. Anything else
+     * is of a stack that this one has outgrown: before 1.21 such a pointer is not put right. */
+    if (fp - reader->own_sp < reader->high - reader->own_sp)
+      above = reader->own_sp;
+    else if (fp >= reader->end)
+      return STEP_BROKEN;
+  }
+  if (fp < above || fp & (sizeof fp - 1) || !read_word(reader, fp, &next_fp) ||
       !read_word(reader, fp + sizeof fp, &pc))
     return STEP_BROKEN;
   if (!pc)
@@ -99,7 +128,68 @@ static enum outcome step_by_frame_pointer(struct reader *reader, const struct st
                        .fp = next_fp,
                        .ra_slot = (const uintptr_t *)(fp + sizeof fp),
                        .ra_value = pc,
-                       .fp_slot = (const uintptr_t *)fp};
+                       .fp_slot = (const uintptr_t *)fp,
+                       .in_go = in->in_go && above == in->sp};
+  return STEP_OK;
+}
+
+/* Where the stack of the goroutine at `g` is, and whether `depth` bytes of it can be read. */
+static bool enter_goroutine(struct reader *reader, uintptr_t g, uintptr_t depth) {
+  struct goroutine *known = &reader->goroutines[(g * 0x9E3779B97F4A7C15ull) >> 57];
+  struct {
+    uintptr_t low, high;
+  } bounds;
+  if (g & (sizeof g - 1))
+    return false;
+  if (known->g == g)
+    bounds = *(const __typeof__(bounds) *)g;
+  else if (!ls_peek(&bounds, g, sizeof bounds))
+    return false;
+  if (bounds.high <= bounds.low || bounds.high & (sizeof g - 1) || depth & (sizeof g - 1) ||
+      depth < 2 * sizeof g || depth > bounds.high - bounds.low)
+    return false;
+  uintptr_t sp = bounds.high - depth;
+  if (known->g != g || known->end != bounds.high || known->low > sp) {
+    known->g = 0;
+    /* Deep ones are read piece by piece. */
+    if (depth > LARGEST_SURE || ls_peek_run(sp, bounds.high) < bounds.high) {
+      reader->sure = reader->end = bounds.high;
+      return true;
+    }
+    *known = (struct goroutine){g, sp & ~(uintptr_t)4095, bounds.high};
+  }
+  reader->sure = sp;
+  reader->end = bounds.high;
+  return true;
+}
+
+/* From C to the goroutine that called it, or to where Go's run-time was on this stack. The code
+ * that will be returned to says where to look; what lies there has to make sense as well. */
+static LS_COLD enum outcome step_by_switch(struct reader *reader, const struct step *in,
+                                           struct step *out) {
+  const struct ls_rule_switch rule = ls_rule_switch(in->rule);
+  uintptr_t word, g, sp = 0, fp = in->fp, pc;
+  if (!read_word(reader, in->sp + (uintptr_t)rule.depth_at, &word))
+    return STEP_BROKEN;
+  if (rule.goroutine) {
+    if (!read_word(reader, in->sp + (uintptr_t)rule.g_at, &g) || !enter_goroutine(reader, g, word))
+      return STEP_BROKEN;
+    sp = reader->end - word;
+    reader->own_sp = in->sp;
+  } else {
+    sp = word;
+    if (sp <= in->sp)
+      return STEP_BROKEN;
+  }
+  uintptr_t at = sp;
+  if (rule.pops_fp) {
+    if (!read_word(reader, at, &fp))
+      return STEP_BROKEN;
+    at += sizeof fp;
+  }
+  if (!read_word(reader, at, &pc) || !ls_module_find(pc))
+    return STEP_BROKEN;
+  *out = (struct step){.pc = pc, .sp = at + sizeof pc, .fp = fp, .in_go = rule.goroutine};
   return STEP_OK;
 }
 
@@ -151,6 +241,8 @@ static inline enum outcome step_out(struct reader *reader, struct step *in, stru
   }
   case LS_RULE_END:
     return STEP_END;
+  case LS_RULE_SWITCH:
+    return reader->foreign ? step_by_switch(reader, in, out) : STEP_ELSEWHERE;
   default:
     /* No rule before the address but one at it: not behind a call but the first instruction
      * of a function. Such a frame is hand-made (makecontext) and the outermost. */
@@ -261,7 +353,8 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
   if (ls_is_sealed() && sp < thread->stack_low && ls_stack_reaches_unasked(thread, sp))
     return ls_stack_capture_slow(thread, pc, sp, fp, ret_depth);
   if (!thread->window) {
-    uint8_t *memory = ls_private(WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step));
+    uint8_t *memory = ls_private(WINDOW_BYTES + LS_MAX_DEPTH * sizeof(struct step) +
+                                 GOROUTINES * sizeof(struct goroutine));
     if (!memory) {
       ls_count_drop(thread, LSR_DROP_STACK_BROKEN);
       *ret_depth = 0;
@@ -272,7 +365,14 @@ uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintpt
   struct step *steps = (struct step *)(thread->window + WINDOW_BYTES);
   /* Through the kernel also what lies on the thread's own stack: registers of a foreign one may
    * lead below what there is of it. */
-  struct reader reader = {.window = thread->window, .sp = sp, .foreign = true};
+  struct reader reader = {.window = thread->window,
+                          .sp = sp,
+                          .goroutines = (struct goroutine *)(steps + LS_MAX_DEPTH),
+                          .foreign = true};
+  if (sp - thread->stack_low < thread->stack_high - thread->stack_low) {
+    reader.low = sp;
+    reader.high = thread->stack_high;
+  }
   uint32_t limit = ls_config.depth, count = 1;
   steps[0] = (struct step){.pc = pc, .sp = sp, .fp = fp};
   enum outcome outcome = STEP_OK;
@@ -335,6 +435,10 @@ uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc,
       break;
     }
     enum outcome outcome = step_out(&reader, in, &steps[last + 1]);
+    if (LS_UNLIKELY(outcome == STEP_ELSEWHERE)) {
+      thread->depth = 0;
+      return ls_stack_capture_foreign(thread, pc, sp, fp, ret_depth);
+    }
     if (outcome != STEP_OK) {
       if (outcome == STEP_BROKEN)
         flags = LSR_NODE_BROKEN;

@@ -61,7 +61,7 @@ def test_an_address_space_limit_leaves_what_it_leaves_alone(mode, level, build, 
 
 
 def test_a_limit_before_exec_leaves_room_and_a_recording(build, alone, recorded):
-    for option in ("--as=100000000", "--data=80000000", "--memlock=65536", "--fsize=1000000000"):
+    for option in ("--as=100000000", "--data=3000000", "--memlock=65536", "--fsize=1000000000"):
         words = ["prlimit", option, build("lim"), "grow", "20000"]
         plain, traced = alone(*words), recorded(*words)
         assert (traced.status, traced.stdout) == (plain.status, plain.stdout), option

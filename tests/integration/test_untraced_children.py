@@ -69,7 +69,7 @@ def test_every_way_to_start_a_program_keeps_the_agent(trace, compiled):
     assert traced.stdout == alone.stdout
     assert alone.stderr in traced.stderr
     assert "not traced" not in traced.stderr
-    assert programs(traced) == {"starts": 14}
+    assert programs(traced) == {"starts": 15}
 
 
 def test_what_has_no_agent_is_named_at_every_level_with_the_reason(trace, compiled):
@@ -83,6 +83,17 @@ def test_what_has_no_agent_is_named_at_every_level_with_the_reason(trace, compil
     assert f"{static} was not traced (2 processes): {static} is statically linked" in traced.stderr
     assert "dynamic was not" not in traced.stderr
     assert programs(traced)["dynamic"] == 1
+
+
+def test_a_program_that_begins_under_a_filter_is_named_with_that_reason(trace, compiled):
+    program = compiled("harm/sealexec.c")
+
+    traced = trace([program, program])
+
+    assert traced.program["process"]["executable"] == str(program)
+    assert "sealexec exited with status 5" in traced.stderr
+    assert f"{program} was not traced: it began under a system call filter" in traced.stderr
+    assert traced.returncode == 2
 
 
 def test_an_empty_environment_from_python_and_a_shim_that_execs(trace, compiled, tmp_path):

@@ -292,6 +292,7 @@ enum lsr_start_kind {
   LSR_START_FAILED = 4,  /* nothing came of it */
   LSR_START_MUTE = 5,    /* the agent is in `pid`, a fork of the program, and cannot record */
 };
+#define LSR_START_FILTERED 256u /* added to a kind: whoever starts it is under a system call filter */
 struct lsr_start {
   uint32_t kind; /* written last; 0: being written */
   uint32_t pid;  /* in its own namespace */

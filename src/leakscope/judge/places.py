@@ -31,6 +31,11 @@ _RUNTIME_FUNCTION = re.compile(
     r"^(?:std::|__gnu_cxx::|operator new|operator delete|__libc_|__cxa_|_dl_|__gconv|alloc::|core::|"
     r"_start$|__rust|<alloc::|<core::|<std::|void std::|void\* std::)"
 )
+# What cgo puts between Go and C, and Go's run-time: the caller beyond them, in C or Go, is meant.
+_GO_GLUE = re.compile(
+    r"^(?:_cgo_[0-9a-f]{6,}_C2?func_|_cgoexp_|x_cgo_|crosscall|runtime[./]"
+    r"|(?:[^()]*\.)?(?:_C2?func_|_cgo_cmalloc))"
+)
 # Wrappers that programs put around malloc: their line says nothing, their caller's does.
 _WRAPPER = re.compile(
     r"^_?(?:x|X|g_|p|av_|zend_|_?e|je_|tc_|xml|Py(?:Mem|Object|DataMem)_(?:Raw)?|_PyMem_(?:Raw)?|safe_|safe|"
@@ -42,7 +47,7 @@ _WRAPPER = re.compile(
 
 
 def is_runtime(frame: Frame) -> bool:
-    """Whether the frame belongs to the C or C++ run-time libraries, or to an allocator."""
+    """Whether the frame belongs to the run-time libraries of C, C++ or Go, or to an allocator."""
     return frame.artificial or _is_runtime(frame.module_path, frame.function, frame.file)
 
 
@@ -50,7 +55,7 @@ def is_runtime(frame: Frame) -> bool:
 def _is_runtime(module: str | None, function: str | None, file: str | None) -> bool:
     if module and _RUNTIME_MODULE.search(module):
         return True
-    if function is not None and _RUNTIME_FUNCTION.match(function):
+    if function is not None and (_RUNTIME_FUNCTION.match(function) or _GO_GLUE.match(function)):
         return True
     return file is not None and _RUNTIME_FILE.search(file) is not None
 

@@ -97,6 +97,7 @@ _KNOWN = (
 _GO_FUNCTION = re.compile(
     r"^(?:runtime\.(?:asmcgocall|cgocall|callCgoMmap|mstart\w*)\b|x_cgo_\w+$)"
 )
+_GO_HEAP = "x_cgo_mmap"  # maps what Go's heap and its run-time are made of
 _C_LIBRARY = re.compile(r"(?:^|/)(?:libc|ld-linux|ld-musl|libpthread|libstdc\+\+)[-.][^/]*$")
 
 
@@ -151,6 +152,8 @@ def go_in(stacks: Iterable[Sequence[Frame]]) -> tuple[Runtime, ...]:
 
 def runtime_own(stack: Sequence[Frame], runtimes: Sequence[Runtime]) -> str | None:
     """Return why what a run-time took for itself is quiet; None when the program asked for it."""
+    if stack and (stack[0].function or stack[0].symbol) == _GO_HEAP:
+        return f"run-time: {_GO_RUNTIME.name}"
     for each in runtimes:
         if each.own is None:
             continue

@@ -35,6 +35,7 @@ _BYTES = _layout.STARTS_DTYPE.itemsize
 _SETTLED_S = 1.0  # a program that has run for so long has loaded its libraries
 _EXEC, _SPAWN = _layout.START_EXEC, _layout.START_SPAWN
 _ARRIVED, _MUTE = _layout.START_ARRIVED, _layout.START_MUTE
+_FILTERED = _layout.START_FILTERED
 
 
 @dataclass(slots=True)
@@ -48,13 +49,16 @@ class Starts:
     _lists: dict[str, dict[int, tuple[int, int, str]]] = field(default_factory=dict)
     _seen: dict[int, float] = field(default_factory=dict)  # pid: since when, without an agent
     _without: dict[int, str] = field(default_factory=dict)  # pid: program
+    _filtered: set[str] = field(default_factory=set)  # programs begun under a system call filter
 
     def look(self) -> None:
         """Read what is listed, and look at the processes that run. Cheap; call it now and then."""
         for path in self.files():
             entries = self._lists.setdefault(path.name, {})
             for number, kind, pid, program in _entries(path):
-                entries[number] = (kind, pid, program)
+                entries[number] = (kind & ~_FILTERED, pid, program)
+                if kind & _FILTERED:
+                    self._filtered.add(program)
         now = time.monotonic()
         running = set(self._descendants())
         self._seen = {pid: since for pid, since in self._seen.items() if pid in running}
@@ -122,6 +126,11 @@ class Starts:
             inspect_program(program, self.environment)
         except LeakscopeError as error:
             return f"{error}"
+        if program in self._filtered:
+            return (
+                "it began under a system call filter (seccomp) of the program that started it,"
+                " which forbids or punishes what recording needs there"
+            )
         return (
             "the agent was taken from its environment, or may not be loaded or write its"
             " recording there (another user, root directory or namespace), or it began under a system"

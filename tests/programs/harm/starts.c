@@ -3,6 +3,8 @@
 // Expected: the program runs each time; under leakscope each of them is recorded.
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +35,11 @@ static void start(int how) {
   _exit(99);
 }
 
+static int in_borrowed_memory(void *unused) {
+  execve(file, arguments, (char **)unused);
+  _exit(99);
+}
+
 int main(int count, char **words) {
   setvbuf(stdout, NULL, _IONBF, 0);
   int pid, status;
@@ -59,6 +66,10 @@ int main(int count, char **words) {
   }
   waitpid(pid, &status, 0);
   printf("vfork: %x\n", status);
+  static char stack[65536] __attribute__((aligned(64)));
+  pid = clone(in_borrowed_memory, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, nothing);
+  waitpid(pid, &status, 0);
+  printf("clone: %x\n", status);
   if (posix_spawn(&pid, file, NULL, NULL, arguments, nothing))
     return 2;
   waitpid(pid, &status, 0);

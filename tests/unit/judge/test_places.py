@@ -152,6 +152,25 @@ def test_go_is_known_by_its_stacks():
     assert "Go" in findings.headline
 
 
+def test_what_go_maps_for_its_own_heap_is_quiet():
+    made = recording(lives([0.1], NEVER, 1 << 26))
+    findings = judge(made, lambda _: stack("x_cgo_mmap", "runtime.sysReserve", "runtime.mallocinit"))
+    assert findings.findings[0].known == "run-time: Go's run-time"
+
+
+@pytest.mark.parametrize(
+    "glue",
+    [
+        ("_cgo_d25755879406_Cfunc__Cmalloc", "runtime.asmcgocall.abi0", "runtime.cgocall"),
+        ("_cgo_d25755879406_C2func_open", "runtime/cgo.x", "main._C2func_open.abi0"),
+        ("github.com/a/b._cgo_cmalloc.abi0", "github.com/a/b._Cfunc_CString"),
+        ("_cgoexp_d25755879406_step", "runtime.cgocallback.abi0", "crosscall2"),
+    ],
+)
+def test_what_cgo_puts_between_is_passed_over(glue):
+    assert source_frame(stack(*glue, "main.leaky", "main.main.func1")).function == "main.leaky"
+
+
 def test_own_code_is_not_known():
     assert known_one_off(stack("_IO_file_doallocate", "main")) is None
 

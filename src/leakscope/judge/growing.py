@@ -33,7 +33,8 @@ POSSIBLE = 0.6  # the confidence that growth alone can have
 
 _LOOKS = 5
 _SHORTEST_S = 15.0
-_STEADY = 0.75
+_STEPS, _STEADY = 4, 0.75
+_CLEAR = 0.35  # of the rate is left at its lower end when it is three standard errors from zero
 _STRAIGHT = 0.5  # what slows down more is a cache that fills, or a warm-up
 _PER_MINUTE = 0.05
 _BYTES_PER_S = float(1 << 20)
@@ -53,7 +54,8 @@ def grows_fast(growth: Growth) -> bool:
     least = _LEAST_BYTES if growth.unit == "bytes" else _LEAST_COUNT
     seen = growth.looks >= _LOOKS and growth.since_s >= _SHORTEST_S and growth.grown >= least
     steady = (
-        growth.rate_low > 0.0
+        growth.rate_low > _CLEAR * growth.rate > 0.0
+        and growth.steps >= _STEPS
         and growth.steadiness >= _STEADY
         and growth.slowing >= _STRAIGHT
         and growth.falls < _FALLS

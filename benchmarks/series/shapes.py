@@ -128,6 +128,46 @@ def step_leak(t: Array, rng: np.random.Generator, held: bool) -> Array:
     return 1.0 + rng.uniform(0.1, 0.6) * (t > at) + 0.05 * np.maximum(0.0, t - at)
 
 
+def batch(shortest: float, longest: float) -> Callable[[Array, np.random.Generator, bool], Array]:
+    """A job that loads its input at an even pace, for so many minutes, and then works on it."""
+
+    def draw(t: Array, rng: np.random.Generator, held: bool) -> Array:
+        wider = 1.1 if held else 1.0
+        end = rng.uniform(shortest / wider, longest * wider) / 60
+        return 0.05 + 0.95 * np.minimum(t / end, 1.0)
+
+    return draw
+
+
+def batch_in_a_row(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    """Job after job in one process: each loads, works on and gives back what it loaded."""
+    y = np.full_like(t, 0.2)
+    at = rng.uniform(0.0, 0.2)
+    while at < t[-1]:
+        load, work = rng.uniform(0.03, 0.3 if held else 0.25), rng.uniform(0.02, 0.3)
+        during = (t >= at) & (t < at + load + work)
+        y[during] += rng.uniform(0.4, 1.6) * np.minimum((t[during] - at) / load, 1.0)
+        at += load + work + rng.uniform(0.02, 0.2)
+    return y
+
+
+def batch_in_a_server(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    """A server that rests, and once loads a data set within 2 to 12 minutes, to keep it."""
+    at = rng.uniform(0.2, 0.8 if held else 0.7) * t[-1]
+    return 1.0 + rng.uniform(0.3, 3.0) * np.clip((t - at) / (rng.uniform(2, 12) / 60), 0.0, 1.0)
+
+
+def batch_by_files(t: Array, rng: np.random.Generator, held: bool) -> Array:
+    """Reads 4 to 12 files with work between them, and keeps what it read."""
+    y = np.full_like(t, 0.1)
+    at = 0.0
+    for _ in range(rng.integers(4, 14 if held else 13)):
+        load = rng.uniform(0.02, 0.08)
+        y += rng.uniform(0.05, 0.2) * np.clip((t - at) / load, 0.0, 1.0)
+        at += load + rng.uniform(0.02, 0.3)
+    return y
+
+
 # New shapes go to the end: a shape's place is part of its seed.
 SHAPES: tuple[Shape, ...] = (
     Shape("leak 1 %/h, white 5 %", True, leak(0.01), noise=(0.05, 0.0)),
@@ -169,4 +209,11 @@ SHAPES: tuple[Shape, ...] = (
     Shape("fork pools, process 3 h old", False, pools, age_h=3.0),
     Shape("random walk, process 3 h old", False, walk, noise=(0.0, 0.0), age_h=3.0),
     Shape("leak 5 %/h since a step", True, step_leak),
+    Shape("leak 10 %/min", True, leak(6.0), hours=2.0),
+    Shape("leak 10 %/min, white 3 %, process 3 h old", True, leak(6.0), 2.0, (0.03, 0.0), age_h=3),
+    Shape("batch job that loads 2 to 35 min", False, batch(2, 35)),
+    Shape("batch job that loads 45 to 100 min", False, batch(45, 100), ramp=True),
+    Shape("batch jobs in a row", False, batch_in_a_row),
+    Shape("a server loads a data set, process 3 h old", False, batch_in_a_server, age_h=3.0),
+    Shape("batch job that reads files", False, batch_by_files),
 )

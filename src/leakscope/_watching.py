@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.judge.causes import find_causes
+from leakscope.judge.growing import fast_growers, growth_now
 from leakscope.judge.trends import judge_series
 from leakscope.model.series import TrendVerdict
 from leakscope.observe.collect import Collection, asleep_ns
 
 if TYPE_CHECKING:
-    from leakscope.model.series import Cause, Subject, Trend
+    from leakscope.model.growth import Growth
+    from leakscope.model.series import Cause, Series, Subject, Trend
     from leakscope.observe.gather import Gatherer
     from leakscope.observe.measures import Pass
     from leakscope.observe.store import StoreWriter
@@ -36,17 +38,37 @@ class Judgement:
     trends: tuple[Trend, ...]
     causes: tuple[Cause, ...]
     killed: tuple[tuple[Subject, int], ...] = ()  # where the kernel ran out of memory
+    reserved: tuple[tuple[Series, Growth], ...] = ()  # address space that grows
 
     @property
     def leaks(self) -> bool:
         """Whether anything leaks."""
         return bool(self.causes)
 
+    @property
+    def growing(self) -> bool:
+        """Whether something that is not known to leak grows fast."""
+        return bool(fast_growers(self.trends))
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing leaks, and what was seen cannot exclude it."""
+        short = (TrendVerdict.NOT_ENOUGH_DATA, TrendVerdict.GROWING)
+        return not self.causes and (
+            self.growing or all(trend.verdict in short for trend in self.trends)
+        )
+
 
 def judge(collection: Collection) -> Judgement:
     """Judge everything seen so far."""
     trends = judge_series(collection.judged())
-    return Judgement(tuple(trends), tuple(find_causes(trends)), tuple(collection.oom_kills()))
+    reserved = [(one, growth_now(one)) for one in collection.series() if one.metric == "virtual"]
+    return Judgement(
+        tuple(trends),
+        tuple(find_causes(trends)),
+        tuple(collection.oom_kills()),
+        tuple((one, growth) for one, growth in reserved if growth is not None and growth.rate > 0),
+    )
 
 
 @dataclass(slots=True)
@@ -87,6 +109,11 @@ class Watch:
         """Share of one core that the watch has taken so far, verdicts and screen included."""
         return (time.process_time() - self._cpu_began) / max(self.watched_s, 1e-9)
 
+    @property
+    def pause_s(self) -> float:
+        """How long to wait for the next look: at first less, so that growth shows at once."""
+        return min(self.interval_s, max(1.0, self.watched_s))
+
     def look(self) -> Pass:
         """Look once. A store that cannot be written is closed; the watch goes on without."""
         cpu = time.process_time()
@@ -121,7 +148,7 @@ class Watch:
             for t in self.judgement.trends
             if t.series.times_ns[0] <= first
         }
-        waiting = TrendVerdict.NOT_ENOUGH_DATA in found.values()
+        waiting = bool({TrendVerdict.NOT_ENOUGH_DATA, TrendVerdict.GROWING} & set(found.values()))
         # Twice in a row: one look in a thousand hours is wrong, two hardly ever are.
         self._settled = bool(found) and not waiting and found == self._before
         self._before = found

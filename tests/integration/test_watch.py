@@ -55,10 +55,11 @@ def leaking(request):
 def test_the_gauge_that_leaks_is_the_one_that_grows(leaking):
     pid, metric = leaking
     done = leakscope("watch", pid, "--for", "2s", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # undecided
     document = json.loads(done.stdout)
     gauges = {g["metric"]: g for g in document["gauges"]}
     assert gauges[metric]["samples"] >= 5
+    assert gauges[metric]["growth"]["rate_per_s"] > 0
     assert gauges[metric]["last"] > {"anon": 8 << 20, "fds": 60, "threads": 20}[metric]
     # Two seconds of a young process are no evidence, however steep the rise.
     assert {g["verdict"] for g in gauges.values()} == {"not enough data"}
@@ -85,7 +86,7 @@ def test_it_ends_when_the_process_does():
     reaper.start()
     done = leakscope("watch", process.pid, "--for", "30s", "--every", "0.2s")
     reaper.join()
-    assert done.returncode == 0
+    assert done.returncode == 3
     assert "leakscope: not enough data" in done.stdout
 
 
@@ -114,10 +115,10 @@ def test_a_wrong_request_is_one_sentence(arguments, said):
 
 def test_recorded_and_reported_later(tmp_path):
     path = tmp_path / "r"
-    assert leakscope("watch", os.getpid(), "--for", "1s", "--record", path).returncode == 0
+    assert leakscope("watch", os.getpid(), "--for", "1s", "--record", path).returncode == 3
     path.write_bytes(path.read_bytes()[:-3])
     done = leakscope("report", path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
     assert "The end was cut off" in done.stdout
     path.write_bytes(path.read_bytes()[:60] + b"\0" * 40 + path.read_bytes()[100:])
     done = leakscope("report", path)
@@ -172,7 +173,7 @@ def test_a_recording_is_told_as_far_as_it_is_whole(recorded_leak):
 def test_all_of_the_machine_in_a_pipe_is_a_line_a_look():
     done = leakscope("watch", "--for", "1s")
     lines = done.stdout.partition("leakscope:")[0].splitlines()
-    assert len(lines) == 10
+    assert 2 <= len(lines) <= 10
     assert all(" in use, " in line and " processes" in line for line in lines)
 
 
@@ -190,7 +191,7 @@ def test_a_watch_that_nobody_reads_goes_on_only_to_record(tmp_path, kept):
     )
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=30) == 3
     assert process.stderr.read() == ""
     process.stderr.close()
     assert not kept or len(list(StoreReader(path).passes())) >= 8
@@ -219,7 +220,7 @@ def test_the_page_escapes_names_and_needs_nothing_from_elsewhere(tmp_path):
     process = subprocess.Popen([name, "30"])
     try:
         done = leakscope("watch", process.pid, "--for", "1s", "--html", page)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 3, done.stderr
         again = leakscope("watch", process.pid, "--for", "1s", "--html", page)
     finally:
         process.kill()
@@ -231,7 +232,7 @@ def test_the_page_escapes_names_and_needs_nothing_from_elsewhere(tmp_path):
     assert "http" not in text
     assert "src=" not in text
     assert page.stat().st_mode & 0o777 == 0o600
-    assert again.returncode == 0  # like --report-file, it replaces what this user wrote
+    assert again.returncode == 3  # like --report-file, it replaces what this user wrote
     assert sorted(os.listdir(tmp_path)) == ["a<b>&", "page.html"]
 
 
@@ -248,7 +249,7 @@ def test_ctrl_c_ends_with_the_report():
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == 3
     assert "leakscope: not enough data" in rest
 
 
@@ -256,7 +257,7 @@ def test_a_terminal_that_knows_only_ascii(recorded_leak, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     for arguments in (["report", recorded_leak], ["watch", os.getpid(), "--for", "1s"], []):
         done = leakscope(*arguments)
-        assert done.returncode in {0, 1}, done.stderr
+        assert done.returncode in {0, 1, 3}, done.stderr
         assert done.stdout.isascii()
         assert "Next: " in done.stdout
 
@@ -340,7 +341,7 @@ def test_a_store_on_a_full_disk_is_one_sentence_and_stays_readable(tmp_path):
     assert done.returncode == 2
     assert f"cannot write {path}" in done.stderr
     assert "Traceback" not in done.stderr
-    assert leakscope("report", path).returncode == 0
+    assert leakscope("report", path).returncode == 3
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def gauges(pid):
     done = leakscope("watch", pid, "--for", "1s", "--json", "--report-file", "/dev/null")
     assert done.returncode == 2  # that is no regular file
     done = leakscope("watch", pid, "--for", "1s", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
     return {g["metric"]: g["last"] for g in json.loads(done.stdout)["gauges"]}
 
 
@@ -183,7 +183,7 @@ def test_closed_streams_lose_no_report(tmp_path, recording):
         done = shell(
             f'"$@" {where}', "watch", os.getpid(), "--for", "0.5s", "--report-file", target
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 3, done.stderr
         assert target.read_text().startswith("leakscope: not enough data")
         target.unlink()
         assert shell(f'"$@" {where}').returncode == 0
@@ -201,7 +201,7 @@ def test_told_to_end_it_reports(tmp_path, number):
     process.stdout.readline()
     process.send_signal(number)
     process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == 3
     assert target.read_text().startswith("leakscope: not enough data")
 
 

@@ -42,10 +42,13 @@ Watch processes, cgroups and kernel caches, and say which of them leak.
 
 Without an argument it watches everything it may see. A verdict takes 15 minutes of
 watching and 40 minutes of a process's life: until then it says how much longer to watch.
-Exit status: 0 no leak, 1 a leak was found, 2 could not do it.
+How fast something grows, and when its limit is reached, it says from the second look on.
+Exit status: 0 no leak, 1 a leak was found, 2 could not do it, 3 undecided: not enough data,
+or something grows fast and that alone is no proof (1 with --fail-on growth).
 """
 
 _ACCOUNTS = 4  # processes that have a line of their own at each look
+_UNDECIDED = 3
 _REPLAYED = 1440  # looks of a long recording that are put together again …
 _VALUES = 10_000_000  # … or as many as hold about so many values
 _FEWEST = 120
@@ -73,6 +76,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--heap",
         action="store_true",
         help="at the end say how much of each heap is free; stops the process for some ms",
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=("leaks", "growth"),
+        default="leaks",
+        help="growth: what grows fast gives exit status 1 as well, without proof of a leak",
     )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live screen")
     add_colour_option(parser)
@@ -268,7 +277,7 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
                 heard = False
             if over():
                 return
-            due = max(due + watch.interval_s, time.monotonic())
+            due = max(due + watch.pause_s, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
     from leakscope.cli._live import LiveScreen
 
@@ -288,6 +297,7 @@ def _say_lines(watch: Watch) -> bool:
 
     That is a line for each of a few processes that were asked for, and one on all of many.
     """
+    from leakscope.judge.growing import growth_now
     from leakscope.report.watch import render_line, render_standing
 
     only = watch.gatherer.only
@@ -298,8 +308,15 @@ def _say_lines(watch: Watch) -> bool:
     for pid in sorted(only):
         gauges = watch.collection.latest(pid)
         if gauges:
+            growths = {
+                one.metric: growth
+                for one in watch.collection.series(pid)
+                if (growth := growth_now(one)) is not None
+            }
             who = f"{pid} " if len(only) > 1 else ""
-            heard &= write_text(sys.stdout, f"{who}{render_line(watch.watched_s, gauges)}\n")
+            heard &= write_text(
+                sys.stdout, f"{who}{render_line(watch.watched_s, gauges, growths)}\n"
+            )
     return heard
 
 
@@ -326,6 +343,7 @@ def _tell(
         missing,
         judgement.killed,
         holds,
+        judgement.reserved,
     )
     stream = None if args.report_file else sys.stdout
     text = to_json(watched) if args.json else render_watch(watched, ink_for(stream, args.colour))
@@ -335,7 +353,16 @@ def _tell(
 
         write_private(Path(html), to_html(watched))
     write_report(text, args, sys.stdout)
-    return int(getattr(args, "exit_code", 1)) if judgement.leaks else 0
+    return _status(judgement, args)
+
+
+def _status(judgement: Judgement, args: argparse.Namespace) -> int:
+    """Return 1 for leaks, 3 when what was seen cannot exclude them."""
+    wanted = args.fail_on  # of `report` it is the set of verdicts that count
+    growth = wanted == "growth" if isinstance(wanted, str) else "growing" in map(str, wanted)
+    if judgement.leaks or (judgement.growing and growth):
+        return int(getattr(args, "exit_code", 1))
+    return int(getattr(args, "undecided_exit_code", _UNDECIDED)) if judgement.undecided else 0
 
 
 def _store(path: str, every: float) -> StoreWriter:

@@ -10,6 +10,7 @@ from leakscope.model.series import Series, TrendVerdict
 
 if TYPE_CHECKING:
     from leakscope.judge import _series_stats as stats
+    from leakscope.model.growth import Growth
 
 __all__ = ["Look"]
 
@@ -29,4 +30,5 @@ class Look:
     more_s: float | None = None
     tail_from: float = 0.0  # hours, where the line starts
     sure: float = 0.0
+    growth: Growth | None = None
     extra: tuple[tuple[str, float], ...] = ()

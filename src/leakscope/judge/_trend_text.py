@@ -8,11 +8,14 @@ from dataclasses import replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from leakscope.judge._words import amount, duration
+from leakscope.judge.growing import POSSIBLE, growth_words
 from leakscope.model.findings import confidence_words
 from leakscope.model.series import Series, Trend, TrendVerdict
 
 if TYPE_CHECKING:
     from leakscope.judge._look import Look
+    from leakscope.model.growth import Growth
 
 __all__ = ["amount", "duration", "trend_of"]
 
@@ -20,9 +23,48 @@ _FAR_OFF_S = 10 * 365 * 86_400.0
 
 
 def trend_of(look: Look) -> Trend:
+    """Put a look into words."""
+    if look.verdict is TrendVerdict.GROWING and look.growth is not None:
+        return _growing(look, look.growth)
+    return replace(_judged(look), growth=look.growth)
+
+
+def _growing(look: Look, growth: Growth) -> Trend:
+    """What grows fast, in the unit per hour as all rates are."""
+    wait = f"; for a verdict watch {duration(look.more_s)} more" if look.more_s else ""
+    sentence = f"{growth_words(growth)} ({confidence_words(POSSIBLE)}, {POSSIBLE:.2f}: growth alone"
+    until = growth.until_limit_s
+    limit = growth.limit
+    known = limit is not None and until is not None
+    return Trend(
+        look.series,
+        look.verdict,
+        POSSIBLE,
+        3600.0 * growth.rate,
+        3600.0 * growth.rate_low,
+        3600.0 * growth.rate_high,
+        f"{sentence}, a job that loads its input looks the same){wait}",
+        _next_step(look.series),
+        exhausted_in_s=until,
+        exhausted_low_s=(limit - growth.last) / growth.rate_high if known and limit else None,
+        exhausted_high_s=(limit - growth.last) / growth.rate_low if known and limit else None,
+        more_s=look.more_s,
+        evidence=(
+            ("steadiness", growth.steadiness),
+            ("since_s", growth.since_s),
+            ("held_s", growth.held_s),
+            ("share_per_minute", growth.per_minute),
+        ),
+        growth=growth,
+    )
+
+
+def _judged(look: Look) -> Trend:
     series, line = look.series, look.line
     if line is None:
         wait = f"; watch {duration(look.more_s)} more" if look.more_s else ""
+        if look.growth is not None:
+            wait = f"; so far {growth_words(look.growth)}{wait}"
         return Trend(
             series,
             look.verdict,
@@ -146,24 +188,3 @@ def _next_step(series: Series) -> str | None:
     if series.metric == "unexplained":
         return "sudo cat /proc/allocinfo (Linux 6.10 and later), or boot with page_owner=on"
     return None
-
-
-def amount(value: float, unit: str) -> str:
-    if unit != "bytes":
-        return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
-    for name in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024 or name == "TiB":
-            break
-        value /= 1024
-    return f"{value:.3g} {name}" if abs(value) < 1000 else f"{value:.0f} {name}"
-
-
-def duration(seconds: float) -> str:
-    for size, name in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 1.5 * size or (size != 86400.0 and seconds >= size):
-            return (
-                f"{seconds / size:.2g} {name}"
-                if seconds < 10 * size
-                else f"{seconds / size:.0f} {name}"
-            )
-    return f"{seconds:.0f} s"

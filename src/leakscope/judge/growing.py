@@ -9,16 +9,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from leakscope.model.growth import Growth
+from leakscope.judge._words import amount, duration
+from leakscope.model.growth import growth_of
+from leakscope.model.series import TrendVerdict
 
-__all__ = ["POSSIBLE", "grows_fast"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from leakscope.model.growth import Growth
+    from leakscope.model.series import Series, Trend
+
+__all__ = [
+    "POSSIBLE",
+    "fast_growers",
+    "grows_fast",
+    "growth_in_brief",
+    "growth_now",
+    "growth_words",
+    "rate_words",
+]
 
 POSSIBLE = 0.6  # the confidence that growth alone can have
 
 _LOOKS = 5
 _SHORTEST_S = 15.0
-_STEADY = 0.75
+_STEPS, _STEADY = 4, 0.75
+_CLEAR = 0.35  # of the rate is left at its lower end when it is three standard errors from zero
 _STRAIGHT = 0.5  # what slows down more is a cache that fills, or a warm-up
 _PER_MINUTE = 0.05
 _BYTES_PER_S = float(1 << 20)
@@ -26,6 +42,11 @@ _SOON_S = 3600.0  # until its limit
 _LEAST_BYTES, _LEAST_COUNT = float(1 << 20), 8.0
 _OVER_PEAK = 1.1  # a sawtooth rises as well: only what exceeds its teeth is growth
 _FALLS = 3  # its floors tell, later
+_NEWEST = 24  # values that tell the present of a long course
+_TOLD = 0.01  # a minute
+_FAR_S, _YEARS_S = 10 * 86_400.0, 10 * 365 * 86_400.0
+_SUMS = {"system", "cgroup"}
+_FOLLOW = {"page_tables", "mappings", "pss", "uss", "virtual"}  # what memory brings with it
 
 
 def grows_fast(growth: Growth) -> bool:
@@ -33,7 +54,8 @@ def grows_fast(growth: Growth) -> bool:
     least = _LEAST_BYTES if growth.unit == "bytes" else _LEAST_COUNT
     seen = growth.looks >= _LOOKS and growth.since_s >= _SHORTEST_S and growth.grown >= least
     steady = (
-        growth.rate_low > 0.0
+        growth.rate_low > _CLEAR * growth.rate > 0.0
+        and growth.steps >= _STEPS
         and growth.steadiness >= _STEADY
         and growth.slowing >= _STRAIGHT
         and growth.falls < _FALLS
@@ -47,3 +69,80 @@ def grows_fast(growth: Growth) -> bool:
         or (growth.unit == "bytes" and growth.rate >= _BYTES_PER_S)
         or (until is not None and until <= _SOON_S)
     )
+
+
+def growth_now(series: Series) -> Growth | None:
+    """Measure the present: the newest values where they grow fast, else the whole course."""
+    whole = growth_of(series)
+    if whole is None or whole.looks <= _NEWEST or grows_fast(whole):
+        return whole
+    recent = growth_of(series, _NEWEST)
+    return recent if recent is not None and grows_fast(recent) else whole
+
+
+def rate_words(rate: float, unit: str) -> str:
+    """Return a rate in the time that keeps it readable: "+4.0 MiB/s", "-12.0/min"."""
+    least = 1024.0 if unit == "bytes" else 1.0
+    units = ((1.0, "s"), (60.0, "min"), (3600.0, "h"))
+    seconds, name = next((u for u in units if abs(rate) * u[0] >= least), units[-1])
+    return f"{'-' if rate < 0 else '+'}{amount(abs(rate) * seconds, unit)}/{name}"
+
+
+def growth_words(growth: Growth) -> str:
+    """Say how fast, how steadily, since when, and when the limit is reached."""
+    over = f"over {growth.looks:,} looks in {duration(growth.watched_s)}"
+    if growth.rate == 0.0:
+        if growth.grown > 0.0 and growth.rose:
+            return f"grew {amount(growth.grown, growth.unit)} and rests now, {over}"
+        return f"rests {over}"
+    text = rate_words(growth.rate, growth.unit)
+    if growth.rate < 0.0:
+        return f"{text} {over}"
+    if _TOLD <= growth.per_minute <= 1.0:
+        text += f" ({growth.per_minute:.0%} a minute)".replace("%", " %")
+    text += f", rose in {growth.rose} of {growth.steps} stretches, for {duration(growth.since_s)}"
+    if growth.held_s:
+        text += f" after it had held its level for {duration(growth.held_s)}"
+    elif growth.falls:
+        text += " since it last fell"
+    elif growth.from_first_look:
+        text += ", since the first look"
+    if growth.slowing < _STRAIGHT:
+        text += ", ever slower"
+    until = growth.until_limit_s
+    if until is None:
+        return text
+    limit = f"{growth.limit_of or 'its limit'} ({amount(growth.limit or 0.0, growth.unit)})"
+    return f"{text}; {limit} {_reached(until)}"
+
+
+def growth_in_brief(growth: Growth) -> str:
+    """Say the same on a line that is written at every look."""
+    text = rate_words(growth.rate, growth.unit)
+    if growth.rate < 0.0:
+        return text
+    text += f" for {duration(growth.since_s)}, steady {growth.rose}/{growth.steps}"
+    until = growth.until_limit_s
+    return text if until is None or until > _FAR_S else f"{text}, limit in {duration(until)}"
+
+
+def _reached(until_s: float) -> str:
+    return "is years away" if until_s > _YEARS_S else f"is reached in {duration(until_s)}"
+
+
+def fast_growers(trends: Iterable[Trend]) -> list[Trend]:
+    """Return what grows fast, the fastest first, without the gauges that only follow another."""
+    fast = [t for t in trends if t.verdict is TrendVerdict.GROWING]
+    own = {t.series.subject.key for t in fast if t.series.metric not in _FOLLOW}
+    leaves = [t for t in fast if t.series.subject.kind not in _SUMS]
+    found = [
+        t
+        for t in leaves or fast
+        if t.series.metric not in _FOLLOW or t.series.subject.key not in own
+    ]
+
+    def rank(trend: Trend) -> tuple[bool, float]:
+        rate = trend.growth.rate if trend.growth is not None else 0.0
+        return trend.series.unit != "bytes", -rate
+
+    return sorted(found, key=rank)

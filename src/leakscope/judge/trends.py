@@ -18,7 +18,9 @@ import numpy as np
 
 from leakscope.judge import _series_stats as stats
 from leakscope.judge._look import Look
-from leakscope.judge._trend_text import amount, duration, trend_of
+from leakscope.judge._trend_text import trend_of
+from leakscope.judge._words import amount, duration
+from leakscope.judge.growing import grows_fast, growth_now
 from leakscope.model.series import Series, Trend, TrendVerdict
 
 __all__ = ["TrendOptions", "judge_series"]
@@ -66,7 +68,32 @@ def judge_series(
             look.verdict = TrendVerdict.CACHE
             look.why = "grows as files and names are used; the kernel gives it back on demand"
     _compare_with_files(looks)
+    _note_growth(looks)
     return [trend_of(look) for look in looks]
+
+
+# What keeps these verdicts from being a leak says nothing about the growth of this moment.
+_OPEN = (
+    TrendVerdict.NOT_ENOUGH_DATA,
+    TrendVerdict.PLATEAU,
+    TrendVerdict.STEP,
+    TrendVerdict.WARM_UP,
+    TrendVerdict.SEASONAL,
+)
+_GONE = 3.5  # times the usual distance of its looks: what is missing for longer has ended
+
+
+def _note_growth(looks: list[Look]) -> None:
+    """Measure the growth of each series, and call it growing fast where nothing says more."""
+    newest = max((int(k.series.times_ns[-1]) for k in looks if len(k.series.times_ns)), default=0)
+    for look in looks:
+        times = look.series.times_ns
+        look.growth = growth_now(look.series)
+        if look.growth is None or look.verdict not in _OPEN or _is_cache(look.series):
+            continue
+        usual = float(np.median(np.diff(times)))
+        if newest - int(times[-1]) <= _GONE * usual and grows_fast(look.growth):
+            look.verdict = TrendVerdict.GROWING
 
 
 def _look(series: Series, options: TrendOptions) -> Look:

@@ -51,7 +51,7 @@ class Growth:
     held_s: float = 0.0  # how long it had held a level before that, as far as was seen
     slowing: float = 1.0  # rate of the later half of that time over the rate of the earlier one
     falls: int = 0  # sharp falls in what was seen
-    peak: float = 0.0  # before the last of them; 0: none
+    peak: float = 0.0  # what it had held before they, or what is measured, began; 0: unknown
     limit: float | None = None  # what it runs into, in `unit`
     limit_of: str | None = None  # whose limit that is, in words: "the limit of its cgroup"
 
@@ -73,8 +73,11 @@ class Growth:
         return max(0.0, self.limit - self.last) / self.rate
 
 
-def growth_of(series: Series) -> Growth | None:
-    """Measure a series from its last cut on; None when there are fewer than two values."""
+def growth_of(series: Series, newest: int | None = None) -> Growth | None:
+    """Measure a series from its last cut on; None when there are fewer than two values.
+
+    With `newest` only so many of its last values are measured, and those before give the peak.
+    """
     times, values = series.times_ns, series.values
     if series.cuts and len(times):
         first = int(np.searchsorted(times, max(cut.time_ns for cut in series.cuts), side="left"))
@@ -82,19 +85,27 @@ def growth_of(series: Series) -> Growth | None:
     good = np.isfinite(values)
     if not good.all():
         times, values = times[good], values[good]
+    before = 0.0
+    if newest is not None and len(values) > newest:
+        before = float(values[:-newest].max())
+        times, values = times[-newest:], values[-newest:]
     if len(values) < 2 or times[-1] <= times[0]:
         return None
     seconds = (times - times[0]) / 1e9
     t, y = _grouped(seconds, np.asarray(values, dtype=np.float64))
     bytes_too_few = _PAGE if series.unit == "bytes" else 0.5
     rest = max(bytes_too_few, _REST * abs(float(np.median(y))))
-    falls, peak = 0, 0.0
+    falls, peak = 0, before
     begin = 0
     span = float(np.ptp(y))
     if span > rest:
         sharp = np.flatnonzero(np.diff(y) < -max(rest, _FALL * span))
         if len(sharp):
-            falls, peak, begin = len(sharp), float(y[: sharp[-1] + 1].max()), int(sharp[-1]) + 1
+            falls, peak, begin = (
+                len(sharp),
+                max(before, float(y[: sharp[-1] + 1].max())),
+                int(sharp[-1]) + 1,
+            )
     t1, y1 = t[begin:], y[begin:]
     held_s = 0.0
     at = _began(t1, y1, rest)
@@ -130,7 +141,7 @@ def growth_of(series: Series) -> Growth | None:
         steps=steps,
         since_s=float(t1[-1] - t1[0]),
         grown=grown,
-        from_first_look=not at and not falls,
+        from_first_look=not at and not falls and not before,
         held_s=held_s,
         slowing=slowing,
         falls=falls,

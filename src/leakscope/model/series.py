@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from leakscope.model.growth import Growth
+
 __all__ = ["Cause", "Cut", "Series", "Standing", "Subject", "Trend", "TrendVerdict"]
 
 
@@ -55,6 +57,7 @@ class Standing:
     unit: str
     first: float
     last: float
+    rate: float = 0.0  # of its newest values, in `unit` per second
 
 
 class TrendVerdict(enum.StrEnum):
@@ -68,6 +71,7 @@ class TrendVerdict(enum.StrEnum):
     SEASONAL = "seasonal"
     FILLING = "filling"
     CACHE = "cache"
+    GROWING = "growing fast"  # steadily, and it may be a job that loads its input
     NOT_ENOUGH_DATA = "not enough data"
 
 
@@ -88,6 +92,7 @@ class Trend:
     exhausted_high_s: float | None = None
     more_s: float | None = None  # for "not enough data": how much longer to watch
     evidence: tuple[tuple[str, float], ...] = ()  # name of the statistic, its value
+    growth: Growth | None = None  # what was measured at present, whatever the verdict
 
 
 @dataclass(frozen=True, slots=True)

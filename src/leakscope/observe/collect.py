@@ -126,8 +126,8 @@ class Collection:
         course.subject = subject  # its limit or its name may be another now
         course.add(time_ns, float(measure.value), limit)
 
-    def series(self) -> list[Series]:
-        """Return all series as they are now, each with the bound it runs into."""
+    def series(self, pid: int | None = None) -> list[Series]:
+        """Return all series as they are now, or those of one process, with their bounds."""
         cuts = tuple(self._cuts[-16:])
         last = {key: course.last for key, course in self._courses.items()}
         return [
@@ -139,6 +139,7 @@ class Collection:
                 tuple(cut for cut in cuts if c.times[0] < cut.time_ns <= c.last_ns),
             )
             for c in self._courses.values()
+            if pid is None or c.subject.pid == pid
         ]
 
     def oom_kills(self) -> list[tuple[Subject, int]]:
@@ -173,9 +174,9 @@ class Collection:
     def standings(self) -> list[Standing]:
         """Return where each gauge that is judged stands: cheap, for screens."""
         return [
-            Standing(c.subject, c.metric, c.unit, c.values[0], c.last)
+            Standing(c.subject, c.metric, c.unit, c.values[0], c.last, _rate(c))
             for c in self._courses.values()
-            if c.metric not in _SHOWN_ONLY
+            if (c.metric not in _SHOWN_ONLY or c.metric == "virtual")
             and not _is_root(c.subject)
             and c.last_ns == self._last_ns
         ]
@@ -234,6 +235,16 @@ _BOUNDED = {
     ("system", "used"),
     ("tmpfs", "tmpfs"),
 }
+
+
+_NEWEST = 6  # values that tell how fast it grows now
+
+
+def _rate(course: _Course) -> float:
+    """Return the growth of the newest values in a second: cheap, for screens."""
+    at = max(0, len(course.times) - _NEWEST)
+    passed = course.last_ns - course.times[at]
+    return (course.last - course.values[at]) * 1e9 / passed if passed else 0.0
 
 
 def _newest(course: _Course) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -16,6 +16,7 @@ __all__ = ["amount", "gauge_name", "grown", "signed", "spark", "subject_name"]
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _NAMES = {
     "anon": "private memory",
+    "virtual": "virtual size",
     "shmem": "shared memory",
     "page_tables": "page tables",
     "fds": "open descriptors",

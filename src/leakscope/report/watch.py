@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words, rate_words
 from leakscope.model.series import TrendVerdict
 from leakscope.report._gauges import amount, gauge_name, signed, spark, subject_name
 from leakscope.report._ink import ALARM, CALM, STEP, WARNING
@@ -23,6 +24,7 @@ from leakscope.report._text import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from leakscope.model.growth import Growth
     from leakscope.model.heap import HeapAccount
     from leakscope.model.series import Cause, Series, Standing, Subject, Trend
     from leakscope.report._ink import Ink
@@ -44,6 +46,10 @@ _OTHERS = 8
 _DAY_S = 86400.0
 _WALKED = 0.99
 _IDLE = 16 << 20
+_RATE = 1024.0  # bytes a second that are worth a word …
+_RESERVED = 262_144.0  # … and of address space beyond the memory in it
+_GROWERS, _RESERVERS = 5, 2
+_SEEN = 2  # stretches, before growth is told of among many
 _MOVING = (
     TrendVerdict.FILLING,
     TrendVerdict.STEP,
@@ -66,32 +72,74 @@ class Watched:
     missing: Sequence[str] = ()
     killed: Sequence[tuple[Subject, int]] = ()  # where the kernel ran out of memory, how often
     held: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    reserved: Sequence[tuple[Series, Growth]] = ()  # address space that grows
 
 
 def headline(watched: Watched) -> str:
     """Return the verdict in one line."""
     after = f"after {duration_text(round(watched.watched_s * 1e9))}"
     causes, trends = watched.causes, watched.trends
+    fast = fast_growers(trends)
+    growing = "; ".join(_pace(trend) for trend in fast[:2])
+    growing += f"; and {len(fast) - 2} more" if len(fast) > 2 else ""
     if causes:
         names = [_title(cause) for cause in causes[:2]]
         more = len(causes) - len(names)
         text = "; ".join(names) + (f"; and {more} more" if more else "")
+        text += f"; growing fast: {growing}" if fast else ""
         return f"{plural(len(causes), 'leak')} {after}: {text}"
+    if fast:
+        return f"growing fast {after}: {growing}; no proof of a leak yet"
     short = sum(t.verdict is TrendVerdict.NOT_ENOUGH_DATA for t in trends)
     if not trends:
         return f"nothing was seen {after}"
     if short == len(trends):
-        return f"not enough data for a verdict {after}"
+        grew = _growing_slowly(watched)
+        so_far = f"; so far {_pace(grew[0])}" if grew else ""
+        return f"not enough data for a verdict {after}{so_far}"
     text = f"no leak among {plural(len(trends) - short, 'gauge')} {after}"
     return text + (f"; {count_text(short)} need more time" if short else "")
 
 
-def render_line(seconds: float, gauges: Sequence[tuple[str, str, float]]) -> str:
-    """Return one line on where the gauges (metric, unit, value) of one subject stand."""
-    parts = [
-        f"{gauge_name(metric)} {amount(value, unit)}" for metric, unit, value in gauges if value
-    ]
+def _pace(trend: Trend) -> str:
+    """Return "name (pid 7), private memory 84.1 MiB +4.0 MiB/s"."""
+    series, growth = trend.series, trend.growth
+    rate = rate_words(growth.rate, series.unit) if growth is not None else ""
+    now = amount(float(series.values[-1]), series.unit)
+    return f"{subject_name(series.subject)}, {gauge_name(series.metric)} {now} {rate}"
+
+
+def render_line(
+    seconds: float,
+    gauges: Sequence[tuple[str, str, float]],
+    growths: Mapping[str, Growth] | None = None,
+) -> str:
+    """Return one line on where the gauges (metric, unit, value) of one subject stand.
+
+    `growths` are known from the second look on. Each gauge that moves has its rate; those that
+    only follow private memory, as address space mostly does, have none.
+    """
+    parts = []
+    anon = (growths or {}).get("anon")
+    for metric, unit, value in gauges:
+        growth = (growths or {}).get(metric)
+        text = f"{gauge_name(metric)} {amount(value, unit)}"
+        follows = metric in _FOLLOW and not _reserves(metric, growth, anon)
+        if growth is not None and growth.rate and not follows:
+            text += f" ({growth_in_brief(growth)})"
+        if value:
+            parts.append(text)
     return f"{seconds:8.{0 if seconds >= 10 else 1}f} s  " + ", ".join(parts)
+
+
+_FOLLOW = {"page_tables", "mappings", "pss", "uss", "virtual"}
+
+
+def _reserves(metric: str, growth: Growth | None, anon: Growth | None) -> bool:
+    """Whether address space grows by clearly more than the memory in it."""
+    if metric != "virtual" or growth is None:
+        return False
+    return growth.rate > 1.5 * max(0.0, anon.rate if anon is not None else 0.0) + _RESERVED
 
 
 def render_standing(seconds: float, processes: int, standings: Sequence[Standing]) -> str:
@@ -101,28 +149,42 @@ def render_standing(seconds: float, processes: int, standings: Sequence[Standing
     if used is not None:
         parts.insert(0, f"{amount(used.last, used.unit)} in use")
     own = [s for s in standings if s.unit == "bytes" and s.subject.kind not in {"system", "cgroup"}]
+    own = [s for s in own if s.metric != "virtual"]
     most = max(own, key=lambda s: s.last - s.first, default=None)
     if most is not None and most.last > most.first:
         grown = signed(most.last - most.first, most.unit)
         who = printable(subject_name(most.subject))
         parts.append(f"most grown {who}, {gauge_name(most.metric)} {grown}")
+    fast = max(own, key=lambda s: s.rate, default=None)
+    if fast is not None and fast is most and fast.rate >= _RATE:
+        parts[-1] += f", {rate_words(fast.rate, fast.unit)} now"
+    elif fast is not None and fast.rate >= _RATE:
+        who = printable(subject_name(fast.subject))
+        what = gauge_name(fast.metric)
+        parts.append(f"fastest now {who}, {what} {rate_words(fast.rate, fast.unit)}")
     return f"{seconds:8.{0 if seconds >= 10 else 1}f} s  " + ", ".join(parts)
 
 
 def render_watch(watched: Watched, ink: Ink) -> str:
     """Return the report, ending in a newline."""
-    colour = ALARM if watched.causes else CALM if _judged(watched.trends) else WARNING
+    fast = fast_growers(watched.trends)
+    calm = _judged(watched.trends) and not fast
+    colour = ALARM if watched.causes else CALM if calm else WARNING
     lines = ink.paint_all(colour, ink.wrap(f"leakscope: {headline(watched)}"))
     for cause in watched.causes[:_CAUSES]:
         lines += ["", *_cause(cause, watched, ink)]
     if len(watched.causes) > _CAUSES:
         lines += ["", f"And {len(watched.causes) - _CAUSES} more leaks: see --json or --html."]
+    for trend in fast[:_CAUSES]:
+        lines += ["", *_fast(trend, watched, ink)]
     for subject, count in watched.killed:
         what = plural(count, "process", "processes")
         text = f"! The kernel killed {what} for want of memory in {subject_name(subject)}."
         lines += ["", *ink.paint_all(ALARM, ink.wrap(text, hanging="  "))]
+    lines += _growers(watched, ink)
     lines += _others(watched, ink)
-    shown = {cause.trend.series.subject.key for cause in watched.causes[:_CAUSES]}
+    shown = {trend.series.subject.key for trend in fast[:_CAUSES]}
+    shown |= {cause.trend.series.subject.key for cause in watched.causes[:_CAUSES]}
     for key, facts in watched.held.items():
         if key not in shown:
             lines += ["", *facts]
@@ -134,8 +196,78 @@ def render_watch(watched: Watched, ink: Ink) -> str:
     return "\n".join(lines) + "\n"
 
 
+_OPEN = (TrendVerdict.NOT_ENOUGH_DATA, TrendVerdict.GROWING)
+
+
 def _judged(trends: Sequence[Trend]) -> bool:
-    return any(t.verdict is not TrendVerdict.NOT_ENOUGH_DATA for t in trends)
+    return any(t.verdict not in _OPEN for t in trends)
+
+
+def _fast(trend: Trend, watched: Watched, ink: Ink) -> list[str]:
+    series = trend.series
+    now = amount(float(series.values[-1]), series.unit)
+    who = f"{subject_name(series.subject)}, {gauge_name(series.metric)}: {now}"
+    lines = ink.wrap(who, indent="FAST  ", hanging="      ")
+    lines[0] = lines[0].replace("FAST", ink.paint(WARNING, "FAST"), 1)
+    bars = spark(series, unicode=ink.unicode)
+    lines += ink.wrap(f"{bars} {printable(trend.sentence)}.", indent="      ")
+    if trend.next_step:
+        step = ink.wrap(f"Next: {trend.next_step}", indent="      ", hanging="            ")
+        lines += ink.paint_all(STEP, step)
+    return lines + [f"      {line}" for line in watched.held.get(series.subject.key, ())]
+
+
+def _growing_slowly(watched: Watched) -> list[Trend]:
+    """Return what grows and has no verdict yet, the fastest first; sums only if nothing else."""
+    ends = [int(t.series.times_ns[-1]) for t in watched.trends if len(t.series.times_ns)]
+    newest = max(ends, default=0)  # what has ended does not grow any more
+    found = [
+        t
+        for t in watched.trends
+        if t.verdict is TrendVerdict.NOT_ENOUGH_DATA
+        and t.growth is not None
+        and t.growth.rate_low > 0
+        and t.growth.steadiness >= 0.5
+        and t.growth.steps >= _SEEN
+        and int(t.series.times_ns[-1]) >= newest
+        and t.series.metric not in {"page_tables", "mappings"}
+    ]
+    leaves = [t for t in found if t.series.subject.kind not in {"cgroup", "system"}]
+    return sorted(
+        leaves or found,
+        key=lambda t: (t.series.unit != "bytes", -(t.growth.rate if t.growth else 0)),
+    )
+
+
+def _growers(watched: Watched, ink: Ink) -> list[str]:
+    """The fastest growers, whatever becomes of them; and address space, which is no memory."""
+    slow = _growing_slowly(watched)
+    rows = [
+        (t.growth.rate, t.series, growth_words(t.growth))
+        for t in slow[:_GROWERS]
+        if t.growth is not None
+    ]
+    anon = {t.series.subject.key: t.growth for t in watched.trends if t.series.metric == "anon"}
+    reserved = [
+        (series, growth)
+        for series, growth in watched.reserved
+        if _reserves("virtual", growth, anon.get(series.subject.key))
+        and growth.steadiness >= 0.5
+        and growth.steps >= _SEEN
+    ]
+    reserved.sort(key=lambda each: -each[1].rate)
+    rows += [
+        (growth.rate, series, "reserved address space, not resident")
+        for series, growth in reserved[:_RESERVERS]
+    ]
+    lines = ["", "Growing, too early to say more:"] if rows else []
+    for rate, series, words in rows:
+        who = f"{subject_name(series.subject)}, {gauge_name(series.metric)}"
+        now = amount(float(series.values[-1]), series.unit)
+        row = f"{rate_words(rate, series.unit):>14}  {now:>9}  {who}"
+        lines.append(clip_right(row, ink.width, ink.ellipsis))
+        lines += ink.wrap(f"{printable(words)}.", indent=" " * 16)
+    return lines
 
 
 def _title(cause: Cause) -> str:
@@ -177,6 +309,7 @@ def _following(trends: Sequence[Trend]) -> str:
 def _others(watched: Watched, ink: Ink) -> list[str]:
     """What moves and does not leak, then the numbers of the rest."""
     told = {id(t) for cause in watched.causes for t in (cause.trend, *cause.follows, *cause.alike)}
+    told |= {id(t) for t in fast_growers(watched.trends)}
     rest = [t for t in watched.trends if id(t) not in told]
     moving = [t for t in rest if t.verdict in _MOVING and t.verdict is not TrendVerdict.STEP]
     moving += [t for t in rest if t.verdict is TrendVerdict.STEP and (t.rate or 0) >= 0]
@@ -215,9 +348,18 @@ def _next(watched: Watched) -> str:
     steps = [c.trend.next_step for c in watched.causes if c.trend.next_step]
     if steps:
         return printable(steps[0])
+    fast = next((t.next_step for t in fast_growers(watched.trends) if t.next_step), None)
+    if fast:
+        return printable(fast)
     waiting = [t.more_s or 0.0 for t in watched.trends if t.more_s]
     if waiting and (not _judged(watched.trends) or not watched.causes):
         longer = duration_text(round(max(waiting) * 1e9))
+        subjects = {t.series.subject for t in watched.trends}
+        pids = sorted({s.pid for s in subjects if s.pid is not None})
+        if len(pids) in range(1, 5) and all(s.pid is not None for s in subjects):
+            minutes = math.ceil(max(waiting) / 60)
+            names = " ".join(map(str, pids))
+            return f"leakscope watch {names} --for {minutes}m, for a verdict on every gauge"
         return f"watch {longer} more for a verdict on every gauge"
     if watched.causes:
         return "the causes above say where to look"
@@ -289,6 +431,7 @@ def to_json(watched: Watched) -> str:
             {"kind": subject.kind, "key": printable(subject.key), "count": count}
             for subject, count in watched.killed
         ],
+        "growing_fast": [_place(trend) for trend in fast_growers(watched.trends)],
         "missing": list(watched.missing),
     }
     # A line a gauge: thousands of them stay readable, and greppable.
@@ -323,7 +466,24 @@ def _row(trend: Trend) -> dict[str, object]:
         "more_s": _finite(trend.more_s),
         "sentence": printable(trend.sentence),
         "next_step": None if trend.next_step is None else printable(trend.next_step),
+        "growth": None if trend.growth is None else _growth(trend.growth),
         "evidence": {name: _finite(value) for name, value in trend.evidence},
+    }
+
+
+def _growth(growth: Growth) -> dict[str, object]:
+    return {
+        "rate_per_s": _finite(growth.rate),
+        "rate_low_per_s": _finite(growth.rate_low),
+        "rate_high_per_s": _finite(growth.rate_high),
+        "steadiness": growth.steadiness,
+        "share_per_minute": _finite(growth.per_minute),
+        "since_s": growth.since_s,
+        "from_first_look": growth.from_first_look,
+        "held_s": growth.held_s,
+        "grown": growth.grown,
+        "limit_of": growth.limit_of,
+        "until_limit_s": _finite(growth.until_limit_s),
     }
 
 

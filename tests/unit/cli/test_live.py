@@ -181,7 +181,7 @@ def test_on_a_real_terminal_it_ends_with_the_report(key):
         if not pressed and b"private memory" in seen:
             pressed = os.write(ours, key) > 0
     os.close(ours)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=30) == 3
     assert b"\x1b[?1049h" in seen
     after = seen.rpartition(b"\x1b[?1049l")[2]
     assert b"leakscope: not enough data" in after

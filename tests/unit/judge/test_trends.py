@@ -87,10 +87,49 @@ def test_a_leak_below_a_daily_rhythm_is_found_and_its_rate_is_its_own():
 def test_a_young_process_never_cries_wolf():
     t = hours(120)  # 20 minutes
     got = judge(series((100 + 1000 * t) * MIB))
-    assert got.verdict is TrendVerdict.NOT_ENOUGH_DATA
+    assert got.verdict is TrendVerdict.GROWING
+    assert got.confidence <= 0.6  # never above possible: it may be loading
     assert got.more_s == pytest.approx(TrendOptions().min_age_s - 1190, abs=1)
     old = judge(series((100 + 1000 * t) * MIB, age_s=86400))
     assert old.verdict is TrendVerdict.LEAK
+
+
+def test_steady_growth_of_10_percent_a_minute_is_called_fast_within_two_minutes():
+    t = hours(13)  # 2 minutes of looks
+    values = 200 * (1 + 6 * t) * MIB + noise(13, MIB)
+    got = judge(series(values, age_s=30, limit=400 * MIB))
+    assert got.verdict is TrendVerdict.GROWING
+    assert got.rate / 3600 == pytest.approx(200 * MIB * 0.1 / 60, rel=0.1)
+    assert got.exhausted_in_s == pytest.approx(480, rel=0.1)
+    assert got.exhausted_low_s < got.exhausted_in_s < got.exhausted_high_s
+    assert "for 2 min, since the first look" in got.sentence
+    assert "its limit (400 MiB) is reached in 8" in got.sentence
+    assert got.next_step == "leakscope scan 7"
+
+
+@pytest.mark.parametrize("age_s", [0, 86400])
+def test_a_server_that_rested_for_hours_and_grows_fast_now(age_s):
+    t = np.arange(400.0) * 10
+    got = judge(series((300 + np.maximum(0, t - 3850) * 0.5) * MIB, age_s=age_s))
+    assert got.verdict is TrendVerdict.GROWING
+    assert got.growth.held_s > 60
+    assert "held its level" in got.sentence
+
+
+def test_what_fits_under_an_earlier_peak_or_has_ended_does_not_grow_fast():
+    t = np.arange(100.0) * 10
+    saw = series((300 + 300 * ((t / 600) % 1)) * MIB)
+    assert judge(saw).verdict is not TrendVerdict.GROWING
+    ended = series((100 + t[:20]) * MIB, name="ended")
+    alive = series(100 * MIB + 0 * t, name="alive")
+    assert [x.verdict for x in judge_series([ended, alive])] == [TrendVerdict.NOT_ENOUGH_DATA] * 2
+
+
+def test_without_a_verdict_the_growth_is_told_all_the_same():
+    got = judge(series((100 + np.arange(4.0)) * MIB))
+    assert got.verdict is TrendVerdict.NOT_ENOUGH_DATA
+    assert "so far +102 KiB/s" in got.sentence
+    assert "rose in 3 of 3 stretches" in got.sentence
 
 
 def test_a_growth_too_small_to_matter_is_no_leak():

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that grow: watch and triage say how fast within seconds, and never more than they know."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "programs/growth/grow.c"
+
+
+def leakscope(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "leakscope", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80"},
+    )
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    built = tmp_path_factory.mktemp("growth") / "grow"
+    subprocess.run(["gcc", "-O1", "-o", built, SOURCE, "-lm"], check=True)
+    return built
+
+
+@pytest.fixture
+def start(program):
+    started = []
+
+    def begin(*arguments):
+        started.append(subprocess.Popen([program, *map(str, arguments)]))
+        return started[-1].pid
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_several_kinds_of_growth_watched_at_once(start):
+    """One watch of twenty seconds sees all of them; each is judged on its own."""
+    kinds = ("fast", "load", "saw", "cache", "reserve", "percent")
+    pids = {how: start(how, 100 if how == "percent" else 0) for how in kinds}
+    held = start("held", 6)
+    done = leakscope("watch", *pids.values(), held, "--for", "24s", "--every", "1s", "--json")
+    assert done.returncode == 3, done.stderr
+    document = json.loads(done.stdout)
+    assert document["leak_count"] == 0
+    anon = {g["pid"]: g for g in document["gauges"] if g["metric"] == "anon"}
+    fast = {p["key"].partition("@")[0] for p in document["growing_fast"]}
+    assert {str(pids["fast"]), str(pids["percent"]), str(held)} <= fast
+    assert not {str(pids[how]) for how in ("load", "saw", "cache", "reserve")} & fast
+    growth = anon[pids["fast"]]["growth"]
+    assert growth["rate_per_s"] == pytest.approx(4 << 20, rel=0.2)
+    assert growth["until_limit_s"] > 0
+    assert anon[pids["fast"]]["confidence"] <= 0.6
+    assert anon[held]["growth"]["held_s"] > 0
+    assert anon[pids["load"]]["growth"]["rate_per_s"] == 0
+
+
+def test_the_first_screen_has_subject_rate_and_next_command(start, tmp_path):
+    pid = start("fast")
+    began = time.monotonic()
+    done = leakscope("watch", pid, "--for", "20s", "--record", tmp_path / "r")
+    assert time.monotonic() - began < 60
+    assert done.returncode == 3
+    first = "\n".join(done.stdout.splitlines()[:24])
+    assert "growing fast after 18" in first
+    assert f"grow (pid {pid}), private memory" in first
+    assert "MiB/s" in first
+    assert f"Next: leakscope scan {pid}" in first
+    looks = done.stdout.splitlines()[:10]
+    assert "MiB/s" not in looks[0]
+    assert all("MiB/s" in line for line in looks[1:])  # from the second look on
+    assert all("steady" in line and "limit in" in line for line in looks[1:])
+    assert leakscope("report", tmp_path / "r").returncode == 3
+    assert leakscope("report", tmp_path / "r", "--fail-on", "growth").returncode == 1
+
+
+def test_address_space_is_reserved_and_not_resident(start):
+    pid = start("reserve")
+    done = leakscope("watch", pid, "--for", "4s")
+    assert "virtual size" in done.stdout
+    assert "reserved address space, not resident" in done.stdout
+    assert done.returncode == 3

@@ -105,6 +105,7 @@ struct ls_edge {
 #define LS_FREED 256u
 struct ls_freed {
   uint64_t where; /* as in struct lsr_block; 0: being written, or none */
+  uint64_t what;
   uintptr_t pc;   /* behind the call of free */
   uint32_t tick;
   uint32_t node;  /* of the whole stack, 0: not unwound */

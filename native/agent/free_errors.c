@@ -33,12 +33,8 @@ void ls_freed_unwind(struct ls_thread *thread, struct ls_freed *entry, uint32_t 
                      uintptr_t sp, uintptr_t fp) {
   uint32_t passed = tick - thread->freed_tick, store = thread->freed_unwinds;
   if (passed) {
-    bool first = !thread->freed_tick;
     thread->freed_tick = tick;
-    if (first || passed > LS_FREED_UNWINDS / LS_FREED_UNWINDS_A_TICK)
-      store = LS_FREED_UNWINDS;
-    else
-      store += passed * LS_FREED_UNWINDS_A_TICK;
+    store += passed < LS_FREED_UNWINDS ? passed * LS_FREED_UNWINDS_A_TICK : LS_FREED_UNWINDS;
     if (store > LS_FREED_UNWINDS)
       store = LS_FREED_UNWINDS;
   }
@@ -46,15 +42,12 @@ void ls_freed_unwind(struct ls_thread *thread, struct ls_freed *entry, uint32_t 
       ls_live->header->node_count < MOST_NODES) {
     uint32_t depth;
     entry->node = ls_stack_capture(thread, pc, sp, fp, &depth);
-    store--;
-  } else if (store) {
-    store--;
   }
-  thread->freed_unwinds = store;
+  thread->freed_unwinds = store - (store != 0);
 }
 
 struct earlier {
-  uint64_t where;
+  uint64_t where, what;
   uintptr_t pc;
   uint32_t tick, node;
   bool ambiguous; /* two threads freed it in the same millisecond */
@@ -76,7 +69,7 @@ static bool freed_before(uintptr_t address, struct earlier *ret) {
       uint64_t where = __atomic_load_n(&entry->where, __ATOMIC_ACQUIRE);
       if ((where & ADDRESS_MASK) != key || !where)
         continue;
-      struct earlier seen = {where, entry->pc, entry->tick, entry->node, false};
+      struct earlier seen = {where, entry->what, entry->pc, entry->tick, entry->node, false};
       __atomic_thread_fence(__ATOMIC_ACQUIRE);
       if (__atomic_load_n(&entry->where, __ATOMIC_RELAXED) != where)
         continue;
@@ -351,7 +344,9 @@ struct lsr_free_error *ls_free_examine(struct ls_thread *thread, uintptr_t addre
     return NULL;
   found.proof = glibc ? LSR_FREE_PROOF_ALLOCATOR : LSR_FREE_PROOF_RECORDED;
   if (found.kind == LSR_FREE_ERROR_DOUBLE && freed) {
-    found.site = (uint32_t)(earlier.where >> LSR_BLOCK_ADDRESS_BITS);
+    struct lsr_block block = {.where = earlier.where, .what = earlier.what};
+    found.site = ls_block_site(&block);
+    found.size = ls_block_size(&block);
     if (!earlier.ambiguous)
       found.first_node = earlier.node ? earlier.node : lone_node(earlier.pc);
   }

@@ -41,6 +41,7 @@ LS_HOT void ls_freed_note(struct ls_thread *thread, const struct lsr_block *bloc
   thread->freed_next = (at + 1) % LS_FREED;
   entry->where = 0;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  entry->what = block->what;
   entry->pc = pc;
   entry->tick = tick;
   entry->node = 0;

@@ -7,6 +7,7 @@
  * to register looks whether earlier owners are still there.
  */
 #include "agent.h"
+#include "free_errors.h"
 #include "modules.h"
 #include "peek.h"
 #include "stack.h"
@@ -165,6 +166,8 @@ static struct ls_thread *do_register(void) {
     for (uint32_t i = 0; i < LS_FREED && thread->freed[i].where; i++)
       thread->freed[i].where = 0;
     thread->freed_next = 0;
+    thread->freed_tick = 0;
+    thread->freed_unwinds = LS_FREED_UNWINDS;
     thread->freed_epoch = live->gate;
   }
   thread->module_epoch = ls_module_epoch();

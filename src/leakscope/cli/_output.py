@@ -32,6 +32,7 @@ _FAIL_ON = {
     "leaking": frozenset({"leaking"}),
     "growth": frozenset({"growing", "filling"}),
     "unknown": frozenset({"unknown"}),
+    "errors": frozenset({"error"}),
 }
 _BRIEF = 20  # processes with nothing to report that get a line of their own
 _PLAIN_WIDTH = 80
@@ -101,7 +102,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         default=_FAIL_ON["leaks"],
         metavar="WHAT",
         help="what gives that status, with commas between: leaks (the default: lost, leaking), lost,"
-        " leaking, growth (growing, filling), unknown",
+        " leaking, growth (growing, filling), unknown, errors (wrong frees)",
     )
 
 
@@ -239,10 +240,10 @@ def _text(
     leaking = sum(1 for _, findings in judged if findings.leaks)
     parts = [f"leakscope: {leaking} of {len(judged)} processes leak\n"]
     order = sorted(judged, key=lambda each: -sum(finding.leak_bytes for finding in each[1].leaks))
-    detailed = [each for each in order if args.all or each[1].leaks]
+    detailed = [each for each in order if args.all or each[1].leaks or each[1].free_errors]
     for label, findings in detailed:
         parts.append(f"\n{_heading(label, width, rule)}\n{full(findings)}")
-    brief = [each for each in order if not (args.all or each[1].leaks)]
+    brief = [each for each in order if each not in detailed]
     for label, findings in brief[:_BRIEF]:
         parts.append(f"\n{_heading(label, width, rule)}\n")
         parts.append(render_brief(findings, width=width, colour=colour))

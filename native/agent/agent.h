@@ -130,6 +130,7 @@ struct ls_thread {
   uint32_t freed_next; /* place in `freed` */
   uint32_t freed_tick, freed_unwinds; /* so many frees may be unwound, as of that tick */
   uint32_t freed_epoch; /* of the recording that `freed` belongs to */
+  uint32_t deleted_next; /* freed_next at the time of `deleted` */
   uintptr_t deleted; /* recorded as freed by operator delete, which may call free for it */
   uint32_t depth; /* frames in use; frame 0 is outermost */
   struct ls_frame frames[LS_MAX_DEPTH];

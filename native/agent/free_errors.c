@@ -314,7 +314,7 @@ struct lsr_free_error *ls_free_examine(struct ls_thread *thread, uintptr_t addre
   struct ls_live *live = ls_live;
   if (live->sampled || !address)
     return NULL;
-  if (thread->deleted == address) { /* operator delete of the allocator goes through free() */
+  if (ls_free_is_deletes(thread, address)) {
     thread->deleted = 0;
     return NULL;
   }

@@ -50,6 +50,15 @@ LS_HOT void ls_freed_note(struct ls_thread *thread, const struct lsr_block *bloc
   __atomic_store_n(&entry->where, block->where, __ATOMIC_RELEASE);
 }
 
+/* An allocator's operator delete was recorded, which may call free() itself: that is no other free. */
+static inline void ls_free_deleted(struct ls_thread *thread, uintptr_t address) {
+  thread->deleted = address;
+  thread->deleted_next = thread->freed_next;
+}
+static inline bool ls_free_is_deletes(const struct ls_thread *thread, uintptr_t address) {
+  return thread->deleted == address && thread->deleted_next == thread->freed_next;
+}
+
 /* The site's counters name another family than that of `via`, or none yet. */
 LS_COLD void ls_free_family(struct ls_thread *thread, const struct lsr_block *block, uint32_t via,
                             uintptr_t pc, uintptr_t sp, uintptr_t fp);

@@ -53,7 +53,7 @@ static void record_delete(void *pointer, uint32_t via, uintptr_t pc, uintptr_t s
   if (!thread)
     return;
   if (ls_record_free(thread, (uintptr_t)pointer, via, pc, sp, fp))
-    thread->deleted = (uintptr_t)pointer;
+    ls_free_deleted(thread, (uintptr_t)pointer);
   else
     ls_free_examine(thread, (uintptr_t)pointer, via, pc, sp, fp);
   ls_leave();

@@ -74,7 +74,8 @@ LS_HOT bool ls_record_remove(struct ls_thread *thread, struct ls_place place, ui
   if (sampled && !*ls_filter_slot(address))
     return false;
   if (LS_UNLIKELY(!ls_block_remove(thread, place, address, ret))) {
-    ls_record_unknown(thread);
+    if (!ls_free_is_deletes(thread, address))
+      ls_record_unknown(thread);
     return false;
   }
   if (sampled)

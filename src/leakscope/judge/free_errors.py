@@ -70,6 +70,8 @@ def judge_free_errors(
         allocated_by = _allocated_by(recording, each, allocation)
         if kind is FreeErrorKind.MISMATCHED:
             judged = _is_mismatched(via, allocated_by, stack, allocation, own_operators)
+            if _is_mislabelled(recording, each, allocation):
+                judged = None
             certain = not recording.coverage.dropped.get("duplicate")
             if judged is False:
                 continue
@@ -119,6 +121,22 @@ def _allocated_by(
     return kind
 
 
+def _is_mislabelled(
+    recording: Recording, error: RecordedFreeError, allocation: tuple[Frame, ...]
+) -> bool:
+    """Whether the C library's malloc was called for an operator new, but not by one.
+
+    Something else came between the two, such as a handler of signals.
+    """
+    kind = _ALLOCATORS.get(Kind(int(recording.sites["kind"][error.site])))
+    allocator = (recording.process.allocator or "").rsplit("/", 1)[-1]
+    return (
+        kind in _RIGHT
+        and allocator.startswith(("libc.", "libc-", "ld-musl"))
+        and not _operators(allocation, "operator new")
+    )
+
+
 def _operators(stack: tuple[Frame, ...], name: str) -> list[str]:
     """The operators that the stack begins with."""
     found = []
@@ -146,9 +164,6 @@ def _is_mismatched(
         # An operator that ends in a jump to free() leaves no frame.
         return None if stack[0].function is None or own_operators(stack[0]) else True
     if by_new:
-        seen = _operators(allocation, "operator new")
-        if not seen:  # whoever took the memory was not the operator
-            return None
         return _RIGHT[allocated_by] != via.text
     return None if allocation[0].function is None or own_operators(allocation[0]) else True
 

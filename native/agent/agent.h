@@ -101,6 +101,16 @@ struct ls_edge {
 
 #define LS_SITE_CACHE 64u
 
+/* A block that was freed lately: free_errors.h. */
+#define LS_FREED 256u
+struct ls_freed {
+  uint64_t where; /* as in struct lsr_block; 0: being written, or none */
+  uint64_t what;
+  uintptr_t pc;   /* behind the call of free */
+  uint32_t tick;
+  uint32_t node;  /* of the whole stack, 0: not unwound */
+};
+
 struct ls_thread {
   uint32_t tid;
   uint32_t stripe;
@@ -117,6 +127,11 @@ struct ls_thread {
   uintptr_t new_frame; /* stack pointer of a wrapped operator new in progress, 0: none */
   uint32_t site_key[LS_SITE_CACHE];
   uint32_t site_id[LS_SITE_CACHE];
+  uint32_t freed_next; /* place in `freed` */
+  uint32_t freed_tick, freed_unwinds; /* so many frees may be unwound, as of that tick */
+  uint32_t freed_epoch; /* of the recording that `freed` belongs to */
+  uint32_t deleted_next; /* freed_next at the time of `deleted` */
+  uintptr_t deleted; /* recorded as freed by operator delete, which may call free for it */
   uint32_t depth; /* frames in use; frame 0 is outermost */
   struct ls_frame frames[LS_MAX_DEPTH];
   struct ls_check ra_checks[LS_MAX_DEPTH]; /* how frames[k] was reached from frames[k+1] */
@@ -124,6 +139,7 @@ struct ls_thread {
   struct step *steps; /* scratch of stack.c, LS_MAX_DEPTH + 1 long */
   uint8_t *window;    /* scratch for foreign stacks, mapped on first use */
   struct ls_thread *next, *next_in_place; /* registry */
+  struct ls_freed freed[LS_FREED];
   bool remembers; /* something is in edges or in kept */
   struct ls_edge edges[LS_EDGES];
   uint32_t kept_end; /* where the next kept stack goes */
@@ -132,13 +148,15 @@ struct ls_thread {
   uint8_t kept[LS_KEPT_BYTES] __attribute__((aligned(64)));
 };
 
-/* Thread-local state; 32 bytes of initial-exec TLS. */
+/* Thread-local state; 48 bytes of initial-exec TLS. */
 struct ls_tls {
   struct ls_thread *thread;
   uintptr_t busy; /* stack pointer of the hook in progress, 0: none */
   uint64_t sample_left; /* sampled mode: bytes to the next sample point; 0: take the slow path */
   uint32_t kind;  /* 1 + enum lsr_kind that the next malloc stands for, 0: malloc */
   uint32_t epoch; /* equals ls_live.gate while recording; `thread` may be gone when not */
+  size_t kind_size; /* asked of the operator new[] that `kind` is of */
+  uintptr_t deleted; /* the next free of this address less LSR_FREE_VIA_…: of operator delete. 0: none */
 };
 extern __thread struct ls_tls ls_tls;
 
@@ -187,12 +205,13 @@ struct ls_live {
   struct lsr_site *sites;
   struct lsr_range *ranges;
   struct lsr_chunk *chunks;
+  struct lsr_free_error *free_errors; /* NULL: none yet */
   uint8_t *stripes; /* their heads */
   struct ls_index *node_index;
   struct ls_index *site_index;
   struct lsr_counter **chunk_tables[LSR_STRIPES]; /* NULL: the stripe has no counters */
   struct ls_lock depot_lock, grow_lock, chunks_lock, ranges_lock, timeline_lock, threads_lock, private_lock,
-      own_lock;
+      own_lock, free_errors_lock;
   uint32_t timeline_order[LSR_TIMELINE_ROWS];
   uint32_t timeline_rows;
   struct lsr_timeline_entry *row_entries[LSR_TIMELINE_ROWS]; /* where header->rows[i].offset is */
@@ -201,6 +220,7 @@ struct ls_live {
   uint32_t range_root, range_free; /* ranges.c: nodes of the order by address, 0: none */
   uint32_t stripes_backed; /* bit a stripe whose head page is backed */
   uint32_t dormant_calls;
+  uint32_t frees_examined; /* of unknown blocks */
   struct ls_shard shards[LSR_SHARDS] __attribute__((aligned(64)));
 };
 
@@ -249,6 +269,7 @@ void ls_real_resolve(void);
 
 /* thread.c */
 bool ls_thread_is_alone(void); /* no other was ever registered */
+struct ls_thread *ls_threads(void); /* all that ever were, by `next` */
 
 /* private.c: memory of our own, known to whoever scans for pointers. NULL when there is none. */
 void *ls_private(size_t bytes);
@@ -363,10 +384,12 @@ void ls_range_remove(struct ls_thread *thread, uintptr_t start, uint64_t length)
 /* record.c: what the hooks call between the real functions. */
 void ls_record_alloc(struct ls_thread *thread, uintptr_t address, uint64_t size, uint8_t kind,
                      uintptr_t pc, uintptr_t sp, uintptr_t fp);
-void ls_record_free(struct ls_thread *thread, uintptr_t address);
+bool ls_record_free(struct ls_thread *thread, uintptr_t address, uint32_t via, uintptr_t pc,
+                    uintptr_t sp, uintptr_t fp); /* false: no such block */
 bool ls_record_take(struct ls_thread *thread, uintptr_t address, struct lsr_block *ret);
 void ls_record_put_back(struct ls_thread *thread, const struct lsr_block *block);
-void ls_record_taken_died(struct ls_thread *thread, const struct lsr_block *block);
+void ls_record_taken_died(struct ls_thread *thread, const struct lsr_block *block, bool moved,
+                          uintptr_t pc, uintptr_t sp, uintptr_t fp);
 void ls_count_resize(struct ls_thread *thread, uint32_t site, uint64_t freed, bool split);
 void ls_count_drop(struct ls_thread *thread, enum lsr_drop reason);
 void ls_count_drop_anywhere(enum lsr_drop reason); /* without a thread: stripe 0, atomic */

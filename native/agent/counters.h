@@ -64,11 +64,12 @@ LS_HOT void ls_count_birth(struct ls_thread *thread, struct lsr_counter *counter
   ADD(counter, allocs, 1, shared);
 }
 
-LS_HOT void ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t size, uint32_t birth,
-                           uint32_t tick, bool sampled) {
+/* Returns the family of the counters: how blocks of the site are to be freed, 0: not looked up. */
+LS_HOT uint32_t ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t size,
+                               uint32_t birth, uint32_t tick, bool sampled) {
   struct lsr_counter *counter = ls_counter_of(thread, site);
   if (LS_UNLIKELY(!counter))
-    return;
+    return 0;
   bool shared = ls_counter_is_shared(counter);
   counter = ls_counter_bare(counter);
   if (sampled) {
@@ -81,6 +82,7 @@ LS_HOT void ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t siz
     ADD(counter, deaths[bucket], 1, shared);
   ADD(counter, freed_bytes, size, shared);
   ADD(counter, frees, 1, shared);
+  return counter->family;
 }
 
 #endif

@@ -65,10 +65,23 @@ void *malloc(size_t size) {
   return malloc_recorded(size);
 }
 
+/* The address is in no table. What is wrong with that is noted first: the allocator may abort. */
+static LS_COLD void free_unknown(struct ls_thread *thread, void *pointer, uint32_t via,
+                                 uintptr_t pc, uintptr_t sp, uintptr_t fp) {
+  struct lsr_free_error *error = ls_free_examine(thread, (uintptr_t)pointer, via, pc, sp, fp);
+  ls_real.free(pointer);
+  ls_free_returned(error);
+  ls_leave();
+}
+
 static __attribute__((noinline)) void free_otherwise(void *pointer) {
+  uint32_t via = ls_free_via(pointer);
   struct ls_thread *thread = ls_enter(true);
   if (LS_LIKELY(thread != NULL)) {
-    ls_record_free(thread, (uintptr_t)pointer);
+    if (LS_UNLIKELY(!ls_record_free(thread, (uintptr_t)pointer, via, LS_CALLER))) {
+      free_unknown(thread, pointer, via, LS_CALLER);
+      return;
+    }
     ls_real.free(pointer);
     ls_leave();
     return;
@@ -88,7 +101,11 @@ static __attribute__((noinline)) void free_recorded(void *pointer) {
   /* Two cache misses at once instead of one after the other: our slot and the chunk. */
   struct ls_place place = ls_place_of((uintptr_t)pointer);
   __builtin_prefetch((char *)pointer - 16, 1);
-  ls_record_freed(thread, place, (uintptr_t)pointer, true);
+  uint32_t via = ls_free_via(pointer);
+  if (LS_UNLIKELY(!ls_record_freed(thread, place, (uintptr_t)pointer, via, LS_CALLER, true))) {
+    free_unknown(thread, pointer, via, LS_CALLER);
+    return;
+  }
   ls_real.free(pointer);
   ls_leave();
 }
@@ -131,7 +148,7 @@ static inline void finish_realloc(struct ls_thread *thread, void *old, bool had,
     return;
   }
   if (had)
-    ls_record_taken_died(thread, block);
+    ls_record_taken_died(thread, block, fresh != old, pc, sp, fp);
   if (fresh && !ls_paused(ls_live) && ls_sample_wants(thread, size))
     ls_finish_alloc(thread, fresh, size, LSR_KIND_REALLOC, pc, sp, fp);
 }
@@ -140,7 +157,12 @@ static __attribute__((noinline)) void *realloc_recorded(void *old, size_t size) 
   struct ls_thread *thread = ls_enter(true);
   struct lsr_block block;
   bool had = thread && old && ls_record_take(thread, (uintptr_t)old, &block);
+  struct lsr_free_error *error = NULL;
+  if (LS_UNLIKELY(!had && thread && old))
+    error = ls_free_examine(thread, (uintptr_t)old, LSR_FREE_VIA_REALLOC, LS_CALLER);
   void *fresh = ls_real.realloc(old, size);
+  if (LS_UNLIKELY(error != NULL))
+    ls_free_returned(error);
   if (LS_LIKELY(thread != NULL)) {
     finish_realloc(thread, old, had, &block, fresh, size, LS_CALLER);
     ls_leave();
@@ -158,6 +180,9 @@ void *reallocarray(void *old, size_t count, size_t size) {
   struct ls_thread *thread = ls_enter(true);
   struct lsr_block block;
   bool had = thread && old && ls_record_take(thread, (uintptr_t)old, &block);
+  struct lsr_free_error *error = NULL;
+  if (!had && thread && old)
+    error = ls_free_examine(thread, (uintptr_t)old, LSR_FREE_VIA_REALLOC, LS_CALLER);
   size_t total;
   void *fresh;
   if (ls_real.reallocarray)
@@ -168,6 +193,7 @@ void *reallocarray(void *old, size_t count, size_t size) {
     fresh = ls_real.realloc(old, total);
   if (__builtin_mul_overflow(count, size, &total))
     total = SIZE_MAX;
+  ls_free_returned(error);
   if (LS_LIKELY(thread != NULL)) {
     finish_realloc(thread, old, had, &block, fresh, total, LS_CALLER);
     ls_leave();
@@ -188,9 +214,10 @@ int posix_memalign(void **ret, size_t alignment, size_t size) {
 
 static inline void *finish_aligned(struct ls_thread *thread, void *pointer, size_t size,
                                    uintptr_t pc, uintptr_t sp, uintptr_t fp) {
+  uint8_t kind = take_kind(LSR_KIND_MEMALIGN);
   if (LS_LIKELY(thread != NULL)) {
     if (ls_sample_wants(thread, size))
-      ls_finish_alloc(thread, pointer, size, take_kind(LSR_KIND_MEMALIGN), pc, sp, fp);
+      ls_finish_alloc(thread, pointer, size, kind, pc, sp, fp);
     ls_leave();
   }
   return pointer;
@@ -224,24 +251,30 @@ void *pvalloc(size_t size) {
 
 void free_sized(void *pointer, size_t size) {
   struct ls_thread *thread = ls_enter(true);
-  if (thread && pointer)
-    ls_record_free(thread, (uintptr_t)pointer);
+  struct lsr_free_error *error = NULL;
+  if (thread && pointer &&
+      !ls_record_free(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, LS_CALLER))
+    error = ls_free_examine(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, LS_CALLER);
   if (ls_real.free_sized)
     ls_real.free_sized(pointer, size);
   else
     ls_real.free(pointer);
+  ls_free_returned(error);
   if (thread)
     ls_leave();
 }
 
 void free_aligned_sized(void *pointer, size_t alignment, size_t size) {
   struct ls_thread *thread = ls_enter(true);
-  if (thread && pointer)
-    ls_record_free(thread, (uintptr_t)pointer);
+  struct lsr_free_error *error = NULL;
+  if (thread && pointer &&
+      !ls_record_free(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, LS_CALLER))
+    error = ls_free_examine(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, LS_CALLER);
   if (ls_real.free_aligned_sized)
     ls_real.free_aligned_sized(pointer, alignment, size);
   else
     ls_real.free(pointer);
+  ls_free_returned(error);
   if (thread)
     ls_leave();
 }

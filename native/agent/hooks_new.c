@@ -14,10 +14,24 @@
 
 typedef struct ls_nothrow ls_nothrow;
 
-/* Only a call that will be recorded consumes the hint. */
+/* Only a call that will be recorded consumes the hint. operator new[] calls operator new with the
+ * same size: it stays new[]. */
 LS_HOT void hint(size_t size, uint8_t kind) {
-  if (size >= ls_tls.sample_left)
-    ls_tls.kind = 1u + kind;
+  if (size < ls_tls.sample_left)
+    return;
+  if (kind == LSR_KIND_NEW_ARRAY)
+    ls_tls.kind_size = size;
+  else if (ls_tls.kind == 1u + LSR_KIND_NEW_ARRAY && ls_tls.kind_size == size)
+    return;
+  ls_tls.kind = 1u + kind;
+}
+
+/* The same for delete[] and delete. Only a free that looks for a record consumes it. */
+LS_HOT void hint_free(const void *pointer, uint32_t via) {
+  uintptr_t address = (uintptr_t)pointer;
+  if (via == LSR_FREE_VIA_DELETE && ls_tls.deleted == address + LSR_FREE_VIA_DELETE_ARRAY)
+    return;
+  ls_tls.deleted = !pointer || ls_filter_skips(pointer) ? 0 : address + via;
 }
 
 static void record_new(void *pointer, size_t size, uint8_t kind, uintptr_t pc, uintptr_t sp,
@@ -32,13 +46,16 @@ static void record_new(void *pointer, size_t size, uint8_t kind, uintptr_t pc, u
   ls_leave();
 }
 
-static void record_delete(void *pointer) {
+static void record_delete(void *pointer, uint32_t via, uintptr_t pc, uintptr_t sp, uintptr_t fp) {
   if (!pointer || ls_filter_skips(pointer))
     return;
   struct ls_thread *thread = ls_enter(true);
   if (!thread)
     return;
-  ls_record_free(thread, (uintptr_t)pointer);
+  if (ls_record_free(thread, (uintptr_t)pointer, via, pc, sp, fp))
+    ls_free_deleted(thread, (uintptr_t)pointer);
+  else
+    ls_free_examine(thread, (uintptr_t)pointer, via, pc, sp, fp);
   ls_leave();
 }
 
@@ -62,12 +79,14 @@ static void record_delete(void *pointer) {
     return real arguments;                                                        \
   }
 
-#define DELETE(id, symbol, parameters, types, arguments)                          \
+#define DELETE(id, symbol, via, parameters, types, arguments)                     \
   LS_EXPORT void id parameters __asm__(symbol);                                   \
   void id parameters {                                                            \
     REAL(symbol, void (*)types);                                                  \
     if (LS_UNLIKELY(ls_real.allocator_wraps_new))                                 \
-      record_delete(pointer);                                                     \
+      record_delete(pointer, via, LS_CALLER);                                     \
+    else                                                                          \
+      hint_free(pointer, via);                                                    \
     real arguments;                                                               \
   }
 
@@ -88,28 +107,28 @@ NEW(new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t", LSR_KIND_NE
     (size_t size, size_t alignment, const ls_nothrow *tag),
     (size_t, size_t, const ls_nothrow *), (size, alignment, tag))
 
-DELETE(delete_plain, "_ZdlPv", (void *pointer), (void *), (pointer))
-DELETE(delete_array, "_ZdaPv", (void *pointer), (void *), (pointer))
-DELETE(delete_nothrow, "_ZdlPvRKSt9nothrow_t", (void *pointer, const ls_nothrow *tag),
+DELETE(delete_plain, "_ZdlPv", LSR_FREE_VIA_DELETE, (void *pointer), (void *), (pointer))
+DELETE(delete_array, "_ZdaPv", LSR_FREE_VIA_DELETE_ARRAY, (void *pointer), (void *), (pointer))
+DELETE(delete_nothrow, "_ZdlPvRKSt9nothrow_t", LSR_FREE_VIA_DELETE, (void *pointer, const ls_nothrow *tag),
        (void *, const ls_nothrow *), (pointer, tag))
-DELETE(delete_array_nothrow, "_ZdaPvRKSt9nothrow_t", (void *pointer, const ls_nothrow *tag),
+DELETE(delete_array_nothrow, "_ZdaPvRKSt9nothrow_t", LSR_FREE_VIA_DELETE_ARRAY, (void *pointer, const ls_nothrow *tag),
        (void *, const ls_nothrow *), (pointer, tag))
-DELETE(delete_sized, "_ZdlPvm", (void *pointer, size_t size), (void *, size_t), (pointer, size))
-DELETE(delete_array_sized, "_ZdaPvm", (void *pointer, size_t size), (void *, size_t),
+DELETE(delete_sized, "_ZdlPvm", LSR_FREE_VIA_DELETE, (void *pointer, size_t size), (void *, size_t), (pointer, size))
+DELETE(delete_array_sized, "_ZdaPvm", LSR_FREE_VIA_DELETE_ARRAY, (void *pointer, size_t size), (void *, size_t),
        (pointer, size))
-DELETE(delete_aligned, "_ZdlPvSt11align_val_t", (void *pointer, size_t alignment),
+DELETE(delete_aligned, "_ZdlPvSt11align_val_t", LSR_FREE_VIA_DELETE, (void *pointer, size_t alignment),
        (void *, size_t), (pointer, alignment))
-DELETE(delete_array_aligned, "_ZdaPvSt11align_val_t", (void *pointer, size_t alignment),
+DELETE(delete_array_aligned, "_ZdaPvSt11align_val_t", LSR_FREE_VIA_DELETE_ARRAY, (void *pointer, size_t alignment),
        (void *, size_t), (pointer, alignment))
-DELETE(delete_sized_aligned, "_ZdlPvmSt11align_val_t",
+DELETE(delete_sized_aligned, "_ZdlPvmSt11align_val_t", LSR_FREE_VIA_DELETE,
        (void *pointer, size_t size, size_t alignment), (void *, size_t, size_t),
        (pointer, size, alignment))
-DELETE(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t",
+DELETE(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t", LSR_FREE_VIA_DELETE_ARRAY,
        (void *pointer, size_t size, size_t alignment), (void *, size_t, size_t),
        (pointer, size, alignment))
-DELETE(delete_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t",
+DELETE(delete_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t", LSR_FREE_VIA_DELETE,
        (void *pointer, size_t alignment, const ls_nothrow *tag),
        (void *, size_t, const ls_nothrow *), (pointer, alignment, tag))
-DELETE(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t",
+DELETE(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t", LSR_FREE_VIA_DELETE_ARRAY,
        (void *pointer, size_t alignment, const ls_nothrow *tag),
        (void *, size_t, const ls_nothrow *), (pointer, alignment, tag))

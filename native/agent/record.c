@@ -40,8 +40,9 @@ bool ls_record_take(struct ls_thread *thread, uintptr_t address, struct lsr_bloc
   return ls_record_remove(thread, ls_place_of(address), address, ret, false);
 }
 
-void ls_record_free(struct ls_thread *thread, uintptr_t address) {
-  ls_record_freed(thread, ls_place_of(address), address, false);
+bool ls_record_free(struct ls_thread *thread, uintptr_t address, uint32_t via, uintptr_t pc,
+                    uintptr_t sp, uintptr_t fp) {
+  return ls_record_freed(thread, ls_place_of(address), address, via, pc, sp, fp, false);
 }
 
 /* realloc failed: the old block lives on, with its own site and age. */
@@ -55,7 +56,13 @@ void ls_record_put_back(struct ls_thread *thread, const struct lsr_block *block)
     ls_filter_change(address, 1);
 }
 
-/* realloc succeeded: the old block died now. */
-void ls_record_taken_died(struct ls_thread *thread, const struct lsr_block *block) {
-  ls_record_death(thread, block, ls_tick(), ls_live->sampled);
+/* realloc succeeded: the old block died now; `moved`: and its memory was freed. */
+void ls_record_taken_died(struct ls_thread *thread, const struct lsr_block *block, bool moved,
+                          uintptr_t pc, uintptr_t sp, uintptr_t fp) {
+  uint32_t tick = ls_tick();
+  uint32_t family = ls_record_death(thread, block, tick, ls_live->sampled);
+  if (LS_UNLIKELY(family != LSR_FREE_VIA_FREE))
+    ls_free_family(thread, block, LSR_FREE_VIA_REALLOC, pc, sp, fp);
+  if (moved)
+    ls_freed_note(thread, block, tick, pc, sp, fp);
 }

@@ -13,12 +13,13 @@
 #include "blocks.h"
 #include "clock.h"
 #include "counters.h"
+#include "free_errors.h"
 #include "stack.h"
 
-/* A block died: count it for its site. */
-LS_HOT void ls_record_death(struct ls_thread *thread, const struct lsr_block *block,
-                            uint32_t tick, bool sampled) {
-  ls_count_death(thread, ls_block_site(block), ls_block_size(block), ls_block_birth(block), tick,
+/* A block died: count it for its site. Returns ls_count_death()'s family. */
+LS_HOT uint32_t ls_record_death(struct ls_thread *thread, const struct lsr_block *block,
+                                uint32_t tick, bool sampled) {
+  return ls_count_death(thread, ls_block_site(block), ls_block_size(block), ls_block_birth(block), tick,
                  sampled);
 }
 
@@ -73,7 +74,8 @@ LS_HOT bool ls_record_remove(struct ls_thread *thread, struct ls_place place, ui
   if (sampled && !*ls_filter_slot(address))
     return false;
   if (LS_UNLIKELY(!ls_block_remove(thread, place, address, ret))) {
-    ls_record_unknown(thread);
+    if (!ls_free_is_deletes(thread, address))
+      ls_record_unknown(thread);
     return false;
   }
   if (sampled)
@@ -83,14 +85,19 @@ LS_HOT bool ls_record_remove(struct ls_thread *thread, struct ls_place place, ui
   return true;
 }
 
-LS_HOT void ls_record_freed(struct ls_thread *thread, struct ls_place place, uintptr_t address,
-                            bool plain) {
+/* False: no such block. `via`: LSR_FREE_VIA_FREE and so on, not _REALLOC. */
+LS_HOT bool ls_record_freed(struct ls_thread *thread, struct ls_place place, uintptr_t address,
+                            uint32_t via, uintptr_t pc, uintptr_t sp, uintptr_t fp, bool plain) {
   struct lsr_block block;
-  if (LS_LIKELY(ls_record_remove(thread, place, address, &block, plain))) {
-    uint32_t tick = ls_tick();
-    ls_record_death(thread, &block, tick, !plain && ls_live->sampled);
-    ls_timeline_check(tick);
-  }
+  if (LS_UNLIKELY(!ls_record_remove(thread, place, address, &block, plain)))
+    return false;
+  uint32_t tick = ls_tick();
+  uint32_t family = ls_record_death(thread, &block, tick, !plain && ls_live->sampled);
+  if (LS_UNLIKELY(family != via))
+    ls_free_family(thread, &block, via, pc, sp, fp);
+  ls_freed_note(thread, &block, tick, pc, sp, fp);
+  ls_timeline_check(tick);
+  return true;
 }
 
 #endif

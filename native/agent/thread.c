@@ -7,6 +7,7 @@
  * to register looks whether earlier owners are still there.
  */
 #include "agent.h"
+#include "free_errors.h"
 #include "modules.h"
 #include "peek.h"
 #include "stack.h"
@@ -114,6 +115,8 @@ static struct ls_thread *reuse(uintptr_t place) {
   return NULL;
 }
 
+struct ls_thread *ls_threads(void) { return __atomic_load_n(&registry, __ATOMIC_ACQUIRE); }
+
 bool ls_thread_is_alone(void) { return !registry || !registry->next; }
 
 static uint32_t number_of_thread(void) {
@@ -157,6 +160,16 @@ static struct ls_thread *do_register(void) {
   ls_stack_forget(thread);
   thread->last_block = 0;
   thread->new_frame = 0;
+  thread->deleted = 0;
+  if (thread->freed_epoch != live->gate) { /* sites of another recording */
+    thread->freed_epoch = 0;
+    for (uint32_t i = 0; i < LS_FREED && thread->freed[i].where; i++)
+      thread->freed[i].where = 0;
+    thread->freed_next = 0;
+    thread->freed_tick = 0;
+    thread->freed_unwinds = LS_FREED_UNWINDS;
+    thread->freed_epoch = live->gate;
+  }
   thread->module_epoch = ls_module_epoch();
   memset(thread->site_key, 0xff, sizeof thread->site_key);
   thread->random = ls_counter() ^ (uint64_t)thread->tid << 32;

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.judge import Options, judge, load_suppressions
+from leakscope.judge import Options, judge, judge_free_errors, load_suppressions
 from leakscope.model.frames import Address, Frame
 from leakscope.symbols import Symbolizer
 
@@ -29,6 +29,7 @@ __all__ = ["Analyser", "analyse"]
 
 _EXACT, _TRUNCATED, _BROKEN = 1, 2, 4  # flags of NODE_DTYPE
 
+_OPERATORS = (b"_Znwm", b"_Znam", b"_ZdlPv", b"_ZdaPv")
 _END = Frame(Address(None, 0), artificial=True)
 """Stands for the outer frames that a recording does not have."""
 
@@ -46,7 +47,11 @@ class Stacks:
 
     def __call__(self, site: int) -> tuple[Frame, ...]:
         """Return the stack of `site`, innermost first, ending in a placeholder when cut."""
-        path = self._path(int(self._recording.sites["node"][site]))
+        return self.of_node(int(self._recording.sites["node"][site]))
+
+    def of_node(self, leaf: int) -> tuple[Frame, ...]:
+        """Return the stack that ends in a node of the recording, as by site."""
+        path = self._path(leaf)
         if any(node not in self._frames for node in path):
             self._resolve(np.array([n for n in path if n not in self._frames]))
         found: list[Frame] = []
@@ -126,7 +131,14 @@ class Analyser:
         ) as symbolizer:
             stacks = Stacks(recording, symbolizer)
             findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
-            return replace(findings, notes=(*findings.notes, *symbolizer.notes))
+
+            def own_operators(frame: Frame) -> bool:
+                return symbolizer.defines(frame.address, *_OPERATORS)
+
+            wrong, notes = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
+            return replace(
+                findings, free_errors=wrong, notes=(*findings.notes, *notes, *symbolizer.notes)
+            )
 
 
 def analyse(

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define LSR_MAGIC 0x31454c45524c534bULL /* "KSLRELE1" in file order */
-#define LSR_VERSION 2u
+#define LSR_VERSION 3u
 
 #define LSR_SHARDS 1024u         /* live-block shards: address >> 20 hashed; capacity 0: unused */
 #define LSR_STRIPES 32u          /* counter stripes; the first half has one owner each */
@@ -31,6 +31,7 @@
 #define LSR_CHUNK_SITES 64u      /* sites whose counters lie in one chunk: three whole pages */
 #define LSR_MAX_CHUNKS (1u << 18) /* each stripe has one for all sites */
 #define LSR_TIMELINE_ROWS 64u
+#define LSR_MAX_FREE_ERRORS 128u  /* distinct ones; further ones are counted together */
 #define LSR_OWN_RANGES 64u       /* private mappings of the agent */
 #define LSR_AGE_BUCKETS 33u      /* bucket 0: age 0 ticks; bucket k: [2^(k-1), 2^k) ticks */
 
@@ -176,6 +177,10 @@ struct lsr_header {
   uint64_t farewell_stack_end; /* 0: its stack is in use from its stack pointer on */
   uint64_t farewell_sp;        /* registers that may hold pointers of the program's are above */
   uint64_t farewell_tls;       /* its thread pointer */
+  uint64_t free_errors_offset; /* of the list of wrong frees, in the heap; 0: there was none */
+  uint32_t free_error_count;
+  uint32_t free_errors_lost;   /* for which the list had no room */
+  uint64_t frees_unexamined;   /* of unknown blocks, that were too many to look at each */
 };
 
 enum lsr_farewell {
@@ -241,10 +246,46 @@ struct lsr_counter {
   uint64_t freed_bytes;
   uint32_t first_birth; /* ticks; valid when allocs > 0 */
   uint32_t last_birth;
+  uint32_t family; /* LSR_FREE_VIA_ what frees the site's blocks; 0: not looked up yet */
   uint32_t deaths[LSR_AGE_BUCKETS]; /* by age at death; saturating */
-  uint32_t pad;
   uint64_t alloc_weight; /* sampled mode: estimated number of allocations << 10 */
   uint64_t free_weight;
+};
+
+/* A free that should not have been. */
+enum lsr_free_error_kind {
+  LSR_FREE_ERROR_MISMATCHED = 1, /* by another function than the one that belongs to the allocation */
+  LSR_FREE_ERROR_DOUBLE = 2,     /* of what had been freed before */
+  LSR_FREE_ERROR_INTERIOR = 3,   /* of an address inside a block */
+  LSR_FREE_ERROR_INVALID = 4,    /* of an address that no allocator gave out */
+};
+enum lsr_free_via {
+  LSR_FREE_VIA_FREE = 1,
+  LSR_FREE_VIA_DELETE = 2,
+  LSR_FREE_VIA_DELETE_ARRAY = 3,
+  LSR_FREE_VIA_REALLOC = 4,
+};
+/* On whose word. */
+enum lsr_free_proof {
+  LSR_FREE_PROOF_ALLOCATOR = 1, /* the allocator's own marks beside the memory */
+  LSR_FREE_PROOF_RECORDED = 2,  /* what was recorded; holds where all was */
+};
+
+/* Equal ones are counted together: same kind, function, stacks. */
+struct lsr_free_error {
+  uint64_t address; /* of the first one */
+  uint64_t count;
+  uint64_t returned; /* how often the program went on afterwards */
+  uint64_t size;     /* of the block, 0: not known */
+  uint64_t offset;   /* into the block */
+  uint32_t kind;
+  uint32_t via;
+  uint32_t proof;
+  uint32_t site;       /* of the block, 0: not known */
+  uint32_t node;       /* the stack of this free */
+  uint32_t first_node; /* and of the one before, 0: not known */
+  uint32_t tick;
+  uint32_t tid;
 };
 
 /* Of each stripe, one page: drop counters and event totals. */
@@ -311,6 +352,7 @@ _Static_assert(sizeof(struct lsr_block) == 16, "block");
 _Static_assert(sizeof(struct lsr_node) == 16, "node");
 _Static_assert(sizeof(struct lsr_site) == 16, "site");
 _Static_assert(sizeof(struct lsr_counter) == 192, "counter");
+_Static_assert(sizeof(struct lsr_free_error) == 72, "free error");
 _Static_assert(sizeof(struct lsr_module) == 104, "module");
 _Static_assert(sizeof(struct lsr_range) == 32, "range");
 _Static_assert(sizeof(struct lsr_shard) == 24, "shard");

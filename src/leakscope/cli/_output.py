@@ -32,6 +32,7 @@ _FAIL_ON = {
     "leaking": frozenset({"leaking"}),
     "growth": frozenset({"growing", "filling"}),
     "unknown": frozenset({"unknown"}),
+    "errors": frozenset({"error"}),
 }
 _PLAIN_WIDTH = 80
 _NARROWEST = 20
@@ -100,7 +101,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         default=_FAIL_ON["leaks"],
         metavar="WHAT",
         help="what gives that status, with commas between: leaks (the default: lost, leaking), lost,"
-        " leaking, growth (growing, filling), unknown",
+        " leaking, growth (growing, filling), unknown, errors (wrong frees)",
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from leakscope.model.frames import Frame
+from leakscope.model.free_errors import FreeError
 from leakscope.model.reachability import ScanFacts
 from leakscope.model.recordings import Coverage, Process
 
@@ -163,6 +164,8 @@ class Findings:
     runtimes: tuple[str, ...] = ()
     """A sentence for each run-time with a heap of its own that is not seen from here."""
     scan: ScanFacts | None = None  # None: memory was not searched for pointers
+    free_errors: tuple[FreeError, ...] = ()
+    """Wrong frees, in the order in which they were met first."""
 
     @property
     def leaks(self) -> tuple[Finding, ...]:
@@ -170,7 +173,12 @@ class Findings:
         return tuple(f for f in self.findings if f.is_leak)
 
     def fail(self, verdicts: Collection[str]) -> bool:
-        """Whether one of `verdicts` was given to what is neither known nor suppressed, or overall."""
+        """Whether one of `verdicts` was given to what is neither known nor suppressed, or overall.
+
+        "error" stands for wrong frees.
+        """
+        if "error" in verdicts and self.free_errors:
+            return True
         return self.verdict in verdicts or any(
             f.known is None and f.verdict in verdicts for f in self.findings
         )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakscope.model.frames import Address, Module
+from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.reachability import ScanFacts
 
 __all__ = [
@@ -149,6 +150,7 @@ class Recording:
     duration_ns: int
     reachability: npt.NDArray[np.uint8] | None = None  # of each block, a `Reachability`
     scan: ScanFacts | None = None
+    free_errors: tuple[RecordedFreeError, ...] = ()
     author: int | None = field(default=None, compare=False)
     """The user whose file it was read from; not kept in files."""
 

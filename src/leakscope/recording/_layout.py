@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 MAGIC = 0x31454c45524c534b
-VERSION = 2
+VERSION = 3
 SHARDS = 1024
 STRIPES = 32
 EXCLUSIVE_STRIPES = 16
@@ -24,6 +24,7 @@ STRINGS_BYTES = 4194304
 CHUNK_SITES = 64
 MAX_CHUNKS = 262144
 TIMELINE_ROWS = 64
+MAX_FREE_ERRORS = 128
 OWN_RANGES = 64
 AGE_BUCKETS = 33
 STRIPE_HEAD_BYTES = 4096
@@ -76,6 +77,16 @@ TROUBLE_SEALED = 16
 NODE_EXACT_PC = 1
 NODE_TRUNCATED = 2
 NODE_BROKEN = 4
+FREE_ERROR_MISMATCHED = 1
+FREE_ERROR_DOUBLE = 2
+FREE_ERROR_INTERIOR = 3
+FREE_ERROR_INVALID = 4
+FREE_VIA_FREE = 1
+FREE_VIA_DELETE = 2
+FREE_VIA_DELETE_ARRAY = 3
+FREE_VIA_REALLOC = 4
+FREE_PROOF_ALLOCATOR = 1
+FREE_PROOF_RECORDED = 2
 START_EXEC = 1
 START_SPAWN = 2
 START_ARRIVED = 3
@@ -158,6 +169,25 @@ NODE_FLAG_NAMES: dict[int, str] = {
     4: "broken",
 }
 
+FREE_ERROR_KIND_NAMES: dict[int, str] = {
+    1: "mismatched",
+    2: "double",
+    3: "interior",
+    4: "invalid",
+}
+
+FREE_VIA_NAMES: dict[int, str] = {
+    1: "free",
+    2: "delete",
+    3: "delete_array",
+    4: "realloc",
+}
+
+FREE_PROOF_NAMES: dict[int, str] = {
+    1: "allocator",
+    2: "recorded",
+}
+
 START_KIND_NAMES: dict[int, str] = {
     1: "exec",
     2: "spawn",
@@ -208,7 +238,7 @@ OWN_RANGE_DTYPE = _struct(
 )
 
 HEADER_DTYPE = _struct(
-    29784,
+    29808,
     ("magic", "<u8", 0),
     ("version", "<u4", 8),
     ("header_bytes", "<u4", 12),
@@ -269,6 +299,10 @@ HEADER_DTYPE = _struct(
     ("farewell_stack_end", "<u8", 29760),
     ("farewell_sp", "<u8", 29768),
     ("farewell_tls", "<u8", 29776),
+    ("free_errors_offset", "<u8", 29784),
+    ("free_error_count", "<u4", 29792),
+    ("free_errors_lost", "<u4", 29796),
+    ("frees_unexamined", "<u8", 29800),
 )
 
 MODULE_DTYPE = _struct(
@@ -314,10 +348,27 @@ COUNTER_DTYPE = _struct(
     ("freed_bytes", "<u8", 24),
     ("first_birth", "<u4", 32),
     ("last_birth", "<u4", 36),
-    ("deaths", ("<u4", (33,)), 40),
-    ("pad", "<u4", 172),
+    ("family", "<u4", 40),
+    ("deaths", ("<u4", (33,)), 44),
     ("alloc_weight", "<u8", 176),
     ("free_weight", "<u8", 184),
+)
+
+FREE_ERROR_DTYPE = _struct(
+    72,
+    ("address", "<u8", 0),
+    ("count", "<u8", 8),
+    ("returned", "<u8", 16),
+    ("size", "<u8", 24),
+    ("offset", "<u8", 32),
+    ("kind", "<u4", 40),
+    ("via", "<u4", 44),
+    ("proof", "<u4", 48),
+    ("site", "<u4", 52),
+    ("node", "<u4", 56),
+    ("first_node", "<u4", 60),
+    ("tick", "<u4", 64),
+    ("tid", "<u4", 68),
 )
 
 STRIPE_HEAD_DTYPE = _struct(

@@ -16,6 +16,7 @@ import numpy as np
 from leakscope.model.recordings import SITE_DTYPE, Coverage, Kind, Process, Recording, Timeline
 from leakscope.recording import _layout
 from leakscope.recording._blocks import Weigher, decode, read_table
+from leakscope.recording._free_errors import read_free_errors, unseen_free_errors
 from leakscope.recording._header import Header
 from leakscope.recording._source import Source
 from leakscope.recording._tables import (
@@ -77,6 +78,8 @@ def read_source(source: Source) -> Recording:
     header = Header(source)
     modules = read_modules(source, header, doubts)
     drop_unknown_modules(nodes, modules, doubts)
+    header = Header(source)
+    free_errors = read_free_errors(source, header, len(sites), len(nodes))
 
     tick_ns = header.tick_ns
     sampled = header["mode"] == _layout.MODE_SAMPLED
@@ -107,6 +110,7 @@ def read_source(source: Source) -> Recording:
         coverage=_coverage(header, counters, doubts, sampled),
         tick_ns=tick_ns,
         duration_ns=duration_ns,
+        free_errors=free_errors,
         author=source.owner,
     )
 
@@ -186,7 +190,7 @@ def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool)
         min_size=header["min_size"] or None,
         max_size=header["max_size"] or None,
         max_depth=header["max_depth"] or None,
-        notes=(*notes, *doubts.notes()),
+        notes=(*notes, *unseen_free_errors(header), *doubts.notes()),
     )
 
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from leakscope.errors import RecordingError
 from leakscope.model.frames import Module
+from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.model.recordings import (
     AGE_BUCKETS,
@@ -43,6 +44,7 @@ from leakscope.model.recordings import (
 )
 from leakscope.recording._columns import ROWS, ChunkError, encode, find_chunks
 from leakscope.recording._facts import FactError, from_json, to_json
+from leakscope.recording._free_errors import check_free_errors
 from leakscope.recording._header import newer
 from leakscope.recording._source import Source, damaged
 
@@ -151,6 +153,7 @@ def _write(recording: Recording, file: BinaryIO) -> None:
         "coverage": to_json(recording.coverage),
         "modules": [to_json(module) for module in recording.modules],
         "scan": to_json(recording.scan) if recording.scan is not None else None,
+        "free_errors": [to_json(each) for each in recording.free_errors],
         "tick_ns": recording.tick_ns,
         "duration_ns": recording.duration_ns,
         "columns": columns,
@@ -290,6 +293,9 @@ class _Reader:
         _check_references(tables, len(modules))
         sites = len(tables["sites"])
         scan = facts.get("scan")
+        wrong = facts.get("free_errors") or ()  # an earlier leakscope had none
+        free_errors = tuple(from_json(RecordedFreeError, value) for value in wrong)
+        check_free_errors(free_errors, sites, len(tables["nodes"]))
         return Recording(
             process=from_json(Process, facts.get("process")),
             coverage=from_json(Coverage, facts.get("coverage")),
@@ -303,6 +309,7 @@ class _Reader:
             duration_ns=span.duration_ns,
             reachability=self._reachability(len(tables["blocks"])),
             scan=from_json(ScanFacts, scan) if scan is not None else None,
+            free_errors=free_errors,
             author=self._source.owner,
         )
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from leakscope.model.frames import Frame
 from leakscope.report._text import (
@@ -108,7 +108,19 @@ def source_lines(finding: Finding, ink: Ink, source_context: SourceContext | Non
     return [*lines, ""]
 
 
-def stack_lines(finding: Finding, ink: Ink, *, whole: bool) -> list[str]:
+class Placed(Protocol):
+    """What has a call stack, and perhaps a line to look at."""
+
+    @property
+    def stack(self) -> tuple[Frame, ...]:
+        """Innermost frame first."""
+
+    @property
+    def source(self) -> Frame | None:
+        """One of the stack."""
+
+
+def stack_lines(finding: Placed, ink: Ink, *, whole: bool) -> list[str]:
     """Return one line a frame, innermost first; unless `whole`, without what tells little."""
     rows: list[tuple[int, Frame] | None] = list(enumerate(finding.stack))
     if not whole:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.findings import Evidence, Finding, Findings
     from leakscope.model.frames import Frame
+    from leakscope.model.free_errors import FreeError
 
 __all__ = ["SCHEMA", "to_json"]
 
@@ -48,7 +49,8 @@ def _process_text(label: str | None, findings: Findings, frames: dict[int, Any])
     """One process with a finding on each line: quick to write, and to look at with grep."""
     head = _dump(_clean(_process(label, findings)))
     members = ",".join(f"\n{_dump(_finding(each, frames))}" for each in findings.findings)
-    return f'{head[:-1]},\n"findings": [{members}]}}'
+    wrong = ",".join(f"\n{_dump(_free_error(each, frames))}" for each in findings.free_errors)
+    return f'{head[:-1]},\n"findings": [{members}],\n"free_errors": [{wrong}]}}'
 
 
 def _dump(value: Any) -> str:
@@ -153,11 +155,33 @@ def _finding(finding: Finding, frames: dict[int, Any]) -> dict[str, Any]:
         "next_step": finding.next_step,
         "evidence": [_evidence(each) for each in finding.evidence],
     }
-    found = _clean(found)
+    cleaned: dict[str, Any] = _clean(found)
     source = finding.source
     found["source"] = _shared(source, frames) if source is not None else None
     found["stack"] = [_shared(each, frames) for each in finding.stack]
     return found
+
+
+def _free_error(error: FreeError, frames: dict[int, Any]) -> dict[str, Any]:
+    found = {
+        "kind": error.kind,
+        "function": error.function,
+        "allocated_by": error.allocated_by,
+        "count": error.count,
+        "fatal": error.fatal,
+        "block_bytes": error.size,
+        "offset_bytes": error.offset,
+        "time_ns": error.time_ns,
+        "thread_id": error.thread,
+        "sentence": error.sentence,
+    }
+    cleaned: dict[str, Any] = _clean(found)
+    cleaned["source"] = _shared(error.source, frames) if error.source is not None else None
+    for name in ("stack", "first_free", "allocation"):
+        cleaned[f"{name}_stack" if name != "stack" else name] = [
+            _shared(each, frames) for each in getattr(error, name)
+        ]
+    return cleaned
 
 
 def _shared(frame: Frame, frames: dict[int, Any]) -> Any:

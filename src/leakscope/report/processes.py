@@ -55,10 +55,10 @@ def render_processes(
     leaking = sum(1 for _, findings in judged if findings.leaks)
     parts = [f"leakscope: {leaking} of {len(judged)} processes leak\n"]
     order = sorted(judged, key=lambda each: -sum(finding.leak_bytes for finding in each[1].leaks))
-    detailed = [each for each in order if show_all or each[1].leaks]
+    detailed = [each for each in order if show_all or each[1].leaks or each[1].free_errors]
     for label, findings in detailed:
         parts.append(f"\n{_heading(label, width, rule)}\n{full(findings)}")
-    brief = [each for each in order if not (show_all or each[1].leaks)]
+    brief = [each for each in order if each not in detailed]
     for label, findings in brief[:_BRIEF]:
         parts.append(f"\n{_heading(label, width, rule)}\n")
         parts.append(render_brief(findings, width=width, colour=colour))

@@ -35,6 +35,7 @@ from leakscope.report._text import (
     printable,
     rate_text,
 )
+from leakscope.report.free_errors import free_error_lines, free_error_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -81,7 +82,8 @@ def render(
     shown = {id(f) for f in (*loud, *growth, *undecided)}
     quiet = [f for f in findings.findings if id(f) not in shown]
 
-    lines = [*_headline(findings, ink), *_process(findings, ink)]
+    lines = [*_headline(findings, ink), *free_error_summary(findings.free_errors, ink)]
+    lines += _process(findings, ink)
     for runtime in findings.runtimes:
         lines += ink.wrap(printable(runtime), "Note: ", "  ")
     for problem in _coverage.problems(findings):
@@ -99,6 +101,7 @@ def render(
             members = [f for f in growth if f.verdict is verdict]
             lines += _undecided(title.format(end=end), members, ink, limit)
         lines += _undecided("Not enough data to judge", undecided, ink, limit)
+    lines += free_error_lines(findings.free_errors, ink, limit=limit, verbose=verbose)
     if show_known:
         for title, members in _by_verdict(quiet):
             lines += ["", *_table(title, members, ink, limit)]
@@ -121,7 +124,7 @@ def render(
 def render_brief(findings: Findings, *, width: int = 80, colour: bool = False) -> str:
     """Return one or two lines on a process about which there is little to say."""
     ink = Ink(max(width, _NARROWEST), colour)
-    lines = _headline(findings, ink)
+    lines = [*_headline(findings, ink), *free_error_summary(findings.free_errors, ink)]
     for problem in _coverage.problems(findings):
         lines += ink.paint_all(WARNING, ink.wrap(problem, "  warning: ", "    "))
     return "\n".join(lines) + "\n"

@@ -70,6 +70,16 @@ class SymbolTable:
                     best = key
         return None if best is None else self._text(int(self.name[best[2]]))
 
+    def has(self, beginning: bytes) -> bool:
+        """Whether a function's name begins like that."""
+        known = set(self.name.tolist())
+        at = self.strings.find(b"\0" + beginning)
+        while at >= 0:
+            if at + 1 in known:
+                return True
+            at = self.strings.find(b"\0" + beginning, at + 1)
+        return False
+
     def _text(self, at: int) -> str | None:
         end = self.strings.find(b"\0", at)
         if end < 0 or end - at > 1 << 16 or end == at:

@@ -154,7 +154,9 @@ def test_go_is_known_by_its_stacks():
 
 def test_what_go_maps_for_its_own_heap_is_quiet():
     made = recording(lives([0.1], NEVER, 1 << 26))
-    findings = judge(made, lambda _: stack("x_cgo_mmap", "runtime.sysReserve", "runtime.mallocinit"))
+    findings = judge(
+        made, lambda _: stack("x_cgo_mmap", "runtime.sysReserve", "runtime.mallocinit")
+    )
     assert findings.findings[0].known == "run-time: Go's run-time"
 
 

@@ -155,7 +155,7 @@ def _finding(finding: Finding, frames: dict[int, Any]) -> dict[str, Any]:
         "next_step": finding.next_step,
         "evidence": [_evidence(each) for each in finding.evidence],
     }
-    cleaned: dict[str, Any] = _clean(found)
+    found = _clean(found)
     source = finding.source
     found["source"] = _shared(source, frames) if source is not None else None
     found["stack"] = [_shared(each, frames) for each in finding.stack]

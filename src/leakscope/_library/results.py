@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Finding
     from leakscope.model.heap import HeapScan
     from leakscope.model.recordings import Recording
-    from leakscope.model.series import Cause
+    from leakscope.model.series import Cause, Trend
 
 __all__ = ["Findings", "Run", "Scan", "Watched"]
 
@@ -277,6 +277,13 @@ class Watched(watch_report.Watched, _Result):
     def leaks(self) -> Sequence[Cause]:
         """What leaks, with the gauge that tells it best and those that follow."""
         return self.causes
+
+    @property
+    def growing(self) -> Sequence[Trend]:
+        """What grows fast and is not known to leak: a fact, and no verdict yet."""
+        from leakscope.judge.growing import fast_growers
+
+        return fast_growers(self.trends)
 
     def to_json(self) -> str:
         """Return the document that `leakscope watch --json` writes; it has a published schema."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 from leakscope import _tracing
@@ -53,7 +54,8 @@ def run(
 
     `command` is a program, or a list of a program and its arguments; no shell reads it. It starts
     in the directory `cwd`, from where its name is looked up too, with the variables `env`, and with
-    our standard streams unless others are given: descriptors, open files or `subprocess.DEVNULL`.
+    our standard streams unless others are given: descriptors, open files, `subprocess.DEVNULL`, and
+    for `stderr` `subprocess.STDOUT`.
 
     After `timeout` the program and all that it started are sent SIGTERM, and SIGKILL five seconds
     later if that does not do (a process that is being searched for lost blocks has a minute). The
@@ -90,6 +92,8 @@ def run(
             "this process ignores SIGCHLD, so the kernel tells nobody how a program ended",
             hint="Call signal.signal(signal.SIGCHLD, signal.SIG_DFL) before.",
         )
+    if stderr == subprocess.STDOUT:
+        stderr = 1 if stdout is None else stdout
     judge = analyser(suppressions, debug_dirs, debuginfod, min_bytes)
     with contextlib.ExitStack() as opened:
         streams = []

@@ -31,7 +31,7 @@ Duration: TypeAlias = int | float | str
 Signal: TypeAlias = int | str
 """A signal's number, or its name: "USR1", "SIGUSR1", `signal.SIGUSR1`."""
 Stream: TypeAlias = Any
-"""None, a descriptor, an open file, or `subprocess.DEVNULL`."""
+"""None, a descriptor, an open file, or `subprocess.DEVNULL`; for stderr also `subprocess.STDOUT`."""
 
 
 def _refuse(name: str, value: object, wanted: str, hint: str | None = None) -> NoReturn:

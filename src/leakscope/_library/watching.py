@@ -99,6 +99,7 @@ def watch(
         missing=going.missing,
         killed=judgement.killed,
         held=holds,
+        reserved=judgement.reserved,
     )
 
 

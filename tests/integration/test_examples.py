@@ -71,7 +71,7 @@ def test_the_nightly_check_names_a_daemon_that_leaks(programs, tmp_path):
     try:
         time.sleep(1)
         done = subprocess.run(
-            [sys.executable, EXAMPLES / "nightly_check.py", str(daemon.pid), "--for", "10s",
+            [sys.executable, EXAMPLES / "nightly_check.py", str(daemon.pid), "--for", "20s",
              "--keep", tmp_path], capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:

@@ -20,6 +20,7 @@ needed for `leakscope run`. Nothing is changed.
 Exit status: 0 it can be traced, 2 it cannot.
 """
 
+SCHEMA = "leakscope-doctor/1"
 _MARKS = {"works": "+", "limited": "~", "missing": "-", "broken": "!", "note": " "}
 
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _to_json(checkup: Checkup) -> str:
-    return json.dumps(dataclasses.asdict(checkup), indent=2)
+    return json.dumps({"schema": SCHEMA, **dataclasses.asdict(checkup)}, indent=2)
 
 
 def _to_text(checkup: Checkup) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.judge.service import Service
+from leakscope.model.amounts import bytes_text
 from leakscope.model.findings import Evidence, Pattern, Verdict
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
     if reason == "larger":
         sizes = judged.growth.sizes[i]
         return (
-            f"{_n(live, 'block')} that grew to the end: from {_size(float(sizes[0]))} to"
-            f" {_size(float(sizes[-1]))}, made anew {births:,} times."
+            f"{_n(live, 'block')} that grew to the end: from {bytes_text(float(sizes[0]))} to"
+            f" {bytes_text(float(sizes[-1]))}, made anew {births:,} times."
         )
     if judged.verdicts[i] is Verdict.GROWING and reason == "growing":
         kept = "All" if dead == 0 else f"{live:,} of"
@@ -300,19 +301,13 @@ def too_few_samples(samples: int, recording: Recording) -> str:
         if not samples
         else f"only {_n(samples, 'sample')} {'was' if samples == 1 else 'were'}"
     )
-    return f"not enough data: {taken} taken, one in {_size(period)}, which proves nothing; {what}"
+    return (
+        f"not enough data: {taken} taken, one in {bytes_text(period)}, which proves nothing; {what}"
+    )
 
 
 def _runs(recording: Recording) -> bool:
     return recording.process.ended == "running"
-
-
-def _size(value: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def _place(source: Frame | None) -> str:

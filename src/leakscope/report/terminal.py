@@ -9,6 +9,7 @@ wider than asked except for the path of the line to look at, which is never cut.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from leakscope.model.findings import Evidence, Finding, Findings, Verdict, confidence_words
@@ -16,6 +17,8 @@ from leakscope.report import _coverage
 from leakscope.report._ink import ALARM, CALM, STEP, WARNING, Ink
 from leakscope.report._places import (
     SourceContext,
+    both_within,
+    callers_lines,
     chief_frame,
     function_text,
     location_text,
@@ -26,11 +29,9 @@ from leakscope.report._places import (
 from leakscope.report._text import (
     bytes_text,
     cells,
-    clip_left,
     count_text,
     duration_text,
     interval_text,
-    name_within,
     plural,
     printable,
     rate_text,
@@ -67,12 +68,13 @@ def render(
     verbose: bool = False,
     unicode: bool = True,
     base: str | None = None,
+    recording: str | None = None,
 ) -> str:
     """Return the report on one process, ending in a newline.
 
     `limit` is the number of findings shown in full, `show_known` adds the quiet ones,
     `verbose` keeps every frame and every piece of evidence. `base` is a directory that
-    source paths are shown relative to.
+    source paths are shown relative to, `recording` the file that a next command would name.
     """
     ink = Ink(max(width, _NARROWEST), colour, unicode, base)
     limit = max(limit, 0)
@@ -84,6 +86,7 @@ def render(
 
     lines = [*_headline(findings, ink), *free_error_summary(findings.free_errors, ink)]
     lines += _process(findings, ink)
+    lines += _next(findings, [*loud, *growth, *undecided], ink, recording or "FILE")
     for runtime in findings.runtimes:
         lines += ink.wrap(printable(runtime), "Note: ", "  ")
     for problem in _coverage.problems(findings):
@@ -144,7 +147,7 @@ def _headline(findings: Findings, ink: Ink) -> list[str]:
 
 def _process(findings: Findings, ink: Ink) -> list[str]:
     process = findings.process
-    name = process.exe.rsplit("/", 1)[-1] if process.exe else "process"
+    name = _name(findings)
     text = f"{name} (pid {process.pid})" if process.pid is not None else name
     text += f", ran {duration_text(findings.duration_ns)}"
     if process.ended == "exited" and process.exit_status is not None:
@@ -154,6 +157,26 @@ def _process(findings: Findings, ink: Ink) -> list[str]:
     elif process.ended:
         text += f", {process.ended}"
     return [ink.dim(line) for line in ink.wrap(text, "", "  ")]
+
+
+def _name(findings: Findings) -> str:
+    return (findings.process.exe or "").rsplit("/", 1)[-1] or "process"
+
+
+def _next(findings: Findings, members: Sequence[Finding], ink: Ink, recording: str) -> list[str]:
+    """What to look at, and the command to type: within the first screen, whatever follows."""
+    if not members:
+        held = "leakscope run --all shows what is held"
+        text = f"nothing to mend; {held if findings.findings else 'try other inputs with leakscope run'}"
+    elif members[0].is_leak:
+        frame = chief_frame(members[0])
+        where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
+        text = f"{where}leakscope report --verbose {shlex.quote(recording)} shows whole stacks"
+    elif findings.process.ended == "running" and findings.process.pid is not None:
+        text = f"see how it goes on: leakscope watch {findings.process.pid}"
+    else:
+        text = f"run it for longer, or on more input: leakscope run {shlex.quote(_name(findings))}"
+    return ink.paint_all(STEP, ink.wrap(text, "Next: ", "  "))
 
 
 def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:
@@ -170,14 +193,11 @@ def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:
 
 
 def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Put findings with the same verdict and the same source line together, in their order."""
+    """Put findings at the same place together, in their order; leaks apart from what is none."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
-        source = finding.source
-        key: tuple[object, ...] = (id(finding),)
-        if source is not None and source.file is not None and source.line is not None:
-            key = (finding.verdict, source.file, source.line)
-        groups.setdefault(key, []).append(finding)
+        kind = "leak" if finding.is_leak else finding.verdict
+        groups.setdefault((kind, finding.place), []).append(finding)
     return list(groups.values())
 
 
@@ -196,21 +216,24 @@ def _finding(
     lines += source_lines(first, ink, source_context) or [""]
     lines += stack_lines(first, ink, whole=verbose)
     if others:
-        text = (
-            f"and {plural(len(others), 'more stack')} through the same line: "
-            f"{bytes_text(sum(f.leak_bytes for f in others))} in "
-            f"{plural(sum(f.leak_count for f in others), 'block')}"
-        )
-        lines += ink.wrap(text, _INDENT)
+        lines += callers_lines(group, ink, whole=verbose)
     signals = first.evidence if verbose else _telling(first.evidence)
     if signals:
         lines.append("")
+    if signals and others:
+        text = f"of the heaviest stack, {_portion(first, group)}:"
+        lines += [ink.dim(line) for line in ink.wrap(text, _INDENT)]
     for signal in signals:
         lines += ink.wrap(signal.text, f"{_INDENT}{'+' if signal.supports else '-'} ", "     ")
     if first.next_step:
         lines += ink.paint_all(STEP, ink.wrap(first.next_step, f"{_INDENT}Next: ", "     "))
     lines.append(ink.dim(f"{_INDENT}id {printable(first.fingerprint)}"))
     return lines
+
+
+def _portion(first: Finding, group: Sequence[Finding]) -> str:
+    count, all_of = first.leak_count, sum(f.leak_count for f in group)
+    return f"{count_text(count)} of the {plural(all_of, 'block')}"
 
 
 def _telling(evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -232,8 +255,12 @@ def _said(group: Sequence[Finding]) -> str:
     first = group[0]
     if len(group) == 1:
         return first.sentence
-    if first.verdict is not Verdict.LOST:
+    others = [f for f in group if f.verdict is not Verdict.LOST]
+    if others == list(group):
         return f"Of the heaviest of {len(group):,} stacks: {first.sentence}"
+    if others:
+        gone = [f for f in group if f.verdict is Verdict.LOST]
+        return f"{_said(gone)} Not lost, but not freed either: {_said(others)}"
     lost, live = sum(f.leak_count for f in group), sum(f.live_count for f in group)
     of = f"All {lost:,}" if lost == live else f"{lost:,} of {live:,}"
     text = (
@@ -281,13 +308,7 @@ def _where(finding: Finding, room: int, ink: Ink) -> str:
     frame = chief_frame(finding)
     if frame is None:
         return "(no call stack)"
-    location = location_text(frame, ink)
-    function = function_text(frame) or ""
-    if cells(function) + 2 + cells(location) > room:
-        location = clip_left(location, max(room * 3 // 5, 12), ink.ellipsis)
-        left = room - cells(location) - 2
-        function = name_within(function, left, ink.ellipsis) if left >= 6 else ""
-    return f"{function}  {location}".strip()
+    return both_within(function_text(frame) or "", location_text(frame, ink), room, ink)
 
 
 def _undecided(title: str, members: Sequence[Finding], ink: Ink, limit: int) -> list[str]:

@@ -171,7 +171,9 @@ def test_stacks_through_the_same_line_are_one_place():
 
     assert text.count("LEAKING") == 1
     assert "3.9 KiB in 4 blocks" in text
-    assert "and 1 more stack through the same line: 1000 B in 1 block" in text
+    assert "   called from\n     2.9 KiB in 3 blocks  remember  /src/app/cache.c:60\n" in text
+    assert "     1,000 B in 1 block  main  /src/app/main.c:17\n" in text
+    assert "of the heaviest stack, 3 of the 4 blocks:" in text
 
 
 def test_a_long_stack_is_cut_in_the_middle_unless_verbose():

@@ -314,7 +314,8 @@ def _result(
         undecided = "1 site" if len(unknown) == 1 else f"{len(unknown):,} sites"
         return f"{other} proven{after}; {undecided} with {bytes_text(held)} could not be judged"
     if total == 0:
-        return "no leak found: every block was freed"
+        nothing = recording.coverage.alloc_events == 0
+        return f"no leak found: {'nothing was allocated' if nothing else 'every block was freed'}"
     by_verdict = Counter[str]()
     for finding in findings:
         if finding.verdict.is_leak:  # known, or suppressed

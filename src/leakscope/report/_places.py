@@ -29,6 +29,7 @@ __all__ = [
     "function_text",
     "location_text",
     "place_lines",
+    "relative",
     "source_lines",
     "stack_lines",
 ]
@@ -64,11 +65,7 @@ def function_text(frame: Frame) -> str | None:
 def location_text(frame: Frame, ink: Ink) -> str:
     """Return `file:line`, or `module+0xoffset` when the line is not known."""
     if frame.file is not None:
-        path = frame.file
-        base = (ink.base or "").rstrip("/") + "/"
-        if base != "/" and path.startswith(base):
-            path = path[len(base) :]
-        path = printable(path)
+        path = printable(relative(frame.file, ink, here=""))
         return f"{path}:{frame.line}" if frame.line is not None else path
     if frame.artificial:
         return ""
@@ -79,6 +76,12 @@ def _module_offset(frame: Frame) -> str:
     if frame.module_path is None:
         return f"0x{frame.address.offset:x}"
     return f"{printable(frame.module_path.rsplit('/', 1)[-1])}+0x{frame.address.offset:x}"
+
+
+def relative(path: str, ink: Ink, here: str = "./") -> str:
+    """Return `path` as seen from the directory that paths are shown relative to."""
+    base = (ink.base or "").rstrip("/") + "/"
+    return here + path[len(base) :] if base != "/" and path.startswith(base) else path
 
 
 def place_lines(finding: Finding, ink: Ink) -> list[str]:

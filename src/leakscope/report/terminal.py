@@ -23,6 +23,7 @@ from leakscope.report._places import (
     function_text,
     location_text,
     place_lines,
+    relative,
     source_lines,
     stack_lines,
 )
@@ -165,17 +166,21 @@ def _name(findings: Findings) -> str:
 
 def _next(findings: Findings, members: Sequence[Finding], ink: Ink, recording: str) -> list[str]:
     """What to look at, and the command to type: within the first screen, whatever follows."""
-    if not members:
+    sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
+    undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
+    if not members and not undecided:
         held = "leakscope run --all shows what is held"
         text = f"nothing to mend; {held if findings.findings else 'try other inputs with leakscope run'}"
-    elif members[0].is_leak:
+    elif members and members[0].is_leak:
         frame = chief_frame(members[0])
         where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
         text = f"{where}leakscope report --verbose {shlex.quote(recording)} shows whole stacks"
     elif findings.process.ended == "running" and findings.process.pid is not None:
         text = f"see how it goes on: leakscope watch {findings.process.pid}"
     else:
-        text = f"run it for longer, or on more input: leakscope run {shlex.quote(_name(findings))}"
+        what = "record every allocation" if sampled else "run it for longer, or on more input"
+        program = shlex.quote(relative(findings.process.exe or "PROGRAM", ink))
+        text = f"{what}: leakscope run {program} {ink.ellipsis}"
     return ink.paint_all(STEP, ink.wrap(text, "Next: ", "  "))
 
 
@@ -354,6 +359,8 @@ def _by_verdict(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
 
 
 def _totals(findings: Findings, ink: Ink) -> list[str]:
+    if not (findings.total_allocs or findings.live_count or findings.total_frees):
+        return ink.wrap("no allocation was seen", "Total: ", "  ")
     when = "now" if findings.process.ended == "running" else "at the end"
     text = (
         f"{bytes_text(findings.live_bytes)} live in {plural(findings.live_count, 'block')} {when}, "

@@ -112,10 +112,11 @@ class Symbolizer:
     def _hint(self, count: int, named: bool, own: bool) -> str:
         """What to do about modules without debug information, of one's own or the system's."""
         it = "it" if count == 1 else "them"
+        server = "" if self._debuginfod is not None else " or set DEBUGINFOD_URLS"
         if own:
-            return f"compile {it} with -g" + ("" if named else f" and do not strip {it}")
+            return f"compile {it} with -g" if named else f"do not strip {it},{server}".rstrip(",")
         packages = "its debug package" if count == 1 else "their debug packages"
-        return f"install {packages}" + ("" if self._debuginfod else " or set DEBUGINFOD_URLS")
+        return f"install {packages}{server}"
 
     def resolve(self, addresses: Iterable[Address]) -> dict[Address, tuple[Frame, ...]]:
         """Return the frames at each distinct address, innermost inlined function first.

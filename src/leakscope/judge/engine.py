@@ -14,7 +14,13 @@ from leakscope.judge.options import Options
 from leakscope.judge.places import Fingerprints, Place, Places
 from leakscope.judge.rules import Judged, judge_sites
 from leakscope.judge.runtimes import Runtime, go_in, runtime_own, runtimes_of
-from leakscope.judge.sentences import evidence, next_step, sentence, too_few_samples
+from leakscope.judge.sentences import (
+    evidence,
+    next_step,
+    of_one_place,
+    sentence,
+    too_few_samples,
+)
 from leakscope.judge.threads import about_threads
 from leakscope.model.amounts import bytes_text
 from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
@@ -100,6 +106,7 @@ def judge(
             use[1] += finding.leak_count
             use[2] += finding.leak_bytes
         findings.append(finding)
+    findings = of_one_place(findings)
     runtimes = (*runtimes, *go_in(finding.stack for finding in findings))
     table = recording.sites
     return Findings(
@@ -288,6 +295,8 @@ def _result(
         f for f in findings if f.verdict.is_leak and (f.known or "").startswith("suppressed")
     ]
     other = "no other leak" if suppressed else "no leak"
+    if options.min_bytes:
+        other += f" of {bytes_text(options.min_bytes)} or more"
     after = ""
     if suppressed:
         held = sum(f.leak_bytes for f in suppressed)
@@ -315,7 +324,7 @@ def _result(
         return f"{other} proven{after}; {undecided} with {bytes_text(held)} could not be judged"
     if total == 0:
         nothing = recording.coverage.alloc_events == 0
-        return f"no leak found: {'nothing was allocated' if nothing else 'every block was freed'}"
+        return f"{other} found: {'nothing was allocated' if nothing else 'every block was freed'}"
     by_verdict = Counter[str]()
     for finding in findings:
         if finding.verdict.is_leak:  # known, or suppressed

@@ -115,6 +115,10 @@ def _is_wrapper(frame: Frame) -> bool:
     )
 
 
+def _is_named(frame: Frame) -> bool:
+    return _ALLOCATES.search(plain_name(frame.function or "")) is not None
+
+
 class Place(NamedTuple):
     """The line to look at, and the helpers through which it allocated, innermost first."""
 
@@ -167,7 +171,8 @@ class Places:
         stack, frames = self._stacks[site], [f for f in self._stacks[site] if not is_runtime(f)]
         own = self._own[site]
         depth = self._depth(own)
-        helpers = {id(f) for f in own[:depth]} | {id(f) for f in frames if _is_wrapper(f)}
+        helpers = {id(f) for f in own[:depth]}
+        helpers |= {id(f) for f in frames if _is_wrapper(f) and self._returns(f) != "nothing"}
         source = _chosen(stack, frames, helpers, self._exe)
         if source is None or id(source) not in {id(f) for f in frames}:
             return Place(source)
@@ -225,31 +230,37 @@ class Places:
                 if self._general(one):
                     self._helpers.add(key)
                     found = True
-            elif key not in self._inner:
+            elif key not in self._inner and self._tells(one.frame):
                 self._inner.add(key)
                 found = True
         return found
 
     def _plausible(self, key: Hashable, frame: Frame) -> bool:
+        """Whether it may be a helper, from what it returns and how large it is."""
         if key not in self._plausible_keys:
             code = self._code(frame)
-            returning = code.returns in {"bytes", "object"} or (
-                code.returns != "nothing" and (_ALLOCATES.search(frame.function or "") is not None)
+            returning = code.returns in {"bytes", "object", None} or (
+                code.returns == "value" and _is_named(frame)  # the block goes out by a pointer
             )
-            returning = returning or (code.returns is None and frame.function is not None)
             small = code.size is None or code.size <= _SMALL
-            plausible = returning and small and frame.function != "main"
-            self._plausible_keys[key] = plausible
+            known = frame.function not in {None, "main"}
+            self._plausible_keys[key] = returning and small and known
         return self._plausible_keys[key]
 
     def _general(self, one: _Seen) -> bool:
         """Whether it allocates for many purposes rather than making one kind of thing."""
-        returns = self._code(one.frame).returns
-        named = _ALLOCATES.search(plain_name(one.frame.function or "")) is not None
-        if returns is None:
-            return named or len(one.names) > 1
+        returns = self._returns(one.frame)
         several = len(one.sizes) > 1 or len(one.names) > 1
-        return named or returns == "bytes" or (returns == "object" and several)
+        if returns is None:
+            return _is_named(one.frame) or len(one.names) > 1
+        return _is_named(one.frame) or returns == "bytes" or several
+
+    def _tells(self, frame: Frame) -> bool:
+        """Whether anything says that it returns what it allocated."""
+        return self._returns(frame) is not None or _is_named(frame)
+
+    def _returns(self, frame: Frame) -> str | None:
+        return self._code(frame).returns
 
     def _called_elsewhere(self, one: _Seen) -> bool:
         """Whether stacks that hold nothing any more came to it from another place."""

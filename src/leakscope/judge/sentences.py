@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope.judge.service import Service
@@ -10,13 +11,31 @@ from leakscope.model.amounts import bytes_text
 from leakscope.model.findings import Evidence, Pattern, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leakscope.judge.rules import Judged
+    from leakscope.model.findings import Finding
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
 
-__all__ = ["evidence", "next_step", "sentence", "too_few_samples"]
+__all__ = ["evidence", "next_step", "of_one_place", "sentence", "too_few_samples"]
 
 _WANTED = 1000  # samples that show what holds a hundredth of all memory
+
+
+_OWNED = "Fix the loss of the block that owned it; look for it among the other findings."
+
+
+def of_one_place(findings: Sequence[Finding]) -> list[Finding]:
+    """Let what is owned by a block of its own place have that block's next step.
+
+    A string and its text, a list's head and its members: they are shown together.
+    """
+    steps = {f.place: f.next_step for f in findings if f.is_leak and f.next_step != _OWNED}
+    return [
+        replace(f, next_step=steps.get(f.place, _OWNED)) if f.next_step == _OWNED else f
+        for f in findings
+    ]
 
 
 def sentence(judged: Judged, i: int, recording: Recording) -> str:
@@ -159,7 +178,7 @@ def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
         )
     if reason == "lost":
         if judged.reach is not None and judged.reach.indirect[site] == judged.reach.lost[site]:
-            return "Fix the loss of the block that owned it; look for it among the other findings."
+            return _OWNED
         return f"Free the block allocated {where} before its last pointer goes."
     if verdict is Verdict.GROWING:
         longer = _time(max(1_800_000_000_000, 4 * judged.end_ns))
@@ -231,7 +250,7 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
         )
     elif live:
         hit, of = int(judged.windows[i]), int(judged.possible_windows[i])
-        if of >= 2:
+        if of >= 2 and births >= 4:  # fewer are in few parts whatever they are
             parts = f"all {of}" if hit == of else f"{hit} of the {of}"
             text = f"survivors were born in {parts} parts of the run from the first birth on"
             found.append(
@@ -242,6 +261,7 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
             old, age = int(lives.outlived[site]), _time(int(lives.lifetime_ns[site]))
             freed = f"99 % of the {dead:,} freed blocks" if dead > 1 else "the one freed block"
             older = f"{old:,} of the living {'is' if old == 1 else 'are'} older"
+            older = older if old else "none of the living is older"
             text = f"{freed} lived up to {age}; {older}"
             found.append(
                 Evidence("outlived", old, text, supports=bool(judged.survival[i]) == growing)
@@ -259,7 +279,7 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
                         f"{_percent(share)} of births survive that age",
                     )
                 )
-        else:
+        elif births > 1 or reach is None or not reach.lost[site]:
             found.append(Evidence("freed", 0, f"{_of(0, births, was=True)} freed", supports=True))
     if judged.reasons[i] == "larger":
         p, fall = float(course.bytes_p_value[i]), float(course.bytes_gained[i])

@@ -96,15 +96,16 @@ def plain_name(function: str) -> str:
     """`std::vector<A> util::make<A>(int) const` is util::make<A>."""
     depth, start, end = 0, 0, len(function)
     for at, letter in enumerate(function):
-        if letter == "<" and not function.endswith("operator", 0, at):
-            depth += 1
-        elif letter == ">":
-            depth -= 1
-        elif letter == " " and depth == 0 and not function.endswith("operator", 0, at):
-            start = at + 1
-        elif letter == "(" and depth == 0 and not function.startswith("(anonymous", at):
+        operator = function.endswith("operator", 0, at)
+        if letter == "(" and depth == 0 and not function.startswith("(anonymous", at):
             end = at
             break
+        if letter in "<(" and not operator:
+            depth += 1
+        elif letter in ">)" and depth > 0:
+            depth -= 1
+        elif letter == " " and depth == 0 and not operator:
+            start = at + 1
     return function[start:end].lstrip("*&") or function
 
 

@@ -51,6 +51,8 @@ _OVERVIEW = 3  # findings from which a list of them comes first
 _UNDECIDED = 5  # rows of undecided sites before the rest is summed up
 _SIGNALS = 4  # supporting signals shown unless everything is asked for
 
+_LIBRARIES = ("libc ", "loader ", "libstdc++ ")  # whose known one-offs are quiet
+
 # Not a leak on their own, but worth a look: in a table each, with what would settle it.
 _GROWTH = {
     Verdict.GROWING: "Grew until {end}, as a job does that loads, works and ends",
@@ -222,7 +224,7 @@ def _finding(
     lines += stack_lines(first, ink, whole=verbose)
     if others:
         lines += callers_lines(group, ink, whole=verbose)
-    signals = first.evidence if verbose else _telling(first.evidence)
+    signals = _telling(first.evidence, len(first.evidence) if verbose else _SIGNALS)
     if signals:
         lines.append("")
     if signals and others:
@@ -241,9 +243,9 @@ def _portion(first: Finding, group: Sequence[Finding]) -> str:
     return f"{count_text(count)} of the {plural(all_of, 'block')}"
 
 
-def _telling(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The first few signals, never without those that speak against the verdict."""
-    return [e for e in evidence if e.supports][:_SIGNALS] + [e for e in evidence if not e.supports]
+def _telling(evidence: Sequence[Evidence], most: int) -> list[Evidence]:
+    """The first few signals, and all that speak against the verdict."""
+    return [e for e in evidence if e.supports][:most] + [e for e in evidence if not e.supports]
 
 
 def _title(number: int, finding: Finding, ink: Ink) -> list[str]:
@@ -362,8 +364,11 @@ def _totals(findings: Findings, ink: Ink) -> list[str]:
     if not (findings.total_allocs or findings.live_count or findings.total_frees):
         return ink.wrap("no allocation was seen", "Total: ", "  ")
     when = "now" if findings.process.ended == "running" else "at the end"
+    live = "nothing live"
+    if findings.live_count or findings.live_bytes:
+        live = f"{bytes_text(findings.live_bytes)} live in {plural(findings.live_count, 'block')}"
     text = (
-        f"{bytes_text(findings.live_bytes)} live in {plural(findings.live_count, 'block')} {when}, "
+        f"{live} {when}, "
         f"peak {bytes_text(findings.peak_bytes)}; {plural(findings.total_allocs, 'allocation')} "
         f"of {bytes_text(findings.total_alloc_bytes)}, {plural(findings.total_frees, 'free')}"
     )
@@ -374,15 +379,21 @@ def _hidden(quiet: Sequence[Finding], ink: Ink) -> list[str]:
     """Say in one line what was judged harmless, so that nothing goes unsaid."""
     parts: dict[str, list[Finding]] = {}
     for finding in quiet:
-        name = "known or suppressed" if finding.known is not None else finding.verdict.value
-        if finding.known is not None and finding.known.startswith("run-time: "):
-            name = f"of {finding.known.removeprefix('run-time: ')} itself"
+        name = finding.verdict.value if finding.known is None else _quiet_name(finding.known)
         parts.setdefault(name, []).append(finding)
     text = ", ".join(
         f"{count_text(len(members))} {name} ({bytes_text(sum(f.leak_bytes for f in members))})"
         for name, members in parts.items()
     )
     return ink.wrap(f"{text}; --all shows them", "Not shown: ", "  ")
+
+
+def _quiet_name(known: str) -> str:
+    if known.startswith("run-time: "):
+        return f"of {known.removeprefix('run-time: ')} itself"
+    if known.startswith("suppressed"):
+        return "suppressed"
+    return "kept by libraries" if known.startswith(_LIBRARIES) else "known"
 
 
 def _suppressions(findings: Findings, ink: Ink) -> list[str]:

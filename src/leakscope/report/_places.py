@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -112,16 +113,15 @@ def _place(frame: Frame, how: str, ink: Ink, mark: Callable[[str], str]) -> list
 
 def callers_lines(group: Sequence[Finding], ink: Ink, *, whole: bool) -> list[str]:
     """Return who calls the place at which all of `group` are, with the bytes of each caller."""
+    above = [_above(finding) for finding in group]
+    level = 0
+    while len({tuple(_key(f, ink) for f in frames[level : level + 1]) for frames in above}) == 1:
+        if len(above[0]) <= level:
+            break
+        level += 1  # where all come the same way, the next frame out tells them apart
     callers: dict[tuple[str, str], list[Finding]] = {}
-    for finding in group:
-        above = list(finding.stack)
-        if finding.source in above:
-            above = above[above.index(finding.source) + 1 :]
-        caller = next((f for f in above if not f.artificial), None)
-        named = caller is not None and caller.function not in _STARTUP
-        key = ("", "")
-        if caller is not None and named:
-            key = (function_text(caller) or "", location_text(caller, ink))
+    for finding, frames in zip(group, above, strict=True):
+        key = _key(frames[level], ink) if len(frames) > level else ("", "")
         callers.setdefault(key, []).append(finding)
     if len(callers) == 1:
         others = group[1:]
@@ -140,6 +140,19 @@ def callers_lines(group: Sequence[Finding], ink: Ink, *, whole: bool) -> list[st
             f"{_amount(rest)} from {len(ordered) - shown} more callers", f"{_INDENT}  "
         )
     return lines
+
+
+def _above(finding: Finding) -> list[Frame]:
+    """The frames that called the place, up to the C library's start-up code."""
+    frames = list(finding.stack)
+    if finding.source in frames:
+        frames = frames[frames.index(finding.source) + 1 :]
+    own = (f for f in frames if not f.artificial)
+    return list(itertools.takewhile(lambda f: f.function not in _STARTUP, own))
+
+
+def _key(frame: Frame, ink: Ink) -> tuple[str, str]:
+    return function_text(frame) or "", location_text(frame, ink)
 
 
 def both_within(function: str, location: str, room: int, ink: Ink) -> str:

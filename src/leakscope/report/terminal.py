@@ -200,12 +200,13 @@ def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:
 
 
 def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Put findings at the same place together, in their order; leaks apart from what is none."""
+    """Put findings at the same place together; leaks first, the heaviest place first."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
         kind = "leak" if finding.is_leak else finding.verdict
         groups.setdefault((kind, finding.place), []).append(finding)
-    return list(groups.values())
+    weights = {key: -sum(f.leak_bytes for f in members) for key, members in groups.items()}
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[0] != "leak", weights[key]))]
 
 
 def _finding(

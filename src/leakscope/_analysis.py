@@ -130,7 +130,14 @@ class Analyser:
             ],
         ) as symbolizer:
             stacks = Stacks(recording, symbolizer)
-            findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
+            findings = judge(
+                recording,
+                stacks,
+                self._suppressions,
+                self._options,
+                stacks.prepare,
+                symbolizer.code,
+            )
 
             def own_operators(frame: Frame) -> bool:
                 return symbolizer.defines(frame.address, *_OPERATORS)

@@ -106,7 +106,8 @@ def scan_text(scan: ScanFacts) -> str:
     """Return how long the search for pointers took, and how much it looked at."""
     took = duration_text(round(scan.seconds * 1e9))
     text = f"took {took} for {bytes_text(scan.scanned_bytes)}"
-    return f"{text}; stopped for {duration_text(round(scan.pause_ms * 1e6))}"
+    pause = duration_text(round(scan.pause_ms * 1e6)) if scan.pause_ms >= 0.5 else "less than 1 ms"
+    return f"{text}; stopped for {pause}"
 
 
 def problems(findings: Findings) -> list[str]:

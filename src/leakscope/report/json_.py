@@ -78,6 +78,7 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
         "headline": findings.headline,
         "runtimes": findings.runtimes,
         "leak_count": len(findings.leaks),
+        "leak_place_count": findings.leak_places,
         "totals": {
             "duration_ns": findings.duration_ns,
             "live_bytes": findings.live_bytes,
@@ -158,6 +159,8 @@ def _finding(finding: Finding, frames: dict[int, Any]) -> dict[str, Any]:
     found = _clean(found)
     source = finding.source
     found["source"] = _shared(source, frames) if source is not None else None
+    found["place"] = _clean(":".join(finding.place))
+    found["through"] = [_shared(each, frames) for each in finding.through]
     found["stack"] = [_shared(each, frames) for each in finding.stack]
     return found
 
@@ -207,6 +210,7 @@ def _frame(frame: Frame) -> dict[str, Any]:
         # A string: a 64-bit address does not survive readers that keep numbers as doubles.
         "address": f"0x{frame.address.offset:x}",
         "address_is_exact": frame.address.exact,
+        "entry": None if frame.entry is None else f"0x{frame.entry:x}",
         "function": frame.function,
         "symbol": frame.symbol,
         "file": frame.file,

@@ -39,6 +39,13 @@ int main(void) {
      .kind = LS_EPILOGUE_GOROUTINE, .g_at = 8, .depth_at = 0, .pops_fp = true);
   IS("\x48\x8b\x34\x24\x48\x89\xf4\x89\x44\x24\x20\x5d\xc3", .kind = LS_EPILOGUE_SAVED_SP,
      .g_at = 0, .depth_at = 0, .pops_fp = true);
+  /* the same in a program whose place is not fixed, and with words of a thread found by a load */
+  IS("\x48\xc7\xc1\xf8\xff\xff\xff\x48\x8b\x7c\x24\x08\x48\x8b\x77\x08\x48\x2b\x34\x24\x64\x48\x89\x39"
+     "\x48\x89\xf4\x89\x44\x24\x20\x5d\xc3",
+     .kind = LS_EPILOGUE_GOROUTINE, .g_at = 8, .depth_at = 0, .pops_fp = true);
+  IS("\x48\x8b\x0d\x00\x01\x00\x00\x48\x8b\x7c\x24\x30\x48\x8b\x77\x08\x48\x2b\x74\x24\x28\x64\x48\x89\x39"
+     "\x48\x89\xf4\x89\x44\x24\x18\xc3",
+     .kind = LS_EPILOGUE_GOROUTINE, .g_at = 0x30, .depth_at = 0x28);
   /* crosscall2 of Go 1.19, and of those */
   IS("\x48\x83\xc4\x18" PRESERVED "\x48\x8b\x6c\x24\x28\x48\x83\xc4\x30\xc3", .kind = LS_EPILOGUE_FRAME,
      .cfa = 0x50, .fp_at = 0x40);

@@ -42,6 +42,8 @@
 #include "sys.h"
 
 /* The agent's own also notes the range in the recording, and there is none here. */
+void ls_real_resolve(void) {}
+
 void *ls_private(size_t bytes) {
   void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                       -1, 0);

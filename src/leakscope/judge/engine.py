@@ -318,18 +318,20 @@ def _result(
             return f"{other} {sure}{after}; {where} {what} ({bytes_text(held)})"
     unknown = [f for f in loud if f.verdict is Verdict.UNKNOWN]
     held = sum(f.live_bytes for f in unknown)
-    total = int(recording.sites["live_bytes"].sum())
+    # What a run-time took for itself, its reserved heap above all, hides nothing of the program's.
+    own = [f for f in findings if f.known is not None and f.known.startswith("run-time:")]
+    total = int(recording.sites["live_bytes"].sum()) - sum(f.live_bytes for f in own)
     if unknown and held * 10 >= total:
         undecided = "1 site" if len(unknown) == 1 else f"{len(unknown):,} sites"
         return f"{other} proven{after}; {undecided} with {bytes_text(held)} could not be judged"
-    if total == 0:
+    if total == 0 and not own:
         nothing = recording.coverage.alloc_events == 0
         return f"{other} found: {'nothing was allocated' if nothing else 'every block was freed'}"
     by_verdict = Counter[str]()
     for finding in findings:
-        if finding.verdict.is_leak:  # known, or suppressed
-            continue
-        by_verdict[finding.verdict.value] += finding.live_bytes
+        # What is called a leak and got here is known, or suppressed.
+        if not finding.verdict.is_leak and not (finding.known or "").startswith("run-time:"):
+            by_verdict[finding.verdict.value] += finding.live_bytes
     name = by_verdict.most_common(1)[0][0] if by_verdict else ""
     most = f", most of it {name}" if name and by_verdict[name] * 2 > total else ""
     return f"{other} found{after}; {bytes_text(total)} held at the end{most}"

@@ -72,6 +72,10 @@ _TROUBLES = {
         "recording ended before the program did: it unmapped or protected memory that was the"
         " recording's. What was freed later counts as held, what was allocated later is not seen"
     ),
+    "namespace": (
+        "objects were loaded into a namespace of their own (dlmopen), with a C library of their own:"
+        " what they allocate through it was not seen"
+    ),
     "sealed": (
         "the program is under a system call filter (seccomp), and no call was made that it does not"
         " allow: stacks may be short, and what found no room in the memory set aside before is missing"

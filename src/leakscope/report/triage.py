@@ -175,7 +175,9 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
     rows = _PROGRAMS if height is None else height - len(head) - len(foot) - 3
     lines = [*head, *_table(triage, ink, min(_PROGRAMS, max(rows, _FEWEST))), *foot]
     if len(lines) > _SCREEN:  # who reads from the top sees it as well
-        lines[place:place] = ink.paint_all(STEP, ink.wrap(f"Next: {triage.next_step}", hanging="  "))
+        lines[place:place] = ink.paint_all(
+            STEP, ink.wrap(f"Next: {triage.next_step}", hanging="  ")
+        )
     return "\n".join(lines) + "\n"
 
 

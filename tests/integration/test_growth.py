@@ -2,6 +2,7 @@
 """Programs that grow: watch and triage say how fast within seconds, and never more than they know."""
 
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -91,3 +92,47 @@ def test_address_space_is_reserved_and_not_resident(start):
     assert "virtual size" in done.stdout
     assert "reserved address space, not resident" in done.stdout
     assert done.returncode == 3
+
+
+def test_triage_looks_twice_and_names_what_grows(start):
+    pid = start("fast")
+    time.sleep(1)
+    done = leakscope()
+    assert done.returncode == 0, done.stderr
+    assert "nothing odd" not in done.stdout
+    first = "\n".join(done.stdout.splitlines()[:24])
+    assert first.startswith("leakscope: ")
+    assert f"grow (pid {pid}) grows by " in first
+    assert f"leakscope watch {pid} --for 2m" in first
+    row = next(line for line in done.stdout.splitlines() if line.endswith(f"  grow (pid {pid})"))
+    assert "MiB/s" in row  # small, and shown all the same
+    document = json.loads(leakscope("--json", "--apart", "0.5").stdout)
+    own = next(p for p in document["processes"] if p["pid"] == pid)
+    assert own["growth"] == pytest.approx(4 << 20, rel=0.5)
+    assert document["apart_s"] == pytest.approx(0.5, abs=0.4)
+    assert leakscope("--apart", "soon").returncode == 2
+
+
+def test_triage_names_who_owns_shared_memory(tmp_path):
+    name = f"leakscope-owner-{os.getpid()}"
+    descriptor = os.memfd_create(name)
+    kept = mmap.mmap(-1, 24 << 20)  # shared anonymous memory
+    file = Path("/dev/shm") / name
+    try:
+        kept.write(b"x" * len(kept))
+        os.ftruncate(descriptor, 20 << 20)
+        with mmap.mmap(descriptor, 20 << 20) as seen:
+            seen.write(b"x" * len(seen))
+            file.write_bytes(b"x" * (16 << 20))
+            lines = json.loads(leakscope("--json").stdout)["lines"]
+    finally:
+        file.unlink()
+        os.close(descriptor)
+    owners = next(line for line in lines if line["name"] == "shared memory and tmpfs")["owners"]
+    sizes = {owner["name"]: owner["bytes"] for owner in owners}
+    assert sizes["tmpfs /dev/shm"] >= 16 << 20
+    mine = {who: size for who, size in sizes.items() if f"(pid {os.getpid()})" in who}
+    assert any(f"memfd:{name}" in who and size == 20 << 20 for who, size in mine.items())
+    assert any("shared anonymous memory" in who and size >= 24 << 20 for who, size in mine.items())
+    tables = next(line for line in lines if line["name"] == "page tables")["owners"]
+    assert "(pid " in tables[0]["name"] if tables else True

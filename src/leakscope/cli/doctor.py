@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 HELP = """\
 Say what will work here: on this machine, for a program, or for a running process.
 
-The verdict comes first. A line that begins with ! is in the way; - is missing but not
-needed for `leakscope run`. Nothing is changed.
-Exit status: 0 it can be traced, 2 it cannot.
+The verdict comes first, then what works. A line that begins with ! is in the way; - is
+missing and not needed by what works. Nothing is changed.
+Exit status: 0 it can be traced, or the process scanned, 2 it cannot.
 """
 
 SCHEMA = "leakscope-doctor/1"
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine, tell, and return 0 when tracing works."""
+    """Examine, tell, and return 0 when leaks can be looked for."""
     from leakscope.trace.doctor import examine
 
     checkup = examine(args.subject)

@@ -19,7 +19,7 @@ from leakscope.observe.groups import measure_groups, room_of
 from leakscope.observe.kernel import KernelGauges
 from leakscope.observe.measures import Measure, Pass
 from leakscope.proc import cgroup as cgroups
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 from leakscope.proc.fds import count_fds, parse_limit, read_fd_limit
 from leakscope.proc.meminfo import read_meminfo
 from leakscope.proc.process import (

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakscope.proc._text import read_text
+from leakscope.proc.text import read_text
 from leakscope.proc.process import living_task, read_executable, read_name
 
 if TYPE_CHECKING:

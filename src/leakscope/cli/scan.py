@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope._paths import exists
 from leakscope.cli._output import (
     add_report_options,
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from leakscope.model.findings import Finding
 
-_ELF64 = 2
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3600.0
 _MOST_PID = 1 << 22
 _SHORTEST_PRINT = 6  # digits of a fingerprint that are taken for one
@@ -63,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scan, report, and return the exit status."""
+    from leakscope.proc.walkable import check_walkable
     from leakscope.trace.live_files import find_live_file
 
     check_outputs([args.report_file], [args.pid])
@@ -70,60 +70,17 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"a pause of {args.max_pause:g} s is not possible", hint="--max-pause SECONDS, 0.1 say."
         )
-    if not args.pid.isdecimal():
+    if not is_number(args.pid):
         return _core(args.pid, args)
     pid = int(args.pid)
     if not 0 < pid <= _MOST_PID:
         raise UsageError(f"{args.pid} is not a process id", hint="leakscope scan PID")
-    _check(pid)
+    check_walkable(pid)
     live = find_live_file(pid)
     if live is None:
         _refuse_held_by(args)
         return _untraced(pid, args)
     return _held_by(pid, live.path, args) if args.held_by else _traced(pid, live.path, args)
-
-
-def _check(pid: int) -> None:
-    from leakscope.errors import TargetError
-
-    folder = Path(f"/proc/{pid}")
-    try:
-        state = (
-            (folder / "stat")
-            .read_text(encoding="utf-8", errors="replace")
-            .rpartition(")")[2]
-            .split()[0]
-        )
-    except OSError:
-        raise TargetError(f"there is no process {pid}") from None
-    if state in {"Z", "X"}:
-        # Its first thread has ended; while others run, the process is there.
-        others = [task for task in (folder / "task").iterdir() if task.name != str(pid)]
-        folder = others[0] if others else folder
-    if state in {"Z", "X"} and folder.name == str(pid):
-        raise TargetError(
-            f"process {pid} has ended already; only its parent has not noticed (a zombie)",
-            hint="Scan the process while it runs.",
-        )
-    if not (folder / "cmdline").read_bytes() and not _has_executable(folder):
-        raise TargetError(f"process {pid} is a thread of the kernel: it has no heap")
-    with contextlib.suppress(OSError):
-        start = (folder / "exe").open("rb").read(5)
-        if start[:4] == b"\x7fELF" and start[4] != _ELF64:
-            raise TargetError(
-                f"process {pid} is a 32-bit process; leakscope scans 64-bit ones",
-                hint="valgrind has 32-bit support: valgrind --leak-check=full PROGRAM",
-            )
-
-
-def _has_executable(folder: Path) -> bool:
-    try:
-        (folder / "exe").readlink()
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:

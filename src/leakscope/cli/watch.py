@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope.cli._output import (
     Progress,
     add_colour_option,
@@ -440,11 +441,11 @@ def _targets(targets: list[str]) -> tuple[frozenset[int], frozenset[str]]:
     from leakscope.proc.process import is_called, pids, read_start
 
     found: set[int] = set()
-    names = frozenset(target for target in targets if not target.isdecimal())
+    names = frozenset(target for target in targets if not is_number(target))
     for target in targets:
         if not target:
             raise UsageError("a process has no empty name", hint="Name a program or a pid.")
-        if target.isdecimal():
+        if is_number(target):
             if len(target) > 10 or read_start(int(target)) is None:
                 raise TargetError(f"there is no process {target[:80]}")
             found.add(int(target))

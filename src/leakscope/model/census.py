@@ -109,8 +109,8 @@ class HeapGrowth:
     seconds: float  # between them
     then: Tally
     now: Tally
-    account_then: Account
-    account: Account
+    account_then: Account | None  # None where a recording was read in place of the heap
+    account: Account | None
     grown: tuple[Grown, ...]  # most bytes first; lost ones before all others
     spaces: Spaces
     facts_then: ScanFacts

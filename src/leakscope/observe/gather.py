@@ -19,7 +19,6 @@ from leakscope.observe.groups import measure_groups, room_of
 from leakscope.observe.kernel import KernelGauges
 from leakscope.observe.measures import Measure, Pass
 from leakscope.proc import cgroup as cgroups
-from leakscope.proc.text import read_text
 from leakscope.proc.fds import count_fds, parse_limit, read_fd_limit
 from leakscope.proc.meminfo import read_meminfo
 from leakscope.proc.process import (
@@ -35,6 +34,7 @@ from leakscope.proc.process import (
     read_start,
 )
 from leakscope.proc.smaps import read_rollup
+from leakscope.proc.text import read_text
 
 __all__ = ["Gatherer"]
 

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakscope.proc.text import read_text
 from leakscope.proc.process import living_task, read_executable, read_name
+from leakscope.proc.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,10 +22,10 @@ LAYERS = [
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Where files are, of the native half too: any part may ask.
-EVERYWHERE = {"_native", "_paths"}
+EVERYWHERE = {"_digits", "_native", "_paths"}
 # The public API and the glue between parts; only cli, and users, import these.
-TOP = {"leakscope", "_accounts", "_analysis", "_library", "_numpy", "_tracing", "_watching"}
-TOP |= {"__main__"}
+TOP = {"leakscope", "_accounts", "_analysis", "_comparing", "_finding", "_library", "_numpy"}
+TOP |= {"_tracing", "_watching", "__main__"}
 
 
 def part_of(path: Path) -> str:

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
+from leakscope._digits import is_number
 from leakscope._paths import absolute, is_directory, resolved
 from leakscope.cli._streams import silence
 from leakscope.errors import RecordingError, UsageError
@@ -242,7 +243,7 @@ def _width(stream: TextIO | None) -> int:
     if stream is None or not stream.isatty():
         return _PLAIN_WIDTH
     wanted = os.environ.get("COLUMNS", "")
-    if wanted.isdecimal() and len(wanted) < 6 and int(wanted) > 0:
+    if is_number(wanted) and len(wanted) < 6 and int(wanted) > 0:
         return max(int(wanted), _NARROWEST)
     try:
         return max(os.get_terminal_size(stream.fileno()).columns or _PLAIN_WIDTH, _NARROWEST)
@@ -381,7 +382,7 @@ class Progress:
 
 
 def _whole_number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
+    if not is_number(text) or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope._paths import exists
 from leakscope.errors import LeakscopeError, TargetError
 from leakscope.proc import elf
@@ -99,7 +100,7 @@ def examine(subject: str | None = None) -> Checkup:
         able = trial.state is State.WORKS
         verdict = "programs can be traced here" if able else f"nothing can be traced: {trial.text}"
         return Checkup("this machine", able, verdict, machine)
-    if subject.isdecimal() and not exists(subject):
+    if is_number(subject) and not exists(subject):
         able, verdict, checks = _process(int(subject))
         return Checkup(f"process {subject}", able, verdict, (*checks, *machine))
     able, verdict, checks = _program(subject)

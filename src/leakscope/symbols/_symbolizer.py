@@ -132,13 +132,6 @@ class Symbolizer:
             self._judge(module, wanted)
         return {address: self._frames(address) for address in distinct}
 
-    def defines(self, address: Address, *beginnings: bytes) -> bool:
-        """Whether the address's module has a function whose symbol begins with one of those."""
-        reader = self._open.get(address.module) if address.module is not None else None
-        return reader is not None and any(
-            table.has(each) for table in reader.tables() for each in beginnings
-        )
-
     def _prepare(self, index: int) -> None:
         if index in self._known:
             return
@@ -270,16 +263,13 @@ class _Reader:
         return self._lines is not None and self._lines.gave_up
 
     def symbol(self, address: int) -> str | None:
-        for table in self.tables():
+        if self._tables is None:
+            self._tables = list(self._find_tables())
+        for table in self._tables:
             name = table.find(address)
             if name is not None:
                 return name
         return None
-
-    def tables(self) -> list[SymbolTable]:
-        if self._tables is None:
-            self._tables = list(self._find_tables())
-        return self._tables
 
     def _find_tables(self) -> Iterable[SymbolTable]:
         files: list[ElfFile] = [f for f in (self.files.debug, self.files.binary) if f is not None]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leakscope.judge import Options, judge, judge_free_errors, load_suppressions
 from leakscope.model.frames import Address, Frame
-from leakscope.symbols import Symbolizer
+from leakscope.symbols import Symbolizer, has_own_operators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,6 @@ __all__ = ["Analyser", "analyse"]
 
 _EXACT, _TRUNCATED, _BROKEN = 1, 2, 4  # flags of NODE_DTYPE
 
-_OPERATORS = (b"_Znwm", b"_Znam", b"_ZdlPv", b"_ZdaPv")
 _END = Frame(Address(None, 0), artificial=True)
 """Stands for the outer frames that a recording does not have."""
 
@@ -120,14 +120,14 @@ class Analyser:
     def analyse(self, recording: Recording) -> Findings:
         """Return the findings on one recording."""
         running = recording.process.ended == "running"
+        pid = recording.process.pid if running else None
+        authors = [each for each in (recording.author, recording.process.uid) if each is not None]
         with Symbolizer(
             recording.modules,
             debug_dirs=self._debug_dirs,
             debuginfod=self._debuginfod,
-            pid=recording.process.pid if running else None,
-            authors=[
-                each for each in (recording.author, recording.process.uid) if each is not None
-            ],
+            pid=pid,
+            authors=authors,
         ) as symbolizer:
             stacks = Stacks(recording, symbolizer)
             findings = judge(
@@ -139,8 +139,9 @@ class Analyser:
                 symbolizer.code,
             )
 
-            def own_operators(frame: Frame) -> bool:
-                return symbolizer.defines(frame.address, *_OPERATORS)
+            @cache
+            def own_operators() -> bool:
+                return has_own_operators(recording.modules, pid=pid, authors=authors)
 
             wrong, notes = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
             return replace(

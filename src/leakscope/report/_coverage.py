@@ -131,10 +131,13 @@ def problems(findings: Findings) -> list[str]:
 def remarks(findings: Findings) -> list[str]:
     """Return one sentence for each harmless or requested limit of the recording."""
     coverage = findings.coverage
+    wrong = sum(each.count for each in findings.free_errors if each.kind != "mismatched free")
+    counts = {**coverage.dropped}
+    counts["unknown_free"] = max(counts.get("unknown_free", 0) - wrong, 0)
     left_out = [
-        f"{plural(coverage.dropped[name], noun)} {text}"
+        f"{plural(counts[name], noun)} {text}"
         for name, (noun, text) in _LIMITS.items()
-        if coverage.dropped.get(name)
+        if counts.get(name)
     ]
     found = ["not recorded: " + "; ".join(left_out)] if left_out else []
     sizes = []

@@ -36,7 +36,7 @@ def free_error_summary(errors: Sequence[FreeError], ink: Ink) -> list[str]:
         counts[error.kind] = counts.get(error.kind, 0) + error.count
     text = ", ".join(plural(count, kind) for kind, count in counts.items())
     if any(error.fatal for error in errors):
-        text += "; the program ended at one"
+        text += "; the program ended in one"
     return ink.paint_all(ALARM, ink.wrap(text, "Wrong frees: ", "  "))
 
 

@@ -166,7 +166,7 @@ def _finding(finding: Finding, frames: dict[int, Any]) -> dict[str, Any]:
 
 
 def _free_error(error: FreeError, frames: dict[int, Any]) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "kind": error.kind,
         "function": error.function,
         "allocated_by": error.allocated_by,

@@ -147,13 +147,6 @@ class Symbolizer:
             self._judge(module, wanted)
         return {address: self._frames(address) for address in distinct}
 
-    def defines(self, address: Address, *beginnings: bytes) -> bool:
-        """Whether the address's module has a function whose symbol begins with one of those."""
-        reader = self._open.get(address.module) if address.module is not None else None
-        return reader is not None and any(
-            table.has(each) for table in reader.tables() for each in beginnings
-        )
-
     def code(self, frame: Frame) -> Code:
         """Return what is known of the function that `frame`, which came from here, is in."""
         address = frame.address

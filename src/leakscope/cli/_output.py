@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from leakscope._digits import is_number
 from leakscope._paths import absolute, is_directory, resolved
+from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._streams import silence
 from leakscope.errors import RecordingError, UsageError
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from leakscope.model.findings import Findings
+    from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
     from leakscope.report._ink import Ink
 
 __all__ = ["Progress", "add_colour_option", "add_report_options", "check_outputs", "ink_for"]
-__all__ += ["open_private", "report_recordings", "write_private", "write_report", "write_text"]
+__all__ += ["judge_recordings", "open_private", "report_recordings", "statuses", "write_private"]
+__all__ += ["write_report", "write_text"]
 
 _FAIL_ON = {
     "leaks": frozenset({"lost", "leaking"}),
@@ -92,9 +95,16 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--exit-code",
         type=_exit_code,
-        default=1,
+        default=LEAKS,
         metavar="N",
         help="exit status when leaks are found (default 1)",
+    )
+    group.add_argument(
+        "--undecided-exit-code",
+        type=_exit_code,
+        default=UNDECIDED,
+        metavar="N",
+        help="exit status when the evidence is too little to say either (default 3)",
     )
     group.add_argument(
         "--fail-on",
@@ -123,9 +133,17 @@ def report_recordings(
     """Judge each recording, write one report on all of them, return the exit status.
 
     `recordings` are labelled with a file or process name and may be produced one by one;
-    `args` are those of `add_report_options`. The status is `args.exit_code` when a finding is of
-    `args.fail_on`, else 0. A reader that closes the pipe early changes nothing about it.
+    `args` are those of `add_report_options`. The status is that of `statuses`.
+    A reader that closes the pipe early changes nothing about it.
     """
+    leaks, undecided = statuses(judge_recordings(recordings, args, stream), args)
+    return leaks or undecided
+
+
+def judge_recordings(
+    recordings: Iterable[tuple[str, Recording]], args: argparse.Namespace, stream: TextIO
+) -> list[tuple[str, Findings]]:
+    """Judge each recording, write one report on all of them, return what was found in each."""
     from leakscope._analysis import Analyser
 
     judged: list[tuple[str, Findings]] = []
@@ -149,8 +167,22 @@ def report_recordings(
         else:
             text = _text(judged, args, None if args.report_file else stream)
     write_report(text, args, stream)
-    failed = any(findings.fail(args.fail_on) for _, findings in judged)
-    return int(args.exit_code) if failed else 0
+    return judged
+
+
+def statuses(judged: Iterable[tuple[str, Findings]], args: argparse.Namespace) -> tuple[int, int]:
+    """Return the status for leaks and the one for what is undecided, 0 where there is none.
+
+    The first is `args.exit_code` when a finding is of `args.fail_on`, the second
+    `args.undecided_exit_code` when a recording tells neither leaks nor their absence.
+    """
+    every = [findings for _, findings in judged]
+    failed = any(findings.fail(args.fail_on) for findings in every)
+    undecided = any(findings.undecided for findings in every)
+    return (
+        int(args.exit_code) if failed else 0,
+        int(args.undecided_exit_code) if undecided else 0,
+    )
 
 
 def write_report(text: str, args: argparse.Namespace, stream: TextIO) -> None:
@@ -217,19 +249,24 @@ def _text(
 ) -> str:
     """The terminal report on one process, or on each of a tree, heaviest first."""
     from leakscope.report.processes import render_processes
-    from leakscope.symbols import source_context
 
     return render_processes(
         judged,
         width=_width(stream),
         colour=_colour(args.colour, stream),
         unicode=_can_show(stream, "…·▶│─"),
-        source_context=None if args.no_source else source_context,
+        source_context=None if args.no_source else _source_context,
         limit=args.limit,
         show_all=args.all,
         verbose=args.verbose,
         base=_here(),
     )
+
+
+def _source_context(frame: Frame, radius: int) -> list[tuple[int, str]]:
+    from leakscope.symbols import source_context  # here: a report without findings shows none
+
+    return source_context(frame, radius)
 
 
 def _here() -> str | None:

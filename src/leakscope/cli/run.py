@@ -4,17 +4,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from leakscope.cli._output import add_report_options, check_outputs, report_recordings
+from leakscope.cli._output import (
+    add_report_options,
+    check_outputs,
+    judge_recordings,
+    statuses,
+)
+from leakscope.cli._status import worst
 from leakscope.errors import UsageError
 from leakscope.trace.settings import parse_signal, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from leakscope.model.findings import Findings
     from leakscope.trace.launch import Run
 
 HELP = """\
@@ -25,8 +35,8 @@ report goes to standard error, after the program's own output, or to --report-fi
 belongs into a file, because the program may write to standard error as well. Each traced
 process leaves a recording that `leakscope report` can show again, anywhere.
 
-Exit status: 0 clean, 1 leaks found (see --exit-code), 2 could not do it. How the program
-itself ended is said in the report; --program-exit-code passes it on.
+Exit status: 1 leaks found (--exit-code sets another); without leaks the program's own, 128 + N
+when signal N killed it; where that is 0: 2 could not do it, 3 undecided, 0 clean.
 """
 
 _T = TypeVar("_T")
@@ -103,12 +113,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         " (default: %%n.%%p.leakscope in the current directory)",
     )
     results.add_argument(
+        "--keep-all",
+        action="store_true",
+        help="also keep the recordings of child processes in which nothing leaks",
+    )
+    results.add_argument(
         "--no-report", dest="report", action="store_false", help="only write the recordings"
     )
     results.add_argument(
         "--program-exit-code",
-        action="store_true",
-        help="without leaks, exit with the program's own status (128 + N when signal N killed it)",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="without leaks, exit with the program's own status, 128 + N when signal N killed it"
+        " (the default; with --no-program-exit-code that status does not count)",
     )
     results.add_argument("-q", "--quiet", action="store_true", help="say nothing but the report")
     add_report_options(parser)
@@ -137,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
         children=args.children,
         wait_children=args.wait_children,
         scan=args.scan,
+        keep_all=args.keep_all,
         progress=lambda text: None if args.quiet else _say(text),
     )
     if not args.quiet:
@@ -145,20 +163,48 @@ def run(args: argparse.Namespace) -> int:
             _say(note)
     for problem in done.problems:
         _say(problem)
-    leaks = 0
+    leaks, undecided, dropped = 0, 0, 0
     if args.report and done.recordings:
         labelled = (
             (_shown(path), each) for path, each in zip(done.files, done.recordings, strict=False)
         )
-        leaks = report_recordings(labelled, args, sys.stderr)
+        judged = judge_recordings(labelled, args, sys.stderr)
+        leaks, undecided = statuses(judged, args)
+        if not args.keep_all:
+            kept = _without_clean_children(done, [findings for _, findings in judged], args)
+            dropped = len(done.files) - len(kept)
+            done = replace(done, files=kept)
     if not args.quiet:
-        _tell_files(done, args)
-    if done.problems:
-        return 2
-    return leaks or (done.returncode if args.program_exit_code else 0)
+        _tell_files(done, dropped, args)
+    own = done.returncode if args.program_exit_code else 0
+    if own and not leaks and not args.quiet:
+        _say(f"exit status {own} is that of {command[0]}")
+    return worst(leaks=leaks, own=own, failed=bool(done.problems), undecided=undecided)
 
 
-def _tell_files(done: Run, args: argparse.Namespace) -> None:
+def _without_clean_children(
+    done: Run, found: Sequence[Findings], args: argparse.Namespace
+) -> tuple[Path, ...]:
+    """Remove the recordings of children in which nothing leaks; return the files that stay.
+
+    What is undecided stays: somebody may want to look at it. So does the program's own, of before
+    and after an exec.
+    """
+    kept = []
+    for path, findings in zip(done.files, found, strict=True):
+        child = findings.process.pid != done.pid
+        if child and not (findings.leaks or findings.undecided or findings.fail(args.fail_on)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        else:
+            kept.append(path)
+    return tuple(kept)
+
+
+def _tell_files(done: Run, dropped: int, args: argparse.Namespace) -> None:
+    if dropped:
+        what = "recording of a child" if dropped == 1 else "recordings of children"
+        _say(f"{dropped:,} {what} without a leak not kept; --keep-all keeps them")
     if len(done.files) == 1:
         _say(f"recording: {_shown(done.files[0])}")
     elif done.files:

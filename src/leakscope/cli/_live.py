@@ -15,8 +15,8 @@ from textual.binding import Binding
 from textual.widgets import DataTable, Footer, Static
 
 from leakscope.model.series import TrendVerdict
-from leakscope.report._gauges import amount, gauge_name, signed, spark, subject_name
-from leakscope.report._text import duration_text
+from leakscope.report.gauges import amount, gauge_name, signed, spark, subject_name
+from leakscope.report.text import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for, write_text
-from leakscope.report._text import plural
+from leakscope.report.text import plural
 
 if TYPE_CHECKING:
     import argparse
@@ -145,7 +145,7 @@ def _pressing(
     fields: dict[str, int], state: dict[str, float], cgroup: tuple[str, int, int] | None
 ) -> Iterator[Oddity]:
     """What hurts already."""
-    from leakscope.report._text import bytes_text
+    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
 
     total = fields["MemTotal"]
@@ -196,7 +196,7 @@ def _killed_text(killed: int) -> str:
 def _large(fields: dict[str, int], lines: dict[str, int], one: Pass) -> Iterator[Oddity]:
     """Parts of the account that are larger than on a machine at rest."""
     from leakscope.proc.sysv import read_segments
-    from leakscope.report._text import bytes_text
+    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
 
     total = fields["MemTotal"]
@@ -235,7 +235,7 @@ def _thinly_used(one: Pass) -> bool:
 
 def _page_tables(total: int, one: Pass) -> Oddity:
     """Name the process whose page tables they are, or say that many share them."""
-    from leakscope.report._text import bytes_text
+    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
 
     text = f"page tables take {bytes_text(total)}"
@@ -263,7 +263,7 @@ def _page_tables(total: int, one: Pass) -> Oddity:
 def _owned(one: Pass) -> Iterator[Oddity]:
     """What single processes have too much of."""
     from leakscope.proc.vm import read_max_mappings
-    from leakscope.report._text import count_text
+    from leakscope.report.text import count_text
     from leakscope.report.triage import Oddity
 
     most = read_max_mappings()
@@ -288,7 +288,7 @@ def _owned(one: Pass) -> Iterator[Oddity]:
 
 def _deleted_files(one: Pass) -> list[Oddity]:
     from leakscope.proc.fds import read_open_files
-    from leakscope.report._text import bytes_text
+    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
 
     found = []

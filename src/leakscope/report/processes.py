@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.report._text import cells, clip_left, printable
 from leakscope.report.terminal import render, render_brief
+from leakscope.report.text import cells, clip_left, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

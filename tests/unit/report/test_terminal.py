@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from leakscope.model.findings import Verdict
 from leakscope.model.recordings import Coverage, Process
-from leakscope.report._text import cells
 from leakscope.report.terminal import render, render_brief
+from leakscope.report.text import cells
 from unit.report.built_findings import (
     BOUNDED,
     FILLING,

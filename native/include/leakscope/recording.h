@@ -10,7 +10,7 @@
  * the heap: tables of blocks, counters and rows lie there. The file is
  * complete at every instant: killing the writer loses nothing but the event in
  * flight. `tools/gen_layout.py` turns this file into
- * `src/leakscope/recording/_layout.py`; nothing else may repeat these numbers.
+ * `src/leakscope/recording/layout.py`; nothing else may repeat these numbers.
  */
 #ifndef LEAKSCOPE_RECORDING_H
 #define LEAKSCOPE_RECORDING_H

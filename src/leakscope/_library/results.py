@@ -301,6 +301,6 @@ class Watched(watch_report.Watched, _Result):
         source: bool = True,  # noqa: ARG002
     ) -> str:
         """Return the text that `leakscope watch` shows at its end, ending in a newline."""
-        from leakscope.report._ink import Ink
+        from leakscope.report.ink import Ink
 
         return watch_report.render_watch(self, Ink(width, colour, unicode))

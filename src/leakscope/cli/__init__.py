@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
 def _unknown(name: str) -> UsageError:
     from difflib import get_close_matches
 
-    from leakscope.report._text import printable
+    from leakscope.report.text import printable
 
     near = get_close_matches(name, [command.name for command in COMMANDS], n=1)
     if near:

@@ -16,8 +16,8 @@ from textual.widgets import DataTable, Footer, Static
 
 from leakscope.judge.growing import fast_growers, growth_now, growth_words, rate_words
 from leakscope.model.series import TrendVerdict
-from leakscope.report._gauges import amount, gauge_name, signed, spark, subject_name
-from leakscope.report._text import bytes_text, cells, clip_right, duration_text, printable
+from leakscope.report.gauges import amount, gauge_name, signed, spark, subject_name
+from leakscope.report.text import bytes_text, cells, clip_right, duration_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

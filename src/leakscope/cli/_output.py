@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Findings
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
 __all__ = ["Progress", "add_colour_option", "add_report_options", "check_outputs", "ink_for"]
 __all__ += ["judge_recordings", "open_private", "report_recordings", "statuses", "write_private"]
@@ -236,7 +236,7 @@ def _places(path: Path) -> Iterator[Path]:
 
 def ink_for(stream: TextIO | None, colour: str = "auto") -> Ink:
     """Return how to mark a report for `stream`; None is a file."""
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
     return Ink(_width(stream), _colour(colour, stream), _can_show(stream, "…·▶│─▁█"))
 
@@ -408,7 +408,7 @@ class Progress:
                 self._put(self._stage)
 
     def _put(self, text: str) -> None:
-        from leakscope.report._text import head, printable
+        from leakscope.report.text import head, printable
 
         line = f"leakscope: {printable(text)} ..." if text else ""
         self._stream.write(f"\r\x1b[K{head(line, 79)}")

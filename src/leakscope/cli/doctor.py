@@ -44,7 +44,7 @@ def _to_json(checkup: Checkup) -> str:
 
 
 def _to_text(checkup: Checkup) -> str:
-    from leakscope.report._text import printable
+    from leakscope.report.text import printable
 
     width = max(len(check.name) for check in checkup.checks)
     lines = [printable(checkup.verdict)]

@@ -85,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    from leakscope.report._text import printable
+    from leakscope.report.text import printable
 
     print(f"leakscope: {printable(text)} ...", file=sys.stderr)
 
 
 def _ask(question: str) -> bool:
-    from leakscope.report._text import printable
+    from leakscope.report.text import printable
 
     print(f"leakscope: {printable(question)} [Y/n] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()

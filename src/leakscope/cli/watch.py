@@ -26,7 +26,7 @@ from leakscope.cli._output import (
 from leakscope.cli._streams import complain
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 from leakscope.observe.asked import find_cgroup, find_processes, parse_duration
-from leakscope.report._text import printable
+from leakscope.report.text import printable
 
 if TYPE_CHECKING:
     import argparse

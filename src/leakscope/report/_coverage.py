@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.report._text import (
+from leakscope.report.text import (
     bytes_text,
     count_text,
     duration_text,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from leakscope.model.frames import Frame
-from leakscope.report._text import (
+from leakscope.report.text import (
     bytes_text,
     cells,
     clip_left,
@@ -20,7 +20,7 @@ from leakscope.report._text import (
 
 if TYPE_CHECKING:
     from leakscope.model.findings import Finding
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
 __all__ = [
     "SourceContext",

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from leakscope.model.found import FoundVerdict
-from leakscope.report._gauges import amount, gauge_name
-from leakscope.report._ink import ALARM, CALM, STEP, WARNING
-from leakscope.report._text import (
+from leakscope.report.gauges import amount, gauge_name
+from leakscope.report.ink import ALARM, CALM, STEP, WARNING
+from leakscope.report.text import (
     bytes_text,
     clip_right,
     count_text,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from leakscope.model.census import Grown, HeapGrowth, HeldBy
     from leakscope.model.found import Found
     from leakscope.model.growth import Growth
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
 __all__ = ["render_found", "to_json"]
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakscope.report._ink import ALARM, STEP, WARNING, Ink
 from leakscope.report._places import stack_lines
-from leakscope.report._text import count_text, plural
+from leakscope.report.ink import ALARM, STEP, WARNING, Ink
+from leakscope.report.text import count_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from leakscope.model.findings import Evidence, Finding, Findings, Verdict, confidence_words
 from leakscope.report import _coverage
-from leakscope.report._ink import ALARM, CALM, STEP, WARNING, Ink
 from leakscope.report._places import (
     SourceContext,
     both_within,
@@ -27,7 +26,9 @@ from leakscope.report._places import (
     source_lines,
     stack_lines,
 )
-from leakscope.report._text import (
+from leakscope.report.free_errors import free_error_lines, free_error_summary
+from leakscope.report.ink import ALARM, CALM, STEP, WARNING, Ink
+from leakscope.report.text import (
     bytes_text,
     cells,
     count_text,
@@ -37,7 +38,6 @@ from leakscope.report._text import (
     printable,
     rate_text,
 )
-from leakscope.report.free_errors import free_error_lines, free_error_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

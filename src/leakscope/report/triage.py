@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from leakscope.report._ink import ALARM, CALM, STEP, WARNING
-from leakscope.report._text import (
+from leakscope.report.ink import ALARM, CALM, STEP, WARNING
+from leakscope.report.text import (
     bytes_text,
     clip_right,
     count_text,
@@ -20,7 +20,7 @@ from leakscope.report._text import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
 __all__ = ["Account", "Holder", "Oddity", "Program", "Triage", "render_triage", "to_json"]
 

@@ -7,8 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from leakscope.model.series import TrendVerdict
-from leakscope.report._gauges import amount, gauge_name, subject_name
-from leakscope.report._text import printable
+from leakscope.report.gauges import amount, gauge_name, subject_name
+from leakscope.report.text import printable
 from leakscope.report.watch import headline
 
 if TYPE_CHECKING:

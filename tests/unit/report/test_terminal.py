@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from leakscope.model.findings import Verdict
 from leakscope.model.frames import Address
 from leakscope.model.recordings import Coverage, Process
-from leakscope.report._text import cells
 from leakscope.report.terminal import render, render_brief
+from leakscope.report.text import cells
 from unit.report.built_findings import (
     BOUNDED,
     FILLING,

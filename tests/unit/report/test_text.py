@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leakscope.report._ink import Ink
-from leakscope.report._text import (
+from leakscope.report.ink import Ink
+from leakscope.report.text import (
     bytes_text,
     cells,
     clip_left,

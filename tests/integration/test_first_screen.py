@@ -60,5 +60,3 @@ def test_of_several_processes(leakscope, tmp_path):
     run = leakscope("run", "--no-debuginfod", "--", "sh", "-c", several, cwd=tmp_path)
 
     first_screen(run.stderr, subject="subject")
-
-

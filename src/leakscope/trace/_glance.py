@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from leakscope.trace.live_files import LiveFile
+    from leakscope.recording import layout
+from leakscope.trace.live_files import LiveFile
 
 __all__ = ["MOMENT_NS", "Glance"]
 
@@ -24,7 +25,7 @@ MOMENT_NS = 200_000_000
 _MOST_SLOTS = 1 << 14
 
 _LOSSES = ("EARLY", "REENTRANT", "TABLE_FULL", "SITES_FULL", "NO_SPACE", "PAUSED", "RANGES_FULL")
-_LOSS_NUMBERS = [getattr(_layout, f"DROP_{name}") for name in _LOSSES]
+_LOSS_NUMBERS = [getattr(layout, f"DROP_{name}") for name in _LOSSES]
 _HEAD = layout.STRIPE_HEAD_BYTES
 _RANGE = layout.RANGE_DTYPE
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Leaks through helpers that nobody named xmalloc, a constructor, and two that are no helpers.
 #include <stdlib.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Leaks through templates, containers, an operator new of a class, and inlined headers.
 #include <cstdlib>
 #include <cstring>

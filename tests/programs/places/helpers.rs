@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Leaks through a helper, and through what the standard library inlines.
 use std::collections::HashMap;
 use std::hint::black_box;

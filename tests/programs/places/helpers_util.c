@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The allocation helpers of helpers.c, in another file: one, and one around another.
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A library that is built without debug information.
 #include <stdlib.h>
 

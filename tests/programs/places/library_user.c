@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Leaks what the library made for it.
 void *thing_new(int n);
 

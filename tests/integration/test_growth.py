@@ -78,7 +78,8 @@ def test_the_first_screen_has_subject_rate_and_next_command(start, tmp_path):
     assert f"grow (pid {pid}), private memory" in first
     assert "MiB/s" in first
     assert f"Next: leakscope scan {pid}" in first
-    looks = done.stdout.splitlines()[:10]
+    assert f"grow (pid {pid})" in done.stdout.splitlines()[0]
+    looks = done.stdout.splitlines()[1:11]
     assert "MiB/s" not in looks[0]
     assert all("MiB/s" in line for line in looks[1:])  # from the second look on
     assert all("steady" in line and "limit in" in line for line in looks[1:])

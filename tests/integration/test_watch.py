@@ -73,7 +73,9 @@ def test_lines_then_verdict_then_next_command(leaking):
     done = leakscope("watch", pid, "--for", "1s")
     lines = done.stdout.splitlines()
     shown = {"anon": "private memory", "fds": "open descriptors", "threads": "threads"}[metric]
-    assert f"{shown} " in lines[0]
+    assert lines[0].startswith("Watching python")
+    assert f"leakscope scan {pid}" in lines[0]
+    assert f"{shown} " in lines[1]
     assert any(line.startswith("leakscope: not enough data") for line in lines)
     assert lines[-1].startswith("Next: ")
     kind = {"fds": " pipe", "threads": " python", "anon": "private memory"}[metric]
@@ -172,7 +174,8 @@ def test_a_recording_is_told_as_far_as_it_is_whole(recorded_leak):
 
 def test_all_of_the_machine_in_a_pipe_is_a_line_a_look():
     done = leakscope("watch", "--for", "1s")
-    lines = done.stdout.partition("leakscope:")[0].splitlines()
+    first, *lines = done.stdout.partition("leakscope: ")[0].splitlines()
+    assert first.startswith("Watching everything, a look every 0.1 s")
     assert 2 <= len(lines) <= 10
     assert all(" in use, " in line and " processes" in line for line in lines)
 

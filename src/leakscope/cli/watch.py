@@ -271,6 +271,8 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
         due, heard = time.monotonic(), not args.json
         while True:
             watch.look()
+            if heard and watch.looks == 1:
+                heard = write_text(sys.stdout, _beginning(watch))
             if heard and not _say_lines(watch):
                 if not (watch.store or args.report_file or args.html):
                     return  # nobody listens and nothing is kept
@@ -286,6 +288,22 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
         screen.run()
     finally:
         screen.finish()
+
+
+def _beginning(watch: Watch) -> str:
+    """Say what is watched and what goes further, before the first line."""
+    from leakscope.report._gauges import subject_name
+
+    only = watch.gatherer.only
+    subjects = {s.subject.pid: s.subject for s in watch.collection.standings()}
+    names = [subject_name(subjects[pid]) for pid in sorted(only or ()) if pid in subjects]
+    pace = f"a look every {watch.interval_s:g} s; Ctrl-C ends with the report"
+    if not names:
+        return f"Watching {watch.gatherer.cgroup or 'everything'}, {pace}. One process: leakscope watch PID\n"
+    more = f" and {len(names) - _ACCOUNTS} more" if len(names) > _ACCOUNTS else ""
+    pid = next(pid for pid in sorted(only or ()) if pid in subjects)
+    who = ", ".join(names[:_ACCOUNTS]) + more
+    return f"Watching {who}, {pace}. Its heap meanwhile: leakscope scan {pid}\n"
 
 
 def _is_terminal() -> bool:

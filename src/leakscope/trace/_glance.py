@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.recording import layout
+
 if TYPE_CHECKING:
-    from leakscope.recording import layout
-from leakscope.trace.live_files import LiveFile
+    from leakscope.trace.live_files import LiveFile
 
 __all__ = ["MOMENT_NS", "Glance"]
 

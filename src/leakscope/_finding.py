@@ -63,6 +63,9 @@ _GREW_SHARE = 0.002  # of what there is
 _COUNT_GREW = 8
 _OUTSIDE = 0.3  # of what grew, is not what the walked heap took
 _MAPPING_GREW = 128 << 10
+_STACK = 16 << 10  # what a thread costs at least
+_PER_DESCRIPTOR = 16 << 10  # bytes of heap: with more than that, the heap is the chief thing
+_SHARED = ("/dev/shm/", "/memfd:", "/SYSV", "/dev/zero")  # noqa: S108 (names, not opened)
 _GAUGES = {
     "fds": "open descriptors",
     "threads": "threads",
@@ -310,11 +313,11 @@ def _grown_mappings(before: Sequence[Area], after: Sequence[Area]) -> tuple[Grow
         found: dict[tuple[str, int], list[int]] = {}
         for area in areas:
             name = area.path or "anonymous memory"
-            if name.startswith("/") and area.rss == area.anonymous == 0:
-                continue
+            # Of a file only what was changed is memory of this process.
+            is_file = name.startswith("/") and not name.startswith(_SHARED)
             one = found.setdefault((name, area.end - area.start), [0, 0])
             one[0] += 1
-            one[1] += area.rss
+            one[1] += area.anonymous if is_file else area.rss
         return found
 
     old, new = groups(before), groups(after)
@@ -366,8 +369,11 @@ def _answer(
         _GREW // 4, _GREW_SHARE * heap.now.bytes
     )
     outside = _outside(heap, anon)
+    chief = _explains(others, outside, 0.0 if heap is None else heap.rate, anon)
     if heap is not None and heap.proves_leak:
         verdict, kind, rate = FoundVerdict.LEAK, f"heap ({heap.allocator})", heap.lost_rate
+    elif chief is not None:
+        verdict, kind, rate = FoundVerdict.GROWING, _GAUGES[chief.metric], chief.rate
     elif heap is not None and heap_grows and heap.rate >= outside:
         verdict, kind, rate = FoundVerdict.GROWING, f"heap ({heap.allocator})", heap.rate
     elif _grows(anon) and anon is not None:
@@ -405,6 +411,21 @@ def _answer(
     return replace(found, next_step=_next(found))
 
 
+def _explains(
+    others: Sequence[Growth], outside: float, heap_rate: float, anon: Growth | None
+) -> Growth | None:
+    """Return the gauge that grows and whose growth brings the memory with it."""
+    found = {growth.metric: growth for growth in others}
+    threads, opened = found.get("threads"), found.get("fds")
+    if threads is not None and heap_rate < _STACK * threads.rate:
+        return threads
+    # Without a walk, all private memory may be what the descriptors bring.
+    memory = heap_rate if heap_rate or anon is None else anon.rate
+    if opened is not None and max(memory, outside) < _PER_DESCRIPTOR * opened.rate:
+        return opened
+    return None
+
+
 def _outside(heap: HeapGrowth | None, anon: Growth | None) -> float:
     """Return the bytes a second by which memory grows that the walked heap does not explain."""
     if not _grows(anon) or anon is None:
@@ -438,7 +459,7 @@ def _next(found: Found) -> str:
         return f"leakscope report {pid}"
     if found.runtimes and not in_heap:
         return found.runtimes[0].partition(": ")[2] or found.runtimes[0]
-    metric = found.others[0].metric if found.others and found.kind in _GAUGES.values() else ""
+    metric = next((name for name, text in _GAUGES.items() if text == found.kind), "")
     if metric == "fds":
         return f"strace -f -k -e trace=%desc,%network -p {pid}"
     if metric == "threads":

@@ -66,7 +66,7 @@ def _headline(found: Found, ink: Ink) -> str:
         tail = "lost or needed is not known"
         if heap is not None and found.kind.startswith("heap"):
             tail = "all of it can still be reached, so this may be needed"
-        elif found.kind not in {"private memory", "private memory outside the heap"}:
+        elif not found.kind.startswith("private memory"):
             tail = "whether it needs them is not known"
         return f"GROWING: {who}, {found.kind} by {rate}; {tail}"
     if found.verdict is FoundVerdict.KEPT and heap is not None:
@@ -80,8 +80,9 @@ def _headline(found: Found, ink: Ink) -> str:
 
 
 def _rate(found: Found) -> str:
-    if found.others and found.kind and found.kind == _gauge(found.others[0]):
-        return _rate_of(found.others[0])
+    for growth in found.others:
+        if found.kind == _gauge(growth):
+            return _rate_of(growth)
     return rate_text(found.rate)
 
 
@@ -122,9 +123,11 @@ def _facts(found: Found) -> list[tuple[str, str]]:
         rows.append(("opened", f"{count_text(count)} more to {printable(name)}"))
     if found.verdict is FoundVerdict.KEPT and heap is not None:
         rows += _kept(heap)
-    if found.growth is not None:
-        rows.append(("rate", _growth(found.growth)))
-    rows += [("also", f"{_gauge(g)}: {_growth(g)}") for g in found.others[:_ROWS]]
+    chief = next((g for g in found.others if found.kind == _gauge(g)), found.growth)
+    if chief is not None:
+        rows.append(("rate", _growth(chief)))
+    more = [g for g in (found.growth, *found.others) if g is not None and g is not chief]
+    rows += [("also", f"{_gauge(g)}: {_growth(g)}") for g in more[:_ROWS] if g.rate > 0]
     rows += [("runtime", text) for text in found.runtimes[:1]]
     return rows
 

@@ -171,7 +171,7 @@ def _small(heads: Words) -> npt.NDArray[np.bool_]:
 
 def _texts(heads: Words, sizes: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.bool_]:
     """Sixteen printable bytes, or at least four and a zero behind them."""
-    raw = np.ascontiguousarray(heads).view(np.uint8).reshape(len(heads), -1)[:, :_TEXT]
+    raw = np.ascontiguousarray(heads).view(np.uint8).reshape(len(heads), 8 * _HEAD)[:, :_TEXT]
     good = (raw >= 32) & (raw < 127) | (raw == 9) | (raw == 10) | (raw == 13)
     good |= np.arange(_TEXT) >= sizes[:, None]
     length = np.where(good.all(axis=1), _TEXT, np.argmin(good, axis=1))

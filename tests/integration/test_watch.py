@@ -211,7 +211,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_watch(tmp_path):
         preexec_fn=small_disk,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "leakscope: not enough data for a verdict after 3.9 s" in done.stdout
+    assert "leakscope: not enough data for a verdict after " in done.stdout
     assert f"cannot write {path}: File too large" in done.stderr
     assert 0 < len(list(StoreReader(path).passes())) < 39
 

@@ -2,7 +2,8 @@
 """Find the line of code that makes memory grow.
 
 `run` traces a program and returns its recordings, `load` reads one from a file, `analyse` judges
-it; `scan` says what nothing points to in a running process, `watch` which processes grow:
+it; `scan` says what nothing points to in a running process, `watch` which processes grow,
+`find` what grows in one of them, and who holds it:
 
     run = leakscope.run(["./app", "--flag"], timeout="10m")
     for leak in run.leaks:
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakscope._library.analysing import analyse, load
+    from leakscope._library.finding import find
     from leakscope._library.results import Findings, Run, Scan, Watched
     from leakscope._library.running import run
     from leakscope._library.scanning import scan
@@ -55,6 +57,7 @@ __all__ = [
     "Watched",
     "__version__",
     "analyse",
+    "find",
     "load",
     "run",
     "scan",
@@ -77,6 +80,7 @@ _HOMES = {
     "Verdict": "leakscope.model.findings",
     "Watched": "leakscope._library.results",
     "analyse": "leakscope._library.analysing",
+    "find": "leakscope._library.finding",
     "load": "leakscope._library.analysing",
     "run": "leakscope._library.running",
     "scan": "leakscope._library.scanning",

@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+import leakscope
 import leakscope.report
 from conftest import ROOT
 from leakscope.trace.live_files import list_live_files
@@ -65,7 +66,8 @@ def written(*arguments):
 
 def test_what_is_published_is_what_is_installed():
     installed = {name: path.read_text() for name, path in schema_files().items()}
-    assert installed == {path.name: path.read_text() for path in PUBLISHED.glob("*.json")}
+    published = {path.name: path.read_text() for path in PUBLISHED.glob("*.json")}
+    assert installed == published, "copy the newer: docs/reference/json-schema, report/schemas"
 
 
 def test_every_document_that_is_written_has_a_schema():
@@ -98,6 +100,9 @@ def test_documents_on_an_untraced_process(program):
         assert (
             written("watch", process.pid, "--for", "1s", "--plain")["schema"] == "leakscope-watch/1"
         )
+        found = written("find", process.pid, "--for", "3s", "--yes")
+        assert (found["schema"], found["pid"]) == ("leakscope-find/1", process.pid)
+        assert leakscope.find(process.pid, duration="3s").to_dict().keys() == found.keys()
         assert written("doctor", process.pid)["schema"] == "leakscope-doctor/1"
     finally:
         process.kill()

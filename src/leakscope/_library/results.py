@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.model.series import Cause, Trend
 
-__all__ = ["Findings", "Run", "Scan", "Watched"]
+__all__ = ["Findings", "Result", "Run", "Scan", "Watched"]
 
 _Judged = list[tuple[str, model.Findings]]
 
 
-class _Result(ABC):
+class Result(ABC):
     """What every result can do."""
 
     __slots__ = ()
@@ -106,7 +106,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings(model.Findings, _Result):
+class Findings(model.Findings, Result):
     """All findings about one recording, heaviest first; `leaks` are those that make a run fail."""
 
     label: str | None = None
@@ -139,7 +139,7 @@ class Findings(model.Findings, _Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Run(launch.Run, _Result):
+class Run(launch.Run, Result):
     """What came of one run. `recordings` and `files` belong together, the program's own first."""
 
     _analyser: Analyser | None = field(default=None, repr=False, compare=False)
@@ -198,7 +198,7 @@ def _shown(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Scan(_Result):
+class Scan(Result):
     """What a search for pointers found in one process or core file.
 
     A process that leakscope traces has `recording` and `findings` with call stacks; any other has
@@ -270,7 +270,7 @@ def _lost() -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched(watch_report.Watched, _Result):
+class Watched(watch_report.Watched, Result):
     """What a watch found: `leaks`, the fastest first, and `trends`, one for each gauge."""
 
     @property

@@ -292,7 +292,7 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
 
 def _beginning(watch: Watch) -> str:
     """Say what is watched and what goes further, before the first line."""
-    from leakscope.report._gauges import subject_name
+    from leakscope.report.gauges import subject_name
 
     only = watch.gatherer.only
     subjects = {s.subject.pid: s.subject for s in watch.collection.standings()}

@@ -5,13 +5,14 @@
     python tools/gen_reference.py            write the files
     python tools/gen_reference.py --check    exit 1 when one is not up to date
 
-That is docs/reference/commands.md and api.md, a man page for each command, and the completion of
-bash, zsh and fish below share/. Needs an installed leakscope, whose sources these are.
+That is docs/reference/commands.md and api.md, a man page for each command, the completion of bash,
+zsh and fish below share/, and the list of decision records in mkdocs.yml. Needs an installed leakscope, whose sources these are.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -30,11 +31,20 @@ def files() -> dict[Path, str]:
     return {
         ROOT / "docs/reference/commands.md": commands_page(found),
         ROOT / "docs/reference/api.md": api_page(),
+        ROOT / "mkdocs.yml": site(),
         shells / "bash-completion/completions/leakscope": bash(found),
         shells / "zsh/site-functions/_leakscope": zsh(found),
         shells / "fish/vendor_completions.d/leakscope.fish": fish(found),
         **{shells / f"man/man1/{verb.page}.1": man_page(verb, found) for verb in found},
     }
+
+
+def site() -> str:
+    """Return mkdocs.yml with the decision records that there are, whose numbers move."""
+    pages = sorted((ROOT / "docs/decisions").glob("*.md"))
+    listed = "".join(f"      - decisions/{page.name}\n" for page in pages)
+    block = re.compile(r"(  - Decisions: #[^\n]*\n)(?:      - decisions/[^\n]*\n)*")
+    return block.sub(lambda match: match[1] + listed, (ROOT / "mkdocs.yml").read_text())
 
 
 def stale(written: dict[Path, str]) -> list[Path]:

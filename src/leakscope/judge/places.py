@@ -157,7 +157,8 @@ class Places:
         self._exe = recording.process.exe
         self._recording = recording
         self._stacks = stacks
-        self._code = code or (lambda _: Code())
+        self._ask = code or (lambda _: Code())
+        self._codes: dict[Hashable, Code] = {}
         self._plausible_keys: dict[Hashable, bool] = {}
         self._helpers: set[Hashable] = set()  # with several callers
         self._inner: set[Hashable] = set()  # with one caller, which may be a helper itself
@@ -258,6 +259,14 @@ class Places:
     def _tells(self, frame: Frame) -> bool:
         """Whether anything says that it returns what it allocated."""
         return self._returns(frame) is not None or _is_named(frame)
+
+    def _code(self, frame: Frame) -> Code:
+        """What is known of a function of the program; a library's is not worth looking up."""
+        key = _function(frame)
+        if key not in self._codes:
+            known = not is_library(frame, self._exe)
+            self._codes[key] = self._ask(frame) if known else Code()
+        return self._codes[key]
 
     def _returns(self, frame: Frame) -> str | None:
         return self._code(frame).returns

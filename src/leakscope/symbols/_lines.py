@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Lines", "has_drgn"]
 
 _MANGLED = ("_Z", "_R")
+_MOST_INDEXED = 256 << 20  # bytes: drgn reads them all before it finds a function by its name
 _TOP = (1 << 64) - 1
 # Seconds that reading in Python may take for one file: beside drgn, and in its place.
 _BESIDE_S, _INSTEAD_S = 20.0, 60.0
@@ -84,7 +85,8 @@ class Lines:
         `function` is its name with namespaces and template arguments, and maybe with a result
         and parameters, as it comes demangled. Only drgn knows.
         """
-        if self._program is None:
+        info = self._file.sections.get(".debug_info")
+        if self._program is None or (info is not None and info.size > _MOST_INDEXED):
             return None
         name = plain_name(function)
         for where in (file, None):

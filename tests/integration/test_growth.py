@@ -4,6 +4,7 @@
 import json
 import mmap
 import os
+import re
 import subprocess
 import sys
 import time
@@ -103,7 +104,7 @@ def test_triage_looks_twice_and_names_what_grows(start):
     assert "nothing odd" not in done.stdout
     first = "\n".join(done.stdout.splitlines()[:24])
     assert first.startswith("leakscope: ")
-    assert f"grow (pid {pid}) grows by " in first
+    assert re.search(rf"grow \(pid {pid}(, [^)]+)?\)\s+grows\s+by ", first)
     assert f"leakscope watch {pid} --for 2m" in first
     row = next(line for line in done.stdout.splitlines() if line.endswith(f"  grow (pid {pid})"))
     assert "MiB/s" in row  # small, and shown all the same

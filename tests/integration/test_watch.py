@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import jsonschema
@@ -83,13 +82,19 @@ def test_lines_then_verdict_then_next_command(leaking):
 
 
 def test_it_ends_when_the_process_does():
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
-    reaper = threading.Thread(target=process.wait)
-    reaper.start()
-    done = leakscope("watch", process.pid, "--for", "30s", "--every", "0.2s")
-    reaper.join()
-    assert done.returncode == 3
-    assert "leakscope: not enough data" in done.stdout
+    process = subprocess.Popen(["sleep", "60"])
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "leakscope", "watch", str(process.pid), "--every", "0.2s"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    watch.stdout.readline()  # it has looked once
+    process.kill()
+    process.wait()
+    said, _ = watch.communicate(timeout=60)
+    assert watch.returncode == 3
+    assert "leakscope: not enough data" in said
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ def _holders(first: Pass, second: Pass) -> tuple[Holder, ...]:
 
 def _growing(holders: tuple[Holder, ...]) -> Iterator[Oddity]:
     """What grew between the two looks by more than programs at rest do."""
+    from leakscope.proc.naming import name_of
     from leakscope.report.text import bytes_text, rate_text
     from leakscope.report.triage import Oddity
 
@@ -186,7 +187,9 @@ def _growing(holders: tuple[Holder, ...]) -> Iterator[Oddity]:
     fast.sort(key=lambda h: -(h.growth or 0.0))
     for one in fast[:_GROWERS]:
         rate = rate_text(one.growth or 0.0)
-        text = f"{one.name} (pid {one.pid}) grows by {rate}, private memory {bytes_text(one.anon)}"
+        home = name_of(one.pid).home.text
+        who = f"{one.name} (pid {one.pid}{', ' if home else ''}{home})"
+        text = f"{who} grows by {rate}, private memory {bytes_text(one.anon)}"
         yield Oddity(text, f"It may be loading: leakscope watch {one.pid} --for 2m")
 
 

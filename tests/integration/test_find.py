@@ -168,7 +168,7 @@ def test_a_traced_process_gives_the_lines(program, tmp_path):
     [
         ("4194305", "there is no process"),
         ("no-such-program", "there is no process called"),
-        ("١", "there is no process called '١'"),
+        ("\u0661", "there is no process called"),
         ("", "has no empty name"),
     ],
 )

@@ -42,8 +42,12 @@ def running(*command: object):
 
 
 def find(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return run("find", *arguments)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "leakscope", "find", *map(str, arguments)],
+        [sys.executable, "-m", "leakscope", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -159,8 +163,17 @@ def test_a_traced_process_gives_the_lines(program, tmp_path):
             subprocess.run(["pkill", "-x", "traced-one"], check=False)
 
     assert status == 1
-    assert found["heap"]["grown"][0]["place"] == "lose() at find_leaks.cc:24"
+    assert found["heap"]["grown"][0]["place"] == "lose() at find_leaks.cc:25"
     assert found["next_step"] == f"leakscope report {found['pid']}"
+
+
+def test_a_watch_with_scan_calls_lost_bytes_that_grow_a_leak(program):
+    with running(program, "lost") as pid:
+        done = run("watch", pid, "--scan", "--for", "2s", "--plain")
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"leakscope: LEAK: process {pid} loses " in done.stdout
+    assert "Request objects, of find-daemon" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Grows by one way that its argument names, about 1 MB a second.
 //   lost: Request objects that nothing points to; held: Session objects in a list, by `sessions`;
 //   both; fd: descriptors; kept: freed blocks between small ones that live; exec, end: after 2 s.

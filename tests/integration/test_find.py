@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads(
     (ROOT / "docs/reference/json-schema/leakscope-find-1.json").read_text(encoding="utf-8")
 )
-SHORT = ("--for", "4s", "--max-pause", "5")
+SHORT = ("--for", "3s", "--max-pause", "5")
 
 
 @pytest.fixture(scope="module")
@@ -129,15 +130,34 @@ def test_what_the_allocator_keeps_is_no_leak_and_has_a_setting(program):
     assert found["next_step"].startswith("MALLOC_ARENA_MAX=2")
 
 
-def test_a_process_that_ends_or_becomes_another_is_told_so(program):
-    with running(program, "exec") as first:
-        done = find(first, *SHORT)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "was replaced by another program (exec)" in done.stderr
-    with running(program, "end") as second:
-        done = find(second, *SHORT)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "ended while it was looked at" in done.stderr
+@pytest.mark.parametrize(
+    ("way", "sentence"),
+    [
+        ("exec", r"was replaced by another program \(exec\)"),
+        ("end", "ended while it was looked at"),
+    ],
+)
+def test_a_process_that_ends_or_becomes_another_is_told_so(program, way, sentence):
+    from leakscope._finding import find as look
+    from leakscope.errors import TargetError
+
+    process = subprocess.Popen(
+        [program, way], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def say(text: str) -> None:
+        if text.startswith("waiting"):  # between the walks
+            process.stdin.write("now\n")
+            process.stdin.flush()
+            time.sleep(0.5)
+
+    try:
+        process.stdout.readline()
+        with pytest.raises(TargetError, match=sentence):
+            look(process.pid, seconds=3, max_pause_s=5, say=say)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_of_several_processes_the_fastest_grower_is_chosen(program):

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Grows by one way that its argument names, about 1 MB a second.
 //   lost: Request objects that nothing points to; held: Session objects in a list, by `sessions`;
-//   both; fd: descriptors; kept: freed blocks between small ones that live; exec, end: after 2 s.
+//   both; fd: descriptors; kept: freed blocks between small ones that live; exec, end: after a line of input.
 #include <fcntl.h>
 #include <pthread.h>
 #include <unistd.h>
@@ -56,7 +56,7 @@ int main(int argc, char **argv) {
   puts("ready");
   fflush(stdout);
   if (!strcmp(what, "exec") || !strcmp(what, "end")) {
-    sleep(2);
+    getchar();
     if (*what == 'e' && what[1] == 'x') execl("/bin/sleep", "sleep", "60", (char *)NULL);
     return 0;
   }

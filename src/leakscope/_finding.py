@@ -163,6 +163,7 @@ class _Search:
     naming: Naming = field(init=False)
     unseen: list[str] = field(default_factory=list)
     heap: HeapGrowth | None = None
+    is_traced: bool = False
     growths: dict[str, Growth] = field(default_factory=dict)
     _identity: tuple[object, ...] = field(init=False)
 
@@ -221,6 +222,7 @@ class _Search:
         live = find_live_file(self.pid)
         try:
             if live is not None:
+                self.is_traced = True
                 self.say("it is traced already: reading its recording")
                 self.heap = _compare_recordings(
                     self.pid, live.path, self.max_pause_s, lambda: self._watch(observer, until)
@@ -248,8 +250,8 @@ class _Search:
         return read_start(self.pid), read_executable(self.pid), vector
 
     def _check(self) -> None:
-        now = self._who()
-        if now[0] is None or read_gauges(self.pid)[0] is None or now[0] != self._identity[0]:
+        now, gauges = self._who(), read_gauges(self.pid)[0]
+        if now[0] != self._identity[0] or gauges is None or gauges.state in {"Z", "X"}:
             raise self._ended()
         if now != self._identity:
             raise TargetError(
@@ -313,6 +315,8 @@ def _grown_mappings(before: Sequence[Area], after: Sequence[Area]) -> tuple[Grow
         found: dict[tuple[str, int], list[int]] = {}
         for area in areas:
             name = area.path or "anonymous memory"
+            if name.endswith((".live", ".live (deleted)")):
+                continue  # our own recording
             # Of a file only what was changed is memory of this process.
             is_file = name.startswith("/") and not name.startswith(_SHARED)
             one = found.setdefault((name, area.end - area.start), [0, 0])
@@ -362,7 +366,9 @@ def _answer(
     seconds: float,
 ) -> Found:
     heap, anon = search.heap, search.growths.get("anon")
-    others = [g for name, g in search.growths.items() if name in _GAUGES and _grows(g)]
+    # The recording of a traced process is shared memory that grows.
+    told = {name for name in _GAUGES if name != "shmem" or not search.is_traced}
+    others = [g for name, g in search.growths.items() if name in told and _grows(g)]
     others.sort(key=lambda g: (g.unit != "bytes", -g.rate))
     verdict, kind, rate = FoundVerdict.CLEAN, "", 0.0
     heap_grows = heap is not None and heap.now.bytes - heap.then.bytes >= max(

@@ -24,7 +24,16 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Where files are, of the native half too: any part may ask.
 EVERYWHERE = {"_digits", "_native", "_paths"}
 # The public API and the glue between parts; only cli, and users, import these.
-TOP = {"leakscope", "_accounts", "_analysis", "_comparing", "_finding", "_library", "_numpy"}
+TOP = {
+    "leakscope",
+    "_accounts",
+    "_analysis",
+    "_comparing",
+    "_finding",
+    "_heaps",
+    "_library",
+    "_numpy",
+}
 TOP |= {"_tracing", "_watching", "__main__"}
 
 

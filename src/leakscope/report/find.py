@@ -23,12 +23,14 @@ from leakscope.report.text import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from leakscope.model.census import Grown, HeapGrowth, HeldBy
     from leakscope.model.found import Found
     from leakscope.model.growth import Growth
     from leakscope.report.ink import Ink
 
-__all__ = ["render_found", "to_json"]
+__all__ = ["heap_growth_lines", "proofs", "render_found", "to_json"]
 
 SCHEMA = "leakscope-find/1"
 _COLOURS = {FoundVerdict.LEAK: ALARM, FoundVerdict.CLEAN: CALM}
@@ -246,6 +248,32 @@ def to_json(found: Found) -> str:
         document["heap"]["lost_rate"] = heap.lost_rate
     body = {"schema": SCHEMA, "status": found.status, **document}
     return json.dumps(_plain(body), indent=1, allow_nan=False) + "\n"
+
+
+def proofs(grown: Mapping[int, HeapGrowth]) -> list[str]:
+    """Return a line for each process whose lost bytes grew between two walks."""
+    return [
+        f"LEAK: process {pid} loses {rate_text(heap.lost_rate)}; more: leakscope find {pid}"
+        for pid, heap in grown.items()
+        if heap.proves_leak
+    ]
+
+
+def heap_growth_lines(
+    grown: Mapping[int, HeapGrowth], failures: Mapping[int, str]
+) -> dict[int, list[str]]:
+    """Return what a watch says on the heaps that it walked twice, by pid."""
+    found: dict[int, list[str]] = {}
+    for pid, heap in grown.items():
+        came = bytes_text(heap.now.lost_bytes - heap.then.lost_bytes)
+        head = f"LEAK: {came} more are lost" if heap.proves_leak else "no lost bytes came"
+        lines = [f"Heap of pid {pid} in {duration_text(round(heap.seconds * 1e9))}: {head}"]
+        for row in heap.grown[:_ROWS]:
+            lines += [f"  {key:<{_KEY}}{text}" for key, text in _row(row, heap)]
+        found[pid] = lines
+    for pid, why in failures.items():
+        found[pid] = [f"Heap of pid {pid}: not walked: {printable(why)}"]
+    return found
 
 
 def _plain(value: object) -> object:

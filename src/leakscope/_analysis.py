@@ -131,6 +131,9 @@ class Analyser:
         ) as symbolizer:
             stacks = Stacks(recording, symbolizer)
             findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
+            if findings.blind is not None and not findings.leaks:
+                headline = f"nothing is known of leaks: {findings.blind}"
+                findings = replace(findings, headline=headline)
 
             def own_operators(frame: Frame) -> bool:
                 return symbolizer.defines(frame.address, *_OPERATORS)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each program of tests/programs gets its verdict, line and exit code, and behaves as ever."""
 
+import signal
+
 import pytest
 
 from integration.claims import CLAIMS, Claim
@@ -41,7 +43,8 @@ def test_program_gets_its_verdict(claim: Claim, variant: str, trace, tmp_path):
         assert right, f"no {'/'.join(expected.verdicts)} at {expected.place}\n{why}"
         if expected.pattern is not None:
             assert expected.pattern in {each["pattern"] for each in right}, why
-    assert traced.returncode == (1 if claim.leaks else 0), why
+    own = claim.status if claim.signal is None else 128 + signal.Signals[claim.signal]
+    assert traced.returncode == (1 if claim.leaks else own), why
 
 
 def test_claims_cover_what_they_promise():

@@ -2,7 +2,7 @@
 """The command line: a table of commands, each in a file of its own that is loaded when asked for.
 
 A command module has `HELP` (one paragraph), `configure(parser)` and `run(args) -> int`.
-Exit status: 0 clean, 1 leaks found, 2 could not do it, 130 interrupted. Errors of
+Exit status: 0 clean, 1 leaks found, 2 could not do it, 3 undecided, 130 interrupted. Errors of
 `leakscope.errors` become one sentence and a hint on standard error; set LEAKSCOPE_DEBUG=1
 to see the traceback as well.
 """
@@ -63,7 +63,7 @@ examples:
   leakscope doctor ./app                will it work here?
 
 `leakscope COMMAND --help` tells more. Exit status: 0 clean, 1 leaks found,
-2 could not do it.
+2 could not do it, 3 undecided; `run` without leaks: the program's own.
 """
 
 

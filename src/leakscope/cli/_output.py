@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
 from leakscope._paths import absolute, is_directory, resolved
+from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._streams import silence
 from leakscope.errors import RecordingError, UsageError
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from leakscope.report._ink import Ink
 
 __all__ = ["Progress", "add_colour_option", "add_report_options", "check_outputs", "ink_for"]
-__all__ += ["open_private", "report_recordings", "write_private", "write_report", "write_text"]
+__all__ += ["judge_recordings", "open_private", "report_recordings", "statuses", "write_private"]
+__all__ += ["write_report", "write_text"]
 
 _FAIL_ON = {
     "leaks": frozenset({"lost", "leaking"}),
@@ -91,9 +93,16 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--exit-code",
         type=_exit_code,
-        default=1,
+        default=LEAKS,
         metavar="N",
         help="exit status when leaks are found (default 1)",
+    )
+    group.add_argument(
+        "--undecided-exit-code",
+        type=_exit_code,
+        default=UNDECIDED,
+        metavar="N",
+        help="exit status when the evidence is too little to say either (default 3)",
     )
     group.add_argument(
         "--fail-on",
@@ -122,9 +131,17 @@ def report_recordings(
     """Judge each recording, write one report on all of them, return the exit status.
 
     `recordings` are labelled with a file or process name and may be produced one by one;
-    `args` are those of `add_report_options`. The status is `args.exit_code` when a finding is of
-    `args.fail_on`, else 0. A reader that closes the pipe early changes nothing about it.
+    `args` are those of `add_report_options`. The status is that of `statuses`.
+    A reader that closes the pipe early changes nothing about it.
     """
+    leaks, undecided = statuses(judge_recordings(recordings, args, stream), args)
+    return leaks or undecided
+
+
+def judge_recordings(
+    recordings: Iterable[tuple[str, Recording]], args: argparse.Namespace, stream: TextIO
+) -> list[tuple[str, Findings]]:
+    """Judge each recording, write one report on all of them, return what was found in each."""
     from leakscope._analysis import Analyser
 
     judged: list[tuple[str, Findings]] = []
@@ -148,8 +165,22 @@ def report_recordings(
         else:
             text = _text(judged, args, None if args.report_file else stream)
     write_report(text, args, stream)
-    failed = any(findings.fail(args.fail_on) for _, findings in judged)
-    return int(args.exit_code) if failed else 0
+    return judged
+
+
+def statuses(judged: Iterable[tuple[str, Findings]], args: argparse.Namespace) -> tuple[int, int]:
+    """Return the status for leaks and the one for what is undecided, 0 where there is none.
+
+    The first is `args.exit_code` when a finding is of `args.fail_on`, the second
+    `args.undecided_exit_code` when a recording tells neither leaks nor their absence.
+    """
+    every = [findings for _, findings in judged]
+    failed = any(findings.fail(args.fail_on) for findings in every)
+    undecided = any(findings.undecided for findings in every)
+    return (
+        int(args.exit_code) if failed else 0,
+        int(args.undecided_exit_code) if undecided else 0,
+    )
 
 
 def write_report(text: str, args: argparse.Namespace, stream: TextIO) -> None:

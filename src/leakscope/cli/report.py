@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope._paths import exists, is_directory, is_file
-from leakscope.cli._output import add_report_options, check_outputs, report_recordings
+from leakscope.cli._output import add_report_options, check_outputs, judge_recordings, statuses
+from leakscope.cli._status import worst
 from leakscope.cli._streams import complain
 from leakscope.cli.watch import add_store_options
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
@@ -25,7 +26,8 @@ Show the report on one or more recordings: what leaks, where, and why we think s
 
 A recording is a file that `leakscope run` or `leakscope watch --record` left, a directory
 of such files, or the number of a process that is being traced right now.
-Exit status: 0 clean, 1 leaks found (see --exit-code), 2 a recording cannot be read.
+Exit status: 0 clean, 1 leaks found (see --exit-code), 2 a recording cannot be read,
+3 undecided.
 """
 
 _SUFFIXES = (".leakscope", ".live")
@@ -40,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Report on everything that can be read; 2 when something cannot."""
+    """Report on everything that can be read; 2 when something cannot and nothing else leaks."""
     from leakscope.cli.watch import report_store
     from leakscope.observe.store import is_store
 
@@ -59,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
     check_outputs([args.report_file, args.html, args.csv], [path for _, path in sources])
     if args.html is not None or args.csv is not None:
         raise UsageError("--html and --csv are for recordings of a watch")
-    status = report_recordings(_load_each(sources, failed), args, sys.stdout)
-    return 2 if failed else status
+    judged = judge_recordings(_load_each(sources, failed), args, sys.stdout)
+    leaks, undecided = statuses(judged, args)
+    return worst(leaks=leaks, failed=bool(failed), undecided=undecided)
 
 
 def _load_each(

@@ -8,7 +8,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from leakscope.cli._output import add_report_options, check_outputs, report_recordings
+from leakscope.cli._output import (
+    add_report_options,
+    check_outputs,
+    judge_recordings,
+    statuses,
+)
+from leakscope.cli._status import worst
 from leakscope.errors import UsageError
 from leakscope.trace.settings import parse_signal, parse_size
 
@@ -25,8 +31,8 @@ report goes to standard error, after the program's own output, or to --report-fi
 belongs into a file, because the program may write to standard error as well. Each traced
 process leaves a recording that `leakscope report` can show again, anywhere.
 
-Exit status: 0 clean, 1 leaks found (see --exit-code), 2 could not do it. How the program
-itself ended is said in the report; --program-exit-code passes it on.
+Exit status: 1 leaks found (--exit-code sets another); without leaks the program's own, 128 + N
+when signal N killed it; where that is 0: 2 could not do it, 3 undecided, 0 clean.
 """
 
 _T = TypeVar("_T")
@@ -107,8 +113,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     results.add_argument(
         "--program-exit-code",
-        action="store_true",
-        help="without leaks, exit with the program's own status (128 + N when signal N killed it)",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="without leaks, exit with the program's own status, 128 + N when signal N killed it"
+        " (the default; with --no-program-exit-code that status does not count)",
     )
     results.add_argument("-q", "--quiet", action="store_true", help="say nothing but the report")
     add_report_options(parser)
@@ -145,17 +153,18 @@ def run(args: argparse.Namespace) -> int:
             _say(note)
     for problem in done.problems:
         _say(problem)
-    leaks = 0
+    leaks, undecided = 0, 0
     if args.report and done.recordings:
         labelled = (
             (_shown(path), each) for path, each in zip(done.files, done.recordings, strict=False)
         )
-        leaks = report_recordings(labelled, args, sys.stderr)
+        leaks, undecided = statuses(judge_recordings(labelled, args, sys.stderr), args)
     if not args.quiet:
         _tell_files(done, args)
-    if done.problems:
-        return 2
-    return leaks or (done.returncode if args.program_exit_code else 0)
+    own = done.returncode if args.program_exit_code else 0
+    if own and not leaks and not args.quiet:
+        _say(f"exit status {own} is that of {command[0]}")
+    return worst(leaks=leaks, own=own, failed=bool(done.problems), undecided=undecided)
 
 
 def _tell_files(done: Run, args: argparse.Namespace) -> None:

@@ -109,6 +109,7 @@ def judge(
         notes=_notes(recording, judged, described),
         runtimes=tuple(each.sentence for each in runtimes),
         scan=recording.scan,
+        too_few_samples=judged.samples is not None and judged.samples < options.min_samples,
     )
 
 

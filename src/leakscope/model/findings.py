@@ -132,6 +132,16 @@ class Finding:
         return self.live_count
 
 
+_MOMENT_NS = 200_000_000  # as the engine's `min_age_ns`: what is shorter shows no trend
+# A recording without a single allocation, and one of these counted: something was there to see.
+_NOTHING_SEEN = {
+    "paused": "recording was not switched on in time to see anything",
+    "table_full": "there was no room to record anything",
+    "no_space": "there was no room to record anything",
+    "filtered": "every allocation was outside the sizes that were asked for",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SuppressionUse:
     """What one suppression hid."""
@@ -166,11 +176,54 @@ class Findings:
     scan: ScanFacts | None = None  # None: memory was not searched for pointers
     free_errors: tuple[FreeError, ...] = ()
     """Wrong frees, in the order in which they were met first."""
+    too_few_samples: bool = False  # of a sampled recording: too few to prove anything
 
     @property
     def leaks(self) -> tuple[Finding, ...]:
         """The findings that make the run fail."""
         return tuple(f for f in self.findings if f.is_leak)
+
+    @property
+    def blind(self) -> str | None:
+        """Why this recording says nothing on leaks, although no leak was found; None: it does."""
+        coverage = self.coverage
+        if "left" in coverage.troubles:
+            return "recording ended before the program did"
+        if self.total_allocs:
+            return None
+        if "own_malloc" in coverage.troubles:
+            return "the program has an allocator of its own, which was not seen"
+        for reason in _NOTHING_SEEN:
+            if coverage.dropped.get(reason):
+                return _NOTHING_SEEN[reason]
+        return None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the evidence says neither that something leaks nor that nothing does.
+
+        Where every block was found to be reachable at the end, growth that is not proven leaves
+        nothing open: proven growth of a job is no leak either (`growing`). What lived for a moment
+        until it became another program, or as a forked child, is not asked for that.
+        """
+        process = self.process
+        passing = process.forked_from is not None or process.ended == "replaced by exec"
+        if passing and self.duration_ns < _MOMENT_NS:
+            return False
+        if self.blind is not None:
+            return True
+        if self.verdict is not Verdict.UNKNOWN:
+            return False
+        if self.too_few_samples:
+            return True
+        open_ = [
+            finding
+            for finding in self.findings
+            if finding.known is None
+            and finding.verdict is Verdict.UNKNOWN
+            and (finding.lost_count is None or finding.unexamined_count)
+        ]
+        return bool(open_) and sum(f.live_bytes for f in open_) * 10 >= self.live_bytes
 
     def fail(self, verdicts: Collection[str]) -> bool:
         """Whether one of `verdicts` was given to what is neither known nor suppressed, or overall.

@@ -193,10 +193,8 @@ class Findings:
             return None
         if "own_malloc" in coverage.troubles:
             return "the program has an allocator of its own, which was not seen"
-        for reason in _NOTHING_SEEN:
-            if coverage.dropped.get(reason):
-                return _NOTHING_SEEN[reason]
-        return None
+        why = (text for reason, text in _NOTHING_SEEN.items() if coverage.dropped.get(reason))
+        return next(why, None)
 
     @property
     def undecided(self) -> bool:

@@ -7,6 +7,7 @@ looked up together, once; what the engine asks for beyond them is looked up when
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,15 +16,15 @@ import numpy as np
 
 from leakscope.judge import Options, judge, judge_free_errors, load_suppressions
 from leakscope.model.frames import Address, Frame
-from leakscope.symbols import Symbolizer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
+    from leakscope.symbols import Symbolizer
 
 __all__ = ["Analyser", "analyse"]
 
@@ -35,11 +36,15 @@ _END = Frame(Address(None, 0), artificial=True)
 
 
 class Stacks:
-    """The call stacks of one recording as frames, by site number."""
+    """The call stacks of one recording as frames, by site number.
 
-    def __init__(self, recording: Recording, symbolizer: Symbolizer) -> None:
+    `open_symbolizer` is called when the first address is looked up.
+    """
+
+    def __init__(self, recording: Recording, open_symbolizer: Callable[[], Symbolizer]) -> None:
         self._recording = recording
-        self._symbolizer = symbolizer
+        self._open_symbolizer = open_symbolizer
+        self._symbolizer: Symbolizer | None = None
         nodes = recording.nodes
         self._parents: list[int] = nodes["parent"].tolist()
         self._flags: list[int] = nodes["flags"].tolist()
@@ -63,6 +68,8 @@ class Stacks:
 
     def prepare(self, sites: npt.NDArray[np.integer]) -> None:
         """Look up everything on the stacks of `sites` in one go."""
+        if not len(sites):
+            return
         parents = self._recording.nodes["parent"].astype(np.int64)
         wanted = np.zeros(len(parents), dtype=bool)
         level = np.unique(self._recording.sites["node"][sites].astype(np.int64))
@@ -73,6 +80,18 @@ class Stacks:
             above = above[(above > 0) & (above < level)]  # anything else is damage
             level = np.unique(above[~wanted[above]])
         self._resolve(np.flatnonzero(wanted))
+
+    @property
+    def symbolizer(self) -> Symbolizer:
+        """What looks addresses up, opened now if it was not yet."""
+        if self._symbolizer is None:
+            self._symbolizer = self._open_symbolizer()
+        return self._symbolizer
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the look-ups."""
+        return () if self._symbolizer is None else tuple(self._symbolizer.notes)
 
     def _path(self, node: int) -> list[int]:
         path = []
@@ -96,7 +115,7 @@ class Stacks:
                 strict=True,
             )
         ]
-        frames = self._symbolizer.resolve(addresses)
+        frames = self.symbolizer.resolve(addresses)
         for number, address in zip(numbers.tolist(), addresses, strict=True):
             self._frames[number] = frames[address]
 
@@ -119,29 +138,35 @@ class Analyser:
 
     def analyse(self, recording: Recording) -> Findings:
         """Return the findings on one recording."""
-        running = recording.process.ended == "running"
-        with Symbolizer(
+        with contextlib.ExitStack() as opened:
+
+            def symbolizer() -> Symbolizer:
+                return opened.enter_context(self._symbolizer(recording))
+
+            stacks = Stacks(recording, symbolizer)
+            findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
+
+            def own_operators(frame: Frame) -> bool:
+                return stacks.symbolizer.defines(frame.address, *_OPERATORS)
+
+            wrong, more = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
+            notes = (*findings.notes, *more, *stacks.notes)
+        if findings.blind is not None and not findings.leaks:
+            headline = f"nothing is known of leaks: {findings.blind}"
+            findings = replace(findings, headline=headline)
+        return replace(findings, free_errors=wrong, notes=notes)
+
+    def _symbolizer(self, recording: Recording) -> Symbolizer:
+        from leakscope.symbols import Symbolizer  # here: a recording without blocks needs none
+
+        process = recording.process
+        return Symbolizer(
             recording.modules,
             debug_dirs=self._debug_dirs,
             debuginfod=self._debuginfod,
-            pid=recording.process.pid if running else None,
-            authors=[
-                each for each in (recording.author, recording.process.uid) if each is not None
-            ],
-        ) as symbolizer:
-            stacks = Stacks(recording, symbolizer)
-            findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
-            if findings.blind is not None and not findings.leaks:
-                headline = f"nothing is known of leaks: {findings.blind}"
-                findings = replace(findings, headline=headline)
-
-            def own_operators(frame: Frame) -> bool:
-                return symbolizer.defines(frame.address, *_OPERATORS)
-
-            wrong, notes = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
-            return replace(
-                findings, free_errors=wrong, notes=(*findings.notes, *notes, *symbolizer.notes)
-            )
+            pid=process.pid if process.ended == "running" else None,
+            authors=[each for each in (recording.author, process.uid) if each is not None],
+        )
 
 
 def analyse(

@@ -43,6 +43,7 @@ def run(
     timeout: float | None = None,
     streams: Sequence[int | None] = (),
     progress: Callable[[str], None] | None = None,
+    keep_all: bool = True,
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
@@ -68,6 +69,7 @@ def run(
         timeout=timeout,
         streams=streams,
         progress=progress,
+        keep_all=keep_all,
         examination=Examination(_begin, _prepare) if scan else None,
     )
 

@@ -73,7 +73,8 @@ def test_what_is_not_ours_or_in_use_stays(build, alone, agent, folder):
 
 def test_run_gives_a_file_to_each_of_the_first_and_counts_the_rest(build, leakscope, tmp_path):
     begun = time.monotonic()
-    done = leakscope("run", "-o", tmp_path, "--", build("forkd"), "400", "0", timeout=90)
+    run = ("run", "--keep-all", "-o", tmp_path)
+    done = leakscope(*run, "--", build("forkd"), "400", "0", timeout=90)
     assert done.status == 0, done.stderr[-2000:]
     files = list(tmp_path.glob("*.leakscope"))
     assert 200 <= len(files) <= 260, time.monotonic() - begun

@@ -108,6 +108,7 @@ def trace(
             "--output",
             f"{folder}/%n.%p.leakscope",
             "--wait-children",
+            "--keep-all",
             "--no-debuginfod",
             *options,
             "--",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from leakscope.model.findings import Findings
+    from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
     from leakscope.report._ink import Ink
 
@@ -247,19 +248,24 @@ def _text(
 ) -> str:
     """The terminal report on one process, or on each of a tree, heaviest first."""
     from leakscope.report.processes import render_processes
-    from leakscope.symbols import source_context
 
     return render_processes(
         judged,
         width=_width(stream),
         colour=_colour(args.colour, stream),
         unicode=_can_show(stream, "…·▶│─"),
-        source_context=None if args.no_source else source_context,
+        source_context=None if args.no_source else _source_context,
         limit=args.limit,
         show_all=args.all,
         verbose=args.verbose,
         base=_here(),
     )
+
+
+def _source_context(frame: Frame, radius: int) -> list[tuple[int, str]]:
+    from leakscope.symbols import source_context  # here: a report without findings shows none
+
+    return source_context(frame, radius)
 
 
 def _here() -> str | None:

@@ -109,6 +109,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         " (default: %%n.%%p.leakscope in the current directory)",
     )
     results.add_argument(
+        "--keep-all",
+        action="store_true",
+        help="also keep the recordings of child processes in which nothing leaks",
+    )
+    results.add_argument(
         "--no-report", dest="report", action="store_false", help="only write the recordings"
     )
     results.add_argument(
@@ -145,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
         children=args.children,
         wait_children=args.wait_children,
         scan=args.scan,
+        keep_all=args.keep_all,
         progress=lambda text: None if args.quiet else _say(text),
     )
     if not args.quiet:

@@ -211,7 +211,7 @@ def _chunks(
     sound &= listed["offset"] < header["file_bytes"]
     doubts.chunks += int(np.count_nonzero(~sound))
     listed = listed[sound & (listed["first_site"] < groups * each)]  # younger sites: not read
-    for stripe in np.unique(listed["stripe"]):
+    for stripe in sorted(set(listed["stripe"].tolist())):
         chunks = np.sort(listed[listed["stripe"] == stripe], order="offset")
         for begin in range(0, len(chunks), _CHUNKS):
             part = chunks[begin : begin + _CHUNKS]

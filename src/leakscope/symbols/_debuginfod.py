@@ -14,9 +14,6 @@ import stat
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,6 +187,9 @@ class _Download(threading.Thread):
         self.trouble: str | None = None
 
     def run(self) -> None:
+        import urllib.error  # here: most reports fetch nothing, and this costs a tenth of them
+        from http.client import HTTPException
+
         try:
             self._run()
         except urllib.error.HTTPError as error:
@@ -204,6 +204,8 @@ class _Download(threading.Thread):
             self.answered.set()
 
     def _run(self) -> None:
+        import urllib.request
+
         # Only http and https get here: Debuginfod drops other URLs.
         request = urllib.request.Request(self.url, headers={"User-Agent": "leakscope"})  # noqa: S310
         with (

@@ -34,6 +34,7 @@ from leakscope.recording._layout import FAREWELL_DONE, FAREWELL_TAKEN, FAREWELL_
 from leakscope.recording.mapped import as_in
 from leakscope.recording.walked import with_unseen, without_freed
 from leakscope.recording.writer import find_writer, own_namespace
+from leakscope.trace._glance import Glance
 from leakscope.trace.live_files import LiveFile, list_live_files
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ _LOOK_SHARE = 20  # and so many times as long as a look takes
 _SEALED_BEAT_S = 0.1
 _NO_TIME = "leakscope was stopped or had no time"
 _JUST_NOW_S = 0.25
+_HELD = (Reachability.REACHABLE, Reachability.POSSIBLY_LOST, Reachability.FREED)
 _LONGEST = 107  # bytes of a socket's path
 
 
@@ -172,6 +174,19 @@ class Farewells:
         """Return, once, what was found out about the process with this live recording."""
         with self._lock:
             return self._found.pop(path, None)
+
+    def lost_nothing(self, path: Path) -> bool:
+        """Whether all blocks of this live recording were searched and something points to each.
+
+        Then what was found out is given up.
+        """
+        with self._lock:
+            found = self._found.get(path)
+            kinds = None if found is None else found.reachability
+            if kinds is None or not np.isin(kinds, _HELD).all():
+                return False
+            del self._found[path]
+            return True
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -306,6 +321,9 @@ class Farewells:
         self._examine(farewell, lambda: _still_waits(connection))
 
     def _examine(self, farewell: Farewell, still_waits: Callable[[], bool]) -> None:
+        with contextlib.suppress(LeakscopeError):
+            if not Glance(LiveFile(farewell.path, farewell.pid, 0)).has_blocks:
+                return  # there is nothing that could be lost
         brief = _is_brief(farewell)
         if brief and self._brief_s > _BRIEF_S + _BRIEF_SHARE * (time.monotonic() - self._began):
             self._miss("children that lived for a moment, more than there was time to examine")

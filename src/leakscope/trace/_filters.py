@@ -9,7 +9,6 @@ a process of our own first.
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +28,8 @@ def inherited_filters() -> tuple[int, bool]:
         return 0, True
     if not re.search(r"^Seccomp:\s*2$", text, re.MULTILINE):
         return 0, True
+    import subprocess
+
     count = re.search(r"^Seccomp_filters:\s*(\d+)$", text, re.MULTILINE)  # Linux 5.9
     try:
         tried = subprocess.run(

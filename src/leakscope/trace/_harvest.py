@@ -20,6 +20,7 @@ from leakscope.recording import live, packed
 from leakscope.recording._layout import STATE_EXECED, STATE_EXITED
 from leakscope.recording.writer import own_namespace
 from leakscope.trace._farewell import Farewells, with_reachability
+from leakscope.trace._glance import Glance
 from leakscope.trace.live_files import LiveFile, list_live_files
 
 if TYPE_CHECKING:
@@ -54,12 +55,14 @@ class Harvest:
     root: int
     children: bool = True
     farewells: Farewells | None = None
+    keep_all: bool = True  # also what a process left that ended at once and freed every block
     packed: list[Packed] = field(default_factory=list)
     snapshots: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     skipped: int = 0  # forks that ended in an exec
     left: str | None = None  # the root's last program, if it ended without a word to us
-    empty: int = 0  # forks that freed every block, beyond the first few hundred
+    empty: int = 0  # processes that freed every block, and whose recordings were not kept
+    quiet: int = 0  # brief children that were searched, without a lost block
     unstarted: int = 0  # live files whose agent was stopped before it recorded
     _dumps: dict[Path, int] = field(default_factory=dict)
     _alive: dict[Path, int] = field(default_factory=dict)  # CLOCK_MONOTONIC, last seen alive
@@ -83,6 +86,9 @@ class Harvest:
         for file in self.live_files():
             try:
                 asked = file.field("dump_requests")
+            except LeakscopeError:
+                continue  # it begins right now, or is gone
+            try:
                 seen = self._dumps.get(file.path, 0)
                 if asked != seen and file.started():
                     self._dumps[file.path] = asked
@@ -130,7 +136,8 @@ class Harvest:
             self.unstarted += 1
             self._remove(file)
             return
-        if not self.children and file.pid != self.root:
+        child = file.pid != self.root
+        if child and (not self.children or self._is_idle(file, is_last)):
             self._remove(file)
             return
         state = file.field("state") if is_last else STATE_EXECED
@@ -158,6 +165,23 @@ class Harvest:
         self._write(recording, path)
         self.packed.append(Packed(recording, path))
         self._remove(file)
+
+    def _is_idle(self, file: LiveFile, is_last: bool) -> bool:
+        """Whether a child's recording says nothing that is kept; count it if so."""
+        glance = Glance(file)
+        if glance.is_stub and not is_last and 0 <= glance.lived_ns < _STUB_NS:
+            self.skipped += 1
+            return True
+        if self.keep_all:
+            return False
+        if glance.says_nothing:
+            self.empty += 1
+        elif glance.was_brief and self.farewells and self.farewells.lost_nothing(file.path):
+            self.quiet += 1
+        else:
+            return False
+        self._alive.pop(file.path, None)
+        return True
 
     def _write(self, recording: Recording, path: Path) -> None:
         try:

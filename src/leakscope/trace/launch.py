@@ -109,6 +109,7 @@ def run(
     streams: Sequence[int | None] = (),
     progress: Callable[[str], None] | None = None,
     examination: Examination | None = None,
+    keep_all: bool = True,
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
@@ -119,6 +120,7 @@ def run(
     where its name is looked up too. It and all that it started are ended after `timeout` seconds;
     for that it leads a process group of its own. `streams` are descriptors for its standard streams.
     `examination` says how each process is examined right before it ends; None: not at all.
+    Without `keep_all`, children that ended at once and freed every block leave no recording.
 
     Raises `UsageError`, `TargetError` or `RecordingError` before anything was started when
     it cannot work, and `TargetError` afterwards when the agent never came up.
@@ -168,7 +170,7 @@ def run(
             environment |= {"LEAKSCOPE_SCAN": listens} if listens else {}
         child.start(environment)
         undo.pop_all()  # from here on the directory may hold what nobody else has
-    harvest = Harvest(directory, planned, child.pid, children, farewells)
+    harvest = Harvest(directory, planned, child.pid, children, farewells, keep_all)
     deadline = Deadline(timeout, child, harvest, farewells)
     starts = Starts(directory, child.pid, environment)
     look = starts.look if children else (lambda: None)
@@ -322,7 +324,9 @@ def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
     if harvest.unstarted and harvest.packed:
         notes.append(f"{harvest.unstarted} process(es) ended before the agent in them had started")
     if harvest.empty:
-        notes.append(f"{harvest.empty} more forked processes freed every block; they have no file")
+        notes.append(_unkept(harvest.empty, "freed every block"))
+    if harvest.quiet:
+        notes.append(_unkept(harvest.quiet, "ended soon and lost no block"))
     removed = removed_unread(harvest.directory)
     if removed:
         notes.append(
@@ -330,6 +334,11 @@ def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
             f" came faster than they could be read"
         )
     return tuple(notes)
+
+
+def _unkept(count: int, what: str) -> str:
+    who, they = ("process", "it has") if count == 1 else ("processes", "they have")
+    return f"{count:,} more forked {who} {what}; {they} no file"
 
 
 def _about_filters(status: int) -> tuple[str, ...]:

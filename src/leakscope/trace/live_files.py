@@ -62,6 +62,10 @@ class LiveFile:
             raise RecordingError(f"{self.path} is shorter than a live recording's header")
         return int.from_bytes(data, "little")
 
+    def open_for_reading(self) -> int:
+        """Return a descriptor of the file. Raises `RecordingError` when it is none of ours."""
+        return self._open(os.O_RDONLY)
+
     def set_paused(self, paused: bool) -> None:
         """Switch recording off or on. Raises `RecordingError` when it cannot be written."""
         version = self.field("version")

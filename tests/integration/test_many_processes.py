@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds, test runners and prefork servers: many processes, of which most have nothing to tell."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+FORKS = """
+#include <stdlib.h>
+#include <unistd.h>
+#include <sys/wait.h>
+__attribute__((noinline)) static void lose(int size) { *(char *volatile *)malloc(size) = 0; }
+// forks CLEAN LEAKING: children that free all, and children that lose more and more, 2 blocks each.
+int main(int argc, char **argv) {
+  int clean = atoi(argv[1]), all = clean + atoi(argv[2]);
+  for (int i = 0; i < all; i++) {
+    if (fork() == 0) {
+      void *volatile block = malloc(100);
+      free(block);
+      if (i >= clean) { lose(1000 * (i - clean + 1)); lose(1000 * (i - clean + 1)); }
+      exit(0);
+    }
+    wait(0);
+  }
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forks")
+    (folder / "forks.c").write_text(FORKS)
+    subprocess.run(["gcc", "-g", "-O1", "-w", "forks.c", "-o", "forks"], cwd=folder, check=True)
+    return folder / "forks"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("*.leakscope"))
+
+
+def test_clean_children_leave_no_recording_unless_asked(leakscope, forks, tmp_path):
+    done = leakscope("run", "--", forks, 20, 0, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "20 more forked processes freed every block; they have no file" in done.stderr
+    assert len(names(tmp_path)) == 1
+    assert leakscope("run", "--keep-all", "--", forks, 20, 0, cwd=tmp_path).returncode == 0
+    assert len(names(tmp_path)) == 1 + 21
+
+
+def test_programs_of_a_shell_that_end_with_blocks_are_searched_and_not_kept(leakscope, tmp_path):
+    script = "/bin/ls / >/dev/null; /bin/true; /bin/ls / >/dev/null; exit 3"
+
+    done = leakscope("run", "--", "sh", "-c", script, cwd=tmp_path)
+
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"\d more forked process\w* ended soon and lost no block", done.stderr)
+    assert len(names(tmp_path)) == 1
+    assert re.search(r"recording: (dash|sh|bash)\.", done.stderr)

@@ -19,7 +19,7 @@ int main(int argc, char **argv) {
     if (fork() == 0) {
       void *volatile block = malloc(100);
       free(block);
-      if (i >= clean) { lose(1000 * (i - clean + 1)); lose(1000 * (i - clean + 1)); }
+      for (volatile int n = 0; i >= clean && n < 2; n++) lose(1000 * (i - clean + 1));
       exit(0);
     }
     wait(0);
@@ -60,3 +60,19 @@ def test_programs_of_a_shell_that_end_with_blocks_are_searched_and_not_kept(leak
     assert re.search(r"\d more forked process\w* ended soon and lost no block", done.stderr)
     assert len(names(tmp_path)) == 1
     assert re.search(r"recording: (dash|sh|bash)\.", done.stderr)
+
+
+def test_the_same_place_in_several_processes_is_one_finding(leakscope, forks, tmp_path):
+    done = leakscope("run", "--no-debuginfod", "--", forks, 3, 4, cwd=tmp_path)
+
+    assert done.returncode == 1, done.stderr
+    kept = names(tmp_path)
+    assert len(kept) == 1 + 4
+    assert "4 of 5 processes leak" in done.stderr
+    assert "LOST: 19.5 KiB in 8 blocks of 4 processes" in done.stderr
+    said = leakscope("report", "--json", tmp_path).stdout
+    (place,) = json.loads(said)["places"]
+    assert place["leak_bytes"] == 20_000
+    assert [part["leak_bytes"] for part in place["processes"]] == [8000, 6000, 4000, 2000]
+    assert [part["leak_block_count"] for part in place["processes"]] == [2, 2, 2, 2]
+    assert done.stderr.count("1. LOST") == 1

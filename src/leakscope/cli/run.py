@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from leakscope.cli._output import (
@@ -19,8 +21,10 @@ from leakscope.errors import UsageError
 from leakscope.trace.settings import parse_signal, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from leakscope.model.findings import Findings
     from leakscope.trace.launch import Run
 
 HELP = """\
@@ -159,21 +163,49 @@ def run(args: argparse.Namespace) -> int:
             _say(note)
     for problem in done.problems:
         _say(problem)
-    leaks, undecided = 0, 0
+    leaks, undecided, dropped = 0, 0, 0
     if args.report and done.recordings:
         labelled = (
             (_shown(path), each) for path, each in zip(done.files, done.recordings, strict=False)
         )
-        leaks, undecided = statuses(judge_recordings(labelled, args, sys.stderr), args)
+        judged = judge_recordings(labelled, args, sys.stderr)
+        leaks, undecided = statuses(judged, args)
+        if not args.keep_all:
+            kept = _without_clean_children(done, [findings for _, findings in judged], args)
+            dropped = len(done.files) - len(kept)
+            done = replace(done, files=kept)
     if not args.quiet:
-        _tell_files(done, args)
+        _tell_files(done, dropped, args)
     own = done.returncode if args.program_exit_code else 0
     if own and not leaks and not args.quiet:
         _say(f"exit status {own} is that of {command[0]}")
     return worst(leaks=leaks, own=own, failed=bool(done.problems), undecided=undecided)
 
 
-def _tell_files(done: Run, args: argparse.Namespace) -> None:
+def _without_clean_children(
+    done: Run, found: Sequence[Findings], args: argparse.Namespace
+) -> tuple[Path, ...]:
+    """Remove the recordings of children in which nothing leaks; return the files that stay.
+
+    What is undecided stays: somebody may want to look at it. So does the program's own, of before
+    and after an exec.
+    """
+    kept = []
+    for path, findings in zip(done.files, found, strict=True):
+        child = findings.process.pid != done.pid
+        told = findings.leaks or findings.free_errors or findings.undecided
+        if child and not (told or findings.fail(args.fail_on)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        else:
+            kept.append(path)
+    return tuple(kept)
+
+
+def _tell_files(done: Run, dropped: int, args: argparse.Namespace) -> None:
+    if dropped:
+        what = "recording of a child" if dropped == 1 else "recordings of children"
+        _say(f"{dropped:,} {what} without a leak not kept; --keep-all keeps them")
     if len(done.files) == 1:
         _say(f"recording: {_shown(done.files[0])}")
     elif done.files:

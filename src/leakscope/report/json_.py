@@ -12,11 +12,13 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from leakscope.judge.together import leaking_places
 from leakscope.model.findings import confidence_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from leakscope.judge.together import Place
     from leakscope.model.findings import Evidence, Finding, Findings
     from leakscope.model.frames import Frame
     from leakscope.model.free_errors import FreeError
@@ -38,9 +40,14 @@ def to_json(*findings: Findings, labels: Sequence[str] | None = None) -> str:
         _process_text(name, each, frames) for name, each in zip(names, findings, strict=True)
     ]
     leaks = sum(len(each.leaks) for each in findings)
+    places = leaking_places(
+        [(name or "", each) for name, each in zip(names, findings, strict=True)]
+    )
     return (
         f'{{"schema": {json.dumps(SCHEMA)},\n"leak_count": {leaks},\n"processes": ['
         + ",".join(f"\n{process}" for process in processes)
+        + '\n],\n"places": ['
+        + ",".join(f"\n{_dump(_clean(_place(each)))}" for each in places)
         + "\n]}\n"
     )
 
@@ -51,6 +58,27 @@ def _process_text(label: str | None, findings: Findings, frames: dict[int, Any])
     members = ",".join(f"\n{_dump(_finding(each, frames))}" for each in findings.findings)
     wrong = ",".join(f"\n{_dump(_free_error(each, frames))}" for each in findings.free_errors)
     return f'{head[:-1]},\n"findings": [{members}],\n"free_errors": [{wrong}]}}'
+
+
+def _place(place: Place) -> dict[str, Any]:
+    """One leaking place over all processes; the stack is at the findings with this fingerprint."""
+    finding = place.worst.finding
+    return {
+        "fingerprint": finding.fingerprint,
+        "verdict": finding.verdict,
+        "kind": finding.kind,
+        "leak_bytes": place.bytes,
+        "leak_block_count": place.count,
+        "processes": [
+            {
+                "recording": part.recording or None,
+                "pid": part.process.process.pid,
+                "leak_bytes": part.bytes,
+                "leak_block_count": part.count,
+            }
+            for part in place.parts
+        ],
+    }
 
 
 def _dump(value: Any) -> str:
@@ -78,6 +106,8 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
         "headline": findings.headline,
         "runtimes": findings.runtimes,
         "leak_count": len(findings.leaks),
+        "undecided": findings.undecided,
+        "too_few_samples": findings.too_few_samples,
         "totals": {
             "duration_ns": findings.duration_ns,
             "live_bytes": findings.live_bytes,

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope.judge.together import leaking_places
+from leakscope.report._ink import Ink
+from leakscope.report._shared import shared_lines
 from leakscope.report._text import cells, clip_left, printable
 from leakscope.report.terminal import render, render_brief
 
@@ -54,16 +57,28 @@ def render_processes(
     rule = "─" if unicode else "-"
     leaking = sum(1 for _, findings in judged if findings.leaks)
     parts = [f"leakscope: {leaking} of {len(judged)} processes leak\n"]
+    places = leaking_places(judged)
+    ink = Ink(width, colour, unicode, base)
+    parts += [f"{line}\n" for line in shared_lines(places, ink, max(limit, 1))]
     order = sorted(judged, key=lambda each: -sum(finding.leak_bytes for finding in each[1].leaks))
-    detailed = [each for each in order if show_all or each[1].leaks or each[1].free_errors]
+    # Of processes that leak at the same places, one is told in full.
+    shown: set[str] = set()
+    detailed = []
+    for each in order:
+        leaks = {finding.fingerprint for finding in each[1].leaks}
+        if show_all or each[1].free_errors or leaks - shown:
+            detailed.append(each)
+        shown |= leaks
     for label, findings in detailed:
         parts.append(f"\n{_heading(label, width, rule)}\n{full(findings)}")
-    brief = [each for each in order if each not in detailed]
+    told = {id(findings) for _, findings in detailed}
+    brief = [each for each in order if id(each[1]) not in told]
     for label, findings in brief[:_BRIEF]:
         parts.append(f"\n{_heading(label, width, rule)}\n")
         parts.append(render_brief(findings, width=width, colour=colour))
     if brief[_BRIEF:]:
-        parts.append(f"\n{len(brief) - _BRIEF} more processes without a leak; --all shows them\n")
+        what = "without a leak" if not any(f.leaks for _, f in brief[_BRIEF:]) else "without more"
+        parts.append(f"\n{len(brief) - _BRIEF} more processes {what}; --all shows them\n")
     return "".join(parts)
 
 

@@ -101,7 +101,7 @@ def test_json_holds_every_process():
 
 
 def test_of_several_processes_the_leaking_ones_come_first_and_whole():
-    heavier = findings(finding(live_bytes=2**40))
+    heavier = findings(finding(live_bytes=2**40, fingerprint="f" * 16))
 
     _, text = report([("clean", CLEAN), ("light", LEAKING), ("heavy", heavier)])
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same place in several processes is one finding: prefork workers, `make -j`, test runners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from leakscope.model.findings import Finding, Findings
+
+__all__ = ["Part", "Place", "leaking_places"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process holds at a place."""
+
+    recording: str  # its label
+    process: Findings
+    finding: Finding  # the heaviest there
+    bytes: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One leaking place: the same call stack, whichever process it is in. Heaviest part first."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def worst(self) -> Part:
+        """The process that holds the most there."""
+        return self.parts[0]
+
+    @property
+    def bytes(self) -> int:
+        """What all processes hold there."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def count(self) -> int:
+        """The blocks that these bytes are in."""
+        return sum(part.count for part in self.parts)
+
+
+def leaking_places(judged: Iterable[tuple[str, Findings]]) -> tuple[Place, ...]:
+    """Return the places that leak in labelled processes, heaviest first.
+
+    Two findings are of one place when their fingerprints are equal: the stable identity of a call
+    stack, by build and offset.
+    """
+    places: dict[str, list[Part]] = {}
+    for label, findings in judged:
+        here: dict[str, list[Finding]] = {}
+        for finding in findings.leaks:
+            here.setdefault(finding.fingerprint, []).append(finding)
+        for fingerprint, found in here.items():
+            part = Part(
+                label,
+                findings,
+                max(found, key=lambda each: each.leak_bytes),
+                sum(each.leak_bytes for each in found),
+                sum(each.leak_count for each in found),
+            )
+            places.setdefault(fingerprint, []).append(part)
+    ordered = (Place(tuple(sorted(p, key=lambda part: -part.bytes))) for p in places.values())
+    return tuple(sorted(ordered, key=lambda place: -place.bytes))

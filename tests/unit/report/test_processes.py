@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same place in several processes is told once, with counts per process."""
+
+import json
+
+from leakscope.judge.together import leaking_places
+from leakscope.report.json_ import to_json
+from leakscope.report.processes import render_processes
+from unit.report.built_findings import finding, findings
+
+SMALL = findings(finding(live_bytes=1024, live_count=1))
+LARGE = findings(finding(live_bytes=3072, live_count=3))
+OTHER = findings(finding(live_bytes=2048, live_count=2, fingerprint="f" * 16))
+KNOWN = findings(finding(known="suppressed: x"))
+JUDGED = [("small", SMALL), ("other", OTHER), ("large", LARGE), ("known", KNOWN)]
+
+
+def test_places_are_joined_by_the_identity_of_their_stack():
+    first, second = leaking_places(JUDGED)
+
+    assert (first.bytes, first.count) == (4096, 4)
+    assert [part.recording for part in first.parts] == ["large", "small"]
+    assert [part.recording for part in second.parts] == ["other"]
+
+
+def test_one_process_of_those_that_leak_at_a_place_is_told_in_full():
+    text = render_processes(JUDGED)
+
+    assert text.startswith(
+        "leakscope: 3 of 4 processes leak\n\n1 place leaks in several processes\n"
+    )
+    assert " - LEAKING: 4.0 KiB in 4 blocks of 2 processes" in text
+    assert "most in large: 3.0 KiB in 3 blocks; small: 1.0 KiB in 1 block" in text
+    assert text.count("1. LEAKING") == 2
+    assert text.index("── large ") < text.index("── other ") < text.index("── small ")
+
+
+def test_all_shows_every_process_in_full_and_many_are_counted():
+    many = [(f"p{number}", SMALL) for number in range(30)]
+
+    assert render_processes(many, show_all=True).count("1. LEAKING") == 30
+    assert "27 more with at most 1.0 KiB each" in render_processes(many)
+
+
+def test_json_has_the_places_of_all_processes():
+    labels, found = zip(*JUDGED, strict=True)
+
+    first, second = json.loads(to_json(*found, labels=labels))["places"]
+
+    assert first["leak_bytes"] == 4096
+    assert [part["recording"] for part in first["processes"]] == ["large", "small"]
+    assert second["processes"][0]["leak_block_count"] == 2

@@ -241,6 +241,8 @@ struct ls_config {
   char config_path[256];
   int64_t config_mtime;
   uint32_t filters; /* that whoever started us lives under too, and tried; LS_FILTERS_UNKNOWN */
+  char only[256], exclude[256]; /* names of programs, with * and ?, between slashes */
+  bool left_out;                /* they leave this program out: it records nothing */
   char scan_socket[108]; /* who scans memory before this process ends; empty: nobody */
 };
 extern struct ls_config ls_config;

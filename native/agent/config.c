@@ -137,6 +137,10 @@ static void set_variable(const char *text) {
     config->filters = (uint32_t)parse_size(value);
   else if (starts_with(text, "LEAKSCOPE_SCAN="))
     copy(config->scan_socket, sizeof config->scan_socket, value);
+  else if (starts_with(text, "LEAKSCOPE_ONLY="))
+    copy(config->only, sizeof config->only, value);
+  else if (starts_with(text, "LEAKSCOPE_EXCLUDE="))
+    copy(config->exclude, sizeof config->exclude, value);
   else if (starts_with(text, "LEAKSCOPE_CONFIG="))
     copy(config->config_path, sizeof config->config_path, value);
 }
@@ -181,6 +185,53 @@ static bool names_program(const char *word) {
     if (*c == '/')
       base = c + 1;
   return equal(word, base);
+}
+
+/* ---- programs that are chosen by name ---- */
+
+/* Whether a name fits a pattern, which ends at a slash: * is any text, ? any character. */
+static bool fits(const char *pattern, const char *name) {
+  const char *star = NULL, *again = NULL; /* where to go on when the last * takes one more */
+  for (;;) {
+    bool ended = !*pattern || *pattern == '/';
+    if (!ended && *pattern == '*') {
+      star = ++pattern;
+      again = name;
+    } else if (*name && !ended && (*pattern == '?' || *pattern == *name)) {
+      pattern++, name++;
+    } else if (!*name && ended) {
+      return true;
+    } else if (star && *again) {
+      pattern = star;
+      name = ++again;
+    } else {
+      return false;
+    }
+  }
+}
+
+static bool names_one(const char *patterns, const char *name) {
+  while (*patterns) {
+    if (fits(patterns, name))
+      return true;
+    while (*patterns && *patterns != '/')
+      patterns++;
+    if (*patterns)
+      patterns++;
+  }
+  return false;
+}
+
+static void choose(struct ls_config *config) {
+  if (!config->only[0] && !config->exclude[0])
+    return;
+  ls_readlink("/proc/self/exe", own_path, sizeof own_path - 1);
+  const char *name = own_path;
+  for (const char *c = own_path; *c; c++)
+    if (*c == '/')
+      name = c + 1;
+  config->left_out = (config->only[0] && !names_one(config->only, name)) ||
+                     names_one(config->exclude, name);
 }
 
 /* trace PROGRAM [dir=DIR] [sample=BYTES] [min=BYTES] [max=BYTES] [depth=N] [keep=N] [seccomp=N] */
@@ -294,6 +345,7 @@ void ls_config_read(void) {
   if (config->dir[0] == '/') {
     config->enabled = true;
     config->config_path[0] = 0;
+    choose(config);
     return;
   }
   config->dir[0] = 0;

@@ -201,6 +201,12 @@ static LS_COLD void start_process(struct ls_live *live) {
     live->phase = LS_PHASE_OFF;
     return;
   }
+  if (ls_config.left_out) {
+    live->phase = LS_PHASE_OFF;
+    if (!parent && ls_config.children) /* what it starts may be recorded */
+      ls_exec_begin();
+    return;
+  }
   if (!start_recording(live)) {
     live->phase = LS_PHASE_OFF;
     if (parent) /* it became another user, or has another root directory */

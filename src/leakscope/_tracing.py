@@ -44,6 +44,8 @@ def run(
     streams: Sequence[int | None] = (),
     progress: Callable[[str], None] | None = None,
     keep_all: bool = True,
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
@@ -70,6 +72,8 @@ def run(
         streams=streams,
         progress=progress,
         keep_all=keep_all,
+        only=only,
+        exclude=exclude,
         examination=Examination(_begin, _prepare) if scan else None,
     )
 

@@ -76,3 +76,28 @@ def test_the_same_place_in_several_processes_is_one_finding(leakscope, forks, tm
     assert [part["leak_bytes"] for part in place["processes"]] == [8000, 6000, 4000, 2000]
     assert [part["leak_block_count"] for part in place["processes"]] == [2, 2, 2, 2]
     assert done.stderr.count("1. LOST") == 1
+
+
+def test_programs_are_chosen_by_name(leakscope, forks, tmp_path):
+    script = f"{forks} 0 1; ls / >/dev/null; exit 4"
+
+    def run(*options):
+        done = leakscope("run", "--keep-all", *options, "--", "sh", "-c", script, cwd=tmp_path)
+        kept = {name.split(".")[0] for name in names(tmp_path)}
+        for path in tmp_path.glob("*.leakscope"):
+            path.unlink()
+        return done, kept
+
+    done, kept = run("--only", "for*", "--only", "l?")
+    assert (done.returncode, kept) == (1, {"forks", "ls"}), done.stderr
+    assert "not traced" not in done.stderr
+    done, kept = run("--exclude", "forks")
+    assert done.returncode == 4, done.stderr
+    assert "forks" not in kept
+    assert "ls" in kept
+    done, kept = run("--only", "ls", "--exclude", "?s")
+    assert (done.returncode, kept) == (2, set())
+    assert "--only and --exclude left out all that was started" in done.stderr
+    assert run("--only", "bin/ls")[0].stderr.startswith(
+        "leakscope: 'bin/ls' is not a program's name"
+    )

@@ -72,6 +72,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="record the program alone, not the processes that it starts",
     )
     what.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="record programs of this name alone, wherever they are started; * stands for any"
+        " text; repeatable",
+    )
+    what.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="do not record programs of this name; repeatable",
+    )
+    what.add_argument(
         "--no-scan",
         dest="scan",
         action="store_false",
@@ -155,6 +170,8 @@ def run(args: argparse.Namespace) -> int:
         wait_children=args.wait_children,
         scan=args.scan,
         keep_all=args.keep_all,
+        only=args.only,
+        exclude=args.exclude,
         progress=lambda text: None if args.quiet else _say(text),
     )
     if not args.quiet:
@@ -164,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in done.problems:
         _say(problem)
     leaks, undecided, dropped = 0, 0, 0
-    if args.report and done.recordings:
+    if args.report and (done.recordings or not done.running):
         labelled = (
             (_shown(path), each) for path, each in zip(done.files, done.recordings, strict=False)
         )

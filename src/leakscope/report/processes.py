@@ -52,6 +52,8 @@ def render_processes(
             base=base,
         )
 
+    if not judged:
+        return "leakscope: no leak found\n"
     if len(judged) == 1:
         return full(judged[0][1])
     rule = "─" if unicode else "-"

@@ -110,6 +110,8 @@ def run(
     progress: Callable[[str], None] | None = None,
     examination: Examination | None = None,
     keep_all: bool = True,
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
@@ -120,6 +122,7 @@ def run(
     where its name is looked up too. It and all that it started are ended after `timeout` seconds;
     for that it leads a process group of its own. `streams` are descriptors for its standard streams.
     `examination` says how each process is examined right before it ends; None: not at all.
+    `only` and `exclude` are names of programs, with * and ?, that choose what is recorded.
     Without `keep_all`, children that ended at once and freed every block leave no recording.
 
     Raises `UsageError`, `TargetError` or `RecordingError` before anything was started when
@@ -140,6 +143,8 @@ def run(
         stop_signal=stop_signal,
         dump_signal=dump_signal,
         children=children,
+        only=tuple(only),
+        exclude=tuple(exclude),
     )
     environment = dict(os.environ if env is None else env)
     where = _start_directory(cwd)
@@ -205,7 +210,9 @@ def run(
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
         timed_out=deadline.passed,
     )
-    if not harvest.packed and not running:
+    if not harvest.packed and not running and not (harvest.empty or harvest.quiet):
+        if settings.only or settings.exclude:
+            raise _nobody_chosen(done)
         raise _nothing_recorded(done, harvest)
     own_first = sorted(harvest.packed, key=lambda packed: _rank(packed.recording, child.pid))
     return replace(
@@ -364,6 +371,14 @@ def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:
         f" `leakscope doctor PROGRAM` tells which"
     )
     return (text,)
+
+
+def _nobody_chosen(done: Run) -> TargetError:
+    return TargetError(
+        f"{done.program.path} {done.outcome}, and no program was recorded: --only and --exclude"
+        f" left out all that was started",
+        hint="The name is that of the program's file: of a script, that of its interpreter.",
+    )
 
 
 def _nothing_recorded(done: Run, harvest: Harvest) -> LeakscopeError:

@@ -27,6 +27,9 @@ MOST_RECORDINGS = 2048
 MAX_DIRECTORY = 480
 """Bytes of LEAKSCOPE_DIR that leave the agent room for a file name."""
 
+MAX_NAMES = 255
+"""Bytes of LEAKSCOPE_ONLY and of LEAKSCOPE_EXCLUDE that the agent keeps."""
+
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNUSABLE = {
     signal.SIGKILL: "cannot be caught",
@@ -57,6 +60,8 @@ class Settings:
     stop_signal: int | None = None
     dump_signal: int | None = None
     children: bool = True
+    only: tuple[str, ...] = ()  # programs by name, with * and ?; empty: all
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.sample is not None and self.sample < 1:
@@ -81,6 +86,8 @@ class Settings:
             self.stop_signal,
         ):
             raise UsageError("the dump signal must differ from the start and stop signals")
+        for names in (self.only, self.exclude):
+            _check_names(names)
 
     def environment(self, directory: str) -> dict[str, str]:
         """Return the variables that make the agent record into `directory`."""
@@ -103,6 +110,9 @@ class Settings:
         variables["LEAKSCOPE_KEEP"] = str(MOST_RECORDINGS)
         if self.start_after is not None:
             variables["LEAKSCOPE_START_AFTER"] = f"{self.start_after:.9f}"
+        for name, patterns in (("LEAKSCOPE_ONLY", self.only), ("LEAKSCOPE_EXCLUDE", self.exclude)):
+            if patterns:
+                variables[name] = "/".join(patterns)
         if not self.children:
             variables["LEAKSCOPE_CHILDREN"] = "0"
         return variables
@@ -138,6 +148,17 @@ def parse_signal(text: str) -> int:
             raise UsageError(f"there is no signal {text[:40]}", hint="For example: USR1, USR2.")
     _check_signal(number)
     return number
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    for name in names:
+        if not name or "/" in name:
+            raise UsageError(
+                f"'{name[:80]}' is not a program's name",
+                hint="Write it without its directory; * stands for any text: --only 'test_*'",
+            )
+    if len("/".join(names).encode()) > MAX_NAMES:
+        raise UsageError(f"the names of programs are longer than {MAX_NAMES} bytes together")
 
 
 def _check_signal(number: int) -> None:

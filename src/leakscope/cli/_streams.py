@@ -7,10 +7,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from leakscope.errors import UsageError
+
 if TYPE_CHECKING:
     from leakscope.errors import LeakscopeError
 
-__all__ = ["complain", "open_standard_streams", "silence"]
+__all__ = ["complain", "open_standard_streams", "require_output", "silence"]
+
+_closed: set[str] = set()  # names of the standard streams that were closed when we were started
 
 
 def open_standard_streams() -> None:
@@ -23,12 +27,22 @@ def open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
+            _closed.add(name)
             descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             if descriptor != number:
                 os.dup2(descriptor, number, inheritable=False)
                 os.close(descriptor)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def require_output() -> None:
+    """Refuse to make a report that nobody would get. Raises `UsageError`."""
+    if "stdout" in _closed:
+        raise UsageError(
+            "the standard output is closed, so nobody would see the report",
+            hint="Open it, or name a file with --report-file.",
+        )
 
 
 def complain(error: LeakscopeError) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from leakscope._paths import exists, is_directory, is_file
 from leakscope.cli._output import add_report_options, check_outputs, judge_recordings, statuses
 from leakscope.cli._status import worst
-from leakscope.cli._streams import complain
+from leakscope.cli._streams import complain, require_output
 from leakscope.cli.watch import add_store_options
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 
@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.cli.watch import report_store
     from leakscope.observe.store import is_store
 
+    if args.report_file is None and args.html is None and args.csv is None:
+        require_output()
     if len(args.recordings) == 1 and is_store(args.recordings[0]):
         return report_store(args.recordings[0], args)
     watched = next((name for name in args.recordings if is_store(name)), None)

@@ -8,8 +8,10 @@ import contextlib
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from leakscope._paths import absolute, exists, is_directory
 from leakscope.cli._output import (
     add_report_options,
     check_outputs,
@@ -22,7 +24,6 @@ from leakscope.trace.settings import parse_signal, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from leakscope.model.findings import Findings
     from leakscope.trace.launch import Run
@@ -154,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("there is no program to run", hint="leakscope run -- PROGRAM ARGUMENTS")
-    check_outputs([args.report_file], [args.output] if args.output else [])
+    _check(args)
     done = launch(
         command,
         output=args.output,
@@ -197,6 +198,25 @@ def run(args: argparse.Namespace) -> int:
     if own and not leaks and not args.quiet:
         _say(f"exit status {own} is that of {command[0]}")
     return worst(leaks=leaks, own=own, failed=bool(done.problems), undecided=undecided)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse now what could not be done after the program has run, perhaps for hours."""
+    if not args.report and (args.report_file or args.json):
+        option = "--report-file" if args.report_file else "--json"
+        raise UsageError(f"{option} asks for a report and --no-report for none")
+    if args.suppressions:
+        from leakscope.judge.suppressions import load_suppressions
+
+        load_suppressions([Path(name) for name in args.suppressions])
+    for name in args.debug_dir:
+        if not is_directory(name):
+            raise UsageError(f"there is no directory {name} to look for debug files in")
+    made = args.output if args.output and args.output.endswith("/") else None
+    report = args.report_file
+    if made and report and absolute(report).parent == absolute(made) and not exists(made):
+        return  # it is made right before the start, and then looked at
+    check_outputs([report], [args.output] if args.output else [])
 
 
 def _without_clean_children(

@@ -10,15 +10,15 @@ Memcheck:Leak apply. Both may stand in one file.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Sequence
 
     from leakscope.model.frames import Frame
@@ -129,8 +129,7 @@ def load_suppressions(paths: Iterable[str | os.PathLike[str]]) -> tuple[Suppress
     found: list[Suppression] = []
     for path in paths:
         try:
-            with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read(_MOST_BYTES + 1)
+            text = _text_of(path)
         except OSError as error:
             raise UsageError(
                 f"the suppressions {path} cannot be read: {error.strerror}",
@@ -140,6 +139,19 @@ def load_suppressions(paths: Iterable[str | os.PathLike[str]]) -> tuple[Suppress
             raise UsageError(f"the suppressions {path} are larger than 16 MiB")
         found += parse_suppressions(text, str(path))
     return tuple(found)
+
+
+def _text_of(path: str | os.PathLike[str]) -> str:
+    """Return the start of a regular file; of a pipe or a device nobody knows when it ends."""
+    # Not blocking: opening a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UsageError(
+                f"the suppressions {path} are not a regular file",
+                hint="Name a readable file in LeakSanitizer's or valgrind's syntax.",
+            )
+        return file.read(_MOST_BYTES + 1)
 
 
 def parse_suppressions(text: str, name: str) -> list[Suppression]:

@@ -107,6 +107,7 @@ def plan_output(output: str | os.PathLike[str] | None) -> Output:
     if "\0" in text:
         raise RecordingError("the output path contains a zero byte")
     if text.endswith("/") or is_directory(text):
+        _make_directory(absolute(text))
         planned = Output(absolute(text), DEFAULT_PATTERN)
     else:
         path = absolute(text)
@@ -115,6 +116,19 @@ def plan_output(output: str | os.PathLike[str] | None) -> Output:
     if "%" not in planned.pattern:
         check_replaceable(planned.directory / planned.pattern)
     return planned
+
+
+def _make_directory(directory: Path) -> None:
+    """Make a directory of a name that ends in a slash, and those above it, when it is not there."""
+    if exists(directory):
+        return
+    try:
+        directory.mkdir(parents=True)
+    except OSError as error:
+        raise RecordingError(
+            f"the output directory {directory} cannot be made: {error.strerror}",
+            hint="Name another place with --output.",
+        ) from error
 
 
 def check_writable(directory: Path) -> None:

@@ -145,7 +145,7 @@ def _text_of(path: str | os.PathLike[str]) -> str:
     """Return the start of a regular file; of a pipe or a device nobody knows when it ends."""
     # Not blocking: opening a pipe that nobody writes to would wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+    with os.fdopen(descriptor, encoding="utf-8", errors="surrogateescape") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UsageError(
                 f"the suppressions {path} are not a regular file",

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Turn native/include/leakscope/recording.h into src/leakscope/recording/_layout.py.
+"""Turn native/include/leakscope/recording.h into src/leakscope/recording/layout.py.
 
     python tools/gen_layout.py            write the file
     python tools/gen_layout.py --check    exit 1 when it is not up to date
@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = ROOT / "native/include/leakscope/recording.h"
-LAYOUT = ROOT / "src/leakscope/recording/_layout.py"
+LAYOUT = ROOT / "src/leakscope/recording/layout.py"
 
 # C type: numpy type, bytes
 SCALARS = {
@@ -138,7 +138,7 @@ def dtype_name(struct: str) -> str:
 
 
 def render(layout: Layout) -> str:
-    """Return the text of _layout.py."""
+    """Return the text of layout.py."""
     names = ["np", "Any", "__all__"]
     lines = [
         "# SPDX-License-Identifier: Apache-2.0",

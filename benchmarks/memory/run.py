@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(Path(__file__).parents[1]), str(ROOT / "src")]
 from micro.run import build  # noqa: E402
-from tools import tools  # noqa: E402
+from tools import IdleToolError, allocations, tools  # noqa: E402
 
 
 def record(program: Path, name: str, arguments: list[str], **more: str):
@@ -24,6 +24,8 @@ def record(program: Path, name: str, arguments: list[str], **more: str):
         env.update(more)
         subprocess.run([program, *arguments], env=env, capture_output=True, check=True)
         (path,) = folder.glob("*.live")
+        if not allocations(folder):
+            raise IdleToolError(f"{name} was not at work: it recorded nothing")
         with Source(path) as source:
             shards = Header(source).fields["shards"].copy()
         return load(path), shards, os.stat(path).st_blocks * 512

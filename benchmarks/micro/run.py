@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tools import Tool, tools
+from tools import Tool, check_preload, prove, tools
 
 DEPTHS, THREADS, LIVE = (8, 16, 40), (1, 2), (1_000, 100_000, 1_000_000)
 # Timed on a fifth of the pairs: microseconds a pair, beside which a colder start is nothing. The
@@ -49,6 +49,7 @@ def once(program: Path, tool: Tool, arguments: list[str], pairs: int) -> float:
             text=True,
             check=True,
         )
+    check_preload(tool, done.stderr)
     return float(done.stdout.split()[1])
 
 
@@ -72,6 +73,8 @@ def added(program: Path, arguments: list[str], rounds: int, pairs: int) -> dict[
 def measure(folder: Path, *, quick: bool, rounds: int) -> list[str]:
     """Return the table as lines of Markdown."""
     program = build(folder)
+    prove(tool for name, tool in tools().items() if name not in LEFT_OUT)
+    prove(Tool(name, str(folder / name)) for name in ("forward.so", "nothing.so"))
     pairs = 200_000 if quick else 500_000
     configurations = [
         (f"{depth}", f"{threads}", f"{live:.0e}".replace("e+0", "e"), [

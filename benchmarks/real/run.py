@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(Path(__file__).parents[1]), str(ROOT / "src")]
-from tools import Tool, tools  # noqa: E402
+from tools import IdleToolError, Tool, allocations, prove, tools  # noqa: E402
 
 LEFT_OUT = {"tcmalloc", "jemalloc"}
 PYTHON = """
@@ -83,6 +83,8 @@ def disk_of(tool: Tool, folder: Path) -> int:
         return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     from leakscope.recording import load, packed
 
+    if not allocations(folder):
+        raise IdleToolError(f"{tool.name} was not at work: it recorded nothing")
     total = 0
     for live in folder.glob("*.live"):
         out = folder / "packed.leakscope"
@@ -214,6 +216,7 @@ def measure(folder: Path, *, quick: bool, rounds: int) -> list[str]:
     """Return the table as lines of Markdown."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     found = {n: t for n, t in tools().items() if n not in LEFT_OUT}
+    prove(tools().values())
     lines = [
         f"Median of {rounds} rounds, all tools of a round one after the other; valgrind once. Peak is of"
         " the process itself. On disk: what the tool leaves behind (leakscope: the packed recording).",

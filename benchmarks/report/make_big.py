@@ -28,7 +28,7 @@ from leakscope.model.recordings import (
     Recording,
     Timeline,
 )
-from leakscope.recording import _layout, packed
+from leakscope.recording import layout, packed
 
 TICK_NS = float(1 << 20)
 TICKS = 600_000_000_000 >> 20  # ten minutes
@@ -137,20 +137,20 @@ def make(blocks: int, sites: int, seed: int = 1) -> Recording:
 
 def write_live(recording: Recording, path: Path) -> None:
     """Write the recording as the agent lays it out."""
-    header = np.zeros(1, _layout.HEADER_DTYPE)
+    header = np.zeros(1, layout.HEADER_DTYPE)
     top = header[0]
     sites, nodes = len(recording.sites), len(recording.nodes)
-    row = -(-sites * _layout.TIMELINE_ENTRY_DTYPE.itemsize // 4096) * 4096
-    chunks = -(-sites // _layout.CHUNK_SITES)
+    row = -(-sites * layout.TIMELINE_ENTRY_DTYPE.itemsize // 4096) * 4096
+    chunks = -(-sites // layout.CHUNK_SITES)
     at = 32768
     sizes = {
-        "modules": len(recording.modules) * _layout.MODULE_DTYPE.itemsize,
+        "modules": len(recording.modules) * layout.MODULE_DTYPE.itemsize,
         "strings": sum(len(os.fsencode(m.path)) + 1 for m in recording.modules),
-        "nodes": nodes * _layout.NODE_DTYPE.itemsize,
-        "sites": sites * _layout.SITE_DTYPE.itemsize,
+        "nodes": nodes * layout.NODE_DTYPE.itemsize,
+        "sites": sites * layout.SITE_DTYPE.itemsize,
         "ranges": 0,
-        "chunks": chunks * _layout.CHUNK_DTYPE.itemsize,
-        "stripes": _layout.STRIPES * _layout.STRIPE_HEAD_BYTES,
+        "chunks": chunks * layout.CHUNK_DTYPE.itemsize,
+        "stripes": layout.STRIPES * layout.STRIPE_HEAD_BYTES,
     }
     for name, size in sizes.items():
         top[name]["offset"] = at
@@ -163,7 +163,7 @@ def write_live(recording: Recording, path: Path) -> None:
             file.seek(offset)
             file.write(data)
 
-        table = np.zeros(len(recording.modules), _layout.MODULE_DTYPE)
+        table = np.zeros(len(recording.modules), layout.MODULE_DTYPE)
         strings = b""
         for entry, module in zip(table, recording.modules, strict=True):
             text = os.fsencode(module.path)
@@ -172,9 +172,9 @@ def write_live(recording: Recording, path: Path) -> None:
             strings += text + b"\0"
         put(int(top["modules"]["offset"]), table.tobytes())
         put(int(top["strings"]["offset"]), strings)
-        put(int(top["nodes"]["offset"]), recording.nodes.astype(_layout.NODE_DTYPE).tobytes())
-        found = np.zeros(sites, _layout.SITE_DTYPE)
-        counters = np.zeros(chunks * _layout.CHUNK_SITES, _layout.COUNTER_DTYPE)
+        put(int(top["nodes"]["offset"]), recording.nodes.astype(layout.NODE_DTYPE).tobytes())
+        found = np.zeros(sites, layout.SITE_DTYPE)
+        counters = np.zeros(chunks * layout.CHUNK_SITES, layout.COUNTER_DTYPE)
         for name in ("node", "kind", "depth"):
             found[name] = recording.sites[name]
         for name in ("allocs", "alloc_bytes", "frees", "freed_bytes"):
@@ -183,15 +183,15 @@ def write_live(recording: Recording, path: Path) -> None:
         counters["last_birth"][:sites] = recording.sites["last_birth_ns"] // int(TICK_NS)
         counters["deaths"][:sites] = recording.deaths
         put(int(top["sites"]["offset"]), found.tobytes())
-        listed = np.zeros(chunks, _layout.CHUNK_DTYPE)
-        listed["first_site"] = np.arange(chunks) * _layout.CHUNK_SITES
+        listed = np.zeros(chunks, layout.CHUNK_DTYPE)
+        listed["first_site"] = np.arange(chunks) * layout.CHUNK_SITES
         listed["offset"] = at + listed["first_site"].astype(np.uint64) * np.uint64(
-            _layout.COUNTER_DTYPE.itemsize
+            layout.COUNTER_DTYPE.itemsize
         )
         put(int(top["chunks"]["offset"]), listed.tobytes())
         put(at, counters.tobytes())
         at += counters.nbytes
-        entries = np.zeros(sites, _layout.TIMELINE_ENTRY_DTYPE)
+        entries = np.zeros(sites, layout.TIMELINE_ENTRY_DTYPE)
         for number, time_ns in enumerate(recording.timeline.times_ns):
             entries["live_bytes"] = recording.timeline.site_bytes[number]
             entries["live_count"] = recording.timeline.site_counts[number]
@@ -205,14 +205,14 @@ def write_live(recording: Recording, path: Path) -> None:
         # Each megabyte of addresses in one shard, at three quarters full, in hashed order.
         blocks = recording.blocks
         where = blocks["address"] >> np.uint64(3) | blocks["site"].astype(np.uint64) << np.uint64(
-            _layout.BLOCK_ADDRESS_BITS
+            layout.BLOCK_ADDRESS_BITS
         )
         tick = (blocks["birth_ns"] // int(TICK_NS)).astype(np.uint64)
         what = blocks["size"] | tick << np.uint64(32)
         mix = np.uint64(0x9E3779B97F4A7C15)
         shard_of = ((blocks["address"] >> np.uint64(20)) * mix) >> np.uint64(54)
         order = np.argsort(shard_of, kind="stable")
-        ends = np.cumsum(np.bincount(shard_of.astype(np.int64), minlength=_layout.SHARDS))
+        ends = np.cumsum(np.bincount(shard_of.astype(np.int64), minlength=layout.SHARDS))
         random = np.random.default_rng(2)
         for shard, end in enumerate(ends.tolist()):
             chosen = order[(ends[shard - 1] if shard else 0) : end]
@@ -220,7 +220,7 @@ def write_live(recording: Recording, path: Path) -> None:
                 continue
             capacity = 1 << int(len(chosen) * 4 // 3).bit_length()
             slots = random.choice(capacity, len(chosen), replace=False)
-            held = np.zeros(capacity, _layout.BLOCK_DTYPE)
+            held = np.zeros(capacity, layout.BLOCK_DTYPE)
             held["where"][slots], held["what"][slots] = where[chosen], what[chosen]
             top["shards"][shard]["offset"] = at
             top["shards"][shard]["capacity"] = capacity
@@ -228,9 +228,9 @@ def write_live(recording: Recording, path: Path) -> None:
             put(at, held.tobytes())
             at += -(-held.nbytes // 4096) * 4096
         file.truncate(at)
-        top["magic"], top["version"] = _layout.MAGIC, _layout.VERSION
-        top["header_bytes"] = _layout.HEADER_DTYPE.itemsize
-        top["arch"], top["state"] = _layout.ARCH_X86_64, _layout.STATE_EXITED
+        top["magic"], top["version"] = layout.MAGIC, layout.VERSION
+        top["header_bytes"] = layout.HEADER_DTYPE.itemsize
+        top["arch"], top["state"] = layout.ARCH_X86_64, layout.STATE_EXITED
         top["page_bytes"], top["tick_shift"], top["max_depth"] = 4096, 20, 256
         top["mono_start_ns"] = top["counter_start"] = 10**9
         top["mono_last_ns"] = top["counter_last"] = 10**9 + recording.duration_ns

@@ -55,7 +55,9 @@ def by_lsan(program: Path, arguments: list[str]) -> tuple[float, int]:
         seconds[check] = time.perf_counter() - began
         if check:
             match = LOST.search(said)
-            lost = int(match[1]) if match else 0
+            if match is None:
+                raise SystemExit(f"LeakSanitizer was not at work: {said[-500:]}")
+            lost = int(match[1])
     return seconds[1] - seconds[0], lost
 
 
@@ -82,6 +84,8 @@ def by_leakscope(program: Path, arguments: list[str], folder: Path) -> tuple[flo
     assert recording.reachability is not None
     lost = recording.reachability == int(Reachability.DEFINITELY_LOST)
     lost |= recording.reachability == int(Reachability.INDIRECTLY_LOST)
+    if not lost.any():
+        raise SystemExit("leakscope was not at work: no block is lost, and a thousandth are")
     return recording.scan.seconds, int(lost.sum()), added
 
 

@@ -80,6 +80,8 @@ def measure(path: Path, cache: Path, offsets: list[int]) -> tuple[float, int, in
     symbols.close()
     seconds = time.perf_counter() - began
     lines = sum(1 for each in frames.values() if each[0].line is not None)
+    if not lines:
+        raise SystemExit(f"no address of {path} has a line: its debug information was not read")
     return seconds, lines, sum(len(each) for each in frames.values())
 
 

@@ -67,6 +67,9 @@ def _leaks(command: Any, folder: Path) -> list[dict[str, Any]]:
         check=False,
     )
     document = json.loads(report.read_text())
+    # What is not traced has no leaks either.
+    if not sum(each["totals"]["allocation_count"] for each in document["processes"]):
+        raise SystemExit(f"leakscope was not at work: {command} was not recorded")
     return [f for p in document["processes"] for f in p["findings"] if f["is_leak"]]
 
 

@@ -76,6 +76,8 @@ def main() -> None:
         store.close()
     crowd.stdin.close()
     crowd.wait()
+    if one.processes < options.processes:
+        raise SystemExit(f"only {one.processes} of {options.processes} processes were watched")
     steady = costs[1:]
     each = statistics.median(steady)
     grown = (sizes[-1] - sizes[1]) / max(len(sizes) - 2, 1)

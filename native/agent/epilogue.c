@@ -178,6 +178,12 @@ static bool follow(struct state *state, bool *ret_returns) {
       return false;
     reg[it.base].plus += it.reg & 7 ? -immediate : immediate;
     return true;
+  case 0xc7: /* mov of a constant, as for the place of a thread's own words */
+    if (!operands(state, rex, &it) || it.memory || it.reg & 7 || it.base == RSP ||
+        !number(state, 4, &immediate))
+      return false;
+    reg[it.base] = (struct value){.is = UNKNOWN};
+    return true;
   case 0x0f:
     if (!byte(state, &opcode))
       return false;

@@ -23,6 +23,8 @@
 #include "str.h"
 
 #define EXAMINED 4096u  /* unknown frees that are looked at, in all */
+#define EXAMINED_SOON 64u /* of a fork, which frees what its parent allocated, */
+#define EXAMINED_A_TICK 2u /* and so many later */
 #define SEARCHED 256u   /* of these, for the block around them */
 #define MOST_BACK 64u   /* megabytes before an address in which its block may begin */
 #define MOST_NODES (LSR_MAX_NODES / 8) /* the depot is for allocations */
@@ -319,8 +321,11 @@ struct lsr_free_error *ls_free_examine(struct ls_thread *thread, uintptr_t addre
     return NULL;
   }
   uint32_t examined = __atomic_fetch_add(&live->frees_examined, 1, __ATOMIC_RELAXED);
-  if (examined >= EXAMINED) {
-    __atomic_store_n(&live->frees_examined, EXAMINED, __ATOMIC_RELAXED);
+  uint64_t most = EXAMINED;
+  if (live->header->forked_from && EXAMINED_SOON + (uint64_t)EXAMINED_A_TICK * ls_tick() < EXAMINED)
+    most = EXAMINED_SOON + EXAMINED_A_TICK * ls_tick();
+  if (examined >= most) {
+    __atomic_store_n(&live->frees_examined, (uint32_t)most, __ATOMIC_RELAXED);
     __atomic_fetch_add(&live->header->frees_unexamined, 1, __ATOMIC_RELAXED);
     return NULL;
   }

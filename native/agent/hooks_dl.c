@@ -175,6 +175,19 @@ void *dlopen(const char *path, int flags) {
   return real(path, flags);
 }
 
+/* A namespace of its own gets a C library of its own. Its malloc is not ours to wrap: what it
+ * allocates for itself its own free has to release. */
+LS_EXPORT void *dlmopen(long namespace, const char *path, int flags);
+void *dlmopen(long namespace, const char *path, int flags) {
+  REAL(void *(*)(long, const char *, int), dlmopen);
+  struct lsr_header *header = ls_live->header;
+  if (!real) /* musl has none */
+    return NULL;
+  if (namespace == -1 /* LM_ID_NEWLM */ && header && ls_process_is_ours())
+    __atomic_fetch_or(&header->trouble, LSR_TROUBLE_NAMESPACE, __ATOMIC_RELAXED);
+  return real(namespace, path, flags);
+}
+
 LS_EXPORT void *dlsym(void *handle, const char *name);
 void *dlsym(void *handle, const char *name) {
   REAL(void *(*)(void *, const char *), dlsym);

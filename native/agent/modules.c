@@ -211,6 +211,19 @@ static void publish(void) {
   __atomic_store_n(&generation, next, __ATOMIC_RELEASE);
 }
 
+/* Tell the recording of it, which is another one since a fork. */
+static void announce(struct ls_module *module) {
+  struct ls_module_info info = {.start = module->start,
+                                .end = module->end,
+                                .bias = module->bias,
+                                .path = module->path,
+                                .path_bytes = module->path_bytes,
+                                .build_id = module->build_id,
+                                .build_id_bytes = module->build_id_bytes};
+  module->index = ls_recording_add_module(&info);
+  module->announced = true;
+}
+
 /* The module of scratch.image, whose path is in scratch.path; entered when it is not known. */
 static struct ls_module *enter_image(size_t path_bytes, bool listed) {
   struct ls_module *fresh = &scratch.image.module, *module = NULL;
@@ -230,23 +243,17 @@ static struct ls_module *enter_image(size_t path_bytes, bool listed) {
       return NULL;
     }
     module = &tables->modules[module_count];
+    char *path = ls_private(path_bytes);
     *module = *fresh;
+    module->path = path ? memcpy(path, scratch.path, path_bytes) : NULL;
+    module->path_bytes = path ? (uint32_t)path_bytes : 0;
     module->gone = true; /* becomes present below, as one that came back does */
     module_count++;
   }
   module->listed |= listed;
   mark_present(module);
-  if (!module->announced) {
-    struct ls_module_info info = {.start = module->start,
-                                  .end = module->end,
-                                  .bias = module->bias,
-                                  .path = scratch.path,
-                                  .path_bytes = path_bytes,
-                                  .build_id = module->build_id,
-                                  .build_id_bytes = module->build_id_bytes};
-    module->index = ls_recording_add_module(&info);
-    module->announced = true;
-  }
+  if (!module->announced)
+    announce(module);
   return module;
 }
 
@@ -478,6 +485,9 @@ static void scan_all(void) {
     if ((module->listed && list->whole) || !ls_module_is_intact(module))
       mark_gone(module);
   }
+  for (uint32_t i = 0; i < module_count; i++)
+    if (!tables->modules[i].announced && !tables->modules[i].gone)
+      announce(&tables->modules[i]); /* known from before a fork */
 }
 
 /* Objects that came since the last scan. */
@@ -561,18 +571,24 @@ bool ls_modules_rescan(void) {
   return went || blind;
 }
 
-void ls_modules_reset_after_fork(void) {
+bool ls_modules_reset_after_fork(void) {
+  bool torn = scan_lock.word || writing != generation; /* another thread was at it */
+  bool same = !torn;
   scan_lock = (struct ls_lock){0, 0};
   elsewhere_sequence = 0;
   elsewhere_count = 0;
   next_refresh = 0;
   fresh_count = 0;
-  vdso_module = NULL;
-  if (tables) /* to be entered again, into the child's recording */
+  if (torn)
+    vdso_module = NULL;
+  if (tables && torn) /* to be looked at again */
     tables->loaded[0].count = tables->loaded[1].count = 0;
   for (uint32_t i = 0; i < module_count; i++) {
-    tables->modules[i].index = 0;
-    tables->modules[i].announced = false;
+    struct ls_module *module = &tables->modules[i];
+    same &= !module->gone && module->index == i + 1;
+    module->index = 0;
+    module->announced = false;
   }
   ls_module_epoch_now++;
+  return same;
 }

@@ -35,6 +35,8 @@ struct ls_module {
   uint64_t path_hash, page_hash;  /* of its name, of its first page */
   uint32_t seen;                  /* number of the last scan that saw it */
   uint8_t header[64];             /* its ELF header: tells a replaced object */
+  const char *path;               /* not terminated */
+  uint32_t path_bytes;
   const uint8_t *build_id_at;     /* where the build id lies, when in the first page */
 };
 
@@ -69,8 +71,9 @@ bool ls_module_is_intact(const struct ls_module *module);
  * were made from it are no longer true. */
 bool ls_modules_rescan(void);
 
-/* In the child of a fork: locks are free, nothing has been recorded. */
-void ls_modules_reset_after_fork(void);
+/* In the child of a fork: locks are free, nothing has been recorded. True when modules that are
+ * recorded now will have the numbers that they had: rules with those hold. */
+bool ls_modules_reset_after_fork(void);
 
 extern uint32_t ls_module_epoch_now;
 /* Changes whenever a module came or went. */

@@ -147,7 +147,8 @@ static bool start_recording(struct ls_live *live) {
     ls_sample_start();
   if (!ls_rules_init())
     return false;
-  ls_modules_rescan();
+  if (ls_modules_rescan())
+    ls_rules_clear();
   ls_timeline_init(live);
   if (ls_config.start_signal > 0 || ls_config.start_after_ns) {
     header->control = 1;
@@ -182,10 +183,9 @@ static LS_COLD void start_process(struct ls_live *live) {
   started_pid = (uint32_t)pid;
   forked_from = parent;
   if (parent) {
-    ls_space_unmap(); /* the parent's recording */
     ls_farewell_after_fork();
-    ls_modules_reset_after_fork();
-    ls_rules_reset_after_fork();
+    if (!ls_modules_reset_after_fork())
+      ls_rules_reset_after_fork();
   } else {
     ls_clock_init();
     ls_config_read();
@@ -194,10 +194,12 @@ static LS_COLD void start_process(struct ls_live *live) {
   if (parent && ls_is_sealed())
     ls_seal_hand_over();
   if (!ls_config.enabled) {
+    ls_space_unmap();
     live->phase = ls_config.config_path[0] ? LS_PHASE_DORMANT : LS_PHASE_OFF;
     return;
   }
   if (parent && !ls_config.children) {
+    ls_space_unmap(); /* the parent's recording; a child's of its own takes its place */
     live->phase = LS_PHASE_OFF;
     return;
   }
@@ -208,6 +210,7 @@ static LS_COLD void start_process(struct ls_live *live) {
     return;
   }
   if (!start_recording(live)) {
+    ls_space_unmap();
     live->phase = LS_PHASE_OFF;
     if (parent) /* it became another user, or has another root directory */
       ls_exec_note(LSR_START_MUTE, (uint32_t)ls_getpid(), ls_exec_program());

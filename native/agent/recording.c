@@ -161,7 +161,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   uint64_t file_limit = limit_of(LS_RLIMIT_FSIZE);
   /* Not on the stack: 29 KB may be more than a small thread has. One thread starts a process. */
   static struct lsr_header plan;
-  memset(&plan, 0, sizeof plan);
+  memset(&plan, 0, offsetof(struct lsr_header, shards)); /* the rest is zero in a new file */
   uint64_t bytes = 0;
   struct lsr_header *header = NULL;
   for (unsigned shift = 0; shift <= 12; shift++) {
@@ -183,7 +183,7 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
     ls_unlink(recording_path);
     return false;
   }
-  *header = plan;
+  memcpy(header, &plan, offsetof(struct lsr_header, shards));
   header->version = LSR_VERSION;
   header->header_bytes = sizeof *header;
 #ifdef __aarch64__
@@ -207,11 +207,14 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   header->site_count = 1;
   header->module_epoch = 1;
   header->tick_shift = LS_TICK_SHIFT;
-  long n = ls_readlink("/proc/self/exe", header->exe, sizeof header->exe - 1);
-  if (n < 0)
+  static char exe[sizeof header->exe], boot_id[sizeof header->boot_id]; /* also of our forks */
+  if (!exe[0] && ls_readlink("/proc/self/exe", exe, sizeof exe - 1) < 0)
     header->trouble |= LSR_TROUBLE_NO_PROC;
+  if (!boot_id[0])
+    read_small("/proc/sys/kernel/random/boot_id", boot_id, sizeof boot_id);
+  memcpy(header->exe, exe, sizeof exe);
+  memcpy(header->boot_id, boot_id, sizeof boot_id);
   memcpy(header->allocator, ls_real.allocator_path, sizeof header->allocator);
-  read_small("/proc/sys/kernel/random/boot_id", header->boot_id, sizeof header->boot_id);
   header->state = LSR_STATE_STARTING;
 
   live->header = header;

@@ -35,6 +35,7 @@ enum {
   ADVISE_DONTNEED = 4,
   ADVISE_REMOVE = 9,
   ADVISE_DONTDUMP = 16,
+  ADVISE_COLD = 20, /* Linux 5.4 */
 };
 
 #define FAR (64ull << 30) /* from where the kernel puts mappings by itself */
@@ -68,23 +69,49 @@ static bool failed(const void *address) {
   return (intptr_t)address <= 0 && (intptr_t)address >= -4095;
 }
 
-static bool map(struct window *window, uintptr_t hint, int fd, uint64_t offset, uint64_t bytes) {
-  uint8_t *base = ls_mmap((void *)hint, bytes, 3 /* READ|WRITE */, 1 /* SHARED */, fd, (int64_t)offset);
-  if (failed(base))
-    return false;
-  /* Without reading ahead: what is read ahead pushes out, under a memory limit, what is needed
-   * next, and the program spins instead of being killed. */
-  ls_madvise(base, bytes, ADVISE_RANDOM);
-  ls_madvise(base, bytes, ADVISE_DONTDUMP);
-  ls_munlock(base, bytes);
-  *window = (struct window){.base = base, .offset = offset, .bytes = bytes};
-  return true;
-}
-
 static void unmap(struct window *window) {
   if (window->base)
     ls_munmap(window->base, window->bytes);
   window->base = NULL;
+}
+
+/* Without reading ahead: what is read ahead pushes out, under a memory limit, what is needed
+ * next, and the program spins instead of being killed. */
+static void advise(const struct window *window) {
+  ls_madvise(window->base, window->bytes, ADVISE_RANDOM);
+  ls_madvise(window->base, window->bytes, ADVISE_DONTDUMP);
+}
+
+/* In the place of what `window` was in the parent of a fork, if that is the same part. */
+static bool map(struct window *window, uintptr_t hint, int fd, uint64_t offset, uint64_t bytes) {
+  int flags = 1 /* SHARED */;
+  if (window->base && window->offset == offset && window->bytes >= bytes) {
+    hint = (uintptr_t)window->base;
+    flags |= 0x10 /* FIXED */;
+    if (window->bytes > bytes)
+      ls_munmap(window->base + bytes, window->bytes - bytes);
+  } else {
+    unmap(window);
+  }
+  uint8_t *base = ls_mmap((void *)hint, bytes, 3 /* READ|WRITE */, flags, fd, (int64_t)offset);
+  if (failed(base)) {
+    if (window->base)
+      window->bytes = bytes; /* what is left there */
+    return false;
+  }
+  *window = (struct window){.base = base, .offset = offset, .bytes = bytes};
+  if (bytes > PAGE) { /* else when it grows: a page is nothing, and each child of a fork begins so */
+    advise(window);
+    ls_munlock(base, bytes);
+  }
+  return true;
+}
+
+static void unmap_left(void) {
+  for (uint32_t i = 0; i < space.left_count; i++)
+    unmap(&space.left[i]);
+  space.left_count = space.extent_count = 0;
+  ready.bytes = 0;
 }
 
 void ls_space_unmap(void) {
@@ -92,10 +119,7 @@ void ls_space_unmap(void) {
   unmap(&space.heap);
   for (uint32_t i = 0; i < LS_TABLES; i++)
     unmap(&space.tables[i]);
-  for (uint32_t i = 0; i < space.left_count; i++)
-    unmap(&space.left[i]);
-  space.left_count = space.extent_count = 0;
-  ready.bytes = 0;
+  unmap_left();
 }
 
 /* Of our own object file; the linker says where it is. */
@@ -107,8 +131,12 @@ static void unlock(const struct window *window) {
     ls_munlock(window->base, window->bytes);
 }
 
-/* After each growth, too: the program may have locked all its memory by a call that no hook sees. */
+/* After each growth, too: the program may have locked all its memory by a call that no hook sees.
+ * The kernel refuses to let go of locked memory: one question tells. */
 void ls_unlock_own(void) {
+  const struct window *window = &space.tables[LS_MODULES];
+  if (window->base && ls_madvise(window->base, PAGE, ADVISE_COLD) == 0)
+    return;
   uintptr_t start = (uintptr_t)__ehdr_start & ~(uintptr_t)(PAGE - 1);
   ls_munlock((void *)start, (uintptr_t)_end - start);
   ls_private_unlock();
@@ -131,7 +159,7 @@ static void tell(struct ls_live *live) {
 }
 
 struct lsr_header *ls_space_map(struct ls_live *live, int fd, const struct lsr_header *plan) {
-  ls_space_unmap();
+  unmap_left();
   uint64_t head = plan->stripes.offset + LSR_STRIPES * LSR_STRIPE_HEAD_BYTES;
   if (!map(&space.head, 0, fd, 0, head))
     return NULL;
@@ -202,7 +230,10 @@ static bool leave_behind(const struct window *window) {
 /* Make a table's window longer, with its first byte at the same place of the file. */
 static bool extend(struct window *window, uint64_t bytes) {
   if (!failed(ls_mremap(window->base, window->bytes, bytes, 0))) {
+    bool first = window->bytes == PAGE;
     window->bytes = bytes;
+    if (first)
+      advise(window);
     ls_unlock_own();
     return true;
   }
@@ -215,6 +246,7 @@ static bool extend(struct window *window, uint64_t bytes) {
   ls_madvise(window->base, window->bytes, ADVISE_DONTNEED); /* its pages count once */
   window->base = longer;
   window->bytes = bytes;
+  advise(window);
   ls_unlock_own();
   return true;
 }
@@ -285,7 +317,10 @@ static bool heap_extend(struct lsr_header *header, uint64_t bytes) {
   if (wanted > most)
     wanted = most;
   if (!failed(ls_mremap(heap->base, heap->bytes, wanted, 0))) {
+    bool first = heap->bytes == PAGE;
     heap->bytes = wanted;
+    if (first)
+      advise(heap);
     ls_unlock_own();
     return true;
   }
@@ -302,6 +337,7 @@ static bool heap_extend(struct lsr_header *header, uint64_t bytes) {
   ls_munlock(base, longer);
   leave_behind(heap);
   *heap = (struct window){.base = base, .offset = heap->offset + anchor, .bytes = longer};
+  advise(heap);
   return true;
 }
 

@@ -530,6 +530,22 @@ void ls_stack_forget(struct ls_thread *thread) {
   memset(thread->edges, 0, sizeof thread->edges);
 }
 
+void ls_stack_discard(struct ls_thread *thread) {
+  uintptr_t low = ((uintptr_t)thread->edges + 4095) & ~(uintptr_t)4095;
+  uintptr_t high = (uintptr_t)(thread->kept + LS_KEPT_BYTES) & ~(uintptr_t)4095;
+  thread->depth = 0;
+  if (!thread->remembers)
+    return;
+  if (ls_madvise((void *)low, high - low, 4 /* MADV_DONTNEED */) < 0) {
+    ls_stack_forget(thread);
+    return;
+  }
+  /* What lies on the pages at both ends: no more than some edges and kept stacks, and those are
+   * found by the index alone, which is gone. */
+  memset(thread->edges, 0, low - (uintptr_t)thread->edges);
+  thread->remembers = false;
+}
+
 struct ls_stack_site ls_stack_site_slow(struct ls_thread *thread, uint8_t kind, uintptr_t pc,
                                         uintptr_t sp, uintptr_t fp) {
   uint32_t depth;

@@ -30,6 +30,9 @@ bool ls_stack_reaches_unasked(struct ls_thread *thread, uintptr_t sp);
 /* Rules changed, or the recording did: nothing that is remembered of stacks holds any more. */
 void ls_stack_forget(struct ls_thread *thread);
 
+/* The same in the child of a fork, where the memory is a copy that nobody needs. */
+void ls_stack_discard(struct ls_thread *thread);
+
 /* The thread itself unmaps, protects or replaces memory. */
 void ls_stack_lost(struct ls_thread *thread, uintptr_t start, uint64_t length);
 

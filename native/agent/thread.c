@@ -157,7 +157,10 @@ static struct ls_thread *do_register(void) {
   ls_unlock(&live->threads_lock);
   if (!ok)
     return NULL;
-  ls_stack_forget(thread);
+  if (same)
+    ls_stack_discard(thread);
+  else
+    ls_stack_forget(thread);
   thread->last_block = 0;
   thread->new_frame = 0;
   thread->deleted = 0;

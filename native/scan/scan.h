@@ -56,6 +56,11 @@ void table_free(void *table, size_t bytes);
 /* Whether somebody does not want the answer any more: what is under way ends soon. */
 bool lss_is_cancelled(void);
 
+/* ---- pages.c ---- */
+
+/* Whether the monotonic clock has passed `deadline`, in ns. */
+bool lss_is_late(uint64_t deadline);
+
 /* ---- index.c: the block of an address ---- */
 
 /* 64 places where a block may begin. */

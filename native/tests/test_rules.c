@@ -42,6 +42,8 @@
 #include "sys.h"
 
 /* The agent's own also notes the range in the recording, and there is none here. */
+void ls_real_resolve(void) {}
+
 void *ls_private(size_t bytes) {
   void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                       -1, 0);
@@ -76,6 +78,7 @@ void ls_count_drop_anywhere(enum lsr_drop reason) { (void)reason; }
 
 bool ls_thread_is_alone(void) { return true; }
 bool ls_seal_begin(void) { return true; }
+void ls_real_resolve(void) {}
 
 void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
 
@@ -636,7 +639,7 @@ static void test_fork(void) {
 static volatile bool stop_racing;
 static void *race_reader(void *data) {
   unsigned long *wrong = data;
-  while (!stop_racing) {
+  while (!__atomic_load_n(&stop_racing, __ATOMIC_RELAXED)) {
     const struct ls_module *module = ls_module_find((uintptr_t)qsort);
     uint64_t rule = ls_rule_lookup((uintptr_t)race_reader + 20, false);
     uint64_t other = ls_rule_lookup((uintptr_t)qsort + 40, false);
@@ -650,7 +653,7 @@ static void test_races(const char *path) {
   running = "readers against scans";
   pthread_t threads[3];
   unsigned long wrong[3] = {0, 0, 0};
-  stop_racing = false;
+  __atomic_store_n(&stop_racing, false, __ATOMIC_RELAXED);
   for (int i = 0; i < 3; i++)
     pthread_create(&threads[i], NULL, race_reader, &wrong[i]);
   for (int i = 0; i < 100; i++) {
@@ -661,7 +664,7 @@ static void test_races(const char *path) {
     ls_modules_rescan();
     ls_rules_clear();
   }
-  stop_racing = true;
+  __atomic_store_n(&stop_racing, true, __ATOMIC_RELAXED);
   for (int i = 0; i < 3; i++)
     pthread_join(threads[i], NULL);
   verdict(wrong[0] + wrong[1] + wrong[2] == 0, "200 scans, %lu wrong answers",

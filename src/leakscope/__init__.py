@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the line of code that makes memory grow.
 
-`run` traces a program and returns its recordings, `load` reads one from a file,
-`analyse` judges it:
+`run` traces a program and returns its recordings, `load` reads one from a file, `analyse` judges
+it; `scan` says what nothing points to in a running process, `watch` which processes grow,
+`find` what grows in one of them, and who holds it:
 
-    for recording in leakscope.run(["./app", "--flag"]).recordings:
-        for finding in leakscope.analyse(recording).leaks:
-            print(finding.verdict, finding.live_bytes, finding.source)
+    run = leakscope.run(["./app", "--flag"], timeout="10m")
+    for leak in run.leaks:
+        print(leak.verdict, leak.live_bytes, leak.source)
 
+Results have `report()`, `to_json()` and `to_dict()`; every error is a `LeakscopeError`.
 Everything is loaded when it is first used: importing the package costs nothing.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leakscope._analysis import analyse
-    from leakscope._tracing import run
+    from leakscope._library.analysing import analyse, load
+    from leakscope._library.finding import find
+    from leakscope._library.results import Findings, Run, Scan, Watched
+    from leakscope._library.running import run
+    from leakscope._library.scanning import scan
+    from leakscope._library.watching import watch
     from leakscope.errors import (
         LeakscopeError,
         RecordingError,
@@ -26,10 +34,9 @@ if TYPE_CHECKING:
         TargetError,
         UsageError,
     )
-    from leakscope.model.findings import Finding, Findings, Pattern, Verdict
+    from leakscope.model.findings import Finding, Pattern, Verdict
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
-    from leakscope.recording import load
 
     __version__: str
 
@@ -41,32 +48,61 @@ __all__ = [
     "Pattern",
     "Recording",
     "RecordingError",
+    "Run",
+    "Scan",
     "SymbolError",
     "TargetError",
     "UsageError",
     "Verdict",
+    "Watched",
     "__version__",
     "analyse",
+    "find",
     "load",
     "run",
+    "scan",
+    "watch",
 ]
 
 _HOMES = {
     "Finding": "leakscope.model.findings",
-    "Findings": "leakscope.model.findings",
+    "Findings": "leakscope._library.results",
     "Frame": "leakscope.model.frames",
     "LeakscopeError": "leakscope.errors",
     "Pattern": "leakscope.model.findings",
     "Recording": "leakscope.model.recordings",
     "RecordingError": "leakscope.errors",
+    "Run": "leakscope._library.results",
+    "Scan": "leakscope._library.results",
     "SymbolError": "leakscope.errors",
     "TargetError": "leakscope.errors",
     "UsageError": "leakscope.errors",
     "Verdict": "leakscope.model.findings",
-    "analyse": "leakscope._analysis",
-    "load": "leakscope.recording",
-    "run": "leakscope._tracing",
+    "Watched": "leakscope._library.results",
+    "analyse": "leakscope._library.analysing",
+    "find": "leakscope._library.finding",
+    "load": "leakscope._library.analysing",
+    "run": "leakscope._library.running",
+    "scan": "leakscope._library.scanning",
+    "watch": "leakscope._library.watching",
 }
+
+
+class _Package(ModuleType):
+    """The package, in which `scan` is the function although a part has that name too."""
+
+    @property
+    def scan(self) -> Any:
+        from leakscope._library.scanning import scan as function
+
+        return function
+
+    @scan.setter
+    def scan(self, value: Any) -> None:
+        """Take no notice of the import system, which would put the part `leakscope.scan` here."""
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leakscope.judge import Options, judge, judge_free_errors, load_suppressions
-from leakscope.model.frames import Address, Frame
+from leakscope.model.frames import Address, Code, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +31,6 @@ __all__ = ["Analyser", "analyse"]
 
 _EXACT, _TRUNCATED, _BROKEN = 1, 2, 4  # flags of NODE_DTYPE
 
-_OPERATORS = (b"_Znwm", b"_Znam", b"_ZdlPv", b"_ZdaPv")
 _END = Frame(Address(None, 0), artificial=True)
 """Stands for the outer frames that a recording does not have."""
 
@@ -82,13 +82,6 @@ class Stacks:
         self._resolve(np.flatnonzero(wanted))
 
     @property
-    def symbolizer(self) -> Symbolizer:
-        """What looks addresses up, opened now if it was not yet."""
-        if self._symbolizer is None:
-            self._symbolizer = self._open_symbolizer()
-        return self._symbolizer
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the look-ups."""
         return () if self._symbolizer is None else tuple(self._symbolizer.notes)
@@ -115,7 +108,9 @@ class Stacks:
                 strict=True,
             )
         ]
-        frames = self.symbolizer.resolve(addresses)
+        if self._symbolizer is None:
+            self._symbolizer = self._open_symbolizer()
+        frames = self._symbolizer.resolve(addresses)
         for number, address in zip(numbers.tolist(), addresses, strict=True):
             self._frames[number] = frames[address]
 
@@ -140,17 +135,26 @@ class Analyser:
         """Return the findings on one recording."""
         with contextlib.ExitStack() as opened:
 
+            @cache
             def symbolizer() -> Symbolizer:
                 return opened.enter_context(self._symbolizer(recording))
 
+            @cache
+            def own_operators() -> bool:
+                from leakscope.symbols import has_own_operators
+
+                pid, authors = _whose(recording)
+                return has_own_operators(recording.modules, pid=pid, authors=authors)
+
+            def code(frame: Frame) -> Code:
+                return symbolizer().code(frame)
+
             stacks = Stacks(recording, symbolizer)
-            findings = judge(recording, stacks, self._suppressions, self._options, stacks.prepare)
-
-            def own_operators(frame: Frame) -> bool:
-                return stacks.symbolizer.defines(frame.address, *_OPERATORS)
-
-            wrong, more = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
-            notes = (*findings.notes, *more, *stacks.notes)
+            findings = judge(
+                recording, stacks, self._suppressions, self._options, stacks.prepare, code
+            )
+            wrong, doubts = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
+            notes = (*findings.notes, *doubts, *stacks.notes)
         if findings.blind is not None and not findings.leaks:
             headline = f"nothing is known of leaks: {findings.blind}"
             findings = replace(findings, headline=headline)
@@ -159,14 +163,21 @@ class Analyser:
     def _symbolizer(self, recording: Recording) -> Symbolizer:
         from leakscope.symbols import Symbolizer  # here: a recording without blocks needs none
 
-        process = recording.process
+        pid, authors = _whose(recording)
         return Symbolizer(
             recording.modules,
             debug_dirs=self._debug_dirs,
             debuginfod=self._debuginfod,
-            pid=process.pid if process.ended == "running" else None,
-            authors=[each for each in (recording.author, process.uid) if each is not None],
+            pid=pid,
+            authors=authors,
         )
+
+
+def _whose(recording: Recording) -> tuple[int | None, list[int]]:
+    """Return the running process of a recording, and the users whose files may be read for it."""
+    process = recording.process
+    authors = [each for each in (recording.author, process.uid) if each is not None]
+    return (process.pid if process.ended == "running" else None), authors
 
 
 def analyse(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from leakscope import _numpy  # noqa: F401 - before anything that imports numpy
 from leakscope.recording import live
 from leakscope.recording.own import own_ranges
-from leakscope.trace._farewell import Examination
+from leakscope.trace.farewell import Examination
 from leakscope.trace.launch import Run
 from leakscope.trace.launch import run as launch
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from leakscope.model.recordings import Recording
-    from leakscope.trace._farewell import Farewell
+    from leakscope.trace.farewell import Farewell
 
 __all__ = ["run"]
 

@@ -29,6 +29,7 @@ __all__ = ["Judgement", "Watch"]
 # Judging costs about a millisecond a gauge; every ten minutes keeps it below half a percent.
 _JUDGE_EVERY_S = 600.0
 _SOONEST_S = 60.0
+_FIRST_S = 20.0  # what grows fast is known by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ class Watch:
 
     def judge_when_due(self) -> None:
         """Judge if the last verdicts are old: early in a watch sooner than later."""
-        pause = min(_JUDGE_EVERY_S, max(_SOONEST_S, 0.1 * self.watched_s))
+        soonest = _SOONEST_S if self._judged_at else _FIRST_S
+        pause = min(_JUDGE_EVERY_S, max(soonest, 0.1 * self.watched_s))
         if self.watched_s - self._judged_at >= pause:
             self.judge()
 

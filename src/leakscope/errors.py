@@ -21,6 +21,8 @@ class LeakscopeError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if hint is not None:
+            self.add_note(hint)  # so that a traceback shows it too
 
 
 class TargetError(LeakscopeError):

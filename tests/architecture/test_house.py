@@ -107,7 +107,7 @@ def test_every_ignored_lint_rule_has_its_reason():
 
 def test_generated_layout_is_up_to_date(tmp_path):
     generator = ROOT / "tools" / "gen_layout.py"
-    kept = ROOT / "src" / "leakscope" / "recording" / "_layout.py"
+    kept = ROOT / "src" / "leakscope" / "recording" / "layout.py"
     done = subprocess.run(
         [sys.executable, generator, "--check"], capture_output=True, text=True, check=False
     )

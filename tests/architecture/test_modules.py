@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules know each other in one direction."""
+"""Modules know each other in one direction, and no package uses what another keeps to itself."""
 
 import ast
 from pathlib import Path
@@ -61,9 +61,28 @@ def _groups(left: dict[str, set[str]]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups)
 
 
+def trespasses(source: Path) -> list[str]:
+    """Imports of a module `_name` from outside the package that it lies in."""
+    known = modules(source)
+    found = []
+    for name, path in sorted(known.items()):
+        own = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for line, other in imports(path, known):
+            parts = other.split(".")
+            for at, part in enumerate(parts):
+                owner = ".".join(parts[:at])
+                if part.startswith("_") and not f"{own}.".startswith(f"{owner}."):
+                    found.append(f"{path.relative_to(source)}:{line}: {other} is private")
+    return found
+
+
 def test_no_module_imports_itself_through_others():
     assert len(modules(SOURCE)) > 100
     assert circles(SOURCE) == []
+
+
+def test_no_package_imports_what_another_keeps_to_itself():
+    assert trespasses(SOURCE) == []
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -87,3 +106,19 @@ def test_a_circle_is_seen_for_types_and_late_imports_too(tmp_path):
         },
     )
     assert circles(tmp_path) == [["p.a", "p.b", "p.c"]]
+
+
+def test_a_trespass_is_seen_and_what_is_inside_the_package_is_none(tmp_path):
+    write(
+        tmp_path,
+        {
+            "p/__init__.py": "",
+            "p/_top.py": "",
+            "p/a/__init__.py": "",
+            "p/a/_own.py": "import p._top\n",
+            "p/a/deep/__init__.py": "from p.a import _own\n",
+            "p/ab/__init__.py": "",
+            "p/ab/wrong.py": "from p.a._own import x\n",
+        },
+    )
+    assert trespasses(tmp_path) == ["p/ab/wrong.py:1: p.a._own is private"]

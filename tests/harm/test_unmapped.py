@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from leakscope.recording import _layout
+from leakscope.recording import layout
 
-OWN = (_layout.HEADER_DTYPE.fields or {})["own_count"][1]
+OWN = (layout.HEADER_DTYPE.fields or {})["own_count"][1]
 
 
 @pytest.mark.parametrize("level", ["O0", "O2"])

@@ -193,3 +193,29 @@ def test_the_allocators_own_state_tells_what_went_past_the_hooks(trace, tmp_path
     notes = " ".join(traced.program["scan"]["notes"])
     assert "were freed by a way past the agent" in notes
     assert "50 lost blocks" in notes
+
+
+APART = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+int main(void) {
+  void *object = dlmopen(LM_ID_NEWLM, "./apart.so", RTLD_NOW);
+  void *(*make)(int) = (void *(*)(int))dlsym(object, "make");
+  for (int i = 0; i < 100; i++)
+    make(321);
+  puts("done");
+}
+"""
+
+
+def test_a_c_library_in_a_namespace_of_its_own_is_told_of(trace, tmp_path):
+    (tmp_path / "main.c").write_text(APART)
+    (tmp_path / "apart.c").write_text(
+        "#include <stdlib.h>\nvoid *make(int n) { return malloc(n); }\n"
+    )
+    sh(tmp_path, "gcc", "-g", "-shared", "-fPIC", "apart.c", "-o", "apart.so")
+    sh(tmp_path, "gcc", "-g", "main.c", "-o", "main")
+    traced = trace(["./main"], cwd=tmp_path)
+    assert traced.stdout == "done\n", describe(traced)
+    assert "namespace" in traced.program["coverage"]["troubles"], describe(traced)

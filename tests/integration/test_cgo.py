@@ -85,4 +85,5 @@ def test_a_stack_goes_through_go_and_c_and_go_again(trace, tmp_path):
     # ends at what was outgrown, once for each doubling of the four goroutines' stacks.
     assert whole["main.main.func1"] > 760, why
     assert whole["main.main"] <= 1, why
+    assert "held at the end" not in traced.program["headline"], why  # what Go reserved
     assert sum(e["live_count"] for e in traced.findings if functions(e)[0] == "lose") == 801, why

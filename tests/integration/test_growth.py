@@ -2,7 +2,9 @@
 """Programs that grow: watch and triage say how fast within seconds, and never more than they know."""
 
 import json
+import mmap
 import os
+import re
 import subprocess
 import sys
 import time
@@ -59,7 +61,7 @@ def test_several_kinds_of_growth_watched_at_once(start):
     assert {str(pids["fast"]), str(pids["percent"]), str(held)} <= fast
     assert not {str(pids[how]) for how in ("load", "saw", "cache", "reserve")} & fast
     growth = anon[pids["fast"]]["growth"]
-    assert growth["rate_per_s"] == pytest.approx(4 << 20, rel=0.2)
+    assert growth["rate_per_s"] == pytest.approx(4 << 20, rel=0.4)
     assert growth["until_limit_s"] > 0
     assert anon[pids["fast"]]["confidence"] <= 0.6
     assert anon[held]["growth"]["held_s"] > 0
@@ -77,7 +79,8 @@ def test_the_first_screen_has_subject_rate_and_next_command(start, tmp_path):
     assert f"grow (pid {pid}), private memory" in first
     assert "MiB/s" in first
     assert f"Next: leakscope scan {pid}" in first
-    looks = done.stdout.splitlines()[:10]
+    assert f"grow (pid {pid})" in done.stdout.splitlines()[0]
+    looks = done.stdout.splitlines()[1:11]
     assert "MiB/s" not in looks[0]
     assert all("MiB/s" in line for line in looks[1:])  # from the second look on
     assert all("steady" in line and "limit in" in line for line in looks[1:])
@@ -91,3 +94,47 @@ def test_address_space_is_reserved_and_not_resident(start):
     assert "virtual size" in done.stdout
     assert "reserved address space, not resident" in done.stdout
     assert done.returncode == 3
+
+
+def test_triage_looks_twice_and_names_what_grows(start):
+    pid = start("fast")
+    time.sleep(1)
+    done = leakscope()
+    assert done.returncode == 0, done.stderr
+    assert "nothing odd" not in done.stdout
+    first = "\n".join(done.stdout.splitlines()[:24])
+    assert first.startswith("leakscope: ")
+    assert re.search(rf"grow \(pid {pid}(, [^)]+)?\)\s+grows\s+by ", first)
+    assert f"leakscope watch {pid} --for 2m" in first
+    row = next(line for line in done.stdout.splitlines() if line.endswith(f"  grow (pid {pid})"))
+    assert "MiB/s" in row  # small, and shown all the same
+    document = json.loads(leakscope("--json", "--apart", "0.5").stdout)
+    own = next(p for p in document["processes"] if p["pid"] == pid)
+    assert own["growth"] > 1 << 20  # a busy machine slows it
+    assert document["apart_s"] >= 0.5
+    assert leakscope("--apart", "soon").returncode == 2
+
+
+def test_triage_names_who_owns_shared_memory(tmp_path):
+    name = f"leakscope-owner-{os.getpid()}"
+    descriptor = os.memfd_create(name)
+    kept = mmap.mmap(-1, 24 << 20)  # shared anonymous memory
+    file = Path("/dev/shm") / name
+    try:
+        kept.write(b"x" * len(kept))
+        os.ftruncate(descriptor, 20 << 20)
+        with mmap.mmap(descriptor, 20 << 20) as seen:
+            seen.write(b"x" * len(seen))
+            file.write_bytes(b"x" * (16 << 20))
+            lines = json.loads(leakscope("--json").stdout)["lines"]
+    finally:
+        file.unlink()
+        os.close(descriptor)
+    owners = next(line for line in lines if line["name"] == "shared memory and tmpfs")["owners"]
+    sizes = {owner["name"]: owner["bytes"] for owner in owners}
+    assert sizes["tmpfs /dev/shm"] >= 16 << 20
+    mine = {who: size for who, size in sizes.items() if f"(pid {os.getpid()})" in who}
+    assert any(f"memfd:{name}" in who and size == 20 << 20 for who, size in mine.items())
+    assert any("shared anonymous memory" in who and size >= 24 << 20 for who, size in mine.items())
+    tables = next(line for line in lines if line["name"] == "page tables")["owners"]
+    assert "(pid " in tables[0]["name"] if tables else True

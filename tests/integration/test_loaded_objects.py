@@ -127,3 +127,46 @@ def test_frames_are_named_by_their_object(agent, tmp_path, compiler):
     names |= {1010 + i: f"turn{i}.so" for i in range(6)}
     assert found == {size: [f"{tmp_path}/{name}"] * 3 for size, name in names.items()}
     assert any(module.path == f"{tmp_path}/p" for module in recording.modules)
+
+
+def test_a_forked_child_knows_what_was_unloaded_and_loaded_before_it(agent, tmp_path):
+    source = Path(__file__).parents[1] / "programs/harm/children.c"
+    subprocess.run(["gcc", "-g", "-w", source, "-o", tmp_path / "children"], check=True)
+    libraries = []
+    for name in ("first", "second"):
+        text = f"void *malloc(unsigned long); void *keep_{name};\n"
+        text += f"void *{name}(int n) {{ return keep_{name} = malloc(n); }}\n"
+        text += f"void *lose(int n) {{ void *p = {name}(n); return p; }}\n"
+        (tmp_path / f"{name}.c").write_text(text)
+        libraries.append(f"./{name}.so")
+        command = ["gcc", "-g", "-shared", "-fPIC", f"{name}.c", "-o", libraries[-1]]
+        subprocess.run(command, cwd=tmp_path, check=True)
+    folder = tmp_path / "live"
+    folder.mkdir()
+
+    subprocess.run(
+        ["./children", *libraries],
+        cwd=tmp_path,
+        env=dict(os.environ) | {"LD_PRELOAD": str(agent), "LEAKSCOPE_DIR": str(folder)},
+        check=True,
+        timeout=100,
+        stdout=subprocess.DEVNULL,
+    )
+
+    children = 0
+    for path in folder.glob("*.live"):
+        recording = live.read(path)
+        if not recording.process.forked_from:
+            continue
+        children += 1
+        table = recording.sites
+        (site,) = (i for i in range(len(table)) if table["live_bytes"][i] == 333)
+        modules = []
+        node = int(table["node"][site])
+        while node:
+            module = recording.modules[int(recording.nodes["module"][node]) - 1]
+            assert not module.unloaded
+            modules.append(Path(module.path).name)
+            node = int(recording.nodes["parent"][node])
+        assert modules[:3] == ["second.so", "second.so", "children"], modules
+    assert children == 40

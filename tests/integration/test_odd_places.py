@@ -105,7 +105,7 @@ def test_every_command_works_where_folders_may_not_be_read(nobody, place, odd):
     )
     assert "a bug in leakscope" not in done.stderr
     statuses = [line for line in done.stdout.splitlines() if line[-1:].isdigit() and " " in line]
-    expected = ["run 1", "report 1", "doctor 0", "doctor 0", "scan 0", "watch 0", "run 2"]
+    expected = ["run 1", "report 1", "doctor 0", "doctor 0", "scan 0", "watch 3", "run 2"]
     assert [
         line
         for line in statuses

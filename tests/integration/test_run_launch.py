@@ -696,8 +696,13 @@ def test_doctor_on_a_process_with_and_without_the_agent(start, leakscope, progra
     assert traced.returncode == 0
     assert traced.stdout.startswith(f"process {pid} is being traced: leakscope report {pid}\n")
     assert "its allocator  that of glibc" in traced.stdout
-    assert untraced.returncode == 2
-    assert "runs without the agent" in untraced.stdout.splitlines()[0]
+    assert untraced.returncode == 0  # it can be scanned
+    lines = untraced.stdout.splitlines()
+    assert f"can be watched and scanned now: leakscope scan {os.getpid()}" in lines[0]
+    assert [line.split()[1] for line in lines[1:4]] == ["watch", "scan", "run"]
+    assert "+ watch" in untraced.stdout
+    assert "runs without the agent" in lines[3]
+    assert f"leakscope watch {os.getpid()}" in "\n".join(lines[:24])
 
 
 def test_a_program_that_is_kept_from_the_agent_is_not_called_clean(trace, tmp_path):

@@ -125,7 +125,7 @@ def test_inside_a_cgroup_its_limit_counts_not_that_of_the_machine(bounded):
             capture_output=True,
             text=True,
             env=environment,
-            check=True,
+            check=False,  # undecided
         ).stdout
     finally:
         holder.communicate(b"\n")

@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import jsonschema
@@ -73,7 +72,9 @@ def test_lines_then_verdict_then_next_command(leaking):
     done = leakscope("watch", pid, "--for", "1s")
     lines = done.stdout.splitlines()
     shown = {"anon": "private memory", "fds": "open descriptors", "threads": "threads"}[metric]
-    assert f"{shown} " in lines[0]
+    assert lines[0].startswith("Watching python")
+    assert f"leakscope scan {pid}" in lines[0]
+    assert f"{shown} " in lines[1]
     assert any(line.startswith("leakscope: not enough data") for line in lines)
     assert lines[-1].startswith("Next: ")
     kind = {"fds": " pipe", "threads": " python", "anon": "private memory"}[metric]
@@ -81,13 +82,19 @@ def test_lines_then_verdict_then_next_command(leaking):
 
 
 def test_it_ends_when_the_process_does():
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
-    reaper = threading.Thread(target=process.wait)
-    reaper.start()
-    done = leakscope("watch", process.pid, "--for", "30s", "--every", "0.2s")
-    reaper.join()
-    assert done.returncode == 3
-    assert "leakscope: not enough data" in done.stdout
+    process = subprocess.Popen(["sleep", "60"])
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "leakscope", "watch", str(process.pid), "--every", "0.2s"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    watch.stdout.readline()  # it has looked once
+    process.kill()
+    process.wait()
+    said, _ = watch.communicate(timeout=60)
+    assert watch.returncode == 3
+    assert "leakscope: not enough data" in said
 
 
 @pytest.mark.parametrize(
@@ -172,7 +179,8 @@ def test_a_recording_is_told_as_far_as_it_is_whole(recorded_leak):
 
 def test_all_of_the_machine_in_a_pipe_is_a_line_a_look():
     done = leakscope("watch", "--for", "1s")
-    lines = done.stdout.partition("leakscope:")[0].splitlines()
+    first, *lines = done.stdout.partition("leakscope: ")[0].splitlines()
+    assert first.startswith("Watching everything, a look every 0.1 s")
     assert 2 <= len(lines) <= 10
     assert all(" in use, " in line and " processes" in line for line in lines)
 
@@ -208,7 +216,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_watch(tmp_path):
         preexec_fn=small_disk,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "leakscope: not enough data for a verdict after 3.9 s" in done.stdout
+    assert "leakscope: not enough data for a verdict after " in done.stdout
     assert f"cannot write {path}: File too large" in done.stderr
     assert 0 < len(list(StoreReader(path).passes())) < 39
 

@@ -11,7 +11,18 @@ import pytest
 from conftest import ROOT
 
 NATIVE = ROOT / "native"
-PARTS = ("apart", "image", "loaded", "modules", "peek", "resolve", "rules", "str", "sys")
+PARTS = (
+    "apart",
+    "epilogue",
+    "image",
+    "loaded",
+    "modules",
+    "peek",
+    "resolve",
+    "rules",
+    "str",
+    "sys",
+)
 OPTIONS = (
     *("-g", "-O2", "-fomit-frame-pointer", "-fasynchronous-unwind-tables", "-pthread"),
     *("-I", str(NATIVE / "agent"), "-I", str(NATIVE / "include")),

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from leakscope.errors import RecordingError
 from leakscope.model.recordings import Kind, Recording
-from leakscope.recording import _layout, load
+from leakscope.recording import layout, load
 from unit.recording.recordings import build, environment
 
-FIELDS = {name: offset for name, (_, offset, *_) in _layout.HEADER_DTYPE.fields.items()}
+FIELDS = {name: offset for name, (_, offset, *_) in layout.HEADER_DTYPE.fields.items()}
 NUMBERS = st.one_of(
     st.integers(0, 2**64 - 1),
     st.sampled_from([0, 1, 2**16, 2**31 - 1, 2**32 - 1, 2**40, 2**63, 2**64 - 1]),
@@ -125,7 +125,7 @@ def test_any_content_is_read_or_refused(victim, extents, data):
 @given(keep=st.integers(0, 1 << 20))
 @example(keep=0)
 @example(keep=16)
-@example(keep=_layout.HEADER_DTYPE.itemsize)
+@example(keep=layout.HEADER_DTYPE.itemsize)
 def test_any_truncation_is_refused(victim, keep):
     copy = victim.with_name("copy")
     with victim.open("rb") as file:

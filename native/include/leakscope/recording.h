@@ -10,7 +10,7 @@
  * the heap: tables of blocks, counters and rows lie there. The file is
  * complete at every instant: killing the writer loses nothing but the event in
  * flight. `tools/gen_layout.py` turns this file into
- * `src/leakscope/recording/_layout.py`; nothing else may repeat these numbers.
+ * `src/leakscope/recording/layout.py`; nothing else may repeat these numbers.
  */
 #ifndef LEAKSCOPE_RECORDING_H
 #define LEAKSCOPE_RECORDING_H
@@ -196,6 +196,7 @@ enum lsr_trouble {
   LSR_TROUBLE_NO_GROW = 4,      /* kernel lacks MADV_POPULATE_WRITE: tables are fixed size */
   LSR_TROUBLE_LEFT = 8,         /* the program took memory of ours away: recording ended there */
   LSR_TROUBLE_SEALED = 16,      /* a system call filter came: growth within what was set aside */
+  LSR_TROUBLE_NAMESPACE = 32,   /* objects got a C library of their own (dlmopen): not wrapped */
 };
 
 struct lsr_module {

@@ -43,6 +43,7 @@ COMMANDS = (
     Command(
         "scan", "say which blocks of a running process nothing points to", "leakscope.cli.scan"
     ),
+    Command("find", "say whether a process leaks, what, and who holds it", "leakscope.cli.find"),
     Command("watch", "say which processes and kernel caches leak", "leakscope.cli.watch"),
     Command(
         "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"
@@ -57,6 +58,7 @@ COMMANDS = (
 _EXAMPLES = """\
 examples:
   leakscope                             where is the memory of this machine?
+  leakscope find 1234                   does this process leak, and what?
   leakscope watch 1234 --for 1h         does this process leak?
   leakscope run -- ./app args           trace it, report when it ends
   leakscope report app.1234.leakscope   the same report again, anywhere
@@ -170,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
 def _unknown(name: str) -> UsageError:
     from difflib import get_close_matches
 
-    from leakscope.report._text import printable
+    from leakscope.report.text import printable
 
     near = get_close_matches(name, [command.name for command in COMMANDS], n=1)
     if near:

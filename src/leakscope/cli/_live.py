@@ -14,9 +14,10 @@ from textual.app import App
 from textual.binding import Binding
 from textual.widgets import DataTable, Footer, Static
 
+from leakscope.judge.growing import fast_growers, growth_now, growth_words, rate_words
 from leakscope.model.series import TrendVerdict
-from leakscope.report._gauges import amount, gauge_name, signed, spark, subject_name
-from leakscope.report._text import duration_text
+from leakscope.report.gauges import amount, gauge_name, signed, spark, subject_name
+from leakscope.report.text import bytes_text, cells, clip_right, duration_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,9 +32,22 @@ __all__ = ["LiveScreen"]
 
 _ROWS = 200
 _ASK_S = 0.1
-_COLUMNS = ("verdict", "now", "grown", "per hour", "course", "gauge")
-_SORTS = ("grown", "now", "per hour", "verdict", "gauge")
-_COLOURS = {TrendVerdict.LEAK: "bold red", TrendVerdict.FILLING: "yellow"}
+_LEAST_RATE = 1024.0  # bytes a second
+# What 80 columns show comes first; the last two are for wider terminals.
+_COLUMNS = ("verdict", "now", "rate", "gauge", "course", "grown")
+_OTHERS = 41  # columns of a terminal that all but the gauge and the last two take, with margins
+_NARROW, _WIDE = 20, 72  # of the gauge
+_SORTS = ("rate", "grown", "now", "verdict", "gauge")
+_COLOURS = {
+    TrendVerdict.LEAK: "bold red",
+    TrendVerdict.GROWING: "bold yellow",
+    TrendVerdict.FILLING: "yellow",
+}
+_SHORT = {TrendVerdict.GROWING: "fast", TrendVerdict.NOT_ENOUGH_DATA: "..."}
+_HELD = 6  # lines of what a process holds
+_LOOKING = "Looking for the first time: rates come with the second look, a second later."
+_NO_LEAK = "No gauge is called a leak so far. Press l to see all of them."
+_NOTHING = "Nothing to show: what was asked for has ended, or may not be read."
 _Key = tuple[str, str, str]
 
 
@@ -47,10 +61,13 @@ class LiveScreen(App[None]):
     CSS = """
     #head { height: 1; text-style: bold; }
     #detail { height: 3; border-top: solid $accent; }
+    #detail.open { height: 13; max-height: 60%; }
+    #empty { height: 1fr; padding: 1 2; display: none; }
     DataTable { height: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "End"),
+        Binding("escape", "close", "Close", show=False),
         ("s", "sort", "Sort"),
         ("r", "reverse", "Reverse"),
         ("l", "leaks", "Leaks"),
@@ -71,8 +88,10 @@ class LiveScreen(App[None]):
         self._head = Static("", id="head")
         self._table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
         self._detail = Static("", id="detail")
+        self._empty = Static(_LOOKING, id="empty")
+        self._open = False
         self._standings: list[Standing] = []
-        self._sorted_by = "grown"
+        self._sorted_by = "rate"
         self._reversed = False
         self._leaks_only = False
         self._looker = threading.Thread(target=self._look_on, name="watch", daemon=True)
@@ -81,6 +100,7 @@ class LiveScreen(App[None]):
         """Lay out the screen."""
         yield self._head
         yield self._table
+        yield self._empty
         yield self._detail
         yield Footer()
 
@@ -90,6 +110,7 @@ class LiveScreen(App[None]):
         table = self._table
         for name in _COLUMNS:
             table.add_column(name, key=name)
+        self._show_empty(_LOOKING)
         table.focus()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -134,12 +155,52 @@ class LiveScreen(App[None]):
             self._sort_by(name)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        """Say below the table what the verdict on the chosen gauge is."""
-        trend = self._trends().get(_key(event.row_key.value))
-        text = trend.sentence if trend is not None else "not judged yet"
+        """Say below the table how the chosen gauge grows and what the verdict on it is."""
+        self._describe(event.row_key.value)
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Open the chosen row, or close it: everything known of it, and what its process holds."""
+        self._open = not self._open
+        self._detail.set_class(self._open, "open")
+        self._describe(event.row_key.value)
+
+    def action_close(self) -> None:
+        """Close the row that is open."""
+        self._open = False
+        self._detail.set_class(False, "open")
+
+    def _describe(self, row: str | None) -> None:
+        key = _key(row)
+        one = next((s for s in self._standings if _key_of(s) == key), None)
+        trend = self._trends().get(key)
+        lines = []
+        if self._open and one is not None:
+            lines.append(f"{subject_name(one.subject)}, {gauge_name(one.metric)}")
+        series = None if one is None else self.watching.collection.course(one.subject, one.metric)
+        growth = None if series is None else growth_now(series)
+        if trend is not None and trend.verdict is not TrendVerdict.NOT_ENOUGH_DATA:
+            lines.append(f"{trend.verdict}: {trend.sentence}")
+        elif growth is not None:
+            lines.append(f"not judged yet: {growth_words(growth)}")
+        else:
+            lines.append("not judged yet")
+        pid = None if one is None else one.subject.pid
+        more = "" if self._open else "     (Enter: more)"
         if trend is not None and trend.next_step:
-            text += f"\nNext: {trend.next_step}"
-        self._detail.update(Text(text))
+            lines.append(f"Next: {trend.next_step}{more}")
+        elif pid is not None:
+            lines.append(f"Next: leakscope scan {pid}{more}")
+        if self._open and pid is not None:
+            lines += _holds(pid)
+        if not self._open:  # two lines: what it does, and what to run; Enter tells the rest
+            lines = [clip_right(line, max(8, self.size.width - 2), "…") for line in lines]
+        self._detail.update(Text(_lines(lines)))
+
+    def _show_empty(self, text: str | None) -> None:
+        """Say why there is no row, in place of the table."""
+        self._empty.update(text or "")
+        self._empty.display = text is not None
+        self._table.display = text is None
 
     def _sort_by(self, name: str) -> None:
         self._sorted_by, self._reversed = name, False
@@ -161,7 +222,7 @@ class LiveScreen(App[None]):
                 self._fresh.set()
                 if self.over():
                     break
-                due = max(due + self.watching.interval_s, time.monotonic())
+                due = max(due + self.watching.pause_s, time.monotonic())
                 self._stop.wait(due - time.monotonic())
         except Exception as error:  # noqa: BLE001 (raised again by finish, in the main thread)
             self.failure = error
@@ -184,7 +245,8 @@ class LiveScreen(App[None]):
         watching, trends = self.watching, self._trends()
         passed = duration_text(round(watching.watched_s) * 1_000_000_000)
         leaks = sum(t.verdict is TrendVerdict.LEAK for t in trends.values())
-        said = f"{leaks} gauges leak" if trends else "no verdicts yet"
+        fast = len(fast_growers(trends.values()))
+        said = f"{leaks} leak, {fast} grow fast" if trends else "no verdicts yet"
         used = next((s for s in self._standings if s.metric == "used"), None)
         memory = "" if used is None else f"{amount(used.last, used.unit)} in use  "
         cost = f"look {watching.look_s * 1000:.0f} ms, {watching.core_share * 100:.1f} % of a core"
@@ -197,7 +259,12 @@ class LiveScreen(App[None]):
         if table.row_count and table.cursor_row < table.row_count:
             chosen = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
         table.clear()
-        for one in self._ordered(trends)[:_ROWS]:
+        ordered = self._ordered(trends)
+        nothing = _NO_LEAK if self._leaks_only and self._standings else _NOTHING
+        self._show_empty(None if ordered else nothing)
+        if not ordered:
+            self._detail.update("")
+        for one in ordered[:_ROWS]:
             key = (one.subject.kind, one.subject.key, one.metric)
             table.add_row(*self._cells(one, trends.get(key)), key="\n".join(key))
             if chosen == "\n".join(key):
@@ -211,14 +278,15 @@ class LiveScreen(App[None]):
             found = trend(one)
             leaks = found is not None and found.verdict is TrendVerdict.LEAK
             # Sums follow what they are made of.
-            counts = one.unit != "bytes", one.subject.kind in {"system", "cgroup"}
+            sums = one.subject.kind in {"system", "cgroup"} or one.metric == "virtual"
+            counts = one.unit != "bytes", sums
             if self._sorted_by == "gauge":
                 return (subject_name(one.subject), one.metric)
             if self._sorted_by == "now":
                 return (counts, -one.last)
             rate = (found.rate or 0.0) if found is not None else 0.0
-            if self._sorted_by == "per hour":
-                return (counts, -rate)
+            if self._sorted_by == "rate":
+                return (counts, -one.rate, -one.last)
             if self._sorted_by == "verdict":
                 return (not leaks, str(found.verdict) if found else "~", -rate)
             return (counts, one.first - one.last, -one.last)
@@ -234,18 +302,46 @@ class LiveScreen(App[None]):
 
     def _cells(self, one: Standing, trend: Trend | None) -> list[Text]:
         series = self.watching.collection.course(one.subject, one.metric)
-        verdict = "" if trend is None else str(trend.verdict)
-        waiting = trend is not None and trend.verdict is TrendVerdict.NOT_ENOUGH_DATA
+        verdict = "" if trend is None else _SHORT.get(trend.verdict, str(trend.verdict))
         style = _COLOURS.get(trend.verdict, "") if trend is not None else ""
-        rate = None if trend is None or waiting else trend.rate
+        moves = abs(one.rate) >= (_LEAST_RATE if one.unit == "bytes" else 0.01)
+        what = f", {gauge_name(one.metric)}"
+        room = min(_WIDE, max(_NARROW, self.size.width - _OTHERS))
+        who, pid = subject_name(one.subject), one.subject.pid
+        end = "" if pid is None else f" (pid {pid})"  # which is what one copies
+        left = max(4, room - cells(what) - len(end))
+        who = clip_right(who.removesuffix(end), left, "…") + end
         return [
-            Text("..." if waiting else verdict, style=style),
+            Text(verdict, style=style),
             Text(amount(one.last, one.unit), justify="right"),
-            Text(signed(one.last - one.first, one.unit), justify="right"),
-            Text("" if rate is None else signed(rate, one.unit), justify="right"),
+            Text(rate_words(one.rate, one.unit) if moves else "", justify="right"),
+            Text(f"{who}{what}"),
             Text("" if series is None else spark(series, 12)),
-            Text(f"{subject_name(one.subject)}, {gauge_name(one.metric)}"),
+            Text(signed(one.last - one.first, one.unit), justify="right"),
         ]
+
+
+def _holds(pid: int) -> list[str]:
+    """Return what a process holds now, in a few lines."""
+    from leakscope.observe.process import account_of
+
+    account = account_of(pid)
+    if account is None:
+        return ["It has ended."]
+    sizes = sorted(account.lines, key=lambda line: -line[1])[:_HELD]
+    lines = [f"{bytes_text(size):>9}  {what}" for what, size, _ in sizes if size]
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in (account.descriptors or ())[:4])
+    threads = sum(count for _, count in account.threads)
+    return [*lines, f"{threads:,} threads; descriptors: {kinds or 'not readable'}"]
+
+
+def _lines(lines: list[str]) -> str:
+    """Return the lines as text that moves no cursor."""
+    return "\n".join(printable(line) for line in lines)
+
+
+def _key_of(one: Standing) -> _Key:
+    return one.subject.kind, one.subject.key, one.metric
 
 
 def _key(text: str | None) -> _Key:

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
+from leakscope._digits import is_number
 from leakscope._paths import absolute, is_directory, resolved
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._streams import silence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Findings
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
 __all__ = ["Progress", "add_colour_option", "add_report_options", "check_outputs", "ink_for"]
 __all__ += ["judge_recordings", "open_private", "report_recordings", "statuses", "write_private"]
@@ -235,7 +236,7 @@ def _places(path: Path) -> Iterator[Path]:
 
 def ink_for(stream: TextIO | None, colour: str = "auto") -> Ink:
     """Return how to mark a report for `stream`; None is a file."""
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
     return Ink(_width(stream), _colour(colour, stream), _can_show(stream, "…·▶│─▁█"))
 
@@ -279,7 +280,7 @@ def _width(stream: TextIO | None) -> int:
     if stream is None or not stream.isatty():
         return _PLAIN_WIDTH
     wanted = os.environ.get("COLUMNS", "")
-    if wanted.isdecimal() and len(wanted) < 6 and int(wanted) > 0:
+    if is_number(wanted) and len(wanted) < 6 and int(wanted) > 0:
         return max(int(wanted), _NARROWEST)
     try:
         return max(os.get_terminal_size(stream.fileno()).columns or _PLAIN_WIDTH, _NARROWEST)
@@ -407,7 +408,7 @@ class Progress:
                 self._put(self._stage)
 
     def _put(self, text: str) -> None:
-        from leakscope.report._text import head, printable
+        from leakscope.report.text import head, printable
 
         line = f"leakscope: {printable(text)} ..." if text else ""
         self._stream.write(f"\r\x1b[K{head(line, 79)}")
@@ -418,7 +419,7 @@ class Progress:
 
 
 def _whole_number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
+    if not is_number(text) or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 

@@ -47,7 +47,7 @@ def require_output() -> None:
 
 def complain(error: LeakscopeError) -> None:
     """Tell the user on standard error what happened and what to try, if anybody can be told."""
-    from leakscope.report._text import printable
+    from leakscope.report.text import printable
 
     try:
         print(f"leakscope: {printable(str(error))}", file=sys.stderr)

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 HELP = """\
 Say what will work here: on this machine, for a program, or for a running process.
 
-The verdict comes first. A line that begins with ! is in the way; - is missing but not
-needed for `leakscope run`. Nothing is changed.
-Exit status: 0 it can be traced, 2 it cannot.
+The verdict comes first, then what works. A line that begins with ! is in the way; - is
+missing and not needed by what works. Nothing is changed.
+Exit status: 0 it can be traced, or the process scanned, 2 it cannot.
 """
 
+SCHEMA = "leakscope-doctor/1"
 _MARKS = {"works": "+", "limited": "~", "missing": "-", "broken": "!", "note": " "}
 
 
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine, tell, and return 0 when tracing works."""
+    """Examine, tell, and return 0 when leaks can be looked for."""
     from leakscope.trace.doctor import examine
 
     checkup = examine(args.subject)
@@ -39,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _to_json(checkup: Checkup) -> str:
-    return json.dumps(dataclasses.asdict(checkup), indent=2)
+    return json.dumps({"schema": SCHEMA, **dataclasses.asdict(checkup)}, indent=2)
 
 
 def _to_text(checkup: Checkup) -> str:
-    from leakscope.report._text import printable
+    from leakscope.report.text import printable
 
     width = max(len(check.name) for check in checkup.checks)
     lines = [printable(checkup.verdict)]

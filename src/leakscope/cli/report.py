@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope._paths import exists, is_directory, is_file
 from leakscope.cli._output import add_report_options, check_outputs, judge_recordings, statuses
 from leakscope.cli._status import worst
@@ -91,7 +92,7 @@ def _sources(name: str) -> list[tuple[str, Path]]:
     path = Path(name)
     try:
         if not is_directory(path):
-            if name.isdecimal() and not exists(path):
+            if is_number(name) and not exists(path):
                 return [(f"process {name}", _live(int(name)))]
             return [(name, path)]
         found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and is_file(p))

@@ -266,7 +266,7 @@ def _shown(path: os.PathLike[str]) -> str:
 
 
 def _say(text: str) -> None:
-    from leakscope.report._text import printable
+    from leakscope.report.text import printable
 
     print(f"leakscope: {printable(text)}", file=sys.stderr, flush=True)
 

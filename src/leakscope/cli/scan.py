@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope._paths import exists
 from leakscope.cli._output import (
     add_report_options,
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_outputs([args.report_file], [args.pid])
     check_pause(args.max_pause)
-    if not args.pid.isdecimal():
+    if not is_number(args.pid):
         return _core(args.pid, args)
     pid = int(args.pid)
     check_process(pid)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 import shutil
 import sys
@@ -11,23 +13,25 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for, write_text
-from leakscope.report._text import plural
+from leakscope.report.text import plural
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from leakscope.observe.measures import Pass
-    from leakscope.report.triage import Holder, Oddity, Triage
+    from leakscope.report.triage import Account, Holder, Oddity, Triage
 
 HELP = """\
 Say where the memory of this machine is, what is odd about it and what to run next.
 
-Exit status: 0, or 2 when /proc cannot be read. Odd things do not change it: one look
-cannot tell a leak.
+It looks twice, so what grows is seen. Exit status: 0, or 2 when /proc cannot be read. Odd
+things do not change it: two looks cannot tell a leak.
 """
 
-_WINDOW_S = 1.0
+_APART_S, _LEAST_APART_S, _MOST_APART_S = 1.5, 0.2, 600.0
+_GROWS = float(1 << 20)  # bytes a second
+_GROWERS = 3
+_RECENT_S = 86_400.0
 _MANY_FDS = 0.8  # of the limit
 _MANY_THREADS = 5000
 _MANY_ZOMBIES = 50
@@ -39,6 +43,13 @@ _GIB = 1 << 30
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("--json", action="store_true", help="write JSON instead of text")
+    parser.add_argument(
+        "--apart",
+        type=_seconds,
+        default=_APART_S,
+        metavar="SECONDS",
+        help=f"time between the two looks (default {_APART_S})",
+    )
     add_colour_option(parser)
 
 
@@ -46,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Look twice and print the screen."""
     from leakscope.report.triage import render_triage, to_json
 
-    triage = _look()
+    triage = _look(args.apart)
     height = shutil.get_terminal_size().lines if sys.stdout.isatty() else None
     ink = ink_for(sys.stdout, args.colour)
     text = to_json(triage) if args.json else render_triage(triage, ink, height=height)
@@ -54,7 +65,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _look() -> Triage:
+def _seconds(text: str) -> float:
+    try:
+        value = float(text.removesuffix("s"))
+    except ValueError:
+        value = math.nan
+    if not _LEAST_APART_S <= value <= _MOST_APART_S:
+        raise argparse.ArgumentTypeError(
+            f"'{text[:40]}' is no time from {_LEAST_APART_S} to {_MOST_APART_S:.0f} seconds"
+        )
+    return value
+
+
+def _look(apart_s: float) -> Triage:
     from leakscope.errors import TargetError
     from leakscope.observe.gather import Gatherer
     from leakscope.observe.machine import account
@@ -67,7 +90,7 @@ def _look() -> Triage:
     try:
         first = gatherer.gather()
         before = vm.read_vmstat()
-        time.sleep(_WINDOW_S)
+        time.sleep(apart_s)
         after = vm.read_vmstat()
         second = gatherer.gather()
     finally:
@@ -76,12 +99,21 @@ def _look() -> Triage:
     if "MemTotal" not in fields:
         raise TargetError("/proc/meminfo cannot be read", hint="Is /proc mounted here?")
     per_cpu = vm.read_per_cpu_pages() * os.sysconf("SC_PAGE_SIZE")
-    lines = tuple(Account(line.name, line.bytes, line.what) for line in account(fields, per_cpu))
+    owners = _owners(fields, second)
+    lines = tuple(
+        Account(line.name, line.bytes, line.what, owners.get(line.name, ()))
+        for line in account(fields, per_cpu)
+    )
     holders = _holders(first, second)
     cgroup = _own_cgroup()
-    state = _state(before, after)
-    sizes = {line.name: line.bytes for line in lines}
-    oddities = [*_pressing(fields, state, cgroup), *_large(fields, sizes, second), *_owned(second)]
+    state = _state(before, after, apart_s)
+    oddities = [
+        *_pressing(fields, state, cgroup),
+        *_growing(holders),
+        *_large(fields, {line.name: line for line in lines}, second),
+        *_owned(second),
+        *_faults(),
+    ]
     return Triage(
         total=fields["MemTotal"],
         available=fields.get("MemAvailable", fields.get("MemFree", 0)),
@@ -91,12 +123,13 @@ def _look() -> Triage:
         notes=tuple(f"could not see {what}" for what in second.missing),
         next_step=_next(holders),
         seconds=time.perf_counter() - began,
+        apart_s=(second.time_ns - first.time_ns) / 1e9,
         cgroup=cgroup,
         state=state,
     )
 
 
-def _state(before: dict[str, int], after: dict[str, int]) -> dict[str, float]:
+def _state(before: dict[str, int], after: dict[str, int], apart_s: float) -> dict[str, float]:
     """Return numbers on how the page allocator does; those the kernel does not tell are absent."""
     from leakscope.proc import vm
 
@@ -110,7 +143,7 @@ def _state(before: dict[str, int], after: dict[str, int]) -> dict[str, float]:
         found["oom kills since boot"] = after["oom_kill"]
     for name in ("pswpin", "pswpout", "pgmajfault", "workingset_refault_anon"):
         if name in before and name in after:
-            found[f"{name} per second"] = (after[name] - before[name]) / _WINDOW_S
+            found[f"{name} per second"] = (after[name] - before[name]) / apart_s
     return found
 
 
@@ -124,6 +157,8 @@ def _holders(first: Pass, second: Pass) -> tuple[Holder, ...]:
             if measure.subject.kind == "process":
                 values.setdefault(measure.subject.key, {})[measure.metric] = measure.value
                 subjects[measure.subject.key] = measure.subject
+    apart_s = max((second.time_ns - first.time_ns) / 1e9, 1e-3)
+    then = {m.subject.key: m.value for m in first.measures if m.metric == "anon"}
     alive = {m.subject.key for m in second.measures if m.subject.kind == "process"}
     found = [
         Holder(
@@ -134,6 +169,7 @@ def _holders(first: Pass, second: Pass) -> tuple[Holder, ...]:
             held["threads"],
             held.get("fds"),
             subjects[key].exe,
+            (held["anon"] - then[key]) / apart_s if key in then else None,
         )
         for key, held in values.items()
         if "anon" in held and key in alive
@@ -141,11 +177,63 @@ def _holders(first: Pass, second: Pass) -> tuple[Holder, ...]:
     return tuple(sorted(found, key=lambda h: -h.held))
 
 
+def _growing(holders: tuple[Holder, ...]) -> Iterator[Oddity]:
+    """What grew between the two looks by more than programs at rest do."""
+    from leakscope.proc.naming import name_of
+    from leakscope.report.text import bytes_text, rate_text
+    from leakscope.report.triage import Oddity
+
+    fast = [h for h in holders if (h.growth or 0.0) >= _GROWS and h.pid != os.getpid()]
+    fast.sort(key=lambda h: -(h.growth or 0.0))
+    for one in fast[:_GROWERS]:
+        rate = rate_text(one.growth or 0.0)
+        home = name_of(one.pid).home.text
+        who = f"{one.name} (pid {one.pid}{', ' if home else ''}{home})"
+        text = f"{who} grows by {rate}, private memory {bytes_text(one.anon)}"
+        yield Oddity(text, f"It may be loading: leakscope watch {one.pid} --for 2m")
+
+
+def _owners(fields: dict[str, int], one: Pass) -> dict[str, tuple[tuple[str, int], ...]]:
+    """Return whose the memory in each line of the account is that belongs to no heap."""
+    from leakscope.observe import owners
+
+    found = {
+        "page tables": owners.page_table_owners(one),
+        "shared memory and tmpfs": owners.shared_memory_owners(one),
+        "huge pages": owners.huge_page_owners(one) if fields.get("Hugetlb") else (),
+    }
+    return {name: tuple((o.name, o.bytes) for o in own) for name, own in found.items()}
+
+
+def _faults() -> Iterator[Oddity]:
+    """Faults that the kernel's log tells of the last day, as what they are."""
+    from leakscope.proc.faults import read_faults
+    from leakscope.report.text import duration_text
+    from leakscope.report.triage import Oddity
+
+    recent = [fault for fault in read_faults() or () if fault.age_s <= _RECENT_S]
+    for kernel, what, command in (
+        (True, "fault of the kernel itself (oops)", "journalctl -k -g 'Oops|BUG:'"),
+        (False, "segmentation fault", "journalctl -k -g 'segfault|traps:|fault'"),
+    ):
+        own = [fault for fault in recent if fault.kernel == kernel]
+        if own:
+            ago = duration_text(round(own[-1].age_s * 1e9))
+            text = f"{plural(len(own), what, what.replace('fault', 'faults'))} in the last 24 h,"
+            last = (
+                f"the last {ago} ago: {own[-1].text}"
+                if len(own) > 1
+                else f"{ago} ago: {own[-1].text}"
+            )
+            note = "a memory fault is no proof of a leak"
+            yield Oddity(f"{text} {last}; {note}", f"See the log: {command}", urgent=kernel)
+
+
 def _pressing(
     fields: dict[str, int], state: dict[str, float], cgroup: tuple[str, int, int] | None
 ) -> Iterator[Oddity]:
     """What hurts already."""
-    from leakscope.report._text import bytes_text
+    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
 
     total = fields["MemTotal"]
@@ -193,26 +281,29 @@ def _killed_text(killed: int) -> str:
     return f"{text}: {', '.join(parts)}" if parts else text
 
 
-def _large(fields: dict[str, int], lines: dict[str, int], one: Pass) -> Iterator[Oddity]:
+def _large(fields: dict[str, int], lines: dict[str, Account], one: Pass) -> Iterator[Oddity]:
     """Parts of the account that are larger than on a machine at rest."""
     from leakscope.proc.sysv import read_segments
-    from leakscope.report._text import bytes_text
+    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
 
     total = fields["MemTotal"]
-    if lines["unexplained"] > max(_GIB, total // 10):
-        text = f"{bytes_text(lines['unexplained'])} of kernel or driver pages are in no counter"
+    if lines["unexplained"].bytes > max(_GIB, total // 10):
+        text = (
+            f"{bytes_text(lines['unexplained'].bytes)} of kernel or driver pages are in no counter"
+        )
         yield Oddity(text, "Watch whether they grow: leakscope watch --for 30m")
-    unreclaimable = lines["kernel caches, unreclaimable"]
+    unreclaimable = lines["kernel caches, unreclaimable"].bytes
     if unreclaimable > max(_GIB // 2, total // 10):
         text = f"kernel objects that cannot be reclaimed take {bytes_text(unreclaimable)}"
         yield Oddity(text, "See which cache grows: sudo leakscope watch --for 30m")
-    if lines["page tables"] > max(_GIB // 4, total // 20) or _thinly_used(one):
-        yield _page_tables(lines["page tables"], one)
+    if lines["page tables"].bytes > max(_GIB // 4, total // 20) or _thinly_used(one):
+        yield _page_tables(lines["page tables"].bytes, one)
     tmpfs = lines["shared memory and tmpfs"]
-    if tmpfs > total // 5:
-        text = f"shared memory and tmpfs take {bytes_text(tmpfs)} until deleted"
-        yield Oddity(text, "See who: df -t tmpfs, ipcs -m")
+    if tmpfs.bytes > total // 5:
+        text = f"shared memory and tmpfs take {bytes_text(tmpfs.bytes)} until deleted"
+        whose = ", ".join(f"{bytes_text(size)} {name}" for name, size in tmpfs.owners[:3])
+        yield Oddity(f"{text}: {whose}" if whose else text, "See who: df -t tmpfs, ipcs -m")
     orphans = [s for s in read_segments() if not s.attached]
     size = sum(s.resident for s in orphans)
     if size > _LARGE:
@@ -235,7 +326,7 @@ def _thinly_used(one: Pass) -> bool:
 
 def _page_tables(total: int, one: Pass) -> Oddity:
     """Name the process whose page tables they are, or say that many share them."""
-    from leakscope.report._text import bytes_text
+    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
 
     text = f"page tables take {bytes_text(total)}"
@@ -263,7 +354,7 @@ def _page_tables(total: int, one: Pass) -> Oddity:
 def _owned(one: Pass) -> Iterator[Oddity]:
     """What single processes have too much of."""
     from leakscope.proc.vm import read_max_mappings
-    from leakscope.report._text import count_text
+    from leakscope.report.text import count_text
     from leakscope.report.triage import Oddity
 
     most = read_max_mappings()
@@ -288,7 +379,7 @@ def _owned(one: Pass) -> Iterator[Oddity]:
 
 def _deleted_files(one: Pass) -> list[Oddity]:
     from leakscope.proc.fds import read_open_files
-    from leakscope.report._text import bytes_text
+    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
 
     found = []
@@ -336,4 +427,7 @@ def _next(holders: tuple[Holder, ...]) -> str:
     others = [h for h in holders if h.pid != os.getpid()]
     if not others:
         return "leakscope watch --for 1h"
+    fast = max(others, key=lambda h: h.growth or 0.0)
+    if (fast.growth or 0.0) >= _GROWS:
+        return f"leakscope watch {fast.pid} --for 2m     (or everything: leakscope watch --for 1h)"
     return f"leakscope watch --for 1h     (or one process: leakscope watch {others[0].pid})"

@@ -26,12 +26,13 @@ from leakscope.cli._output import (
 from leakscope.cli._streams import complain
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 from leakscope.observe.asked import find_cgroup, find_processes, parse_duration
-from leakscope.report._text import printable
+from leakscope.report.text import printable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Sequence
 
+    from leakscope._heaps import WatchedHeaps
     from leakscope._watching import Judgement, Watch
     from leakscope.observe.measures import Measure
     from leakscope.observe.store import StoreWriter
@@ -73,6 +74,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
     )
     parser.add_argument(
+        "--scan",
+        action="store_true",
+        help="walk the heaps of the processes named, at the beginning and the end, and say what"
+        " grew; stops each of them twice for 0.1 s at most",
+    )
+    parser.add_argument(
         "--heap",
         action="store_true",
         help="at the end say how much of each heap is free; stops the process for some ms",
@@ -89,6 +96,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch, then say what was seen."""
+    from leakscope._heaps import WatchedHeaps
     from leakscope._watching import Watch
     from leakscope.observe.gather import Gatherer
 
@@ -106,9 +114,12 @@ def run(args: argparse.Namespace) -> int:
     group = find_cgroup(args.cgroup) if args.cgroup else None
     if length is not None:
         every = min(every, max(length / 10, 0.1))
+    if args.scan and only is None:
+        raise UsageError("--scan needs the processes named", hint="leakscope watch PID --scan")
     gatherer = Gatherer(only=only, names=names, cgroup=group, system=only is None and group is None)
     store = _store(args.record, every) if args.record else None
     try:
+        heaps = WatchedHeaps(only) if args.scan and only is not None else None
         watch = Watch(gatherer, every, store)
         # That is how a watch ends: with the report.
         with _told_to_end(), contextlib.suppress(KeyboardInterrupt):
@@ -125,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         f"Cost: {watch.looks} looks of {watch.look_s * 1000:.1f} ms each; with the verdicts"
         f" {watch.core_share * 100:.2f} % of one core."
     )
-    status = _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or ())
+    status = _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or (), heaps)  # fmt: skip
     unseen = TargetError(
         f"nothing could be read of {', '.join(args.targets)[:80]}",
         hint="Kernel threads and zombies hold no memory; another user's process may be hidden.",
@@ -271,6 +282,8 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
         due, heard = time.monotonic(), not args.json
         while True:
             watch.look()
+            if heard and watch.looks == 1:
+                heard = write_text(sys.stdout, _beginning(watch))
             if heard and not _say_lines(watch):
                 if not (watch.store or args.report_file or args.html):
                     return  # nobody listens and nothing is kept
@@ -286,6 +299,22 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
         screen.run()
     finally:
         screen.finish()
+
+
+def _beginning(watch: Watch) -> str:
+    """Say what is watched and what goes further, before the first line."""
+    from leakscope.report.gauges import subject_name
+
+    only = watch.gatherer.only
+    subjects = {s.subject.pid: s.subject for s in watch.collection.standings()}
+    names = [subject_name(subjects[pid]) for pid in sorted(only or ()) if pid in subjects]
+    pace = f"a look every {watch.interval_s:g} s; Ctrl-C ends with the report"
+    if not names:
+        return f"Watching {watch.gatherer.cgroup or 'everything'}, {pace}. One process: leakscope watch PID\n"
+    more = f" and {len(names) - _ACCOUNTS} more" if len(names) > _ACCOUNTS else ""
+    pid = next(pid for pid in sorted(only or ()) if pid in subjects)
+    who = ", ".join(names[:_ACCOUNTS]) + more
+    return f"Watching {who}, {pace}. Its heap meanwhile: leakscope scan {pid}\n"
 
 
 def _is_terminal() -> bool:
@@ -328,12 +357,20 @@ def _tell(
     cost: str,
     missing: Sequence[str] = (),
     only: Sequence[int] | frozenset[int] | None = None,
+    heaps: WatchedHeaps | None = None,
 ) -> int:
     """Report; `only` is None when nothing is alive any more to be looked at."""
     from leakscope._accounts import accounts
     from leakscope.report.watch import Watched, render_watch, to_json
 
     holds = accounts(judgement, only, heap=args.heap) if only is not None else {}
+    from leakscope.report.find import heap_growth_lines, proofs
+
+    grown = heaps.compare() if heaps is not None else {}
+    if heaps is not None:
+        for pid, lines in heap_growth_lines(grown, heaps.failures).items():
+            key = next((key for key in holds if key.startswith(f"{pid}@")), str(pid))
+            holds[key] = [*holds.get(key, []), *lines]
     watched = Watched(
         judgement.trends,
         judgement.causes,
@@ -347,13 +384,16 @@ def _tell(
     )
     stream = None if args.report_file else sys.stdout
     text = to_json(watched) if args.json else render_watch(watched, ink_for(stream, args.colour))
+    if not args.json:
+        text = "".join(f"leakscope: {line}\n" for line in proofs(grown)) + text
     html = getattr(args, "html", None)
     if html is not None:  # first: the terminal may be gone
         from leakscope.report.watch_html import to_html
 
         write_private(Path(html), to_html(watched))
     write_report(text, args, sys.stdout)
-    return _status(judgement, args)
+    proved = any(heap.proves_leak for heap in grown.values())
+    return int(getattr(args, "exit_code", 1)) if proved else _status(judgement, args)
 
 
 def _status(judgement: Judgement, args: argparse.Namespace) -> int:

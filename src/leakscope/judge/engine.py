@@ -11,11 +11,18 @@ import numpy as np
 
 from leakscope.judge.known import interpreter_state, known_one_off
 from leakscope.judge.options import Options
-from leakscope.judge.places import Fingerprints, source_frame
+from leakscope.judge.places import Fingerprints, Place, Places
 from leakscope.judge.rules import Judged, judge_sites
 from leakscope.judge.runtimes import Runtime, go_in, runtime_own, runtimes_of
-from leakscope.judge.sentences import evidence, next_step, sentence, too_few_samples
+from leakscope.judge.sentences import (
+    evidence,
+    next_step,
+    of_one_place,
+    sentence,
+    too_few_samples,
+)
 from leakscope.judge.threads import about_threads
+from leakscope.model.amounts import bytes_text
 from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
 from leakscope.model.recordings import Kind
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.judge.suppressions import Suppression
-    from leakscope.model.frames import Frame
+    from leakscope.model.frames import Code, Frame
     from leakscope.model.recordings import Recording
 
 __all__ = ["judge"]
@@ -58,11 +65,12 @@ def judge(
     suppressions: Sequence[Suppression] = (),
     options: Options | None = None,
     prepare: Callable[[npt.NDArray[np.int64]], None] | None = None,
+    code: Callable[[Frame], Code] | None = None,
 ) -> Findings:
     """Judge every allocation site that holds memory.
 
     `frames_of` returns the resolved call stack of a site number, innermost first; `prepare`
-    is told before which sites it will be asked for. The findings are ordered by the bytes that
+    is told before which sites it will be asked for, `code` tells about a frame's function. The findings are ordered by the bytes that
     they hold. Nothing is read but the arguments.
     """
     options = options or Options()
@@ -74,10 +82,20 @@ def judge(
     if prepare is not None:
         prepare(judged.sites[described])
     identities = Fingerprints(recording)
+    stacks = {int(judged.sites[i]): frames_of(int(judged.sites[i])) for i in described}
+    places = Places(recording, stacks, code)
     scan = recording.scan
     unjoined = {each.site: each for each in scan.unjoined} if scan is not None else {}
     for i in described:
-        finding = _finding(recording, judged, i, frames_of, identities, runtimes)
+        finding = _finding(
+            recording,
+            judged,
+            i,
+            stacks[int(judged.sites[i])],
+            places.of(int(judged.sites[i])),
+            identities,
+            runtimes,
+        )
         if finding.verdict is Verdict.LOST and finding.site in unjoined:
             finding = about_threads(finding, unjoined[finding.site])
         rule = next((s for s in suppressions if _applies(s, finding, judged, i)), None)
@@ -88,6 +106,7 @@ def judge(
             use[1] += finding.leak_count
             use[2] += finding.leak_bytes
         findings.append(finding)
+    findings = of_one_place(findings)
     runtimes = (*runtimes, *go_in(finding.stack for finding in findings))
     table = recording.sites
     return Findings(
@@ -117,14 +136,13 @@ def _finding(
     recording: Recording,
     judged: Judged,
     i: int,
-    frames_of: Callable[[int], tuple[Frame, ...]],
+    stack: tuple[Frame, ...],
+    place: Place,
     identities: Fingerprints,
     runtimes: Sequence[Runtime],
 ) -> Finding:
     site = int(judged.sites[i])
     row = recording.sites[site]
-    stack = frames_of(site)
-    source = source_frame(stack)
     verdict = judged.verdicts[i]
     rate = _rate(recording, judged, i)
     low, high = _interval(recording, judged, site)
@@ -152,10 +170,11 @@ def _finding(
         rate_low=rate[1],
         rate_high=rate[2],
         sentence=sentence(judged, i, recording),
-        next_step=next_step(judged, i, source) if known is None else None,
+        next_step=next_step(judged, i, place.source) if known is None else None,
         evidence=evidence(judged, i),
         stack=stack,
-        source=source,
+        source=place.source,
+        through=place.through,
         fingerprint=identities.of(site),
         known=known,
         live_bytes_low=low,
@@ -277,12 +296,14 @@ def _result(
         f for f in findings if f.verdict.is_leak and (f.known or "").startswith("suppressed")
     ]
     other = "no other leak" if suppressed else "no leak"
+    if options.min_bytes:
+        other += f" of {bytes_text(options.min_bytes)} or more"
     after = ""
     if suppressed:
         held = sum(f.leak_bytes for f in suppressed)
         one = "1 suppressed place leaks"
         many = f"{len(suppressed):,} suppressed places leak"
-        after = f"; {one if len(suppressed) == 1 else many} {_bytes(held)}"
+        after = f"; {one if len(suppressed) == 1 else many} {bytes_text(held)}"
     for verdict, what in (
         (Verdict.GROWING, "grew until the end"),
         (Verdict.FILLING, "still filling up"),
@@ -295,41 +316,39 @@ def _result(
                 where += " is" if len(grown) == 1 else " are"
             examined = recording.reachability is not None or not len(recording.blocks)
             sure = "found" if examined else "proven"
-            return f"{other} {sure}{after}; {where} {what} ({_bytes(held)})"
+            return f"{other} {sure}{after}; {where} {what} ({bytes_text(held)})"
     unknown = [f for f in loud if f.verdict is Verdict.UNKNOWN]
     held = sum(f.live_bytes for f in unknown)
-    total = int(recording.sites["live_bytes"].sum())
+    # What a run-time took for itself, its reserved heap above all, hides nothing of the program's.
+    own = [f for f in findings if f.known is not None and f.known.startswith("run-time:")]
+    total = int(recording.sites["live_bytes"].sum()) - sum(f.live_bytes for f in own)
     if unknown and held * 10 >= total:
         undecided = "1 site" if len(unknown) == 1 else f"{len(unknown):,} sites"
-        return f"{other} proven{after}; {undecided} with {_bytes(held)} could not be judged"
-    if total == 0:
-        return "no leak found: every block was freed"
+        return f"{other} proven{after}; {undecided} with {bytes_text(held)} could not be judged"
+    if total == 0 and not own:
+        nothing = recording.coverage.alloc_events == 0
+        return f"{other} found: {'nothing was allocated' if nothing else 'every block was freed'}"
     by_verdict = Counter[str]()
     for finding in findings:
-        if finding.verdict.is_leak:  # known, or suppressed
-            continue
-        by_verdict[finding.verdict.value] += finding.live_bytes
+        # What is called a leak and got here is known, or suppressed.
+        if not finding.verdict.is_leak and not (finding.known or "").startswith("run-time:"):
+            by_verdict[finding.verdict.value] += finding.live_bytes
     name = by_verdict.most_common(1)[0][0] if by_verdict else ""
     most = f", most of it {name}" if name and by_verdict[name] * 2 > total else ""
-    return f"{other} found{after}; {_bytes(total)} held at the end{most}"
+    return f"{other} found{after}; {bytes_text(total)} held at the end{most}"
 
 
 def _leaks(leaks: Sequence[Finding], recording: Recording) -> str:
     held = sum(f.leak_bytes for f in leaks)
-    places = len(
-        {
-            (f.source.file, f.source.line) if f.source and f.source.line else f.fingerprint
-            for f in leaks
-        }
-    )
+    places = len({f.place for f in leaks})
     rate = sum(f.rate for f in leaks if f.rate)
     lost = sum(f.leak_bytes for f in leaks if f.verdict is Verdict.LOST)
     noun, verb = ("place", "leaks") if places == 1 else ("places", "leak")
     about = "about " if recording.coverage.mode == "sampled" else ""
-    text = f"{places:,} {noun} {verb} {about}{_bytes(held)}"
+    text = f"{places:,} {noun} {verb} {about}{bytes_text(held)}"
     if lost and lost < held:
-        text += f", {_bytes(lost)} of it lost"
-    return f"{text}, growing by {_bytes(rate)}/s" if rate else text
+        text += f", {bytes_text(lost)} of it lost"
+    return f"{text}, growing by {bytes_text(rate)}/s" if rate else text
 
 
 def _peak(recording: Recording) -> int:
@@ -357,11 +376,11 @@ def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[
         held = int(judged.weight[judged.sites[rest]].sum())
         also = f", {leaks:,} of them leak" if leaks else ""
         notes.append(
-            f"{int(rest.sum()):,} more sites hold {_bytes(held)}{also}; they are not described"
+            f"{int(rest.sum()):,} more sites hold {bytes_text(held)}{also}; they are not described"
         )
     nobody = int(recording.sites["live_bytes"][0]) if len(recording.sites) else 0
     if nobody:
-        notes.append(f"{_bytes(nobody)} could not be attributed to a call stack")
+        notes.append(f"{bytes_text(nobody)} could not be attributed to a call stack")
     if judged.reach is None and len(recording.blocks) and judged.verdicts:
         notes.append(
             "whether anything still points to the blocks was not examined: only their course was judged"
@@ -373,12 +392,3 @@ def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[
     if recording.scan is not None:
         notes.extend(recording.scan.notes)
     return tuple(notes)
-
-
-def _bytes(value: float) -> str:
-    size = float(value)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

@@ -53,12 +53,12 @@ def judge_free_errors(
     recording: Recording,
     stack_of_site: Callable[[int], tuple[Frame, ...]],
     stack_of_node: Callable[[int], tuple[Frame, ...]],
-    own_operators: Callable[[Frame], bool] = lambda _: False,
+    own_operators: Callable[[], bool] = lambda: False,
 ) -> tuple[tuple[FreeError, ...], tuple[str, ...]]:
     """Return the wrong frees of a recording, and notes about what could not be judged.
 
-    `own_operators` tells whether the object of a frame has an `operator new` or `delete` of its
-    own, which may have been called without leaving a frame.
+    `own_operators` tells whether the process has an `operator new` or `delete` beside those of
+    the C++ library, which may have been called without leaving a frame.
     """
     found: list[FreeError] = []
     unjudged = 0
@@ -82,15 +82,12 @@ def judge_free_errors(
             unjudged += each.count
             continue
         found.append(_free_error(recording, each, stack, allocation, allocated_by, stack_of_node))
-    notes: tuple[str, ...] = ()
-    if unjudged:
-        notes = (
-            (
-                f"{unjudged:,} {'free' if unjudged == 1 else 'frees'} may have been wrong, and could"
-                f" not be judged: not all of this program's allocations and frees were seen"
-            ),
-        )
-    return tuple(found), notes
+    frees = "1 free" if unjudged == 1 else f"{unjudged:,} frees"
+    note = (
+        f"{frees} may have been wrong, and could not be judged: not all of this program's"
+        " allocations and frees were seen"
+    )
+    return tuple(found), (note,) if unjudged else ()
 
 
 def _is_whole(recording: Recording) -> bool:
@@ -152,7 +149,7 @@ def _is_mismatched(
     allocated_by: str | None,
     stack: tuple[Frame, ...],
     allocation: tuple[Frame, ...],
-    own_operators: Callable[[Frame], bool],
+    own_operators: Callable[[], bool],
 ) -> bool | None:
     """None: cannot be told."""
     if allocated_by is None or not stack or not allocation:
@@ -162,10 +159,10 @@ def _is_mismatched(
         if not by_new or _operators(stack, "operator delete"):
             return False
         # An operator that ends in a jump to free() leaves no frame.
-        return None if stack[0].function is None or own_operators(stack[0]) else True
+        return None if stack[0].function is None or own_operators() else True
     if by_new:
         return _RIGHT[allocated_by] != via.text
-    return None if allocation[0].function is None or own_operators(allocation[0]) else True
+    return None if allocation[0].function is None or own_operators() else True
 
 
 def _free_error(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.judge._words import amount, duration
-from leakscope.model.growth import growth_of
+from leakscope.model.growing import growth_of
 from leakscope.model.series import TrendVerdict
 
 if TYPE_CHECKING:

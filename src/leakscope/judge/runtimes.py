@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
 
-__all__ = ["Runtime", "arena_sites", "go_in", "runtime_own", "runtimes_of"]
+__all__ = ["Runtime", "arena_sites", "go_in", "runtime_own", "runtimes_mapped", "runtimes_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,16 @@ def runtimes_of(recording: Recording) -> tuple[Runtime, ...]:
         if any(each.module.search(path) for path in paths if each.module is not None)
         and (not each.arenas or _maps(recording, each))
     )
+
+
+def runtimes_mapped(paths: Sequence[str], *, is_go: bool) -> tuple[Runtime, ...]:
+    """Return the run-times in a process that nobody traces, by the files that it has mapped."""
+    found = tuple(
+        each
+        for each in _KNOWN
+        if each.module is not None and any(each.module.search(path) for path in paths)
+    )
+    return (*found, _GO_RUNTIME) if is_go else found
 
 
 def _maps(recording: Recording, runtime: Runtime) -> bool:

@@ -3,19 +3,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope.judge.service import Service
+from leakscope.model.amounts import bytes_text
 from leakscope.model.findings import Evidence, Pattern, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leakscope.judge.rules import Judged
+    from leakscope.model.findings import Finding
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
 
-__all__ = ["evidence", "next_step", "sentence", "too_few_samples"]
+__all__ = ["evidence", "next_step", "of_one_place", "sentence", "too_few_samples"]
 
 _WANTED = 1000  # samples that show what holds a hundredth of all memory
+
+
+_OWNED = "Fix the loss of the block that owned it; look for it among the other findings."
+
+
+def of_one_place(findings: Sequence[Finding]) -> list[Finding]:
+    """Let what is owned by a block of its own place have that block's next step.
+
+    A string and its text, a list's head and its members: they are shown together.
+    """
+    steps = {f.place: f.next_step for f in findings if f.is_leak and f.next_step != _OWNED}
+    return [
+        replace(f, next_step=steps.get(f.place, _OWNED)) if f.next_step == _OWNED else f
+        for f in findings
+    ]
 
 
 def sentence(judged: Judged, i: int, recording: Recording) -> str:
@@ -42,8 +62,8 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
     if reason == "larger":
         sizes = judged.growth.sizes[i]
         return (
-            f"{_n(live, 'block')} that grew to the end: from {_size(float(sizes[0]))} to"
-            f" {_size(float(sizes[-1]))}, made anew {births:,} times."
+            f"{_n(live, 'block')} that grew to the end: from {bytes_text(float(sizes[0]))} to"
+            f" {bytes_text(float(sizes[-1]))}, made anew {births:,} times."
         )
     if judged.verdicts[i] is Verdict.GROWING and reason == "growing":
         kept = "All" if dead == 0 else f"{live:,} of"
@@ -75,7 +95,7 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
         )
     if reason == "filling":
         return (
-            f"Still growing, but ever more slowly: births at the end come at {judged.slowdown[i]:.0%}"
+            f"Still growing, but ever more slowly: births at the end come at {_percent(judged.slowdown[i])}"
             f" of the rate at the start. It looks like a table that fills up."
         )
     if reason == "stopped":
@@ -158,7 +178,7 @@ def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
         )
     if reason == "lost":
         if judged.reach is not None and judged.reach.indirect[site] == judged.reach.lost[site]:
-            return "Fix the loss of the block that owned it; look for it among the other findings."
+            return _OWNED
         return f"Free the block allocated {where} before its last pointer goes."
     if verdict is Verdict.GROWING:
         longer = _time(max(1_800_000_000_000, 4 * judged.end_ns))
@@ -205,17 +225,20 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
     if reach is not None and live:
         lost = int(reach.lost[site])
         possible, held = int(reach.possible[site]), int(reach.reachable[site])
-        text = f"{lost:,} of {live:,} blocks are lost"
+        unknown = int(reach.unknown[site])
+        text = f"{_of(lost, live)} lost"
         if held:
             text += f", {held:,} still reachable"
         if possible:
             text += f", {possible:,} possibly lost"
-        if unknown := int(reach.unknown[site]):
+        if unknown:
             text += f", {unknown:,} not examined"
         leak = judged.verdicts[i].is_leak
-        found.append(Evidence("reachability", lost, text, supports=(lost > 0) == leak))
+        if lost or held or possible or unknown:  # nothing of a mapping is
+            found.append(Evidence("reachability", lost, text, supports=(lost > 0) == leak))
     if (why := judged.service[i]) is not None and judged.verdicts[i] is Verdict.LEAKING:
-        found.append(Evidence("service", why.value, _SERVES[why]))
+        seen = why is not Service.UNSEEN
+        found.append(Evidence("service", why.value, _SERVES[why], supports=seen))
     if judged.reasons[i] == "given back":
         peak = int(course.counts[i].max(initial=0))
         found.append(
@@ -227,21 +250,25 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
         )
     elif live:
         hit, of = int(judged.windows[i]), int(judged.possible_windows[i])
-        if of >= 2:
-            text = f"survivors were born in {hit} of the {of} parts of the run since the first one"
+        if of >= 2 and births >= 4:  # fewer are in few parts whatever they are
+            parts = f"all {of}" if hit == of else f"{hit} of the {of}"
+            text = f"survivors were born in {parts} parts of the run from the first birth on"
             found.append(
                 Evidence("survivor_windows", hit, text, supports=(hit >= of / 2) == growing)
             )
         if dead:
             share = float(lives.immortal[site])
             old, age = int(lives.outlived[site]), _time(int(lives.lifetime_ns[site]))
-            text = f"99 % of the {dead:,} freed blocks lived up to {age}; {old:,} of the living are older"
+            freed = f"99 % of the {dead:,} freed blocks" if dead > 1 else "the one freed block"
+            older = f"{old:,} of the living {'is' if old == 1 else 'are'} older"
+            older = older if old else "none of the living is older"
+            text = f"{freed} lived up to {age}; {older}"
             found.append(
                 Evidence("outlived", old, text, supports=bool(judged.survival[i]) == growing)
             )
             found.append(
                 Evidence(
-                    "freed", dead, f"{dead:,} of {births:,} blocks were freed", supports=not growing
+                    "freed", dead, f"{_of(dead, births, was=True)} freed", supports=not growing
                 )
             )
             if growing:
@@ -252,27 +279,27 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
                         f"{_percent(share)} of births survive that age",
                     )
                 )
-        else:
-            found.append(
-                Evidence("freed", 0, f"none of {births:,} blocks was freed", supports=True)
-            )
+        elif births > 1 or reach is None or not reach.lost[site]:
+            found.append(Evidence("freed", 0, f"{_of(0, births, was=True)} freed", supports=True))
     if judged.reasons[i] == "larger":
         p, fall = float(course.bytes_p_value[i]), float(course.bytes_gained[i])
-        text = f"its bytes keep growing ({_p(p)}, {fall:.0%} of them since the second quarter)"
+        text = (
+            f"its bytes keep growing ({_p(p)}, {_percent(fall)} of them since the second quarter)"
+        )
         found.append(Evidence("bytes_trend_p", p, text))
     elif course.rows >= 8 and births >= 5:
         p = float(course.p_value[i])
         gained = float(course.gained[i])
         if judged.trend[i]:
-            text = f"the number of blocks keeps growing ({_p(p)}, {gained:.0%} of it since the second quarter)"
+            text = f"the number of blocks keeps growing ({_p(p)}, {_percent(gained)} of it since the second quarter)"
         elif p < 0.01 and gained > 0:
-            text = f"the number of blocks grew, but not to the end ({gained:.0%} since the second quarter)"
+            text = f"the number of blocks grew, but not to the end ({_percent(gained)} since the second quarter)"
         else:
             text = f"the number of blocks shows no lasting growth ({_p(p)})"
         found.append(Evidence("trend_p", p, text, supports=bool(judged.trend[i]) == growing))
     if judged.reasons[i] == "filling":
         slow = float(judged.slowdown[i])
-        text = f"births slow down to {slow:.0%} of their first rate (better fit than steady births)"
+        text = f"births slow down to {_percent(slow)} of their first rate (better fit than steady births)"
         found.append(Evidence("slowdown", round(slow, 4), text))
     return tuple(found)
 
@@ -300,19 +327,11 @@ def too_few_samples(samples: int, recording: Recording) -> str:
         if not samples
         else f"only {_n(samples, 'sample')} {'was' if samples == 1 else 'were'}"
     )
-    return f"not enough data: {taken} taken, one in {_size(period)}, which proves nothing; {what}"
+    return f"not enough data: {taken} taken (one in {bytes_text(period)}), which proves nothing; {what}"
 
 
 def _runs(recording: Recording) -> bool:
     return recording.process.ended == "running"
-
-
-def _size(value: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def _place(source: Frame | None) -> str:
@@ -358,12 +377,24 @@ def _n(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def _of(count: int, whole: int, *, was: bool = False) -> str:
+    """Say how many of the blocks, with the verb: "all 30 blocks are", "1 of 3 blocks was"."""
+    one, many = ("was", "were") if was else ("is", "are")
+    if whole == 1:
+        return f"the only block {one}" if count else f"the only block {one} not"
+    if not count:
+        return f"none of the {whole:,} blocks {one}"
+    if count == whole:
+        return f"all {whole:,} blocks {many}"
+    return f"{count:,} of {whole:,} blocks {one if count == 1 else many}"
+
+
 def _p(value: float) -> str:
     return "p < 0.0001" if value < 0.0001 else f"p = {value:.2g}"
 
 
 def _percent(share: float) -> str:
-    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+    return f"{share * 100:.1f} %" if 0 < share < 0.1 else f"{share * 100:.0f} %"
 
 
 def _time(ns: int) -> str:

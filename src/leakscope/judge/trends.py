@@ -91,6 +91,8 @@ def _note_growth(looks: list[Look]) -> None:
         look.growth = growth_now(look.series)
         if look.growth is None or look.verdict not in _OPEN or _is_cache(look.series):
             continue
+        if look.series.subject.kind == "slab" and _is_of_files(look.series):
+            continue
         usual = float(np.median(np.diff(times)))
         if newest - int(times[-1]) <= _GONE * usual and grows_fast(look.growth):
             look.verdict = TrendVerdict.GROWING
@@ -272,8 +274,9 @@ def _compare_with_files(looks: list[Look]) -> None:
         series = look.series
         if look.verdict is not TrendVerdict.LEAK or series.subject.kind != "slab":
             continue
-        known = any(part in series.subject.name for part in _OF_FILES)
-        if known and (beside := next((f for f in files if _grown(f) >= _grown(series)), None)):
+        if _is_of_files(series) and (
+            beside := next((f for f in files if _grown(f) >= _grown(series)), None)
+        ):
             look.verdict = TrendVerdict.CACHE
             look.why = (
                 f"belongs to the kernel's cache of files, which grows ({beside.subject.name})"
@@ -285,6 +288,10 @@ def _compare_with_files(looks: list[Look]) -> None:
                 " back with it shows after `echo 2 > /proc/sys/vm/drop_caches`"
             )
             look.more_s = 600.0
+
+
+def _is_of_files(series: Series) -> bool:
+    return any(part in series.subject.name for part in _OF_FILES)
 
 
 def _grown(series: Series) -> float:

@@ -111,6 +111,25 @@ class Finding:
     lost_bytes: int | None = None  # of those blocks
     unexamined_count: int | None = None  # living blocks that the scan did not look at
     unexamined_bytes: int | None = None
+    through: tuple[Frame, ...] = ()
+    """The allocation helpers between `source` and the allocator, or what it called; innermost first."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What findings at one place have in common: the line, else the function, else the stack.
+
+        Every output groups by it, so that all count the same places.
+        """
+        frame = self.source
+        if frame is None or frame.artificial:
+            return (self.fingerprint,)
+        if frame.file is not None and frame.line is not None:
+            return (frame.file, str(frame.line))
+        module = frame.build_id or frame.module_path or ""
+        name = frame.function or frame.symbol
+        if name is not None:
+            return (module, name)
+        return (module, hex(frame.entry)) if frame.entry is not None else (self.fingerprint,)
 
     @property
     def is_leak(self) -> bool:
@@ -182,6 +201,11 @@ class Findings:
     def leaks(self) -> tuple[Finding, ...]:
         """The findings that make the run fail."""
         return tuple(f for f in self.findings if f.is_leak)
+
+    @property
+    def leak_places(self) -> int:
+        """How many places leak: findings that differ in their stacks alone are at one place."""
+        return len({finding.place for finding in self.leaks})
 
     @property
     def blind(self) -> str | None:

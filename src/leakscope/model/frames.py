@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
-__all__ = ["Address", "Frame", "Module", "Origin"]
+__all__ = ["Address", "Code", "Frame", "Module", "Origin", "is_system_path", "plain_name"]
+
+_SYSTEM = re.compile(
+    r"/(?:usr/(?:local/)?)?(?:lib(?:64|32|exec)?|s?bin)/|/nix/store/|/snap/|/gnu/store/"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ class Frame:
 
     Fields that nobody could determine are None. `function` is demangled, `symbol` is the
     name in the symbol table. `inlined` is True for a frame inlined into the next one.
-    `artificial` is reserved for placeholder frames such as a truncated stack.
+    `artificial` is reserved for placeholder frames such as a truncated stack. `entry` is the ELF
+    virtual address of the function's first instruction, where only that is known of it.
     """
 
     address: Address
@@ -70,4 +76,39 @@ class Frame:
     column: int | None = None
     inlined: bool = False
     artificial: bool = False
+    entry: int | None = None
     origin: Origin | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What is known of the function that a frame is in. None: nobody knows.
+
+    `returns` is "nothing", "bytes" (void *, char *), "object" (another pointer, a class) or
+    "value"; `size` is that of its machine code in bytes, None for an inlined function.
+    """
+
+    returns: str | None = None
+    size: int | None = None
+
+
+def plain_name(function: str) -> str:
+    """`std::vector<A> util::make<A>(int) const` is util::make<A>."""
+    depth, start, end = 0, 0, len(function)
+    for at, letter in enumerate(function):
+        operator = function.endswith("operator", 0, at)
+        if letter == "(" and depth == 0 and not function.startswith("(anonymous", at):
+            end = at
+            break
+        if letter in "<(" and not operator:
+            depth += 1
+        elif letter in ">)" and depth > 0:
+            depth -= 1
+        elif letter == " " and depth == 0 and not operator:
+            start = at + 1
+    return function[start:end].lstrip("*&") or function
+
+
+def is_system_path(path: str) -> bool:
+    """Whether an installed program or library has this path, rather than one that is worked on."""
+    return _SYSTEM.match(path) is not None

@@ -7,6 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope.errors import TargetError, UsageError
 from leakscope.proc.cgroup import find_hierarchy, read_cgroup
 from leakscope.proc.process import is_called, pids, read_start
@@ -49,11 +50,11 @@ def find_processes(targets: Iterable[str]) -> tuple[frozenset[int], frozenset[st
     """
     targets = list(targets)
     found: set[int] = set()
-    names = frozenset(target for target in targets if not target.isdecimal())
+    names = frozenset(target for target in targets if not is_number(target))
     for target in targets:
         if not target:
             raise UsageError("a process has no empty name", hint="Name a program or a pid.")
-        if target.isdecimal():
+        if is_number(target):
             if len(target) > 10 or read_start(int(target)) is None:
                 raise TargetError(f"there is no process {target[:80]}")
             found.add(int(target))

@@ -21,6 +21,7 @@ from leakscope.observe.measures import Measure, Pass
 from leakscope.proc import cgroup as cgroups
 from leakscope.proc.fds import count_fds, parse_limit, read_fd_limit
 from leakscope.proc.meminfo import read_meminfo
+from leakscope.proc.naming import name_of
 from leakscope.proc.process import (
     Gauges,
     children_of,
@@ -286,7 +287,7 @@ class Gatherer:
             subject,
             key=key,
             exe=exe,
-            name=name,
+            name=_name(subject.pid, name),
             started_ns=now,
             limit=read_fd_limit(subject.pid),
         )
@@ -307,7 +308,13 @@ class Gatherer:
         exe = read_executable(pid)
         limit = read_fd_limit(pid)
         subject = Subject(
-            "process", f"{pid}@{start}", gauges.name, pid, exe, start * _TICK_NS, limit=limit
+            "process",
+            f"{pid}@{start}",
+            _name(pid, gauges.name),
+            pid,
+            exe,
+            start * _TICK_NS,
+            limit=limit,
         )
         known = self._known[pid] = _Known(subject, fd, place, gauges)
         if self._hierarchy is not None:
@@ -344,6 +351,14 @@ class Gatherer:
             mappings = count_mappings(known.place)
             if mappings is not None:
                 out.append(Measure(known.subject, "mappings", "count", mappings, sparse=True))
+
+
+def _name(pid: int, own: str) -> str:
+    """Return what people call it: the script that an interpreter runs, else its own whole name."""
+    naming = name_of(pid)
+    if naming.work is not None or naming.title is not None or naming.program.startswith(own):
+        return naming.short or own
+    return own
 
 
 def _start_of(subject: Subject) -> int:

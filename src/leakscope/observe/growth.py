@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from leakscope.errors import TargetError
-from leakscope.model.growth import Growth, growth_of
+from leakscope.model.growing import growth_of
 from leakscope.observe.collect import Collection, asleep_ns
 from leakscope.observe.gather import Gatherer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leakscope.model.growth import Growth
     from leakscope.model.series import Series
 
 __all__ = ["GrowthObserver", "observe_growth"]

@@ -8,8 +8,12 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-__all__ = ["OomKills", "parse_oom_kills", "read_oom_kills"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["OomKills", "parse_oom_kills", "read_log", "read_oom_kills"]
 
 # mm/oom_kill.c, dump_oom_summary() (Linux 5.0 and newer); before it, the sentence of the kill alone.
 _SUMMARY = re.compile(
@@ -46,11 +50,22 @@ def parse_oom_kills(messages: list[str]) -> OomKills:
 
 def read_oom_kills(path: str = "/dev/kmsg") -> OomKills | None:
     """Return what the kernel's log still holds; None when this user may not read it."""
+    records = read_log(lambda text: "oom-kill:" in text or "ut of memory" in text, path)
+    return None if records is None else parse_oom_kills([text for _, text in records])
+
+
+def read_log(
+    wanted: Callable[[str], bool], path: str = "/dev/kmsg"
+) -> list[tuple[float, str]] | None:
+    """Return the records of the kernel's log that are `wanted`, the oldest first.
+
+    Each is the seconds since boot (without suspends) and its text. None: it may not be read.
+    """
     try:
         log = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    messages: list[str] = []
+    found: list[tuple[float, str]] = []
     try:
         for _ in range(_MOST):
             try:
@@ -63,9 +78,12 @@ def read_oom_kills(path: str = "/dev/kmsg") -> OomKills | None:
                 return None
             if not record:
                 break
-            text = record.decode("utf-8", "replace").partition(";")[2].partition("\n")[0]
-            if "oom-kill:" in text or "ut of memory" in text:
-                messages.append(text)
+            head, _, rest = record.decode("utf-8", "replace").partition(";")
+            text = rest.partition("\n")[0]
+            if wanted(text):
+                words = head.split(",")
+                known = len(words) > 2 and words[2].isdecimal()
+                found.append((int(words[2]) / 1e6 if known else 0.0, text))
     finally:
         os.close(log)
-    return parse_oom_kills(messages)
+    return found

@@ -23,6 +23,7 @@ _FIELDS = {
     b"VmPTE": "page_tables",
     b"VmStk": "stack",
     b"VmData": "data",
+    b"HugetlbPages": "hugetlb",
 }
 
 
@@ -43,6 +44,7 @@ class Gauges:
     stack: int  # of the first thread
     data: int  # address space for data, not memory held
     virtual: int = 0  # all address space: reserved, not memory held
+    hugetlb: int = 0  # pages of hugetlb, which RSS leaves out
 
     @property
     def anon(self) -> int:

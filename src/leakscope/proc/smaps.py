@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from leakscope.proc.text import read_lines, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Area", "Rollup", "parse_areas", "parse_smaps", "read_areas", "read_rollup"]
+__all__ = ["Area", "Rollup", "parse_areas", "parse_mappings", "parse_smaps", "read_areas"]
+__all__ += ["read_rollup"]
 
 _HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S{4} [0-9a-f]+ \S+ \d+ *(.*)")
 _KEYS = (
@@ -85,25 +86,39 @@ class Area:
     anonymous: int  # private pages, those copied from a file included
 
 
+def parse_mappings(
+    lines: Iterable[str], keys: Sequence[str]
+) -> Iterator[tuple[str, dict[str, int], frozenset[str]]]:
+    """Yield of each mapping in smaps its line as in maps, bytes by key, and VmFlags.
+
+    What does not fit its form is left out; a key that is not there is 0.
+    """
+    header = ""
+    sizes, flags = dict.fromkeys(keys, 0), frozenset[str]()
+    for line in lines:
+        key, colon, rest = line.partition(":")
+        if colon and key in sizes:
+            words = rest.split()
+            if words and words[0].isdecimal():
+                sizes[key] = int(words[0]) * 1024
+        elif key == "VmFlags":
+            flags = frozenset(rest.split())
+        elif _HEADER.match(line):
+            if header:
+                yield header, sizes, flags
+            header, sizes, flags = line.rstrip("\n"), dict.fromkeys(keys, 0), frozenset()
+    if header:
+        yield header, sizes, flags
+
+
 def parse_areas(lines: Iterable[str]) -> tuple[Area, ...]:
     """Read the lines of /proc/PID/smaps; what does not fit its form is left out."""
     areas: list[Area] = []
-    start = end = -1
-    path, sizes = "", {"Rss": 0, "Anonymous": 0}
-    for line in lines:
-        match = _HEADER.match(line)
-        if match is None:
-            key, _, rest = line.partition(":")
-            words = rest.split()
-            if key in sizes and words and words[0].isdecimal():
-                sizes[key] = int(words[0]) * 1024
-            continue
-        if start >= 0:
-            areas.append(Area(start, end, path, sizes["Rss"], sizes["Anonymous"]))
-        start, end, path = int(match[1], 16), int(match[2], 16), match[3]
-        sizes = {"Rss": 0, "Anonymous": 0}
-    if start >= 0:
-        areas.append(Area(start, end, path, sizes["Rss"], sizes["Anonymous"]))
+    for header, sizes, _ in parse_mappings(lines, ("Rss", "Anonymous")):
+        match = _HEADER.match(header)
+        assert match is not None
+        start, end = int(match[1], 16), int(match[2], 16)
+        areas.append(Area(start, end, match[3], sizes["Rss"], sizes["Anonymous"]))
     return tuple(areas)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.model.recordings import BLOCK_DTYPE
-from leakscope.recording import _layout
+from leakscope.recording import layout
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,11 +37,11 @@ _PIECE = 1 << 15  # slots read at once
 _rooms = threading.local()
 _SLAB = 1 << 17  # rows decoded at once: what fits in the cache
 
-_ADDRESS_BITS = _layout.BLOCK_ADDRESS_BITS
+_ADDRESS_BITS = layout.BLOCK_ADDRESS_BITS
 _SITE_BITS = 64 - _ADDRESS_BITS
 _SITE_MASK = np.uint64((1 << _SITE_BITS) - 1)
-_SIZE_BITS = _layout.BLOCK_SIZE_BITS
-_SHARDS_OFFSET = int(_layout.HEADER_DTYPE.fields["shards"][1])  # type: ignore[index]
+_SIZE_BITS = layout.BLOCK_SIZE_BITS
+_SHARDS_OFFSET = int(layout.HEADER_DTYPE.fields["shards"][1])  # type: ignore[index]
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ def read_table(source: Source, heap_start: int, heap_end: int) -> Table:
     """Read all shards that lie in [heap_start, heap_end)."""
     table = Table()
     found: dict[int, tuple[Words, Words, int]] = {}
-    pending = np.arange(_layout.SHARDS)
+    pending = np.arange(layout.SHARDS)
     shards = _shards(source)
     with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
         for attempt in range(_TRIES):
@@ -105,7 +105,7 @@ def read_table(source: Source, heap_start: int, heap_end: int) -> Table:
             jobs = [(i, int(shards["offset"][i]), int(shards["capacity"][i])) for i in wanted]
             # Tables are backed whole. A file whose tables are mostly holes is none of ours, and
             # may claim any length.
-            claimed = sum(job[2] for job in jobs) * _layout.BLOCK_DTYPE.itemsize
+            claimed = sum(job[2] for job in jobs) * layout.BLOCK_DTYPE.itemsize
             read = partial(_read_shard, source, dense=claimed <= 4 * source.stored + _SMALL)
             parts = pool.map(read, (job[1] for job in jobs), (job[2] for job in jobs))
             found.update(zip(wanted, parts, strict=True))
@@ -128,15 +128,15 @@ def read_table(source: Source, heap_start: int, heap_end: int) -> Table:
 
 
 def _shards(source: Source) -> npt.NDArray[np.void]:
-    shards = np.zeros(_layout.SHARDS, _layout.SHARD_DTYPE)
-    read = source.array(_layout.SHARD_DTYPE, _SHARDS_OFFSET, _layout.SHARDS)
+    shards = np.zeros(layout.SHARDS, layout.SHARD_DTYPE)
+    read = source.array(layout.SHARD_DTYPE, _SHARDS_OFFSET, layout.SHARDS)
     shards[: len(read)] = read
     return shards
 
 
 def _sound(shards: npt.NDArray[np.void], start: int, end: int) -> npt.NDArray[np.bool_]:
     # In use, inside the heap, and in no other shard's place: bounds what can be read in total.
-    sizes = shards["capacity"].astype(np.uint64) * np.uint64(_layout.BLOCK_DTYPE.itemsize)
+    sizes = shards["capacity"].astype(np.uint64) * np.uint64(layout.BLOCK_DTYPE.itemsize)
     offsets = shards["offset"]
     sound = (sizes > 0) & (offsets >= start) & (offsets <= end) & (offsets % 8 == 0)
     sound[sound] = sizes[sound] <= np.uint64(end) - offsets[sound]
@@ -153,7 +153,7 @@ def _room() -> npt.NDArray[np.void]:
     try:
         room: npt.NDArray[np.void] = _rooms.array
     except AttributeError:
-        room = _rooms.array = np.empty(_PIECE, _layout.BLOCK_DTYPE)
+        room = _rooms.array = np.empty(_PIECE, layout.BLOCK_DTYPE)
     return room
 
 
@@ -163,7 +163,7 @@ def _read_shard(
     """Return sorted keys, their sizes and births, and how many were there twice."""
     parts = []
     for _, raw in source.pieces(
-        _layout.BLOCK_DTYPE, offset, capacity, _PIECE, into=_room(), dense=dense
+        layout.BLOCK_DTYPE, offset, capacity, _PIECE, into=_room(), dense=dense
     ):
         full = np.flatnonzero(raw["where"])
         parts.append((raw["where"][full], raw["what"][full]))

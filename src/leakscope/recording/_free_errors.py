@@ -11,7 +11,7 @@ from leakscope.model.free_errors import (
     FreeProof,
     RecordedFreeError,
 )
-from leakscope.recording import _layout
+from leakscope.recording import layout
 from leakscope.recording._facts import FactError
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ def read_free_errors(
 ) -> tuple[RecordedFreeError, ...]:
     """Read the wrong frees; what makes no sense is left out, what points nowhere is not known."""
     offset = header["free_errors_offset"]
-    count = min(header["free_error_count"], _layout.MAX_FREE_ERRORS)
-    end = offset + count * _layout.FREE_ERROR_DTYPE.itemsize
+    count = min(header["free_error_count"], layout.MAX_FREE_ERRORS)
+    end = offset + count * layout.FREE_ERROR_DTYPE.itemsize
     if not count or offset < header.heap_start or end > header["file_bytes"]:
         return ()
     found = []
-    for row in source.array(_layout.FREE_ERROR_DTYPE, offset, count):
-        value = {name: int(row[name]) for name in _layout.FREE_ERROR_DTYPE.names or ()}
+    for row in source.array(layout.FREE_ERROR_DTYPE, offset, count):
+        value = {name: int(row[name]) for name in layout.FREE_ERROR_DTYPE.names or ()}
         if not _is_sound(value["kind"], value["via"], value["proof"]) or not value["count"]:
             continue
         found.append(

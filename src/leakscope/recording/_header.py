@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leakscope.errors import RecordingError
-from leakscope.recording import _layout
+from leakscope.recording import layout
 from leakscope.recording._source import damaged
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ __all__ = ["Header", "newer"]
 
 _AREAS = ("modules", "strings", "nodes", "sites", "ranges", "chunks", "stripes")
 _TABLES = (
-    ("modules", "module_count", _layout.MODULE_DTYPE, _layout.MAX_MODULES),
-    ("nodes", "node_count", _layout.NODE_DTYPE, _layout.MAX_NODES),
-    ("sites", "site_count", _layout.SITE_DTYPE, _layout.MAX_SITES),
-    ("ranges", "range_slots", _layout.RANGE_DTYPE, _layout.MAX_RANGES),
-    ("chunks", "chunk_count", _layout.CHUNK_DTYPE, _layout.MAX_CHUNKS),
+    ("modules", "module_count", layout.MODULE_DTYPE, layout.MAX_MODULES),
+    ("nodes", "node_count", layout.NODE_DTYPE, layout.MAX_NODES),
+    ("sites", "site_count", layout.SITE_DTYPE, layout.MAX_SITES),
+    ("ranges", "range_slots", layout.RANGE_DTYPE, layout.MAX_RANGES),
+    ("chunks", "chunk_count", layout.CHUNK_DTYPE, layout.MAX_CHUNKS),
 )
 
 # What the tables are said to hold, for each byte that the file really has: some file systems
@@ -55,27 +55,27 @@ class Header:
         start = source.read(0, 16)
         magic = int.from_bytes(start[:8], "little")
         version = int.from_bytes(start[8:12], "little")
-        if magic == 0 and 0 < version <= _layout.VERSION:
+        if magic == 0 and 0 < version <= layout.VERSION:
             raise RecordingError(
                 f"{path} holds nothing yet: its program ended, or was stopped, before the agent"
                 f" was ready",
                 hint="Run the program again; leakscope doctor PROGRAM tells what may be in the way.",
             )
-        if magic != _layout.MAGIC:
+        if magic != layout.MAGIC:
             raise RecordingError(
                 f"{path} is not a recording", hint="Name a file that ends in .leakscope."
             )
-        if version > _layout.VERSION:
-            raise newer(path, version, _layout.VERSION)
-        array = source.array(_layout.HEADER_DTYPE, 0, 1)
+        if version > layout.VERSION:
+            raise newer(path, version, layout.VERSION)
+        array = source.array(layout.HEADER_DTYPE, 0, 1)
         if len(array) == 0:
-            raise _truncated(source, _layout.HEADER_DTYPE.itemsize)
+            raise _truncated(source, layout.HEADER_DTYPE.itemsize)
         self.fields: Any = array[0]
-        if version != _layout.VERSION or self["header_bytes"] != _layout.HEADER_DTYPE.itemsize:
+        if version != layout.VERSION or self["header_bytes"] != layout.HEADER_DTYPE.itemsize:
             raise RecordingError(
                 f"{path} was written by another build of the agent: its header is of version"
-                f" {version} and {self['header_bytes']} bytes long, not {_layout.VERSION} and"
-                f" {_layout.HEADER_DTYPE.itemsize}",
+                f" {version} and {self['header_bytes']} bytes long, not {layout.VERSION} and"
+                f" {layout.HEADER_DTYPE.itemsize}",
                 hint="Read it with the leakscope that the agent came with.",
             )
         if self["file_bytes"] > source.size:
@@ -121,9 +121,9 @@ class Header:
 
     def _check(self, source: Source) -> None:
         path, end = source.path, self["file_bytes"]
-        if self["mode"] not in _layout.MODE_NAMES:
+        if self["mode"] not in layout.MODE_NAMES:
             raise damaged(path, f"its mode is {self['mode']}")
-        if self["mode"] == _layout.MODE_SAMPLED and not 0 < self["sample_bytes"] < 1 << 62:
+        if self["mode"] == layout.MODE_SAMPLED and not 0 < self["sample_bytes"] < 1 << 62:
             raise damaged(path, f"its sampling distance is {self['sample_bytes']} bytes")
         # One tick: at least a nanosecond is plausible, at most a few seconds fit the format.
         if self["tick_shift"] > 40 or not 1.0 <= self.tick_ns <= 1e9:
@@ -137,7 +137,7 @@ class Header:
             room = min(most, int(self.fields[name]["used"]) // dtype.itemsize)
             if self[count] > room:
                 raise damaged(path, f"it claims {self[count]} {name}, with room for {room}")
-        if int(self.fields["stripes"]["reserved"]) < _layout.STRIPES * _layout.STRIPE_HEAD_BYTES:
+        if int(self.fields["stripes"]["reserved"]) < layout.STRIPES * layout.STRIPE_HEAD_BYTES:
             raise damaged(path, "its area of stripes is too short")
         if self["string_bytes"] > int(self.fields["strings"]["used"]):
             raise damaged(path, "its strings lie outside the file")
@@ -145,7 +145,7 @@ class Header:
         claimed = (
             sum(self[count] * dtype.itemsize for _, count, dtype, _ in _TABLES)
             + self["string_bytes"]
-            + int(rows.sum()) * _layout.TIMELINE_ENTRY_DTYPE.itemsize
+            + int(rows.sum()) * layout.TIMELINE_ENTRY_DTYPE.itemsize
         )
         if claimed > _DENSEST * source.stored + _ALWAYS:
             raise damaged(

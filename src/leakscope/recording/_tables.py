@@ -14,7 +14,7 @@ import numpy as np
 
 from leakscope.model.frames import Module
 from leakscope.model.recordings import AGE_BUCKETS, NODE_DTYPE, RANGE_DTYPE, Kind, Timeline
-from leakscope.recording import _layout
+from leakscope.recording import layout
 from leakscope.recording._header import Header
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Counters:
 
 def read_modules(source: Source, header: Header, doubts: Doubts) -> tuple[Module, ...]:
     """Read the list of loaded objects."""
-    table = source.array(_layout.MODULE_DTYPE, header.offset("modules"), header["module_count"])
+    table = source.array(layout.MODULE_DTYPE, header.offset("modules"), header["module_count"])
     strings = source.read(header.offset("strings"), header["string_bytes"])
     modules = []
     for row in table:
@@ -123,7 +123,7 @@ def read_nodes(source: Source, header: Header, doubts: Doubts) -> npt.NDArray[np
     """Read the stack depot; every parent has a smaller index than its child."""
     count = max(1, header["node_count"])
     nodes = np.zeros(count, NODE_DTYPE)
-    for at, piece in source.pieces(_layout.NODE_DTYPE, header.offset("nodes"), count):
+    for at, piece in source.pieces(layout.NODE_DTYPE, header.offset("nodes"), count):
         for name in ("parent", "module", "flags", "offset"):
             nodes[name][at : at + len(piece)] = piece[name]
     nodes[0] = 0
@@ -145,8 +145,8 @@ def drop_unknown_modules(
 
 def read_sites(source: Source, header: Header) -> npt.NDArray[np.void]:
     """Read the sites as they are in the file; site 0 stands for unknown."""
-    sites = np.zeros(max(1, header["site_count"]), _layout.SITE_DTYPE)
-    for at, piece in source.pieces(_layout.SITE_DTYPE, header.offset("sites"), len(sites)):
+    sites = np.zeros(max(1, header["site_count"]), layout.SITE_DTYPE)
+    for at, piece in source.pieces(layout.SITE_DTYPE, header.offset("sites"), len(sites)):
         sites[at : at + len(piece)] = piece
     sites[0] = 0
     return sites
@@ -163,17 +163,17 @@ def mend_sites(sites: npt.NDArray[np.void], nodes: int, doubts: Doubts) -> None:
 def read_counters(source: Source, header: Header, sites: int, doubts: Doubts) -> Counters:
     """Add up the counters of all stripes for the first `sites` sites."""
     names = ("allocs", "alloc_bytes", "frees", "freed_bytes", "alloc_weight", "free_weight")
-    each = _layout.CHUNK_SITES
+    each = layout.CHUNK_SITES
     groups = -(-sites // each)
     sums = {name: np.zeros((groups, each), np.uint64) for name in names}
     deaths = np.zeros((groups, each, AGE_BUCKETS), np.uint64)
     first = np.full((groups, each), 0xFFFFFFFF, np.uint32)
     last = np.zeros((groups, each), np.uint32)
-    drops = np.zeros(_layout.DROP_REASONS, np.uint64)
+    drops = np.zeros(layout.DROP_REASONS, np.uint64)
     events = np.zeros(2, np.uint64)
-    for stripe in range(_layout.STRIPES):
-        start = header.offset("stripes") + stripe * _layout.STRIPE_HEAD_BYTES
-        for head in source.array(_layout.STRIPE_HEAD_DTYPE, start, 1):
+    for stripe in range(layout.STRIPES):
+        start = header.offset("stripes") + stripe * layout.STRIPE_HEAD_BYTES
+        for head in source.array(layout.STRIPE_HEAD_DTYPE, start, 1):
             drops += head["drops"]
             events += np.array([head["alloc_events"], head["free_events"]])
     for where, piece in _chunks(source, header, groups, doubts):
@@ -192,7 +192,7 @@ def read_counters(source: Source, header: Header, sites: int, doubts: Doubts) ->
         last_birth=last,
         deaths=deaths,
         drops={
-            _layout.DROP_NAMES[reason]: int(count) for reason, count in enumerate(drops) if count
+            layout.DROP_NAMES[reason]: int(count) for reason, count in enumerate(drops) if count
         },
         alloc_events=int(events[0]),
         free_events=int(events[1]),
@@ -203,11 +203,11 @@ def _chunks(
     source: Source, header: Header, groups: int, doubts: Doubts
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]]:
     """Yield counters, and which chunks of sites they belong to, none of them twice at once."""
-    each = _layout.CHUNK_SITES
-    size = each * _layout.COUNTER_DTYPE.itemsize
-    listed = source.array(_layout.CHUNK_DTYPE, header.offset("chunks"), header["chunk_count"])
-    sound = (listed["offset"] >= header.heap_start) & (listed["stripe"] < _layout.STRIPES)
-    sound &= (listed["first_site"] < _layout.MAX_SITES) & (listed["first_site"] % each == 0)
+    each = layout.CHUNK_SITES
+    size = each * layout.COUNTER_DTYPE.itemsize
+    listed = source.array(layout.CHUNK_DTYPE, header.offset("chunks"), header["chunk_count"])
+    sound = (listed["offset"] >= header.heap_start) & (listed["stripe"] < layout.STRIPES)
+    sound &= (listed["first_site"] < layout.MAX_SITES) & (listed["first_site"] % each == 0)
     sound &= listed["offset"] < header["file_bytes"]
     doubts.chunks += int(np.count_nonzero(~sound))
     listed = listed[sound & (listed["first_site"] < groups * each)]  # younger sites: not read
@@ -215,12 +215,12 @@ def _chunks(
         chunks = np.sort(listed[listed["stripe"] == stripe], order="offset")
         for begin in range(0, len(chunks), _CHUNKS):
             part = chunks[begin : begin + _CHUNKS]
-            room = np.zeros((len(part), each), _layout.COUNTER_DTYPE)
+            room = np.zeros((len(part), each), layout.COUNTER_DTYPE)
             # The agent takes them one behind the other: a few long reads.
             breaks = np.flatnonzero(np.diff(part["offset"]) != size) + 1
             for run in np.split(np.arange(len(part)), breaks):
                 source.array(
-                    _layout.COUNTER_DTYPE,
+                    layout.COUNTER_DTYPE,
                     int(part["offset"][run[0]]),
                     len(run) * each,
                     room[run[0] : run[-1] + 1].reshape(-1),
@@ -232,7 +232,7 @@ def read_ranges(
     source: Source, header: Header, sites: int, doubts: Doubts
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]:
     """Read the program's own mappings, by address, and the ticks of their birth."""
-    table = source.array(_layout.RANGE_DTYPE, header.offset("ranges"), header["range_slots"])
+    table = source.array(layout.RANGE_DTYPE, header.offset("ranges"), header["range_slots"])
     table = table[table["length"] > 0]
     top = np.uint64(1 << 56)
     sound = (table["start"] < top) & (table["length"] <= top)
@@ -251,7 +251,7 @@ def read_ranges(
 def _rows_that_are_somewhere(rows: npt.NDArray[np.void], header: Header) -> npt.NDArray[np.bool_]:
     """In use, inside the heap, and in no other row's place."""
     sites = rows["sites"].astype(np.uint64)
-    ends = rows["offset"] + sites * np.uint64(_layout.TIMELINE_ENTRY_DTYPE.itemsize)
+    ends = rows["offset"] + sites * np.uint64(layout.TIMELINE_ENTRY_DTYPE.itemsize)
     sound: npt.NDArray[np.bool_] = (
         (sites > 0)
         & (rows["sites"] <= rows["room"])
@@ -273,7 +273,7 @@ def read_timeline(
 
     A row that its writer replaced meanwhile is left out, as if we had come a moment earlier.
     """
-    entry = _layout.TIMELINE_ENTRY_DTYPE
+    entry = layout.TIMELINE_ENTRY_DTYPE
     rows = header.rows
     sound = _rows_that_are_somewhere(rows, header)
     doubts.rows += int(np.count_nonzero((rows["sites"] > 0) & ~sound))

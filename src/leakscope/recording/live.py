@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.model.recordings import SITE_DTYPE, Coverage, Kind, Process, Recording, Timeline
-from leakscope.recording import _layout
+from leakscope.recording import layout
 from leakscope.recording._blocks import Weigher, decode, read_table
 from leakscope.recording._free_errors import read_free_errors, unseen_free_errors
 from leakscope.recording._header import Header
@@ -82,7 +82,7 @@ def read_source(source: Source) -> Recording:
     free_errors = read_free_errors(source, header, len(sites), len(nodes))
 
     tick_ns = header.tick_ns
-    sampled = header["mode"] == _layout.MODE_SAMPLED
+    sampled = header["mode"] == layout.MODE_SAMPLED
     weigher = Weigher(header["sample_bytes"] if sampled else 0)
     blocks = decode(table, len(sites), tick_ns, weigher)
     doubts.blocks += blocks.unknown_sites + blocks.no_address
@@ -148,14 +148,14 @@ def _sites(
 
 def _process(source: Source, header: Header, writer: int | None, duration_ns: int) -> Process:
     ended = {
-        _layout.STATE_EXITED: "exited",
-        _layout.STATE_EXECED: "replaced by exec",
+        layout.STATE_EXITED: "exited",
+        layout.STATE_EXECED: "replaced by exec",
     }.get(header["state"], "running" if writer is not None else None)
     return Process(
         pid=header["pid"] if writer is None else writer,
         ppid=header["ppid"],
         exe=header.text("exe"),
-        arch=_layout.ARCH_NAMES.get(header["arch"]),
+        arch=layout.ARCH_NAMES.get(header["arch"]),
         uid=header["uid"] if source.owner == 0 else source.owner,
         forked_from=header["forked_from"] or None,
         boot_id=header.text("boot_id"),
@@ -170,7 +170,7 @@ def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool)
     recorded, freed = int(counters.allocs.sum()), int(counters.frees.sum())
     missed = 0 if sampled else sum(counters.drops.get(name, 0) for name in _SEEN_ALLOCATIONS)
     bits = header["trouble"]
-    troubles = [name for bit, name in _layout.TROUBLE_NAMES.items() if bits & bit]
+    troubles = [name for bit, name in layout.TROUBLE_NAMES.items() if bits & bit]
     notes = []
     if header["control"] & _PAUSED:
         notes.append("recording was switched off at the end")
@@ -181,7 +181,7 @@ def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool)
             f" may use or of the free space: what was new after that is missing"
         )
     return Coverage(
-        mode=_layout.MODE_NAMES[header["mode"]],
+        mode=layout.MODE_NAMES[header["mode"]],
         sample_bytes=header["sample_bytes"] if sampled else None,
         alloc_events=counters.alloc_events or recorded + missed,
         free_events=counters.free_events or freed + counters.drops.get("unknown_free", 0),
@@ -206,6 +206,6 @@ def _duration(header: Header, last_ns: int, running_ns: int | None) -> int:
 
 def _writer(source: Source, header: Header) -> int | None:
     """Our number of the process that maps this very file; None when it has ended."""
-    if header["state"] not in (_layout.STATE_STARTING, _layout.STATE_RUNNING):
+    if header["state"] not in (layout.STATE_STARTING, layout.STATE_RUNNING):
         return None
     return find_writer(header["pid"], header["pid_namespace"], source.status)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.report._text import (
+from leakscope.report.text import (
     bytes_text,
     count_text,
     duration_text,
@@ -72,6 +72,10 @@ _TROUBLES = {
         "recording ended before the program did: it unmapped or protected memory that was the"
         " recording's. What was freed later counts as held, what was allocated later is not seen"
     ),
+    "namespace": (
+        "objects were loaded into a namespace of their own (dlmopen), with a C library of their own:"
+        " what they allocate through it was not seen"
+    ),
     "sealed": (
         "the program is under a system call filter (seccomp), and no call was made that it does not"
         " allow: stacks may be short, and what found no room in the memory set aside before is missing"
@@ -106,7 +110,8 @@ def scan_text(scan: ScanFacts) -> str:
     """Return how long the search for pointers took, and how much it looked at."""
     took = duration_text(round(scan.seconds * 1e9))
     text = f"took {took} for {bytes_text(scan.scanned_bytes)}"
-    return f"{text}; stopped for {duration_text(round(scan.pause_ms * 1e6))}"
+    pause = duration_text(round(scan.pause_ms * 1e6)) if scan.pause_ms >= 0.5 else "less than 1 ms"
+    return f"{text}; stopped for {pause}"
 
 
 def problems(findings: Findings) -> list[str]:
@@ -126,10 +131,13 @@ def problems(findings: Findings) -> list[str]:
 def remarks(findings: Findings) -> list[str]:
     """Return one sentence for each harmless or requested limit of the recording."""
     coverage = findings.coverage
+    wrong = sum(each.count for each in findings.free_errors if each.kind != "mismatched free")
+    counts = {**coverage.dropped}
+    counts["unknown_free"] = max(counts.get("unknown_free", 0) - wrong, 0)
     left_out = [
-        f"{plural(coverage.dropped[name], noun)} {text}"
+        f"{plural(counts[name], noun)} {text}"
         for name, (noun, text) in _LIMITS.items()
-        if coverage.dropped.get(name)
+        if counts.get(name)
     ]
     found = ["not recorded: " + "; ".join(left_out)] if left_out else []
     sizes = []

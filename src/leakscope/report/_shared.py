@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.report._places import place_lines
-from leakscope.report._text import bytes_text, plural, printable
+from leakscope.report.text import bytes_text, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.judge.together import Part, Place
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
 __all__ = ["shared_lines"]
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakscope.report._ink import ALARM, STEP, WARNING, Ink
 from leakscope.report._places import stack_lines
-from leakscope.report._text import count_text, plural
+from leakscope.report.ink import ALARM, STEP, WARNING, Ink
+from leakscope.report.text import count_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def free_error_summary(errors: Sequence[FreeError], ink: Ink) -> list[str]:
         counts[error.kind] = counts.get(error.kind, 0) + error.count
     text = ", ".join(plural(count, kind) for kind, count in counts.items())
     if any(error.fatal for error in errors):
-        text += "; the program ended at one"
+        text += "; the program ended in one"
     return ink.paint_all(ALARM, ink.wrap(text, "Wrong frees: ", "  "))
 
 

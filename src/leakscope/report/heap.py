@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from leakscope.model.reachability import Reachability
-from leakscope.report._text import bytes_text, duration_text, percent_text, plural, printable
+from leakscope.report.text import bytes_text, duration_text, percent_text, plural, printable
 
 if TYPE_CHECKING:
     from leakscope.model.heap import HeapScan

@@ -106,6 +106,7 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
         "headline": findings.headline,
         "runtimes": findings.runtimes,
         "leak_count": len(findings.leaks),
+        "leak_place_count": findings.leak_places,
         "undecided": findings.undecided,
         "too_few_samples": findings.too_few_samples,
         "totals": {
@@ -188,12 +189,14 @@ def _finding(finding: Finding, frames: dict[int, Any]) -> dict[str, Any]:
     found = _clean(found)
     source = finding.source
     found["source"] = _shared(source, frames) if source is not None else None
+    found["place"] = _clean(":".join(finding.place))
+    found["through"] = [_shared(each, frames) for each in finding.through]
     found["stack"] = [_shared(each, frames) for each in finding.stack]
     return found
 
 
 def _free_error(error: FreeError, frames: dict[int, Any]) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "kind": error.kind,
         "function": error.function,
         "allocated_by": error.allocated_by,
@@ -237,6 +240,7 @@ def _frame(frame: Frame) -> dict[str, Any]:
         # A string: a 64-bit address does not survive readers that keep numbers as doubles.
         "address": f"0x{frame.address.offset:x}",
         "address_is_exact": frame.address.exact,
+        "entry": None if frame.entry is None else f"0x{frame.entry:x}",
         "function": frame.function,
         "symbol": frame.symbol,
         "file": frame.file,

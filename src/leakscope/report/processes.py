@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.judge.together import leaking_places
-from leakscope.report._ink import Ink
 from leakscope.report._shared import shared_lines
-from leakscope.report._text import cells, clip_left, printable
+from leakscope.report.ink import Ink
 from leakscope.report.terminal import render, render_brief
+from leakscope.report.text import cells, clip_left, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def render_processes(
     detailed = []
     for each in order:
         leaks = {finding.fingerprint for finding in each[1].leaks}
-        if show_all or each[1].free_errors or leaks - shown:
+        if show_all or leaks - shown or each[1].free_errors:
             detailed.append(each)
         shown |= leaks
     for label, findings in detailed:

@@ -9,33 +9,35 @@ wider than asked except for the path of the line to look at, which is never cut.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from leakscope.model.findings import Evidence, Finding, Findings, Verdict, confidence_words
 from leakscope.report import _coverage
-from leakscope.report._ink import ALARM, CALM, STEP, WARNING, Ink
 from leakscope.report._places import (
     SourceContext,
+    both_within,
+    callers_lines,
     chief_frame,
     function_text,
     location_text,
     place_lines,
+    relative,
     source_lines,
     stack_lines,
 )
-from leakscope.report._text import (
+from leakscope.report.free_errors import free_error_lines, free_error_summary
+from leakscope.report.ink import ALARM, CALM, STEP, WARNING, Ink
+from leakscope.report.text import (
     bytes_text,
     cells,
-    clip_left,
     count_text,
     duration_text,
     interval_text,
-    name_within,
     plural,
     printable,
     rate_text,
 )
-from leakscope.report.free_errors import free_error_lines, free_error_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,6 +50,8 @@ _SCREEN = 24  # lines; a longer report repeats its verdict at the end
 _OVERVIEW = 3  # findings from which a list of them comes first
 _UNDECIDED = 5  # rows of undecided sites before the rest is summed up
 _SIGNALS = 4  # supporting signals shown unless everything is asked for
+
+_LIBRARIES = ("libc ", "loader ", "libstdc++ ")  # whose known one-offs are quiet
 
 # Not a leak on their own, but worth a look: in a table each, with what would settle it.
 _GROWTH = {
@@ -67,12 +71,13 @@ def render(
     verbose: bool = False,
     unicode: bool = True,
     base: str | None = None,
+    recording: str | None = None,
 ) -> str:
     """Return the report on one process, ending in a newline.
 
     `limit` is the number of findings shown in full, `show_known` adds the quiet ones,
     `verbose` keeps every frame and every piece of evidence. `base` is a directory that
-    source paths are shown relative to.
+    source paths are shown relative to, `recording` the file that a next command would name.
     """
     ink = Ink(max(width, _NARROWEST), colour, unicode, base)
     limit = max(limit, 0)
@@ -84,6 +89,7 @@ def render(
 
     lines = [*_headline(findings, ink), *free_error_summary(findings.free_errors, ink)]
     lines += _process(findings, ink)
+    lines += _next(findings, [*loud, *growth, *undecided], ink, recording or "FILE")
     for runtime in findings.runtimes:
         lines += ink.wrap(printable(runtime), "Note: ", "  ")
     for problem in _coverage.problems(findings):
@@ -144,7 +150,7 @@ def _headline(findings: Findings, ink: Ink) -> list[str]:
 
 def _process(findings: Findings, ink: Ink) -> list[str]:
     process = findings.process
-    name = process.exe.rsplit("/", 1)[-1] if process.exe else "process"
+    name = _name(findings)
     text = f"{name} (pid {process.pid})" if process.pid is not None else name
     text += f", ran {duration_text(findings.duration_ns)}"
     if process.ended == "exited" and process.exit_status is not None:
@@ -154,6 +160,30 @@ def _process(findings: Findings, ink: Ink) -> list[str]:
     elif process.ended:
         text += f", {process.ended}"
     return [ink.dim(line) for line in ink.wrap(text, "", "  ")]
+
+
+def _name(findings: Findings) -> str:
+    return (findings.process.exe or "").rsplit("/", 1)[-1] or "process"
+
+
+def _next(findings: Findings, members: Sequence[Finding], ink: Ink, recording: str) -> list[str]:
+    """What to look at, and the command to type: within the first screen, whatever follows."""
+    sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
+    undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
+    if not members and not undecided:
+        held = "leakscope run --all shows what is held"
+        text = f"nothing to mend; {held if findings.findings else 'try other inputs with leakscope run'}"
+    elif members and members[0].is_leak:
+        frame = chief_frame(members[0])
+        where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
+        text = f"{where}leakscope report --verbose {shlex.quote(recording)} shows whole stacks"
+    elif findings.process.ended == "running" and findings.process.pid is not None:
+        text = f"see how it goes on: leakscope watch {findings.process.pid}"
+    else:
+        what = "record every allocation" if sampled else "run it for longer, or on more input"
+        program = shlex.quote(relative(findings.process.exe or "PROGRAM", ink))
+        text = f"{what}: leakscope run {program} {ink.ellipsis}"
+    return ink.paint_all(STEP, ink.wrap(text, "Next: ", "  "))
 
 
 def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:
@@ -170,15 +200,13 @@ def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:
 
 
 def _group(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Put findings with the same verdict and the same source line together, in their order."""
+    """Put findings at the same place together; leaks first, the heaviest place first."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
-        source = finding.source
-        key: tuple[object, ...] = (id(finding),)
-        if source is not None and source.file is not None and source.line is not None:
-            key = (finding.verdict, source.file, source.line)
-        groups.setdefault(key, []).append(finding)
-    return list(groups.values())
+        kind = "leak" if finding.is_leak else finding.verdict
+        groups.setdefault((kind, finding.place), []).append(finding)
+    weights = {key: -sum(f.leak_bytes for f in members) for key, members in groups.items()}
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[0] != "leak", weights[key]))]
 
 
 def _finding(
@@ -196,15 +224,13 @@ def _finding(
     lines += source_lines(first, ink, source_context) or [""]
     lines += stack_lines(first, ink, whole=verbose)
     if others:
-        text = (
-            f"and {plural(len(others), 'more stack')} through the same line: "
-            f"{bytes_text(sum(f.leak_bytes for f in others))} in "
-            f"{plural(sum(f.leak_count for f in others), 'block')}"
-        )
-        lines += ink.wrap(text, _INDENT)
-    signals = first.evidence if verbose else _telling(first.evidence)
+        lines += callers_lines(group, ink, whole=verbose)
+    signals = _telling(first.evidence, len(first.evidence) if verbose else _SIGNALS)
     if signals:
         lines.append("")
+    if signals and others:
+        text = f"of the heaviest stack, {_portion(first, group)}:"
+        lines += [ink.dim(line) for line in ink.wrap(text, _INDENT)]
     for signal in signals:
         lines += ink.wrap(signal.text, f"{_INDENT}{'+' if signal.supports else '-'} ", "     ")
     if first.next_step:
@@ -213,9 +239,14 @@ def _finding(
     return lines
 
 
-def _telling(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The first few signals, never without those that speak against the verdict."""
-    return [e for e in evidence if e.supports][:_SIGNALS] + [e for e in evidence if not e.supports]
+def _portion(first: Finding, group: Sequence[Finding]) -> str:
+    count, all_of = first.leak_count, sum(f.leak_count for f in group)
+    return f"{count_text(count)} of the {plural(all_of, 'block')}"
+
+
+def _telling(evidence: Sequence[Evidence], most: int) -> list[Evidence]:
+    """The first few signals, and all that speak against the verdict."""
+    return [e for e in evidence if e.supports][:most] + [e for e in evidence if not e.supports]
 
 
 def _title(number: int, finding: Finding, ink: Ink) -> list[str]:
@@ -232,8 +263,12 @@ def _said(group: Sequence[Finding]) -> str:
     first = group[0]
     if len(group) == 1:
         return first.sentence
-    if first.verdict is not Verdict.LOST:
+    others = [f for f in group if f.verdict is not Verdict.LOST]
+    if others == list(group):
         return f"Of the heaviest of {len(group):,} stacks: {first.sentence}"
+    if others:
+        gone = [f for f in group if f.verdict is Verdict.LOST]
+        return f"{_said(gone)} Not lost, but not freed either: {_said(others)}"
     lost, live = sum(f.leak_count for f in group), sum(f.live_count for f in group)
     of = f"All {lost:,}" if lost == live else f"{lost:,} of {live:,}"
     text = (
@@ -281,13 +316,7 @@ def _where(finding: Finding, room: int, ink: Ink) -> str:
     frame = chief_frame(finding)
     if frame is None:
         return "(no call stack)"
-    location = location_text(frame, ink)
-    function = function_text(frame) or ""
-    if cells(function) + 2 + cells(location) > room:
-        location = clip_left(location, max(room * 3 // 5, 12), ink.ellipsis)
-        left = room - cells(location) - 2
-        function = name_within(function, left, ink.ellipsis) if left >= 6 else ""
-    return f"{function}  {location}".strip()
+    return both_within(function_text(frame) or "", location_text(frame, ink), room, ink)
 
 
 def _undecided(title: str, members: Sequence[Finding], ink: Ink, limit: int) -> list[str]:
@@ -333,9 +362,14 @@ def _by_verdict(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
 
 
 def _totals(findings: Findings, ink: Ink) -> list[str]:
+    if not (findings.total_allocs or findings.live_count or findings.total_frees):
+        return ink.wrap("no allocation was seen", "Total: ", "  ")
     when = "now" if findings.process.ended == "running" else "at the end"
+    live = "nothing live"
+    if findings.live_count or findings.live_bytes:
+        live = f"{bytes_text(findings.live_bytes)} live in {plural(findings.live_count, 'block')}"
     text = (
-        f"{bytes_text(findings.live_bytes)} live in {plural(findings.live_count, 'block')} {when}, "
+        f"{live} {when}, "
         f"peak {bytes_text(findings.peak_bytes)}; {plural(findings.total_allocs, 'allocation')} "
         f"of {bytes_text(findings.total_alloc_bytes)}, {plural(findings.total_frees, 'free')}"
     )
@@ -346,15 +380,21 @@ def _hidden(quiet: Sequence[Finding], ink: Ink) -> list[str]:
     """Say in one line what was judged harmless, so that nothing goes unsaid."""
     parts: dict[str, list[Finding]] = {}
     for finding in quiet:
-        name = "known or suppressed" if finding.known is not None else finding.verdict.value
-        if finding.known is not None and finding.known.startswith("run-time: "):
-            name = f"of {finding.known.removeprefix('run-time: ')} itself"
+        name = finding.verdict.value if finding.known is None else _quiet_name(finding.known)
         parts.setdefault(name, []).append(finding)
     text = ", ".join(
         f"{count_text(len(members))} {name} ({bytes_text(sum(f.leak_bytes for f in members))})"
         for name, members in parts.items()
     )
     return ink.wrap(f"{text}; --all shows them", "Not shown: ", "  ")
+
+
+def _quiet_name(known: str) -> str:
+    if known.startswith("run-time: "):
+        return f"of {known.removeprefix('run-time: ')} itself"
+    if known.startswith("suppressed"):
+        return "suppressed"
+    return "kept by libraries" if known.startswith(_LIBRARIES) else "known"
 
 
 def _suppressions(findings: Findings, ink: Ink) -> list[str]:

@@ -7,19 +7,29 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from leakscope.report._ink import ALARM, CALM, STEP, WARNING
-from leakscope.report._text import bytes_text, clip_right, count_text, percent_text, printable
+from leakscope.report.ink import ALARM, CALM, STEP, WARNING
+from leakscope.report.text import (
+    bytes_text,
+    clip_right,
+    count_text,
+    percent_text,
+    printable,
+    rate_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
 __all__ = ["Account", "Holder", "Oddity", "Program", "Triage", "render_triage", "to_json"]
 
 SCHEMA = "leakscope-triage/1"
 _PROGRAMS, _FEWEST = 8, 3
 _ODDITIES = 6
+_SCREEN = 24  # lines of a small terminal
+_GROWS = 65_536.0  # bytes a second that are worth a word
+_FASTEST = 2  # programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +39,15 @@ class Account:
     name: str
     bytes: int
     what: str
+    owners: tuple[tuple[str, int], ...] = ()  # whose it is, where that is known: name, bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """One process and what it holds. `pss` is None where it may not be read."""
+    """One process and what it holds. `pss` is None where it may not be read.
+
+    `growth` is that of `anon` between the two looks, in bytes a second; None: it is too young.
+    """
 
     pid: int
     name: str
@@ -42,6 +56,7 @@ class Holder:
     threads: int
     fds: int | None
     exe: str | None = None
+    growth: float | None = None
 
     @property
     def held(self) -> int:
@@ -61,6 +76,7 @@ class Program:
     anon: int
     threads: int
     fds: int | None
+    growth: float = 0.0  # of all of them, bytes a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +100,24 @@ class Triage:
     notes: tuple[str, ...]
     next_step: str
     seconds: float
+    apart_s: float = 0.0  # the two looks
     cgroup: tuple[str, int, int] | None = None  # path, working set, limit, when bounded
     state: Mapping[str, float] = field(default_factory=dict)  # pressure, fragmentation, …
 
 
 def programs_of(processes: Sequence[Holder]) -> tuple[Program, ...]:
     """Put the processes of each executable together, the biggest program first."""
-    groups: dict[str, list[Holder]] = {}
+    groups: dict[tuple[str, str], list[Holder]] = {}
     for one in processes:
-        groups.setdefault(one.exe or one.name, []).append(one)
+        groups.setdefault((one.exe or one.name, _script(one.name)), []).append(one)
     found: list[Program] = []
     for group in groups.values():
         first = max(group, key=lambda h: h.held)
         shares = [h.pss for h in group if h.pss is not None]
         opened = [h.fds for h in group if h.fds is not None]
         exe = first.exe or ""
-        alone = len(group) == 1 or not exe or exe.startswith("/memfd:")
+        names = {h.name for h in group}
+        alone = len(names) == 1 or not exe or exe.startswith("/memfd:")
         name = first.name if alone else exe.rpartition("/")[2]
         found.append(
             Program(
@@ -111,9 +129,15 @@ def programs_of(processes: Sequence[Holder]) -> tuple[Program, ...]:
                 sum(h.anon for h in group),
                 sum(h.threads for h in group),
                 sum(opened) if len(opened) == len(group) else None,
+                sum(h.growth or 0.0 for h in group),
             )
         )
     return tuple(sorted(found, key=lambda p: -p.held))
+
+
+def _script(name: str) -> str:
+    """Return what tells programs of one interpreter apart; "" for titles as of "nginx: worker"."""
+    return name if " " in name and ": " not in name else ""
 
 
 def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str:
@@ -132,6 +156,7 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
     urgent = any(o.urgent for o in triage.oddities)
     colour = ALARM if urgent else WARNING if triage.oddities else CALM
     head = ink.paint_all(colour, ink.wrap(f"leakscope: {text}; {_verdict(triage.oddities)}."))
+    place = len(head)
     for oddity in triage.oddities[:_ODDITIES]:
         said = ink.wrap(f"! {oddity.sentence}", hanging="  ")
         head += ink.paint_all(ALARM if oddity.urgent else WARNING, said)
@@ -141,27 +166,47 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
     head += ["", ink.bold(f"Where the memory is ({bytes_text(triage.total)} in all)")]
     for line in triage.lines:
         if line.bytes or line.name == "unexplained":
-            row = f"  {bytes_text(line.bytes):>9}  {line.name:<28}  {line.what}"
+            row = f"  {bytes_text(line.bytes):>9}  {line.name:<28}  {_whose(line) or line.what}"
             head.append(clip_right(row, ink.width, ink.ellipsis))
     foot = [""]
     foot += [x for note in triage.notes for x in ink.wrap(f"Note: {note}.", hanging="      ")]
-    once = f"One look of {triage.seconds:.1f} s cannot tell growth from rest."
-    foot += ink.paint_all(STEP, ink.wrap(f"{once} Next: {triage.next_step}", hanging="  "))
+    apart = f"Two looks {triage.apart_s:.1f} s apart cannot tell a leak."
+    foot += ink.paint_all(STEP, ink.wrap(f"{apart} Next: {triage.next_step}", hanging="  "))
     rows = _PROGRAMS if height is None else height - len(head) - len(foot) - 3
     lines = [*head, *_table(triage, ink, min(_PROGRAMS, max(rows, _FEWEST))), *foot]
+    if len(lines) > _SCREEN:  # who reads from the top sees it as well
+        lines[place:place] = ink.paint_all(
+            STEP, ink.wrap(f"Next: {triage.next_step}", hanging="  ")
+        )
     return "\n".join(lines) + "\n"
 
 
 def _table(triage: Triage, ink: Ink, limit: int) -> list[str]:
-    columns = f"  {'PSS':>9} {'anonymous':>9} {'fds':>7} {'threads':>7}  program"
+    columns = f"  {'PSS':>9} {'anonymous':>9} {'growth':>11} {'fds':>6} {'threads':>7}  program"
     lines = ["", ink.bold(columns)]
-    for one in programs_of(triage.processes)[:limit]:
+    programs = programs_of(triage.processes)
+    # The fastest growers are always shown, however small they are.
+    fast = sorted((p for p in programs if p.growth >= _GROWS), key=lambda p: -p.growth)[:_FASTEST]
+    shown = [p for p in programs if p in fast or p in programs[: max(0, limit - len(fast))]]
+    for one in shown[:limit]:
         pss = "?" if one.pss is None else bytes_text(one.pss)
         fds = "?" if one.fds is None else count_text(one.fds)
-        row = f"  {pss:>9} {bytes_text(one.anon):>9} {fds:>7} {count_text(one.threads):>7}"
+        moves = abs(one.growth) >= _GROWS
+        grows = ("+" if one.growth > 0 else "") + rate_text(one.growth) if moves else ""
+        row = f"  {pss:>9} {bytes_text(one.anon):>9} {grows:>11} {fds:>6}"
+        row += f" {count_text(one.threads):>7}"
         many = f" x{one.processes}, pid {one.pid}" if one.processes > 1 else f" (pid {one.pid})"
         lines.append(clip_right(f"{row}  {printable(one.name)}{many}", ink.width, ink.ellipsis))
     return lines
+
+
+def _whose(line: Account) -> str:
+    """Name the biggest owner, and how many more there are."""
+    if not line.owners:
+        return ""
+    name, size = line.owners[0]
+    more = f" and {len(line.owners) - 1} more" if len(line.owners) > 1 else ""
+    return f"{bytes_text(size)} {printable(name)}{more}"
 
 
 def _verdict(oddities: Sequence[Oddity]) -> str:
@@ -173,6 +218,8 @@ def _verdict(oddities: Sequence[Oddity]) -> str:
 def to_json(triage: Triage) -> str:
     """Return the same as one JSON document; sizes are bytes."""
     document = asdict(triage)
+    for line in document["lines"]:
+        line["owners"] = [{"name": printable(name), "bytes": size} for name, size in line["owners"]]
     for holder in document["processes"]:
         holder["name"] = printable(holder["name"])
         holder["exe"] = None if holder["exe"] is None else printable(holder["exe"])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words, rate_words
 from leakscope.model.series import TrendVerdict
-from leakscope.report._gauges import amount, gauge_name, signed, spark, subject_name
-from leakscope.report._ink import ALARM, CALM, STEP, WARNING
-from leakscope.report._text import (
+from leakscope.report.gauges import amount, gauge_name, signed, spark, subject_name
+from leakscope.report.ink import ALARM, CALM, STEP, WARNING
+from leakscope.report.text import (
     bytes_text,
     clip_right,
     count_text,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from leakscope.model.growth import Growth
     from leakscope.model.heap import HeapAccount
     from leakscope.model.series import Cause, Series, Standing, Subject, Trend
-    from leakscope.report._ink import Ink
+    from leakscope.report.ink import Ink
 
 __all__ = [
     "Watched",

@@ -7,8 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from leakscope.model.series import TrendVerdict
-from leakscope.report._gauges import amount, gauge_name, subject_name
-from leakscope.report._text import printable
+from leakscope.report.gauges import amount, gauge_name, subject_name
+from leakscope.report.text import printable
 from leakscope.report.watch import headline
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ def to_html(watched: Watched) -> str:
     """Return the page. Every name on it is escaped; causes come first, then the biggest."""
     told = {id(cause.trend) for cause in watched.causes}
 
-    def rank(trend: Trend) -> tuple[bool, bool, float]:
+    def rank(trend: Trend) -> tuple[bool, bool, bool, float]:
         series = trend.series
         last = float(series.values[-1]) if len(series.values) else 0.0
-        return trend.verdict is not TrendVerdict.LEAK, series.unit != "bytes", -last
+        fast = trend.verdict is TrendVerdict.GROWING
+        return trend.verdict is not TrendVerdict.LEAK, not fast, series.unit != "bytes", -last
 
     rest = sorted((t for t in watched.trends if id(t) not in told), key=rank)
     parts = [

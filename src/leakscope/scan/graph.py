@@ -32,7 +32,7 @@ class Graph:
     """
 
     starts: npt.NDArray[np.uint64]
-    sizes: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.unsignedinteger]
     known: npt.NDArray[np.int64]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -30,19 +30,84 @@ if TYPE_CHECKING:
     from leakscope.scan.roots import Root
     from leakscope.target.memory import Thread
 
-__all__ = ["Holders", "origin_of"]
+__all__ = ["KERNEL", "Holders", "Places", "Way", "origin_of"]
 
 _ORIGIN = 1 << 63  # places at and above it are the registers of a thread
+KERNEL = 1 << 62
+"""Stands for the place of a pointer that the kernel keeps for the process."""
 # Static thread-local storage ends where the thread's descriptor begins. Below it lies the
 # stack, except for the first thread; glibc leaves about 1.6 KiB for libraries that come later.
 _TLS_BELOW, _TLS_BELOW_FIRST, _TLS_ABOVE = 1 << 10, 1 << 14, 1 << 12
-_MOST_STEPS = 1 << 16
 _MOST_EXAMINED = 1000
 
 
 def origin_of(thread: Thread) -> int:
     """Return what stands for the place of a pointer in this thread's registers."""
     return _ORIGIN | thread.tid
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where marking found pointers, while nobody has asked about them."""
+
+    addresses: npt.NDArray[np.uint64]  # of each block, as `Marker.keep_places` gives them
+    roots: Sequence[Root]
+    threads: Sequence[Thread]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a block can be reached."""
+
+    block: int  # its position among the blocks
+    root: str
+    offset: int  # inside the root
+    depth: int  # pointers from the root to the block
+    direct: int | None  # the block that points to it; None when it is the root
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """Which block leads to which, of each block."""
+
+    parents: npt.NDArray[np.int64]  # -1: a root
+    roots: npt.NDArray[np.uint64]  # place of the pointer in the root
+    depths: npt.NDArray[np.int64]
+
+    def way(self, block: int, places: npt.NDArray[np.uint64]) -> list[int]:
+        """Return the places of the pointers that lead to a block, from the root on."""
+        way: list[int] = []
+        while block >= 0:
+            way.append(int(places[block]))
+            block = int(self.parents[block])
+        way.reverse()
+        return way
+
+
+def _grow_tree(
+    starts: npt.NDArray[np.uint64],
+    sizes: npt.NDArray[np.unsignedinteger],
+    places: npt.NDArray[np.uint64],
+) -> _Tree:
+    """Follow all blocks to their roots at once: a list may have millions of elements."""
+    order = np.argsort(places, kind="stable")
+    wanted = places[order]
+    at = np.searchsorted(starts, wanted, side="right").astype(np.int64) - 1
+    inside = at >= 0
+    inside &= wanted - starts[np.maximum(at, 0)] < sizes[np.maximum(at, 0)]
+    parents = np.full(len(places), -1, np.int64)
+    parents[order[inside]] = at[inside]
+    # Each round doubles the way that is done.
+    jump, depths = parents.copy(), np.ones(len(places), np.int64)
+    roots = np.arange(len(places))
+    while len(left := np.flatnonzero(jump >= 0)):
+        ahead = jump[left]
+        depths[left] += depths[ahead]
+        roots[left] = roots[ahead]
+        jump[left] = jump[ahead]
+        if len(left) == np.count_nonzero(jump >= 0) and depths.max() > len(places):
+            break  # no tree: never made by marking
+    return _Tree(parents, places[roots], depths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +118,7 @@ class Holders:
     places: npt.NDArray[np.uint64]  # of each block of `graph`
     roots: Sequence[Root]
     threads: Sequence[Thread]
+    _trees: list[_Tree] = field(default_factory=list)  # one, once it is asked for
 
     def of_site(self, recording: Recording, site: int) -> tuple[tuple[Holding, ...], int]:
         """Return what holds blocks of `site`, most frequent first, and how many were examined.
@@ -68,33 +134,52 @@ class Holders:
         index[self.graph.known[ours]] = ours
         chosen = [int(index[block]) for block in blocks if index[block] >= 0]
         chosen = [block for block in chosen if self.places[block]]
-        ways = {block: self._way(block) for block in chosen}
-        names = self._names(recording.modules, [way[0] for way in ways.values()])
-        counts = Counter(names[ways[block][0]][0] for block in chosen)
+        tree = self._tree()
+        roots = {block: int(tree.roots[block]) for block in chosen}
+        names = self._names(recording.modules, list(roots.values()))
+        counts = Counter(names[roots[block]][0] for block in chosen)
         found = []
         for root, count in counts.most_common():
             # The shortest way tells most.
             example = min(
-                (block for block in chosen if names[ways[block][0]][0] == root),
-                key=lambda block: len(ways[block]),
+                (block for block in chosen if names[roots[block]][0] == root),
+                key=lambda block: int(tree.depths[block]),
             )
-            path = self._references(recording, ways[example], names)
+            path = self._references(recording, tree.way(example, self.places), names)
             found.append(Holding(root, count, int(self.graph.starts[example]), path))
         return tuple(found), len(chosen)
 
-    def _way(self, block: int) -> list[int]:
-        """Return the places of the pointers that lead to a block, from the root on."""
-        way: list[int] = []
-        at = block
-        while len(way) < _MOST_STEPS:
-            place = int(self.places[at])
-            way.append(place)
-            inside = self._block_at(place)
-            if inside is None:
-                break
-            at = inside
-        way.reverse()
-        return way
+    def ways(self, blocks: Sequence[int], modules: Sequence[Module], pid: int = 0) -> list[Way]:
+        """Return how each of `blocks`, given by position, is reached; those that are not left out.
+
+        `pid` is the process in which `modules` are mapped, 0 for a recording.
+        """
+        tree = self._tree()
+        chosen = [block for block in blocks if self.places[block]]
+        roots = {block: int(tree.roots[block]) for block in chosen}
+        names = self._names(modules, list(roots.values()), pid)
+        found = []
+        for block in chosen:
+            direct = int(tree.parents[block])
+            name, offset = names[roots[block]]
+            depth = int(tree.depths[block])
+            found.append(Way(block, name, offset, depth, direct if direct >= 0 else None))
+        return found
+
+    def path(self, way: Way) -> tuple[Reference, ...]:
+        """Return the pointers on a way, from the root on, without the block itself."""
+        path = [Reference(way.root, way.offset)]
+        for place in self._tree().way(way.block, self.places)[1:]:
+            at = self._block_at(place)
+            assert at is not None
+            start, size = int(self.graph.starts[at]), int(self.graph.sizes[at])
+            path.append(Reference(None, place - start, None, size))
+        return tuple(path)
+
+    def _tree(self) -> _Tree:
+        if not self._trees:
+            self._trees.append(_grow_tree(self.graph.starts, self.graph.sizes, self.places))
+        return self._trees[0]
 
     def _block_at(self, place: int) -> int | None:
         at = int(np.searchsorted(self.graph.starts, np.uint64(place), side="right")) - 1
@@ -121,7 +206,7 @@ class Holders:
         return tuple(path)
 
     def _names(
-        self, modules: Sequence[Module], places: Sequence[int]
+        self, modules: Sequence[Module], places: Sequence[int], pid: int = 0
     ) -> dict[int, tuple[str, int]]:
         """Name the roots that places lie in, and say how far inside."""
         named: dict[int, tuple[str, int]] = {}
@@ -131,6 +216,9 @@ class Holders:
             if place >= _ORIGIN:
                 tid = place - _ORIGIN
                 named[place] = (f"registers of thread {tid}", 0)
+                continue
+            if place == KERNEL:
+                named[place] = ("the kernel (epoll, timers or signals)", 0)
                 continue
             if (tls := self._tls(place)) is not None:
                 named[place] = tls
@@ -151,7 +239,9 @@ class Holders:
         for number, found in inside.items():
             module = modules[number]
             name = PurePath(module.path).name
-            variables = find_variables(module, [place - module.bias for place in found])
+            variables = find_variables(
+                module, [place - module.bias for place in found], pid or None
+            )
             for place in found:
                 variable = variables.get(place - module.bias)
                 if variable is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.scan.holders import origin_of
+from leakscope.scan.holders import KERNEL, origin_of
 from leakscope.scan.mark import Marker
 from leakscope.scan.roots import find_thread_vectors, guard_of
 
@@ -100,7 +100,7 @@ def mark_blocks(
         for thread in threads:
             if thread.tid not in without_registers:
                 marker.mark_words(thread.words, origin_of(thread))
-        marker.mark_words(held)
+        marker.mark_words(held, KERNEL)
         marker.mark_words(np.array([thread.result for thread in unjoined], np.uint64))
         marker.mark_words(np.array(find_thread_vectors(memory, memory.threads), np.uint64))
         if heap is not None:

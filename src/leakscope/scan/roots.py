@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.target.areas import is_tracers
 from leakscope.target.memory import Range
 
 if TYPE_CHECKING:
@@ -165,8 +166,7 @@ def _is_scanned(mapping: Mapping) -> bool:
     # Memory of a device may not be read; shared memory is data like any other.
     if mapping.path.startswith("/dev/") and mapping.path.split("/")[2] not in _SHARED:
         return False
-    name = _name(mapping)
-    return not (name.endswith(".live") or name.startswith("libleakscope-"))
+    return not is_tracers(mapping)
 
 
 def _may_be_stack(mapping: Mapping) -> bool:

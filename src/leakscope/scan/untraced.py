@@ -17,6 +17,7 @@ from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.content import look_at_lost
 from leakscope.scan.heap_account import account_of
+from leakscope.scan.holders import Places
 from leakscope.scan.mark import disguised_text
 from leakscope.scan.marking import Source, mark_blocks
 from leakscope.scan.roots import find_roots, find_unjoined
@@ -27,22 +28,44 @@ from leakscope.target.resident import Resident
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
     from leakscope.scan.allocators import Heap
     from leakscope.target.memory import Memory, Thread
 
-__all__ = ["scan_core", "scan_untraced"]
+    Examine = Callable[["Walked"], None]
+
+__all__ = ["Walked", "scan_core", "scan_untraced"]
 
 _MOST_SIZES = 20
 _TRIES = 4
 _FEW_UNJOINED = 3
 
 
-def scan_untraced(pid: int, *, max_pause_s: float = MAX_PAUSE_S) -> HeapScan:
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A heap and its image, while that is there."""
+
+    pid: int
+    memory: Memory
+    heap: Heap
+    kinds: npt.NDArray[np.uint8]
+    places: Places | None  # where pointers were found, if they were to be kept
+
+
+def scan_untraced(
+    pid: int,
+    *,
+    max_pause_s: float = MAX_PAUSE_S,
+    examine: Examine | None = None,
+    keep: bool = False,
+) -> HeapScan:
     """Take an image of the process, walk its heap and say what nothing points to.
+
+    `examine` is called while there is the image, and again if the walk is; with `keep` it gets
+    the places of pointers, which costs 8 bytes a block.
 
     Raises `TargetError` when the process may not be stopped, ends meanwhile, or uses an
     allocator that is not known, and when no image can be taken without harm within
@@ -57,7 +80,16 @@ def scan_untraced(pid: int, *, max_pause_s: float = MAX_PAUSE_S) -> HeapScan:
             held = np.concatenate([held, words_of_process(pid)])
             memory = Resident(image)
             held = np.concatenate([held, memory.words_of_others()])
-            found = _scan(memory, image.threads, f"process {pid}", Source.of(memory), held, pid)
+            found = _scan(
+                memory,
+                image.threads,
+                f"process {pid}",
+                Source.of(memory),
+                held,
+                pid,
+                keep=keep,
+                examine=examine,
+            )
             image.check()
             resident = read_resident(pid)
         paused_ns += image.paused_ns
@@ -138,6 +170,9 @@ def _scan(
     source: Source,
     held: npt.NDArray[np.uint64],
     target: int = 0,
+    *,
+    keep: bool = False,
+    examine: Examine | None = None,
 ) -> _Found:
     heap = walk(memory)
     if heap is None:
@@ -149,7 +184,7 @@ def _scan(
     unjoined = find_unjoined(memory, threads)
     marked = mark_blocks(
         memory, heap.starts, heap.sizes, roots, source,
-        threads=threads, heap=heap, held=held, unjoined=unjoined,
+        threads=threads, heap=heap, held=held, unjoined=unjoined, keep=keep,
     )  # fmt: skip
     ranges = [(root.start, root.end) for root in roots]
     if isinstance(memory, Resident):
@@ -171,7 +206,13 @@ def _scan(
         found.give_up("the heap could not be walked whole")
     lost = found.kinds == Reachability.DEFINITELY_LOST
     lost |= found.kinds == Reachability.INDIRECTLY_LOST
-    found.content = look_at_lost(memory, heap.starts[lost], heap.sizes[lost], target)
+    if examine is None:
+        found.content = look_at_lost(memory, heap.starts[lost], heap.sizes[lost], target)
+    else:
+        places = None
+        if marked.places is not None:
+            places = Places(marked.places, tuple(roots), tuple(threads))
+        examine(Walked(target, memory, heap, found.kinds, places))
     return found
 
 

@@ -7,8 +7,15 @@ file only when it is the one the recording names.
 """
 
 from leakscope.symbols._files import find_debug_file
+from leakscope.symbols._operators import has_own_operators
 from leakscope.symbols._source import source_context
 from leakscope.symbols._symbolizer import Symbolizer
 from leakscope.symbols._variables import find_variables
 
-__all__ = ["Symbolizer", "find_debug_file", "find_variables", "source_context"]
+__all__ = [
+    "Symbolizer",
+    "find_debug_file",
+    "find_variables",
+    "has_own_operators",
+    "source_context",
+]

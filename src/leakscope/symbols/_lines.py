@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import SymbolError
+from leakscope.model.frames import plain_name
 from leakscope.symbols._activation import Activation
 from leakscope.symbols._dwarf_process import ask
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Lines", "has_drgn"]
 
 _MANGLED = ("_Z", "_R")
+_MOST_INDEXED = 256 << 20  # bytes: drgn reads them all before it finds a function by its name
 _TOP = (1 << 64) - 1
 # Seconds that reading in Python may take for one file: beside drgn, and in its place.
 _BESIDE_S, _INSTEAD_S = 20.0, 60.0
@@ -77,6 +79,26 @@ class Lines:
             self.gave_up = answers.gave_up
         return found
 
+    def returns(self, function: str, file: str | None) -> str | None:
+        """Return what kind of thing a function returns, as `Code.returns` says it.
+
+        `function` is its name with namespaces and template arguments, and maybe with a result
+        and parameters, as it comes demangled. Only drgn knows.
+        """
+        info = self._file.sections.get(".debug_info")
+        if self._program is None or (info is not None and info.size > _MOST_INDEXED):
+            return None
+        name = plain_name(function)
+        for where in (file, None):
+            try:
+                kind = self._program.function(name, where).type_.type
+            except (LookupError, UnicodeDecodeError):
+                continue
+            except Exception:  # noqa: BLE001
+                return None  # damage: the lines are there all the same
+            return _returned(kind)
+        return None
+
     def _by_drgn(self, address: int) -> tuple[Activation, ...]:
         try:
             places = self._program.source_location(address)
@@ -85,6 +107,25 @@ class Lines:
             return ()
         except Exception as error:
             raise SymbolError(f"the debug information is damaged: {error}") from error
+
+
+def _returned(kind: Any) -> str:
+    name = kind.kind.name
+    while name == "TYPEDEF":
+        kind = kind.type
+        name = kind.kind.name
+    if name == "POINTER":
+        pointed = kind.type
+        while pointed.kind.name == "TYPEDEF":
+            pointed = pointed.type
+        return "bytes" if pointed.kind.name == "VOID" or _is_byte(pointed) else "object"
+    if name == "VOID":
+        return "nothing"
+    return "object" if name in {"CLASS", "STRUCT", "UNION"} else "value"
+
+
+def _is_byte(kind: Any) -> bool:
+    return bool(kind.kind.name == "INT" and kind.size == 1)
 
 
 def _drgn_program(file: ElfFile, alt: ElfFile | None) -> Any:

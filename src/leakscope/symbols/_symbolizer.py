@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from leakscope.errors import SymbolError
-from leakscope.model.frames import Address, Frame, Module
+from leakscope.model.frames import Address, Code, Frame, Module, is_system_path
 from leakscope.symbols._activation import Activation
 from leakscope.symbols._cache import Cache, Located, default_folder
 from leakscope.symbols._debuginfod import Debuginfod
 from leakscope.symbols._demangle import demangle
+from leakscope.symbols._extents import function_entries
 from leakscope.symbols._files import ModuleFiles, find_files
 from leakscope.symbols._lines import Lines, has_drgn
 from leakscope.symbols._tables import functions
@@ -20,6 +24,8 @@ from leakscope.symbols._tables import functions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
+
+    import numpy.typing as npt
 
     from leakscope.proc.elf_file import ElfFile
     from leakscope.symbols._tables import SymbolTable
@@ -92,16 +98,25 @@ class Symbolizer:
     def notes(self) -> tuple[str, ...]:
         """What could not be had for the addresses asked so far, and why."""
         notes = [*self._notes, *(self._debuginfod.notes if self._debuginfod is not None else ())]
-        named = [self._modules[i].path for i, some in self._without_lines.items() if some]
-        unnamed = [self._modules[i].path for i, some in self._without_lines.items() if not some]
-        hint = "install their debug packages"
-        if self._debuginfod is None:
-            hint += " or set DEBUGINFOD_URLS"
-        if named:
-            notes.append(f"functions but no lines for {_some(named)}, no debug information: {hint}")
-        if unnamed:
-            notes.append(f"no function names for {_some(unnamed)}, stripped: {hint}")
+        for named, own in itertools.product((True, False), (True, False)):
+            paths = [
+                self._modules[index].path
+                for index, some in self._without_lines.items()
+                if some is named and own is not is_system_path(self._modules[index].path)
+            ]
+            if paths:
+                what = "functions but no lines for" if named else "no function names for"
+                notes.append(f"{what} {_some(paths)}: {self._hint(len(paths), named, own)}")
         return tuple(dict.fromkeys(notes))
+
+    def _hint(self, count: int, named: bool, own: bool) -> str:
+        """What to do about modules without debug information, of one's own or the system's."""
+        it = "it" if count == 1 else "them"
+        server = "" if self._debuginfod is not None else " or set DEBUGINFOD_URLS"
+        if own:
+            return f"compile {it} with -g" if named else f"do not strip {it},{server}".rstrip(",")
+        packages = "its debug package" if count == 1 else "their debug packages"
+        return f"install {packages}{server}"
 
     def resolve(self, addresses: Iterable[Address]) -> dict[Address, tuple[Frame, ...]]:
         """Return the frames at each distinct address, innermost inlined function first.
@@ -132,12 +147,15 @@ class Symbolizer:
             self._judge(module, wanted)
         return {address: self._frames(address) for address in distinct}
 
-    def defines(self, address: Address, *beginnings: bytes) -> bool:
-        """Whether the address's module has a function whose symbol begins with one of those."""
-        reader = self._open.get(address.module) if address.module is not None else None
-        return reader is not None and any(
-            table.has(each) for table in reader.tables() for each in beginnings
-        )
+    def code(self, frame: Frame) -> Code:
+        """Return what is known of the function that `frame`, which came from here, is in."""
+        address = frame.address
+        if address.module is None or address.module not in self._open or frame.artificial:
+            return Code()
+        reader = self._open[address.module]
+        at = address.offset if address.exact else address.offset - 1
+        returns = reader.returns(frame.function, frame.file) if frame.function else None
+        return Code(returns, None if frame.inlined else reader.size(at))
 
     def _prepare(self, index: int) -> None:
         if index in self._known:
@@ -217,7 +235,9 @@ class Symbolizer:
         at = address.offset if address.exact else address.offset - 1
         places = self._known[address.module].get(at)
         if not places:
-            return (Frame(address, path, build_id),)
+            reader = self._open.get(address.module)
+            entry = reader.entry(at) if reader is not None else None
+            return (Frame(address, path, build_id, entry=entry),)
         last = len(places) - 1
         reader = self._open.get(address.module)
         origin = reader.files.origin if reader is not None else None
@@ -241,6 +261,7 @@ class _Reader:
         self._tables: list[SymbolTable] | None = None
         self._lines: Lines | None = None
         self._broken = False
+        self._entries: npt.NDArray[np.int64] | None = None
 
     def activations(self, addresses: list[int]) -> dict[int, tuple[Activation, ...]]:
         debug = self.files.debug
@@ -270,11 +291,31 @@ class _Reader:
         return self._lines is not None and self._lines.gave_up
 
     def symbol(self, address: int) -> str | None:
-        for table in self.tables():
-            name = table.find(address)
-            if name is not None:
-                return name
-        return None
+        names = (table.find(address) for table in self.tables())
+        return next((name for name in names if name is not None), None)
+
+    def size(self, address: int) -> int | None:
+        sizes = (table.size_at(address) for table in self.tables())
+        return next((size for size in sizes if size is not None), None)
+
+    def entry(self, address: int) -> int | None:
+        if self._entries is None:
+            binary = self.files.binary
+            self._entries = function_entries(binary) if binary is not None else np.zeros(0, int)
+        at = int(np.searchsorted(self._entries, address, side="right")) - 1
+        return int(self._entries[at]) if at >= 0 else None
+
+    def returns(self, function: str, file: str | None) -> str | None:
+        debug = self.files.debug
+        if debug is None or self._broken:
+            return None
+        try:
+            if self._lines is None:
+                self._lines = Lines(debug, self.files.alt)
+            return self._lines.returns(function, file)
+        except SymbolError:
+            self._broken = True
+            return None
 
     def tables(self) -> list[SymbolTable]:
         if self._tables is None:

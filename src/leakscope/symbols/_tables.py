@@ -55,6 +55,15 @@ class SymbolTable:
 
         A symbol without a size reaches to the next symbol.
         """
+        index = self._index(address)
+        return None if index is None else self._text(int(self.name[index]))
+
+    def size_at(self, address: int) -> int | None:
+        """Return the bytes of the function that covers `address`, None when nobody says."""
+        index = self._index(address)
+        return None if index is None else int(self.size[index]) or None
+
+    def _index(self, address: int) -> int | None:
         if not 0 <= address < 1 << 64:
             return None
         after = int(np.searchsorted(self.start, np.uint64(address), side="right"))
@@ -68,7 +77,7 @@ class SymbolTable:
                 key = (start, int(self.rank[index]) + (3 if size == 0 else 0), index)
                 if best is None or key[1] < best[1]:
                     best = key
-        return None if best is None else self._text(int(self.name[best[2]]))
+        return None if best is None else best[2]
 
     def has(self, beginning: bytes) -> bool:
         """Whether a function's name begins like that."""

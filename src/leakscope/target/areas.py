@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
 from leakscope.proc.maps import parse_maps
+from leakscope.proc.smaps import parse_mappings
 from leakscope.proc.text import read_lines
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from leakscope.proc.maps import Mapping
 
-__all__ = ["Area", "is_copied", "read_areas", "why_not_forked"]
+__all__ = ["Area", "is_copied", "is_tracers", "read_areas", "why_not_forked"]
 
 _SIZES = ("Rss", "Anonymous", "Swap", "Private_Hugetlb", "Shared_Hugetlb")
 _MOST_SHARED = 64
@@ -56,14 +57,19 @@ class Area:
         return (self.resident if self.is_shared else self.own) + self.swapped
 
 
+def is_tracers(mapping: Mapping) -> bool:
+    """Whether it is a file of the tracer: a live recording, or the agent."""
+    name = mapping.path.rpartition("/")[2]
+    return name.endswith(".live") or name.startswith("libleakscope-")
+
+
 def is_copied(mapping: Mapping) -> bool:
     """Whether an image needs it: what is the same as in a file can be read at any time."""
     if mapping.path.startswith("[v"):
         return False
     if mapping.path.startswith("/dev/") and PurePath(mapping.path).parts[2] not in _NOT_DEVICES:
         return False
-    name = PurePath(mapping.path).name
-    if name.endswith(".live") or name.startswith("libleakscope-"):
+    if is_tracers(mapping):
         return False
     # Shared memory that this process cannot read cannot be read for it.
     return mapping.permissions[3] == "p" or mapping.permissions.startswith("rw")
@@ -72,34 +78,11 @@ def is_copied(mapping: Mapping) -> bool:
 def read_areas(pid: int) -> tuple[Area, ...]:
     """Read /proc/PID/smaps. Raises `TargetError` when it may not be looked at or is gone."""
     areas: list[Area] = []
-    header, sizes, flags = "", dict.fromkeys(_SIZES, 0), frozenset[str]()
-
-    def finish() -> None:
-        if header:
-            (mapping,) = parse_maps(header.encode("utf-8", "surrogateescape"))
-            huge = sizes["Private_Hugetlb"] + sizes["Shared_Hugetlb"]  # not in Rss
-            areas.append(
-                Area(
-                    mapping,
-                    sizes["Rss"] + huge,
-                    max(sizes["Anonymous"], huge),
-                    sizes["Swap"],
-                    flags,
-                )
-            )
-
-    for line in read_lines(f"/proc/{pid}/smaps"):
-        key, colon, rest = line.partition(":")
-        if colon and key in sizes:
-            sizes[key] = int(rest.split()[0]) * 1024
-        elif key == "VmFlags":
-            flags = frozenset(rest.split())
-        elif line[:1].isdigit() or line[:1] in "abcdef":
-            if "-" not in line.partition(" ")[0]:
-                continue
-            finish()
-            header, sizes, flags = line.rstrip("\n"), dict.fromkeys(_SIZES, 0), frozenset()
-    finish()
+    for header, sizes, flags in parse_mappings(read_lines(f"/proc/{pid}/smaps"), _SIZES):
+        (mapping,) = parse_maps(header.encode("utf-8", "surrogateescape"))
+        huge = sizes["Private_Hugetlb"] + sizes["Shared_Hugetlb"]  # not in Rss
+        own = max(sizes["Anonymous"], huge)
+        areas.append(Area(mapping, sizes["Rss"] + huge, own, sizes["Swap"], flags))
     if not areas:
         raise TargetError(
             f"the memory of process {pid} may not be looked at by this user",

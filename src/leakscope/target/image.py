@@ -27,8 +27,8 @@ from leakscope.errors import TargetError
 from leakscope.proc.isolated import module_command, module_environment
 from leakscope.proc.maps import Mapping, parse_maps, read_maps
 from leakscope.target.frozen import Frozen
-from leakscope.target.library import library
 from leakscope.target.memory import Range, Segment, Thread
+from leakscope.target.pages import list_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -201,11 +201,10 @@ class Forked(_Taken):
         spans, found = np.array(wanted, np.uint64).reshape(-1, 2), np.empty((_RUNS, 2), np.uint64)
         with contextlib.suppress(OSError):
             pages = os.open(f"/proc/{self._seen}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-            count = library().lss_present(
-                pages, spans.ctypes.data, len(spans), 1, (1 << 63) - 1, found.ctypes.data, _RUNS
-            )
+            cursor = np.zeros(2, np.uint64)
+            count = list_pages(pages, spans, found, cursor=cursor)
             os.close(pages)
-            if count <= _RUNS:
+            if count is not None and int(cursor[0]) == len(spans):
                 spans = found[:count]
         words = []
         for start, end in spans.tolist():

@@ -39,6 +39,7 @@ from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen, living_thread
 from leakscope.target.headroom import lack_of_memory
 from leakscope.target.library import library
+from leakscope.target.pages import NEVER, list_pages
 from leakscope.target.ptrace import ALL
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ _ROOM = 1 << 18  # runs of pages
 _MORE = 1.25  # room for what is added meanwhile
 _WATCH_MS = 25
 _STANDING_S, _READ_PER_S = 0.1, 3e8  # walking and marking
-_NEVER = (1 << 63) - 1
 
 
 @dataclass
@@ -274,12 +274,17 @@ def _list(plan: _Plan, pages: int, raw: bytes, deadline: int, runs: Spans) -> in
     mappings = parse_maps(raw) if raw != plan.raw else [a.mapping for a in plan.areas]
     private, shared = plan.spans(mappings)
     count = 0
-    for spans, with_files in ((private, 0), (shared, 1)):
-        found = library().lss_present(
-            pages, spans.ctypes.data, len(spans), with_files, deadline,
-            runs.ctypes.data + count * 16, _ROOM - count,
-        )  # fmt: skip
-        if found > _ROOM:
+    for spans, without_files in ((private, True), (shared, False)):
+        cursor = np.zeros(2, np.uint64)
+        found = list_pages(
+            pages,
+            spans,
+            runs[count:],
+            cursor=cursor,
+            without_files=without_files,
+            deadline=deadline,
+        )
+        if found is None or int(cursor[0]) < len(spans):
             return 0
         count += found
     order = np.argsort(runs[:count, 0], kind="stable")
@@ -289,7 +294,7 @@ def _list(plan: _Plan, pages: int, raw: bytes, deadline: int, runs: Spans) -> in
 
 def _speed(plan: _Plan, source: int, pages: int, buffer: mmap.mmap, runs: Spans) -> float:
     """Copy some of the running process, and return how many bytes a second that was."""
-    count = _list(plan, pages, plan.raw, _NEVER, runs)
+    count = _list(plan, pages, plan.raw, NEVER, runs)
     sizes = np.cumsum((runs[:count, 1] - runs[:count, 0]).astype(np.int64))
     some = int(np.searchsorted(sizes, _SAMPLE))
     size = int(sizes[some - 1]) if some else 0
@@ -301,7 +306,7 @@ def _speed(plan: _Plan, source: int, pages: int, buffer: mmap.mmap, runs: Spans)
     for _ in range(2):  # the first touches the memory
         began = time.monotonic()
         library().lss_copy(
-            source, runs.ctypes.data, some, to.ctypes.data, _NEVER, unread.ctypes.data
+            source, runs.ctypes.data, some, to.ctypes.data, NEVER, unread.ctypes.data
         )
         best = max(best, size / (time.monotonic() - began))
     del to

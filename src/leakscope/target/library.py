@@ -34,14 +34,13 @@ _FUNCTIONS = {
     # lists.c
     "follow_lists": (_INT, [_POINTER, _POINTER, _INT, _SIZE, _POINTER, _POINTER, _SIZE, _INT,
                             _POINTER, READER]),
-    # resident.c
-    "resident": (ctypes.c_long, [_INT, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER]),
+    # pages.c
+    "pages": (ctypes.c_long, [_INT, _POINTER, _SIZE, _INT, _WORD, _POINTER, _SIZE, _POINTER]),
     # cancel.c
     "cancel": (None, [ctypes.c_bool]),
     # join.c
     "join": (None, [_POINTER, _SIZE, _POINTER, _SIZE, _POINTER]),
-    # present.c
-    "present": (_SIZE, [_INT, _POINTER, _SIZE, _INT, _WORD, _POINTER, _SIZE]),
+    # copy.c
     "copy": (_WORD, [_INT, _POINTER, _SIZE, _POINTER, _WORD, _POINTER]),
     # vanish.c
     "watch": (_INT, [_SIZE, _SIZE]),

@@ -3,7 +3,7 @@
 
 A program may reserve terabytes and touch three pages of them. To read what was never touched
 makes the kernel set up page tables in that program, and costs time by address space, not by
-memory. So the kernel is asked first which pages there are (native/scan/resident.c); nothing
+memory. So the kernel is asked first which pages there are (native/scan/pages.c); nothing
 else is read, and stands for zeros, which it is.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.target.image import Copied
-from leakscope.target.library import library
+from leakscope.target.pages import list_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -167,17 +167,22 @@ def _resident(pid: int, ranges: Sequence[tuple[int, int]]) -> Words | None:
     asked = np.array(_merged(ranges), np.uint64).reshape(-1, 2)
     found: list[Words] = [np.empty((0, 2), np.uint64)]
     cursor = np.zeros(2, np.uint64)
-    while int(cursor[0]) < len(asked):
-        room = np.empty((_ROOM, 2), np.uint64)
-        before = cursor.copy()
-        count = library().lss_resident(
-            pid, asked.ctypes.data, len(asked), room.ctypes.data, _ROOM, cursor.ctypes.data
-        )
-        if count < 0:
-            return None
-        found.append(room[:count].copy())
-        if not count and np.array_equal(before, cursor):
-            return None  # cancelled
+    try:
+        pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        while int(cursor[0]) < len(asked):
+            room = np.empty((_ROOM, 2), np.uint64)
+            before = cursor.copy()
+            count = list_pages(pagemap, asked, room, cursor=cursor)
+            if count is None:
+                return None
+            found.append(room[:count].copy())
+            if not count and np.array_equal(before, cursor):
+                return None  # cancelled
+    finally:
+        os.close(pagemap)
     return np.concatenate(found)
 
 

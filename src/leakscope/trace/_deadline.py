@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from leakscope.errors import LeakscopeError
 
 if TYPE_CHECKING:
-    from leakscope.trace._farewell import Farewells
     from leakscope.trace._harvest import Harvest
     from leakscope.trace._spawn import Child
+    from leakscope.trace.farewell import Farewells
 
 __all__ = ["Deadline"]
 

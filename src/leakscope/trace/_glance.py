@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.recording import _layout
+from leakscope.recording import layout
 
 if TYPE_CHECKING:
     from leakscope.trace.live_files import LiveFile
@@ -26,9 +26,9 @@ MOMENT_NS = 200_000_000
 _MOST_SLOTS = 1 << 14
 
 _LOSSES = ("EARLY", "REENTRANT", "TABLE_FULL", "SITES_FULL", "NO_SPACE", "PAUSED", "RANGES_FULL")
-_LOSS_NUMBERS = [getattr(_layout, f"DROP_{name}") for name in _LOSSES]
-_HEAD = _layout.STRIPE_HEAD_BYTES
-_RANGE = _layout.RANGE_DTYPE
+_LOSS_NUMBERS = [getattr(layout, f"DROP_{name}") for name in _LOSSES]
+_HEAD = layout.STRIPE_HEAD_BYTES
+_RANGE = layout.RANGE_DTYPE
 
 
 class Glance:
@@ -37,13 +37,13 @@ class Glance:
     def __init__(self, file: LiveFile) -> None:
         fd = file.open_for_reading()
         try:
-            data = os.pread(fd, _layout.HEADER_DTYPE.itemsize, 0)
-            whole = len(data) == _layout.HEADER_DTYPE.itemsize
-            self._header = np.frombuffer(data, _layout.HEADER_DTYPE)[0] if whole else None
+            data = os.pread(fd, layout.HEADER_DTYPE.itemsize, 0)
+            whole = len(data) == layout.HEADER_DTYPE.itemsize
+            self._header = np.frombuffer(data, layout.HEADER_DTYPE)[0] if whole else None
             self.known = (
                 self._header is not None
-                and int(self._header["magic"]) == _layout.MAGIC
-                and int(self._header["version"]) == _layout.VERSION
+                and int(self._header["magic"]) == layout.MAGIC
+                and int(self._header["version"]) == layout.VERSION
             )
             self._empty = self.known and self._no_block(fd)
             self._whole = self.known and self._lost_nothing(fd)
@@ -62,24 +62,24 @@ class Glance:
     @property
     def is_stub(self) -> bool:
         """Whether it is a fork that became another program."""
-        return self.known and self["state"] == _layout.STATE_EXECED and bool(self["forked_from"])
+        return self.known and self["state"] == layout.STATE_EXECED and bool(self["forked_from"])
 
     @property
     def was_brief(self) -> bool:
         """Whether it ended at once by its own will, and all that it did was seen."""
-        return self._whole and self["state"] == _layout.STATE_EXITED and self._is_short
+        return self._whole and self["state"] == layout.STATE_EXITED and self._is_short
 
     @property
     def says_nothing(self) -> bool:
         """Whether it was brief and gave back all that it had, or soon became another program."""
-        if self.known and self["state"] == _layout.STATE_EXECED:
+        if self.known and self["state"] == layout.STATE_EXECED:
             return self._is_short
         return self.was_brief and self._empty and not self._mapped
 
     @property
     def _is_short(self) -> bool:
         odd = self["trouble"] or self["free_error_count"] or self["free_errors_lost"]
-        exact = self["mode"] == _layout.MODE_EXACT and not odd
+        exact = self["mode"] == layout.MODE_EXACT and not odd
         return exact and 0 <= self.lived_ns < MOMENT_NS
 
     @property
@@ -93,24 +93,24 @@ class Glance:
         used = shards[shards["capacity"] > 0]
         if int(used["capacity"].sum(dtype=np.int64)) > _MOST_SLOTS:
             return False
-        size = _layout.BLOCK_DTYPE.itemsize
+        size = layout.BLOCK_DTYPE.itemsize
         for shard in used:
             data = os.pread(fd, int(shard["capacity"]) * size, int(shard["offset"]))
-            if len(data) % size or np.frombuffer(data, _layout.BLOCK_DTYPE)["where"].any():
+            if len(data) % size or np.frombuffer(data, layout.BLOCK_DTYPE)["where"].any():
                 return False
         return True
 
     def _lost_nothing(self, fd: int) -> bool:
         assert self._header is not None
-        heads = os.pread(fd, _layout.STRIPES * _HEAD, int(self._header["stripes"]["offset"]))
-        if len(heads) != _layout.STRIPES * _HEAD:
+        heads = os.pread(fd, layout.STRIPES * _HEAD, int(self._header["stripes"]["offset"]))
+        if len(heads) != layout.STRIPES * _HEAD:
             return False
-        words = np.frombuffer(heads, np.uint64).reshape(_layout.STRIPES, -1)
+        words = np.frombuffer(heads, np.uint64).reshape(layout.STRIPES, -1)
         return not words[:, _LOSS_NUMBERS].any()
 
     def _has_mapping(self, fd: int) -> bool:
         assert self._header is not None
-        slots = min(self["range_slots"], _layout.MAX_RANGES)
+        slots = min(self["range_slots"], layout.MAX_RANGES)
         if not slots:
             return False
         data = os.pread(fd, slots * _RANGE.itemsize, int(self._header["ranges"]["offset"]))

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError
 from leakscope.recording import live, packed
-from leakscope.recording._layout import STATE_EXECED, STATE_EXITED
+from leakscope.recording.layout import STATE_EXECED, STATE_EXITED
 from leakscope.recording.writer import own_namespace
-from leakscope.trace._farewell import Farewells, with_reachability
 from leakscope.trace._glance import Glance
+from leakscope.trace.farewell import Farewells, with_reachability
 from leakscope.trace.live_files import LiveFile, list_live_files
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from leakscope._paths import exists
 from leakscope.errors import LeakscopeError
 from leakscope.proc.maps import read_maps
 from leakscope.proc.process import children_of, read_executable
-from leakscope.recording import _layout
+from leakscope.recording import layout
 from leakscope.trace.preflight import inspect_program
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Starts"]
 
 _NAME = re.compile(r"starts\.\d{1,10}")
-_BYTES = _layout.STARTS_DTYPE.itemsize
+_BYTES = layout.STARTS_DTYPE.itemsize
 _SETTLED_S = 1.0  # a program that has run for so long has loaded its libraries
-_EXEC, _SPAWN = _layout.START_EXEC, _layout.START_SPAWN
-_ARRIVED, _MUTE = _layout.START_ARRIVED, _layout.START_MUTE
-_FILTERED = _layout.START_FILTERED
+_EXEC, _SPAWN = layout.START_EXEC, layout.START_SPAWN
+_ARRIVED, _MUTE = layout.START_ARRIVED, layout.START_MUTE
+_FILTERED = layout.START_FILTERED
 
 
 @dataclass(slots=True)
@@ -164,7 +164,7 @@ def _entries(path: Path) -> Iterator[tuple[int, int, int, str]]:
         os.close(fd)
     if len(data) != _BYTES:
         return
-    for entry in np.frombuffer(data, _layout.STARTS_DTYPE)[0]["starts"]:
+    for entry in np.frombuffer(data, layout.STARTS_DTYPE)[0]["starts"]:
         if entry["kind"]:
             program = bytes(entry["path"]).decode("utf-8", "replace")
             yield int(entry["number"]), int(entry["kind"]), int(entry["pid"]), program

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope._paths import exists
 from leakscope.errors import LeakscopeError, TargetError
 from leakscope.proc import elf
 from leakscope.proc.isolated import find_program
 from leakscope.proc.maps import Mapping, read_maps
-from leakscope.proc.process import read_executable
+from leakscope.proc.process import living_task, may_read_memory, read_executable
 from leakscope.proc.status import (
     CAP_BPF,
     CAP_PERFMON,
@@ -79,7 +80,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """Everything about one subject. `able` tells whether it can be traced."""
+    """Everything about one subject. `able`: it can be traced, or a process can be scanned."""
 
     subject: str
     able: bool
@@ -99,7 +100,7 @@ def examine(subject: str | None = None) -> Checkup:
         able = trial.state is State.WORKS
         verdict = "programs can be traced here" if able else f"nothing can be traced: {trial.text}"
         return Checkup("this machine", able, verdict, machine)
-    if subject.isdecimal() and not exists(subject):
+    if is_number(subject) and not exists(subject):
         able, verdict, checks = _process(int(subject))
         return Checkup(f"process {subject}", able, verdict, (*checks, *machine))
     able, verdict, checks = _program(subject)
@@ -249,19 +250,25 @@ def _stored(path: Path) -> int:
 def _leftovers() -> Iterator[Check]:
     """Live recordings that an ended leakscope left, for instance when it was killed."""
     own = f"leakscope-{os.geteuid()}-*"
+    count = size = 0
+    where: list[str] = []
     for folder in sorted([*SHARED_MEMORY.glob(own), *SHARED_MEMORY.glob(f"{own}/*/")]):
         try:
             files = list_live_files(folder)
         except LeakscopeError:
             continue
         if files and not any(file.is_mapped() for file in files):
-            size = sum(_stored(file.path) for file in files)
-            yield Check(
-                "left over",
-                State.NOTE,
-                f"{len(files)} recording(s) of ended programs take {size >> 10} KiB in {folder}",
-                f"leakscope report {folder}; then rm -r {folder}",
-            )
+            size += sum(_stored(file.path) for file in files)
+            count += len(files)
+            where.append(str(folder))
+    if count:
+        more = f" and in {len(where) - 1} more of its kind" if len(where) > 1 else ""
+        yield Check(
+            "left over",
+            State.NOTE,
+            f"{count} recording(s) of ended programs take {size >> 10} KiB in {where[0]}{more}",
+            f"leakscope report {where[0]}; then rm -r {where[0]}",
+        )
 
 
 # -- what other methods would find -----------------------------------------------
@@ -380,6 +387,9 @@ def _process(pid: int) -> tuple[bool, str, list[Check]]:
     if not maps:
         text = f"process {pid} ({status.name}) has no memory: a zombie or a kernel thread"
         return False, text, checks
+    # What works at once comes first; the machine's checks, which are about tracing, come last.
+    watch, scan = _watchable(pid), _scannable(pid, status)
+    checks[:0] = [watch, scan]
     static = not any(_GLIBC.search(m.path) or _MUSL.search(m.path) for m in maps)
     checks.append(Check("its libc", State.NOTE, libc_of(maps) or "none found: static?"))
     checks.append(Check("its allocator", State.NOTE, allocator_of(maps)))
@@ -400,15 +410,45 @@ def _process(pid: int) -> tuple[bool, str, list[Check]]:
             f" in {CONFIG_FILE} switches it on"
         )
         return True, verdict, checks
-    verdict = (
-        f"process {pid} ({status.name}) runs without the agent, which must be there from the start"
-    )
+    works = scan.state is State.WORKS
+    verdict = f"process {pid} ({status.name}) can be watched and scanned now: leakscope scan {pid}"
+    if not works:
+        verdict = f"process {pid} ({status.name}) can be watched: leakscope watch {pid} --for 2m"
+    name = None if static else _program_of(pid)
+    without = "it runs without the agent, which must be there from the start"
+    how = f"Start it anew: leakscope run -- {name}" if name else None
+    checks.insert(2, Check("run", State.MISSING, without, how))
     if static:
         checks.append(Check("program", State.BROKEN, "it looks statically linked"))
-    elif name := _program_of(pid):
+    elif name:
         checks += _program(name)[2]
-        verdict += f": leakscope run -- {name}"
-    return False, verdict, checks
+    return works, verdict, checks
+
+
+def _watchable(pid: int) -> Check:
+    """Its gauges: everybody may read the private memory, not everybody the rest."""
+    text = f"how fast it grows, since when, until which limit: leakscope watch {pid} --for 2m"
+    if may_read_memory(pid):
+        return Check("watch", State.WORKS, text)
+    lost = "without its descriptors and its share of shared memory (PSS)"
+    return Check("watch", State.LIMITED, f"{text}, {lost}", "Run as root, or as its user.")
+
+
+def _scannable(pid: int, status: Status) -> Check:
+    """Whether its memory can be read and its threads stopped: the kernel asks the same for both."""
+    if status.tracer:
+        text = f"process {status.tracer} holds it with ptrace, and only one can"
+        return Check("scan", State.MISSING, text, "Detach that debugger first.")
+    try:
+        os.close(os.open(f"/proc/{living_task(pid)}/mem", os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        scope = _sysctl("kernel/yama/ptrace_scope")
+        text = f"its memory may not be read (ptrace_scope is {scope or 0})"
+        return Check("scan", State.MISSING, text, f"Run as root: sudo leakscope scan {pid}")
+    except OSError as error:
+        return Check("scan", State.MISSING, f"its memory cannot be read: {error.strerror}")
+    text = f"which blocks of its heap are lost, and what holds the rest: leakscope scan {pid}"
+    return Check("scan", State.WORKS, text)
 
 
 def libc_of(maps: tuple[Mapping, ...]) -> str | None:

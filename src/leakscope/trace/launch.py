@@ -21,12 +21,12 @@ from leakscope._paths import absolute, exists, is_directory
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 from leakscope.proc.status import read_status
 from leakscope.trace._deadline import Deadline
-from leakscope.trace._farewell import Examination, Farewells
 from leakscope.trace._filters import inherited_filters
 from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
 from leakscope.trace._starts import Starts
+from leakscope.trace.farewell import Examination, Farewells
 from leakscope.trace.live_files import count_files, removed_unread
 from leakscope.trace.output import make_live_directory, plan_output, private_part
 from leakscope.trace.preflight import Program, inspect_program

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import RecordingError, TargetError
 from leakscope.proc.maps import Mapping, read_maps
 from leakscope.proc.process import living_task
-from leakscope.recording import _layout
+from leakscope.recording import layout
 from leakscope.recording.writer import find_writer, own_namespace
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveFile", "count_files", "find_live_file", "list_live_files", "removed_unread"]
 
-_HEADER = dict(_layout.HEADER_DTYPE.fields or {})
+_HEADER = dict(layout.HEADER_DTYPE.fields or {})
 _NAME = re.compile(r"(\d{1,10})\.(\d{1,5})\.live")
 _COUNT_NAME = re.compile(r"removed\.\d{1,10}")
 PAUSED = 1
@@ -46,7 +46,7 @@ class LiveFile:
 
     def started(self) -> bool:
         """Whether the agent got as far as recording."""
-        return self.field("magic") == _layout.MAGIC
+        return self.field("magic") == layout.MAGIC
 
     def field(self, name: str) -> int:
         """Return one number of the header. Raises `RecordingError` when it cannot be read."""
@@ -69,10 +69,10 @@ class LiveFile:
     def set_paused(self, paused: bool) -> None:
         """Switch recording off or on. Raises `RecordingError` when it cannot be written."""
         version = self.field("version")
-        if version != _layout.VERSION:
+        if version != layout.VERSION:
             raise RecordingError(
                 f"the agent in process {self.pid} writes version {version} of the recording and"
-                f" this leakscope knows version {_layout.VERSION}",
+                f" this leakscope knows version {layout.VERSION}",
                 hint="Use the leakscope that the agent belongs to.",
             )
         value = self.field("control")

@@ -11,6 +11,7 @@ import re
 import signal
 from dataclasses import dataclass
 
+from leakscope._digits import is_number
 from leakscope.errors import UsageError
 
 __all__ = ["CONFIG_FILE", "MAX_DEPTH", "Settings", "parse_signal", "parse_size"]
@@ -134,7 +135,7 @@ def parse_size(text: str) -> int:
 def parse_signal(text: str) -> int:
     """Return the number of a signal named "USR1", "SIGUSR1" or "10"; checked as in `Settings`."""
     name = text.strip().upper()
-    if name.isdecimal():
+    if is_number(name):
         number = int(name)
     else:
         name = name if name.startswith("SIG") else f"SIG{name}"

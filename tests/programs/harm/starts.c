@@ -60,16 +60,16 @@ int main(int count, char **words) {
     waitpid(pid, &status, 0);
     printf("%d: %x\n", how, status);
   }
+  static char stack[65536] __attribute__((aligned(64)));
+  pid = clone(in_borrowed_memory, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, nothing);
+  waitpid(pid, &status, 0);
+  printf("clone: %x\n", status);
   if (!(pid = vfork())) {
     execve(file, arguments, nothing);
     _exit(99);
   }
   waitpid(pid, &status, 0);
   printf("vfork: %x\n", status);
-  static char stack[65536] __attribute__((aligned(64)));
-  pid = clone(in_borrowed_memory, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, nothing);
-  waitpid(pid, &status, 0);
-  printf("clone: %x\n", status);
   if (posix_spawn(&pid, file, NULL, NULL, arguments, nothing))
     return 2;
   waitpid(pid, &status, 0);

@@ -55,7 +55,7 @@ def trend(subject, verdict):
 
 def names(app):
     table = app.query_one(DataTable)
-    return [str(table.get_row_at(n)[-1]).partition(",")[0] for n in range(table.row_count)]
+    return [str(table.get_row_at(n)[3]).partition(",")[0] for n in range(table.row_count)]
 
 
 async def until(pilot, condition):
@@ -84,7 +84,7 @@ def test_what_grows_comes_first_sums_after_it_and_sorting_changes_that():
     async def steps(app, pilot):
         await until(pilot, lambda: app.watching.looks > 3 and len(names(app)) == 4)
         assert names(app)[:3] == ["small (pid 5)", "big (pid 6)", "this machine"]
-        await pilot.press("s")
+        await pilot.press("s", "s")  # by rate, by growth, by what is held now
         assert names(app)[:2] == ["big (pid 6)", "small (pid 5)"]
         await pilot.press("r")
         assert names(app)[-1] == "big (pid 6)"
@@ -104,7 +104,7 @@ def test_leaks_alone_with_the_sentence_and_the_next_step():
         await until(pilot, lambda: names(app) == ["small (pid 5)"])
         row = [str(cell) for cell in app.query_one(DataTable).get_row_at(0)]
         assert row[0] == "leak"
-        assert row[3] == "+3.0 MiB"
+        assert row[2] == "+1 MiB/s"
         await pilot.press("up")
         detail = str(app.query_one("#detail", Static).render())
         assert "it grows" in detail
@@ -113,6 +113,67 @@ def test_leaks_alone_with_the_sentence_and_the_next_step():
         await until(pilot, lambda: len(names(app)) == 4)
 
     drive(steps)
+
+
+def shown(app):
+    """Return what the terminal shows, line by line."""
+    strips = app.screen._compositor.render_strips()
+    return ["".join(segment.text for segment in strip) for strip in strips]
+
+
+def test_80_by_24_shows_subject_rate_and_next_command_from_the_second_look_on():
+    async def steps(app, pilot):
+        await until(pilot, lambda: app.watching.looks > 3 and len(names(app)) == 4)
+        await pilot.press("home")
+        await until(pilot, lambda: any("+1 MiB/s" in line for line in shown(app)))
+        text = "\n".join(shown(app))
+        assert "small (pid 5), private memory" in text
+        await until(pilot, lambda: "Next: leakscope scan 5" in "\n".join(shown(app)))
+
+    drive(steps)
+
+
+def test_enter_opens_a_row_and_closes_it_again():
+    own = Subject("process", f"{os.getpid()}@1", "mine", os.getpid())
+
+    class Own(Gatherer):
+        def gather(self):
+            one = super().gather()
+            grown = Measure(own, "anon", "bytes", (50 + 9 * self.looks) * MIB)
+            return Pass(one.time_ns, (grown, *one.measures), 3, 0.001, 0.001)
+
+    async def steps(app, pilot):
+        await until(pilot, lambda: app.watching.looks > 3 and len(names(app)) == 5)
+        await pilot.press("home", "enter")
+        await until(pilot, lambda: "threads; descriptors: " in "\n".join(shown(app)))
+        text = "\n".join(shown(app))
+        assert f"mine (pid {os.getpid()}), private memory" in text
+        assert "rose in" in text
+        assert f"Next: leakscope scan {os.getpid()}" in text
+        await pilot.press("enter")
+        await until(pilot, lambda: "threads; descriptors: " not in "\n".join(shown(app)))
+
+    drive(steps, gatherer=Own())
+
+
+def test_an_empty_table_says_why():
+    class Nothing(Gatherer):
+        def gather(self):
+            self.looks += 1
+            return Pass(self.looks * 1_000_000_000, (), 0, 0.001, 0.001)
+
+    async def ended(app, pilot):
+        await until(pilot, lambda: app.watching.looks > 2)
+        await until(pilot, lambda: "Nothing to show" in "\n".join(shown(app)))
+
+    drive(ended, gatherer=Nothing())
+
+    async def no_leak(app, pilot):
+        await until(pilot, lambda: len(names(app)) == 4)
+        await pilot.press("l")
+        await until(pilot, lambda: "No gauge is called a leak" in "\n".join(shown(app)))
+
+    drive(no_leak)
 
 
 def test_the_cursor_stays_on_its_gauge():

@@ -13,7 +13,7 @@ import pytest
 
 from leakscope.errors import TargetError
 from leakscope.judge.growing import grows_fast
-from leakscope.model.growth import growth_of
+from leakscope.model.growing import growth_of
 from leakscope.model.series import Series, Subject
 from leakscope.observe.growth import GrowthObserver, observe_growth
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from leakscope.errors import RecordingError
-from leakscope.recording import _layout, live, load
+from leakscope.recording import layout, live, load
 from unit.recording.recordings import environment
 
-FIELDS = {name: offset for name, (_, offset, *_) in _layout.HEADER_DTYPE.fields.items()}
+FIELDS = {name: offset for name, (_, offset, *_) in layout.HEADER_DTYPE.fields.items()}
 
 
 class LiveFile:
@@ -22,7 +22,7 @@ class LiveFile:
     def __init__(self, path):
         self.path = path
         self._file = path.open("r+b", buffering=0)
-        self.header = self.at(0, _layout.HEADER_DTYPE)
+        self.header = self.at(0, layout.HEADER_DTYPE)
 
     def at(self, offset, dtype):
         return np.frombuffer(os.pread(self._file.fileno(), dtype.itemsize, offset), dtype)[0]
@@ -43,7 +43,7 @@ class LiveFile:
         for shard in self.header["shards"]:
             for slot in range(int(shard["capacity"])):
                 place = int(shard["offset"]) + slot * 16
-                if self.at(place, _layout.BLOCK_DTYPE)["where"]:
+                if self.at(place, layout.BLOCK_DTYPE)["where"]:
                     used.append(place)
                 else:
                     empty = place
@@ -67,7 +67,7 @@ def note(file) -> str:
 def test_a_block_of_an_unknown_site_belongs_to_site_0(file):
     (place, *_), _ = file.blocks()
     before = live.read(file.path)
-    file.put(place, "Q", int(file.at(place, _layout.BLOCK_DTYPE)["where"]) | 0x7FFFF << 45)
+    file.put(place, "Q", int(file.at(place, layout.BLOCK_DTYPE)["where"]) | 0x7FFFF << 45)
     after = live.read(file.path)
     assert after.coverage.notes == (
         "1 live blocks were at impossible addresses or of no known site",
@@ -80,7 +80,7 @@ def test_a_block_of_an_unknown_site_belongs_to_site_0(file):
 def test_a_block_that_is_just_being_moved_counts_once(file):
     (place, *_), empty = file.blocks()
     before = live.read(file.path)
-    block = file.at(place, _layout.BLOCK_DTYPE)
+    block = file.at(place, layout.BLOCK_DTYPE)
     file.put(empty + 8, "Q", int(block["what"]))
     file.put(empty, "Q", int(block["where"]))
     after = live.read(file.path)
@@ -89,19 +89,19 @@ def test_a_block_that_is_just_being_moved_counts_once(file):
 
 
 def test_a_frame_without_caller_becomes_an_outermost_one(file):
-    file.put(file.member("nodes", 2, _layout.NODE_DTYPE, "parent"), "I", 2)
+    file.put(file.member("nodes", 2, layout.NODE_DTYPE, "parent"), "I", 2)
     assert note(file).startswith("1 stack frames pointed to")
     assert live.read(file.path).nodes["parent"][2] == 0
 
 
 def test_a_frame_in_an_unknown_module_is_in_none(file):
-    file.put(file.member("nodes", 2, _layout.NODE_DTYPE, "module"), "H", 4000)
+    file.put(file.member("nodes", 2, layout.NODE_DTYPE, "module"), "H", 4000)
     assert note(file).startswith("1 stack frames pointed to")
 
 
 @pytest.mark.parametrize(("member", "form", "value"), [("node", "I", 1 << 20), ("kind", "B", 99)])
 def test_a_site_of_an_unknown_stack_is_kept_without(file, member, form, value):
-    file.put(file.member("sites", 1, _layout.SITE_DTYPE, member), form, value)
+    file.put(file.member("sites", 1, layout.SITE_DTYPE, member), form, value)
     before = file.header["site_count"]
     assert note(file) == "1 allocation sites pointed to a stack that is not there"
     assert len(live.read(file.path).sites) == before
@@ -111,12 +111,12 @@ def test_a_site_of_an_unknown_stack_is_kept_without(file, member, form, value):
     ("member", "form", "value"), [("site", "I", 1 << 18), ("start", "Q", 1 << 60)]
 )
 def test_impossible_mappings_are_told(file, member, form, value):
-    file.put(file.member("ranges", 3, _layout.RANGE_DTYPE, member), form, value)
+    file.put(file.member("ranges", 3, layout.RANGE_DTYPE, member), form, value)
     assert note(file) == "1 mappings were at impossible addresses or of no known site"
 
 
 def test_a_module_without_a_name_stays_a_module(file):
-    file.put(file.member("modules", 1, _layout.MODULE_DTYPE, "path_offset"), "I", 1 << 30)
+    file.put(file.member("modules", 1, layout.MODULE_DTYPE, "path_offset"), "I", 1 << 30)
     assert note(file) == "1 modules have no readable path or build-id"
     module = live.read(file.path).modules[1]
     assert (module.path, module.build_id) == ("", None)
@@ -124,7 +124,7 @@ def test_a_module_without_a_name_stays_a_module(file):
 
 def used_shard(file):
     (used, *_) = np.flatnonzero(file.header["shards"]["capacity"])
-    return FIELDS["shards"] + int(used) * _layout.SHARD_DTYPE.itemsize
+    return FIELDS["shards"] + int(used) * layout.SHARD_DTYPE.itemsize
 
 
 def test_a_shard_that_is_nowhere_is_told(file):
@@ -136,9 +136,9 @@ def test_two_shards_at_one_place_are_read_once(file):
     before = live.read(file.path)
     (used, *_) = np.flatnonzero(file.header["shards"]["capacity"])
     (free, *_) = np.flatnonzero(file.header["shards"]["capacity"] == 0)
-    size = _layout.SHARD_DTYPE.itemsize
+    size = layout.SHARD_DTYPE.itemsize
     for name, form in (("capacity", "I"), ("offset", "Q")):
-        inner = int(free) * size + _layout.SHARD_DTYPE.fields[name][1]
+        inner = int(free) * size + layout.SHARD_DTYPE.fields[name][1]
         file.put_header("shards", form, int(file.header["shards"][used][name]), inner)
     assert note(file) == "1 of the 1024 parts of the block table could not be found"
     assert np.array_equal(live.read(file.path).blocks, before.blocks)
@@ -147,8 +147,8 @@ def test_two_shards_at_one_place_are_read_once(file):
 def test_a_shard_that_claims_gigabytes_of_nothing_costs_nothing(file):
     before = live.read(file.path)
     (free, *_) = np.flatnonzero(file.header["shards"]["capacity"] == 0)
-    shard = FIELDS["shards"] + int(free) * _layout.SHARD_DTYPE.itemsize
-    file.put(shard + _layout.SHARD_DTYPE.fields["capacity"][1], "I", 1 << 29)
+    shard = FIELDS["shards"] + int(free) * layout.SHARD_DTYPE.itemsize
+    file.put(shard + layout.SHARD_DTYPE.fields["capacity"][1], "I", 1 << 29)
     file.put(shard, "Q", int(file.header["bump"]))
     start = time.process_time()
     after = live.read(file.path)
@@ -159,8 +159,8 @@ def test_a_shard_that_claims_gigabytes_of_nothing_costs_nothing(file):
 def test_a_shard_left_in_the_middle_of_a_change_is_taken_as_it_is(file):
     before = live.read(file.path)
     shard = used_shard(file)
-    sequence = _layout.SHARD_DTYPE.fields["sequence"][1]
-    file.put(shard + sequence, "I", int(file.at(shard, _layout.SHARD_DTYPE)["sequence"]) | 1)
+    sequence = layout.SHARD_DTYPE.fields["sequence"][1]
+    file.put(shard + sequence, "I", int(file.at(shard, layout.SHARD_DTYPE)["sequence"]) | 1)
     assert "1 of the 1024 parts of the block table were being replaced" in note(file)
     assert np.array_equal(live.read(file.path).blocks, before.blocks)
 
@@ -168,7 +168,7 @@ def test_a_shard_left_in_the_middle_of_a_change_is_taken_as_it_is(file):
 def test_the_highest_of_the_timeline_is_the_peak(file):
     (row, *_) = np.flatnonzero(file.header["rows"]["sites"] > 1)
     start = int(file.header["rows"]["offset"][row])
-    file.put(start + _layout.TIMELINE_ENTRY_DTYPE.itemsize, "f", 2.0**30)
+    file.put(start + layout.TIMELINE_ENTRY_DTYPE.itemsize, "f", 2.0**30)
     sites = live.read(file.path).sites
     assert sites["peak_bytes"][1] == 1 << 30
     assert sites["live_bytes"][1] < 1 << 30
@@ -178,13 +178,13 @@ def test_the_highest_of_the_timeline_is_the_peak(file):
 def test_an_impossible_size_in_the_timeline_is_told(file, value):
     (row, *_) = np.flatnonzero(file.header["rows"]["sites"] > 1)
     start = int(file.header["rows"]["offset"][row])
-    file.put(start + _layout.TIMELINE_ENTRY_DTYPE.itemsize, "f", value)
+    file.put(start + layout.TIMELINE_ENTRY_DTYPE.itemsize, "f", value)
     assert note(file) == "1 rows of the timeline held impossible sizes or claims"
 
 
 def test_a_row_that_claims_more_sites_than_fit_is_left_out(file):
     rows = len(live.read(file.path).timeline.times_ns)
-    sites = _layout.TIMELINE_ROW_DTYPE.fields["sites"][1]
+    sites = layout.TIMELINE_ROW_DTYPE.fields["sites"][1]
     file.put_header("rows", "I", 1 << 24, sites)
     assert note(file) == "1 rows of the timeline held impossible sizes or claims"
     assert len(live.read(file.path).timeline.times_ns) == rows - 1
@@ -198,7 +198,7 @@ def test_trouble_that_the_agent_had_is_told(file):
 @pytest.mark.parametrize(
     ("member", "form", "value", "sentence"),
     [
-        ("version", "I", 3, "newer leakscope: its format is version 3"),
+        ("version", "I", 4, "newer leakscope: its format is version 4"),
         ("magic", "Q", 1, "is not a recording"),
         ("magic", "Q", 0, "holds nothing yet"),
         ("header_bytes", "I", 100, "another build of the agent"),

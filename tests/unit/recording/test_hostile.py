@@ -16,12 +16,12 @@ from leakscope.errors import RecordingError
 from leakscope.observe.store import FRAME
 from leakscope.observe.store import MAGIC as STORE_MAGIC
 from leakscope.observe.store import VERSION as STORE_VERSION
-from leakscope.recording import _layout, live, load, packed
+from leakscope.recording import layout, live, load, packed
 from leakscope.recording._columns import ROWS, encode
 from unit.recording.recordings import assert_equal, built
 from unit.recording.test_packed import rewritten
 
-FIELDS = {name: offset for name, (_, offset, *_) in _layout.HEADER_DTYPE.fields.items()}
+FIELDS = {name: offset for name, (_, offset, *_) in layout.HEADER_DTYPE.fields.items()}
 MOST_KB = 220 << 10  # beyond what a reader of a small honest file takes: 64 MiB, some times
 
 READ = """
@@ -127,22 +127,22 @@ def test_an_honest_recording_of_equal_blocks_is_long_enough(tmp_path, monkeypatc
 def test_a_live_file_of_holes(trace):
     (path,) = trace("mmap_leak")
     _, usual = peak(path)
-    header = np.fromfile(path, _layout.HEADER_DTYPE, 1)[0]
+    header = np.fromfile(path, layout.HEADER_DTYPE, 1)[0]
     with path.open("r+b") as file:
         for area, count, size, most in (
-            ("nodes", "node_count", 16, _layout.MAX_NODES),
-            ("sites", "site_count", 16, _layout.MAX_SITES),
+            ("nodes", "node_count", 16, layout.MAX_NODES),
+            ("sites", "site_count", 16, layout.MAX_SITES),
         ):
             os.pwrite(file.fileno(), struct.pack("<Q", most * size), FIELDS[area] + 16)
             os.pwrite(file.fileno(), struct.pack("<I", most), FIELDS[count])
-        row = _layout.TIMELINE_ROW_DTYPE
-        for number in range(_layout.TIMELINE_ROWS):
+        row = layout.TIMELINE_ROW_DTYPE
+        for number in range(layout.TIMELINE_ROWS):
             at = FIELDS["rows"] + number * row.itemsize
             offset = int(header["bump"]) + number * (8 << 20)
             for name, form, value in (
                 ("tick", "I", number),
-                ("sites", "I", _layout.MAX_SITES),
-                ("room", "I", _layout.MAX_SITES),
+                ("sites", "I", layout.MAX_SITES),
+                ("room", "I", layout.MAX_SITES),
                 ("offset", "Q", offset),
             ):
                 place = at + row.fields[name][1]
@@ -156,10 +156,10 @@ def test_a_live_file_of_holes(trace):
 def test_rows_at_one_place_are_read_once(trace):
     (path,) = trace("mmap_leak")
     rows = len(live.read(path).timeline.times_ns)
-    shown = np.fromfile(path, _layout.HEADER_DTYPE, 1)[0]["rows"]
+    shown = np.fromfile(path, layout.HEADER_DTYPE, 1)[0]["rows"]
     (used, *_) = np.flatnonzero(shown["sites"])
     (free, *_) = np.flatnonzero(shown["sites"] == 0)
-    size = _layout.TIMELINE_ROW_DTYPE.itemsize
+    size = layout.TIMELINE_ROW_DTYPE.itemsize
     with path.open("r+b") as file:
         file.seek(FIELDS["rows"] + int(free) * size)
         file.write(shown[used].tobytes())

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from leakscope.model import recordings as model
-from leakscope.recording import _layout
+from leakscope.recording import layout
 
 ROOT = Path(__file__).parents[3]
 HEADER = ROOT / "native/include/leakscope/recording.h"
 STRUCTS = {
-    name: getattr(_layout, name.removeprefix("lsr_").upper() + "_DTYPE")
+    name: getattr(layout, name.removeprefix("lsr_").upper() + "_DTYPE")
     for name in re.findall(r"^struct (lsr_\w+) \{", HEADER.read_text(), re.MULTILINE)
 }
 
@@ -51,7 +51,7 @@ def test_every_member_lies_where_the_c_compiler_puts_it(tmp_path):
             ours.append(f"{name}.{member} {offset} {form.itemsize}")
     for constant in ("MAGIC", "MAX_SITES", "STRIPE_HEAD_BYTES", "DROP_REASONS"):
         lines.append(f'printf("{constant} %llu\\n", (unsigned long long)LSR_{constant});')
-        ours.append(f"{constant} {getattr(_layout, constant)}")
+        ours.append(f"{constant} {getattr(layout, constant)}")
     source = tmp_path / "offsets.c"
     source.write_text("\n".join([*lines, "return 0; }"]))
     subprocess.run(["gcc", "-std=gnu11", source, "-o", tmp_path / "offsets"], check=True)
@@ -62,10 +62,10 @@ def test_every_member_lies_where_the_c_compiler_puts_it(tmp_path):
 
 
 def test_the_model_has_room_for_what_the_agent_counts():
-    assert model.AGE_BUCKETS == _layout.AGE_BUCKETS
-    assert {kind.value: kind.name.lower() for kind in model.Kind} == _layout.KIND_NAMES
+    assert model.AGE_BUCKETS == layout.AGE_BUCKETS
+    assert {kind.value: kind.name.lower() for kind in model.Kind} == layout.KIND_NAMES
     for name in model.NODE_DTYPE.names:
-        assert model.NODE_DTYPE[name] == _layout.NODE_DTYPE[name]
+        assert model.NODE_DTYPE[name] == layout.NODE_DTYPE[name]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_what_the_generator_does_not_understand_it_refuses(change, sentence, mon
 
 
 def test_blocks_use_every_bit_of_their_two_words():
-    assert _layout.BLOCK_ADDRESS_BITS + 19 == 64
-    assert _layout.MAX_SITES == 1 << 19
+    assert layout.BLOCK_ADDRESS_BITS + 19 == 64
+    assert layout.MAX_SITES == 1 << 19
     assert np.dtype(model.BLOCK_DTYPE).itemsize == 28

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from leakscope.errors import RecordingError
+from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.recordings import BLOCK_DTYPE, RANGE_DTYPE
 from leakscope.recording import live, load, packed
 from unit.recording.recordings import assert_equal, built
@@ -318,3 +319,20 @@ def test_impossible_timelines_are_damage(tmp_path):
     recording.timeline.site_bytes[2, 1] = np.nan
     packed.write(recording, tmp_path / "f")
     assert "impossible sizes" in str(refused(tmp_path / "f"))
+
+
+def test_wrong_frees_come_back_and_earlier_files_have_none(tmp_path):
+    error = RecordedFreeError(2, 1, 1, 3, 2, 1 << 46, 100, 0, 1, 1, 0, 5, 7)
+    recording = dataclasses.replace(built(), free_errors=(error,))
+    packed.write(recording, tmp_path / "r")
+    assert load(tmp_path / "r").free_errors == (error,)
+    data = (tmp_path / "r").read_bytes()
+    (tmp_path / "old").write_bytes(rewritten(data, lambda facts: facts.pop("free_errors")))
+    assert load(tmp_path / "old").free_errors == ()
+    for member, value in (("site", 1 << 20), ("node", 1 << 20), ("kind", 9), ("count", -1)):
+        change = {**dataclasses.asdict(error), member: value}
+        (tmp_path / "bad").write_bytes(
+            rewritten(data, lambda facts, change=change: facts.update(free_errors=[change]))
+        )
+        with pytest.raises(RecordingError, match="wrong frees makes no sense"):
+            load(tmp_path / "bad")

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakscope.model.findings import Verdict
+from leakscope.model.frames import Address
 from leakscope.model.recordings import Coverage, Process
-from leakscope.report._text import cells
 from leakscope.report.terminal import render, render_brief
+from leakscope.report.text import cells
 from unit.report.built_findings import (
     BOUNDED,
     FILLING,
@@ -171,7 +172,9 @@ def test_stacks_through_the_same_line_are_one_place():
 
     assert text.count("LEAKING") == 1
     assert "3.9 KiB in 4 blocks" in text
-    assert "and 1 more stack through the same line: 1000 B in 1 block" in text
+    assert "   called from\n     2.9 KiB in 3 blocks  remember  /src/app/cache.c:60\n" in text
+    assert "     1,000 B in 1 block  main  /src/app/main.c:17\n" in text
+    assert "of the heaviest stack, 3 of the 4 blocks:" in text
 
 
 def test_a_long_stack_is_cut_in_the_middle_unless_verbose():
@@ -195,7 +198,7 @@ def test_start_up_code_below_main_is_left_out_unless_verbose():
 def test_what_is_quiet_is_counted_and_shown_on_request():
     quiet = findings(BOUNDED, KNOWN)
 
-    assert "Not shown: 1 bounded (4.0 KiB), 1 known or suppressed (71.0 KiB)" in render(quiet)
+    assert "Not shown: 1 bounded (4.0 KiB), 1 kept by libraries (71.0 KiB)" in render(quiet)
     shown = render(quiet, show_known=True)
     assert "Bounded: 1 site, 4.0 KiB live" in shown
     assert "Quiet, libc one-off: 1 site, 71.0 KiB live" in shown
@@ -206,7 +209,7 @@ def test_a_suppressed_leak_is_not_reported_as_one():
     text = render(findings(finding(known="suppressed: leak:make_entry")))
 
     assert "LEAKING" not in text
-    assert "1 known or suppressed" in text
+    assert "1 suppressed" in text
 
 
 @pytest.mark.parametrize(
@@ -327,3 +330,78 @@ def test_any_value_renders(width, limit, name, size, rate):
 
     assert text.endswith("\n")
     assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_whatever_there_is_to_say_the_next_command_is_on_the_first_screen():
+    many = [
+        finding(source=frame("f", f"/src/{i}.c", i), fingerprint=f"{i:016x}") for i in range(1, 30)
+    ]
+    blind = tuple(f"the heap of runtime {i} is not seen from here " * 3 for i in range(4))
+    drops = {"table_full": 17, "no_space": 3, "nodes_full": 5}
+    text = render(
+        findings(*many, runtimes=blind, coverage=Coverage(dropped=drops)),
+        recording="out/app.1234.leakscope",
+    )
+
+    screen = " ".join(" ".join(text.splitlines()[:24]).split())
+    assert "app (pid 1234)" in screen
+    assert "look at /src/1.c:1; leakscope report --verbose out/app.1234.leakscope" in screen
+
+
+@pytest.mark.parametrize(
+    ("verdict", "ended", "mode", "next_command"),
+    [
+        (Verdict.GROWING, "running", "exact", "see how it goes on: leakscope watch 1234"),
+        (Verdict.GROWING, "exited", "exact", "or on more input: leakscope run ./bin/app …"),
+        (Verdict.UNKNOWN, "exited", "sampled", "every allocation: leakscope run ./bin/app …"),
+        (Verdict.BOUNDED, "exited", "exact", "nothing to mend; leakscope run --all shows"),
+    ],
+)
+def test_the_next_command_fits(verdict, ended, mode, next_command):
+    process = Process(pid=1234, exe="/opt/app/bin/app", ended=ended)
+    said = findings(
+        finding(verdict=verdict, pattern=None),
+        verdict=verdict,
+        process=process,
+        coverage=Coverage(mode=mode),
+    )
+    text = " ".join(render(said, base="/opt/app").split())
+    assert next_command in text
+
+
+def test_helpers_are_named_below_the_place():
+    text = render(findings(finding(through=(frame("xget", "/src/x.c", 3), frame("xdup")))))
+
+    assert "cache.c:42\n   through xdup at app+0x1234\n   through xget at /src/x.c:3\n" in text
+
+
+def test_places_without_lines_are_functions():
+    bare = frame("parse")
+    one = finding(verdict=Verdict.LOST, lost_count=3, lost_bytes=30, source=bare, stack=(bare,))
+    main = frame("main", address=Address(0, 0x99))
+    other = replace(one, stack=(bare, main), live_count=9, lost_count=2, lost_bytes=20)
+    leaking = replace(other, verdict=Verdict.LEAKING, live_bytes=5, sentence="More keep coming.")
+
+    text = render(findings(one, other, leaking))
+
+    assert text.count("LOST") == 1
+    assert "LEAKING" not in text
+    assert "Not lost, but not freed either: More keep coming." in " ".join(text.split())
+    assert "     25 B in 11 blocks  main  app+0x99\n" in text
+    assert findings(one, other, leaking).leak_places == 1
+
+
+def test_a_frame_without_a_name_is_called_by_its_module_and_offset():
+    bare = frame(None, entry=0x1200)
+    text = render(findings(finding(stack=(bare,), source=bare)))
+
+    assert "   app+0x1234 (function at 0x1200)\n" in text
+    assert "   ▶ #0  app+0x1234\n" in text
+    assert "??" not in text
+
+
+def test_nothing_is_said_to_be_nothing():
+    empty = findings(live_bytes=0, live_count=0, total_allocs=0, total_frees=0, total_alloc_bytes=0)
+    assert "Total: no allocation was seen" in render(empty)
+    freed = findings(live_bytes=0, live_count=0)
+    assert "Total: nothing live at the end, peak" in render(freed)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leakscope.report._ink import Ink
-from leakscope.report._text import (
+from leakscope.report.ink import Ink
+from leakscope.report.text import (
     bytes_text,
     cells,
     clip_left,
@@ -26,7 +26,7 @@ from leakscope.report._text import (
     [
         (0, "0 B"),
         (1, "1 B"),
-        (1023, "1023 B"),
+        (1023, "1,023 B"),
         (1024, "1.0 KiB"),
         (1536, "1.5 KiB"),
         (102_400, "100 KiB"),

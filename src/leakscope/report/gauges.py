@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from leakscope.report._text import bytes_text, count_text, printable
+from leakscope.report.text import bytes_text, count_text, printable
 
 if TYPE_CHECKING:
     from leakscope.model.series import Series, Subject

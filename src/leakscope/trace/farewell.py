@@ -30,7 +30,7 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
-from leakscope.recording._layout import FAREWELL_DONE, FAREWELL_TAKEN, FAREWELL_WAITS
+from leakscope.recording.layout import FAREWELL_DONE, FAREWELL_TAKEN, FAREWELL_WAITS
 from leakscope.recording.mapped import as_in
 from leakscope.recording.walked import with_unseen, without_freed
 from leakscope.recording.writer import find_writer, own_namespace

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakscope.report._text import cells, head, printable
+from leakscope.report.text import cells, head, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

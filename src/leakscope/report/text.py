@@ -12,6 +12,8 @@ import math
 import re
 import unicodedata
 
+from leakscope.model.amounts import bytes_text
+
 __all__ = [
     "bytes_text",
     "cells",
@@ -28,7 +30,6 @@ __all__ = [
     "rate_text",
 ]
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -150,22 +151,6 @@ def _fold(name: str, opening: str, closing: str, ellipsis: str) -> str:
             continue
         parts.append(token)
     return "".join(parts) if depth == 0 else name
-
-
-def bytes_text(size: float) -> str:
-    """Return a size with binary units: "512 B", "4.1 KiB", "318 MiB"."""
-    if not math.isfinite(size):
-        return "?"
-    if size < 0:
-        return "-" + bytes_text(-size)
-    if size < 1023.5:
-        return f"{size:.0f} B"
-    for unit in _UNITS:
-        size /= 1024
-        if size < 1023.5 or unit == _UNITS[-1]:
-            # Three significant digits: enough to compare, few enough to read.
-            return f"{size:,.1f} {unit}" if size < 99.95 else f"{size:,.0f} {unit}"
-    raise AssertionError("unreachable")
 
 
 def interval_text(low: str, high: str) -> str:

@@ -74,6 +74,7 @@ TROUBLE_NO_PROC = 2
 TROUBLE_NO_GROW = 4
 TROUBLE_LEFT = 8
 TROUBLE_SEALED = 16
+TROUBLE_NAMESPACE = 32
 NODE_EXACT_PC = 1
 NODE_TRUNCATED = 2
 NODE_BROKEN = 4
@@ -161,6 +162,7 @@ TROUBLE_NAMES: dict[int, str] = {
     4: "no_grow",
     8: "left",
     16: "sealed",
+    32: "namespace",
 }
 
 NODE_FLAG_NAMES: dict[int, str] = {

@@ -78,7 +78,7 @@ def test_the_first_screen_has_subject_rate_and_next_command(start, tmp_path):
     assert "growing fast after 18" in first
     assert f"grow (pid {pid}), private memory" in first
     assert "MiB/s" in first
-    assert f"Next: leakscope scan {pid}" in first
+    assert f"Next: leakscope find {pid}" in first
     assert f"grow (pid {pid})" in done.stdout.splitlines()[0]
     looks = done.stdout.splitlines()[1:11]
     assert "MiB/s" not in looks[0]

@@ -259,4 +259,4 @@ def test_a_report_leaves_no_file_open(folder, tmp_path, monkeypatch):
     for number in range(3):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{number}"))  # it looks again
         assert leakscope.analyse(run.recordings[0]).leaks[0].source.file.endswith("leaky.c")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # the run may have been closing its socket

@@ -97,6 +97,7 @@ complete -c leakscope -n '__fish_seen_subcommand_from watch' -l record -r -F -d 
 complete -c leakscope -n '__fish_seen_subcommand_from watch' -l json -d 'write JSON instead of text'
 complete -c leakscope -n '__fish_seen_subcommand_from watch' -l html -r -F -d 'also write a page with plots'
 complete -c leakscope -n '__fish_seen_subcommand_from watch' -l report-file -r -F -d 'write the report to FILE instead of the terminal'
+complete -c leakscope -n '__fish_seen_subcommand_from watch' -l scan -d 'walk the heaps of the processes named, at the beginning and the end, and say what grew; stops each of them twice for 0.1 s at most'
 complete -c leakscope -n '__fish_seen_subcommand_from watch' -l heap -d 'at the end say how much of each heap is free; stops the process for some ms'
 complete -c leakscope -n '__fish_seen_subcommand_from watch' -l fail-on -x -a 'leaks growth' -d 'growth: what grows fast gives exit status 1 as well, without proof of a leak'
 complete -c leakscope -n '__fish_seen_subcommand_from watch' -l plain -d 'lines instead of a live screen'

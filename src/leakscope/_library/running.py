@@ -44,6 +44,8 @@ def run(
     dump_signal: Signal | None = None,
     children: bool = True,
     wait_children: bool = False,
+    only: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     suppressions: PathLike | Sequence[PathLike] = (),
     debug_dirs: PathLike | Sequence[PathLike] = (),
     debuginfod: bool = True,
@@ -70,7 +72,7 @@ def run(
     the frames kept of a stack. Recording begins `start_after` the start, or on `start_signal`, ends
     on `stop_signal`; on `dump_signal` a snapshot is written, whose path `progress` is told.
     `children` False records the program alone; `wait_children` waits for daemons and background
-    processes too. `suppressions`, `debug_dirs`, `debuginfod` and `min_bytes` are as in `analyse`,
+    processes too; `only` and `exclude` choose programs by name. `suppressions`, `debug_dirs`, `debuginfod` and `min_bytes` are as in `analyse`,
     for the findings of the result.
 
     Called in the main thread, it passes the signals that this process receives on to the program,
@@ -120,6 +122,8 @@ def run(
             dump_signal=values.signal_number("dump_signal", dump_signal),
             children=children,
             wait_children=wait_children,
+            only=values.paths("only", only),
+            exclude=values.paths("exclude", exclude),
             progress=progress,
         )
     return Run.of(done, judge)

@@ -23,6 +23,7 @@ from leakscope.cli._output import (
     write_report,
     write_text,
 )
+from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._streams import complain
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 from leakscope.observe.asked import find_cgroup, find_processes, parse_duration
@@ -49,7 +50,6 @@ or something grows fast and that alone is no proof (1 with --fail-on growth).
 """
 
 _ACCOUNTS = 4  # processes that have a line of their own at each look
-_UNDECIDED = 3
 _REPLAYED = 1440  # looks of a long recording that are put together again …
 _VALUES = 10_000_000  # … or as many as hold about so many values
 _FEWEST = 120
@@ -401,8 +401,8 @@ def _status(judgement: Judgement, args: argparse.Namespace) -> int:
     wanted = args.fail_on  # of `report` it is the set of verdicts that count
     growth = wanted == "growth" if isinstance(wanted, str) else "growing" in map(str, wanted)
     if judgement.leaks or (judgement.growing and growth):
-        return int(getattr(args, "exit_code", 1))
-    return int(getattr(args, "undecided_exit_code", _UNDECIDED)) if judgement.undecided else 0
+        return int(getattr(args, "exit_code", LEAKS))
+    return int(getattr(args, "undecided_exit_code", UNDECIDED)) if judgement.undecided else 0
 
 
 def _store(path: str, every: float) -> StoreWriter:

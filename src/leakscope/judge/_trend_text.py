@@ -44,7 +44,7 @@ def _growing(look: Look, growth: Growth) -> Trend:
         3600.0 * growth.rate_low,
         3600.0 * growth.rate_high,
         f"{sentence}, a job that loads its input looks the same){wait}",
-        _next_step(look.series),
+        _further(look.series),
         exhausted_in_s=until,
         exhausted_low_s=(limit - growth.last) / growth.rate_high if known and limit else None,
         exhausted_high_s=(limit - growth.last) / growth.rate_low if known and limit else None,
@@ -158,6 +158,14 @@ def _bound(series: Series) -> str:
     if subject.kind == "system":
         return "the memory of this machine"
     return f"its limit of {amount(subject.limit or 0.0, series.unit)}"
+
+
+def _further(series: Series) -> str | None:
+    """Return the command that seeks the second signal which growth alone lacks."""
+    subject = series.subject
+    if subject.kind == "process" and subject.pid is not None and series.metric == "anon":
+        return f"leakscope find {subject.pid}"
+    return _next_step(series)
 
 
 def _next_step(series: Series) -> str | None:

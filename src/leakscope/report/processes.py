@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from leakscope.judge.together import leaking_places
 from leakscope.report._shared import shared_lines
 from leakscope.report.ink import Ink
-from leakscope.report.terminal import render, render_brief
+from leakscope.report.terminal import next_lines, render, render_brief
 from leakscope.report.text import cells, clip_left, printable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def render_processes(
     Each has a label, the name of its recording. The rest is as in `render`.
     """
 
-    def full(findings: Findings) -> str:
+    def full(label: str, findings: Findings) -> str:
         return render(
             findings,
             width=width,
@@ -50,19 +50,21 @@ def render_processes(
             verbose=verbose,
             unicode=unicode,
             base=base,
+            recording=label,
         )
 
     if not judged:
         return "leakscope: no leak found\n"
     if len(judged) == 1:
-        return full(judged[0][1])
+        return full(*judged[0])
     rule = "─" if unicode else "-"
     leaking = sum(1 for _, findings in judged if findings.leaks)
     parts = [f"leakscope: {leaking} of {len(judged)} processes leak\n"]
     places = leaking_places(judged)
     ink = Ink(width, colour, unicode, base)
-    parts += [f"{line}\n" for line in shared_lines(places, ink, max(limit, 1))]
     order = sorted(judged, key=lambda each: -sum(finding.leak_bytes for finding in each[1].leaks))
+    parts += [f"{line}\n" for line in next_lines(order[0][1], ink, order[0][0])]
+    parts += [f"{line}\n" for line in shared_lines(places, ink, max(limit, 1))]
     # Of processes that leak at the same places, one is told in full.
     shown: set[str] = set()
     detailed = []
@@ -72,7 +74,7 @@ def render_processes(
             detailed.append(each)
         shown |= leaks
     for label, findings in detailed:
-        parts.append(f"\n{_heading(label, width, rule)}\n{full(findings)}")
+        parts.append(f"\n{_heading(label, width, rule)}\n{full(label, findings)}")
     told = {id(findings) for _, findings in detailed}
     brief = [each for each in order if id(each[1]) not in told]
     for label, findings in brief[:_BRIEF]:

@@ -42,7 +42,7 @@ from leakscope.report.text import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["SourceContext", "render", "render_brief"]
+__all__ = ["SourceContext", "next_lines", "render", "render_brief"]
 
 _INDENT = "   "
 _NARROWEST = 40
@@ -89,7 +89,7 @@ def render(
 
     lines = [*_headline(findings, ink), *free_error_summary(findings.free_errors, ink)]
     lines += _process(findings, ink)
-    lines += _next(findings, [*loud, *growth, *undecided], ink, recording or "FILE")
+    lines += next_lines(findings, ink, recording or "FILE")
     for runtime in findings.runtimes:
         lines += ink.wrap(printable(runtime), "Note: ", "  ")
     for problem in _coverage.problems(findings):
@@ -136,6 +136,32 @@ def render_brief(findings: Findings, *, width: int = 80, colour: bool = False) -
     return "\n".join(lines) + "\n"
 
 
+def next_lines(findings: Findings, ink: Ink, recording: str) -> list[str]:
+    """Say what to look at, and the command to type: for the first screen, whatever follows.
+
+    `recording` is the file to name in it.
+    """
+    verdicts = (*_GROWTH, Verdict.UNKNOWN)
+    quiet = [f for f in findings.findings if f.known is None and f.verdict in verdicts]
+    members = [*findings.leaks, *quiet]
+    sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
+    undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
+    if not members and not undecided:
+        held = "leakscope run --all shows what is held"
+        text = f"nothing to mend; {held if findings.findings else 'try other inputs with leakscope run'}"
+    elif members and members[0].is_leak:
+        frame = chief_frame(members[0])
+        where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
+        text = f"{where}leakscope report --verbose {shlex.quote(recording)} shows whole stacks"
+    elif findings.process.ended == "running" and findings.process.pid is not None:
+        text = f"see how it goes on: leakscope watch {findings.process.pid}"
+    else:
+        what = "record every allocation" if sampled else "run it for longer, or on more input"
+        program = shlex.quote(relative(findings.process.exe or "PROGRAM", ink))
+        text = f"{what}: leakscope run {program} {ink.ellipsis}"
+    return ink.paint_all(STEP, ink.wrap(text, "Next: ", "  "))
+
+
 # -- head ---------------------------------------------------------------------
 
 
@@ -164,26 +190,6 @@ def _process(findings: Findings, ink: Ink) -> list[str]:
 
 def _name(findings: Findings) -> str:
     return (findings.process.exe or "").rsplit("/", 1)[-1] or "process"
-
-
-def _next(findings: Findings, members: Sequence[Finding], ink: Ink, recording: str) -> list[str]:
-    """What to look at, and the command to type: within the first screen, whatever follows."""
-    sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
-    undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
-    if not members and not undecided:
-        held = "leakscope run --all shows what is held"
-        text = f"nothing to mend; {held if findings.findings else 'try other inputs with leakscope run'}"
-    elif members and members[0].is_leak:
-        frame = chief_frame(members[0])
-        where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
-        text = f"{where}leakscope report --verbose {shlex.quote(recording)} shows whole stacks"
-    elif findings.process.ended == "running" and findings.process.pid is not None:
-        text = f"see how it goes on: leakscope watch {findings.process.pid}"
-    else:
-        what = "record every allocation" if sampled else "run it for longer, or on more input"
-        program = shlex.quote(relative(findings.process.exe or "PROGRAM", ink))
-        text = f"{what}: leakscope run {program} {ink.ellipsis}"
-    return ink.paint_all(STEP, ink.wrap(text, "Next: ", "  "))
 
 
 def _overview(groups: Sequence[Sequence[Finding]], ink: Ink) -> list[str]:

@@ -104,7 +104,7 @@ def test_steady_growth_of_10_percent_a_minute_is_called_fast_within_two_minutes(
     assert got.exhausted_low_s < got.exhausted_in_s < got.exhausted_high_s
     assert "for 2 min, since the first look" in got.sentence
     assert "its limit (400 MiB) is reached in 8" in got.sentence
-    assert got.next_step == "leakscope scan 7"
+    assert got.next_step == "leakscope find 7"
 
 
 @pytest.mark.parametrize("age_s", [0, 86400])

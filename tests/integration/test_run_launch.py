@@ -141,7 +141,7 @@ def test_streams_arguments_and_status_stay_intact(leakscope):
     assert done.stdout == "ina b|--json|"
     assert done.stderr.startswith("oops\n")
     assert "leakscope: sh exited with status 42" in done.stderr
-    assert done.returncode == 0
+    assert done.returncode == 42
 
 
 def test_input_reaches_the_program(leakscope, agent):
@@ -294,7 +294,7 @@ def test_when_there_is_no_room_at_the_end_the_live_recording_stays(leakscope, tm
 
 
 def test_each_child_has_its_own_recording_and_a_fork_before_exec_none(leakscope):
-    done = leakscope("run", "--no-report", "--", "bash", "-c", "ls; sleep 0; true")
+    done = leakscope("run", "--keep-all", "--no-report", "--", "bash", "-c", "ls; sleep 0; true")
 
     assert sorted(name.split(".")[0] for name in names()) == sorted(["bash", "ls", "sleep"]), (
         names()
@@ -321,7 +321,9 @@ def test_hundreds_of_children_are_packed_while_the_program_runs(leakscope, tmp_p
     count = "ls $LEAKSCOPE_DIR | wc -l"
     script = f"for i in $(seq 150); do /bin/true; done; sleep 2.5; {count}"
 
-    done = leakscope("run", "--no-report", "-o", f"{tmp_path}/", "--", "bash", "-c", script)
+    done = leakscope(
+        "run", "--keep-all", "--no-report", "-o", f"{tmp_path}/", "--", "bash", "-c", script
+    )
 
     # Up to 64 that have ended may wait; then there are the shell's own and its children's.
     assert int(done.stdout) <= 64 + 5
@@ -362,7 +364,7 @@ def test_a_signal_to_us_reaches_the_program_and_we_report(start, programs):
     _, said = process.communicate(timeout=30)
 
     assert "was killed by SIGTERM" in said
-    assert process.returncode == 0
+    assert process.returncode == 128 + signal.SIGTERM
     assert names() == [f"leaky.{pid}.leakscope"]
 
 

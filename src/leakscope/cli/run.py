@@ -230,7 +230,8 @@ def _without_clean_children(
     kept = []
     for path, findings in zip(done.files, found, strict=True):
         child = findings.process.pid != done.pid
-        if child and not (findings.leaks or findings.undecided or findings.fail(args.fail_on)):
+        told = findings.leaks or findings.free_errors or findings.undecided
+        if child and not (told or findings.fail(args.fail_on)):
             with contextlib.suppress(OSError):
                 path.unlink()
         else:

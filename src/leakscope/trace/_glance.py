@@ -78,7 +78,8 @@ class Glance:
 
     @property
     def _is_short(self) -> bool:
-        exact = self["mode"] == layout.MODE_EXACT and not self["trouble"]
+        odd = self["trouble"] or self["free_error_count"] or self["free_errors_lost"]
+        exact = self["mode"] == layout.MODE_EXACT and not odd
         return exact and 0 <= self.lived_ns < MOMENT_NS
 
     @property

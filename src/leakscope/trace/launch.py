@@ -43,6 +43,7 @@ __all__ = ["Run", "Running", "run"]
 
 # Processes that end together with the program (the other end of a pipe) get this long.
 _GRACE_SECONDS = 0.5
+_FORKED_LAST_SECONDS = 0.1
 # So many ended children are packed while the program still runs, to keep memory bounded.
 _BACKLOG = 64
 _BACKLOG_SECONDS = 1.0
@@ -291,6 +292,9 @@ def _collect(
 ) -> tuple[LiveFile, ...]:
     """Pack what has ended; wait for the rest, for a moment or, if asked, to its end."""
     until = time.monotonic() + _GRACE_SECONDS
+    with contextlib.suppress(KeyboardInterrupt):
+        if harvest.children:  # a daemon that was forked last may have no recording yet
+            time.sleep(_GRACE_SECONDS if wait_children else _FORKED_LAST_SECONDS)
     running = harvest.pack_ended(status)
     with contextlib.suppress(KeyboardInterrupt):
         while running and (wait_children or time.monotonic() < until):

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
 trap 'kill "$daemon" 2>/dev/null || true; rm -rf "$folder"' EXIT
-g++ -g -O1 -pthread tests/programs/find_leaks.cc -o "$folder/daemon"
+g++ -g -O1 -pthread tests/programs/find/find_leaks.cc -o "$folder/daemon"
 for way in lost held; do
   "$folder/daemon" $way >"$folder/out" &
   daemon=$!

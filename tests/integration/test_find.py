@@ -25,7 +25,7 @@ SHORT = ("--for", "3s", "--max-pause", "5")
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("find") / "find-daemon"
-    source = ROOT / "tests/programs/find_leaks.cc"
+    source = ROOT / "tests/programs/find/find_leaks.cc"
     subprocess.run(["g++", "-g", "-O1", "-pthread", source, "-o", path], check=True)
     return path
 

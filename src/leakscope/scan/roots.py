@@ -136,7 +136,8 @@ def find_unjoined(memory: Memory, threads: Sequence[Thread]) -> list[Unjoined]:
             inside = bisect_right(starts, words[at]) - 1
             if inside >= 0 and words[at] < code[inside][1]:
                 ended = words[_TID_OFFSETS[0] // 8] & 0xFFFFFFFF == 0
-                if ended and words[at - 4] != descriptor:  # itself: detached
+                # A detached thread's joinid is itself; some versions have flags after it.
+                if ended and descriptor not in words[at - 4 : at - 2]:
                     place = next(m for m in memory.mappings if m.start <= descriptor < m.end)
                     stack = (place.start, place.end)
                     found.append(Unjoined(descriptor, words[at - 2], stack))

@@ -17,6 +17,12 @@ import numpy as np
 
 from leakscope.judge import Options, judge, judge_free_errors, load_suppressions
 from leakscope.model.frames import Address, Code, Frame
+from leakscope.model.recordings import (
+    NODE_EXACT,
+    NODE_STOPPED,
+    NODE_TRUNCATED,
+    NODE_UNADDRESSED,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,12 +30,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.model.findings import Findings
+    from leakscope.model.frames import FrameName
     from leakscope.model.recordings import Recording
     from leakscope.symbols import Symbolizer
 
 __all__ = ["Analyser", "analyse"]
-
-_EXACT, _TRUNCATED, _BROKEN = 1, 2, 4  # flags of NODE_DTYPE
 
 _END = Frame(Address(None, 0), artificial=True)
 """Stands for the outer frames that a recording does not have."""
@@ -62,7 +67,7 @@ class Stacks:
         found: list[Frame] = []
         for node in path:
             found += self._frames[node]
-        if path and self._flags[path[-1]] & (_TRUNCATED | _BROKEN):
+        if path and self._flags[path[-1]] & (NODE_TRUNCATED | NODE_STOPPED):
             found.append(_END)
         return tuple(found)
 
@@ -99,20 +104,50 @@ class Stacks:
     def _resolve(self, numbers: npt.NDArray[np.integer]) -> None:
         nodes = self._recording.nodes[numbers]
         modules = len(self._recording.modules)
-        addresses = [
-            Address(module - 1 if 0 < module <= modules else None, offset, bool(flags & _EXACT))
-            for module, offset, flags in zip(
-                nodes["module"].tolist(),
-                nodes["offset"].tolist(),
-                nodes["flags"].tolist(),
-                strict=True,
+        names = self._recording.names
+        unnamed: dict[int, Address] = {}
+        for number, module, offset, flags, name in zip(
+            numbers.tolist(),
+            nodes["module"].tolist(),
+            nodes["offset"].tolist(),
+            nodes["flags"].tolist(),
+            nodes["name"].tolist(),
+            strict=True,
+        ):
+            at = Address(
+                module - 1 if 0 < module <= modules else None, offset, flags & NODE_EXACT != 0
             )
-        ]
+            if name:
+                found = None if flags & NODE_UNADDRESSED else at
+                self._frames[number] = (self._named(names[name - 1], found),)
+            else:
+                unnamed[number] = at
+        if not unnamed:
+            return
         if self._symbolizer is None:
             self._symbolizer = self._open_symbolizer()
-        frames = self._symbolizer.resolve(addresses)
-        for number, address in zip(numbers.tolist(), addresses, strict=True):
+        frames = self._symbolizer.resolve(list(unnamed.values()))
+        for number, address in unnamed.items():
             self._frames[number] = frames[address]
+
+    def _named(self, name: FrameName, address: Address | None) -> Frame:
+        """Return a frame under the name that its source gave it."""
+        module = None
+        if address is not None and address.module is not None:
+            module = self._recording.modules[address.module]
+        return Frame(
+            address,
+            module_path=name.module_path or (module.path if module is not None else None),
+            build_id=module.build_id if module is not None else None,
+            function=name.function,
+            symbol=name.symbol,
+            file=name.file,
+            line=name.line,
+            column=name.column,
+            inlined=name.inlined,
+            class_name=name.class_name,
+            interpreter=name.interpreter,
+        )
 
 
 class Analyser:
@@ -147,6 +182,8 @@ class Analyser:
                 return has_own_operators(recording.modules, pid=pid, authors=authors)
 
             def code(frame: Frame) -> Code:
+                if frame.address is None or frame.address.module is None:
+                    return Code()
                 return symbolizer().code(frame)
 
             stacks = Stacks(recording, symbolizer)

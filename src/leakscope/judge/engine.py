@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.judge.held import judge_held
+from leakscope.judge.identities import Fingerprints, stable_identity
 from leakscope.judge.known import interpreter_state, known_one_off
 from leakscope.judge.options import Options
-from leakscope.judge.places import Fingerprints, Place, Places
+from leakscope.judge.places import Place, Places
 from leakscope.judge.rules import Judged, judge_sites
 from leakscope.judge.runtimes import Runtime, go_in, runtime_own, runtimes_of
 from leakscope.judge.sentences import (
@@ -23,8 +25,8 @@ from leakscope.judge.sentences import (
 )
 from leakscope.judge.threads import about_threads
 from leakscope.model.amounts import bytes_text
+from leakscope.model.columns import LIFETIMES, Column
 from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
-from leakscope.model.recordings import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,16 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["judge"]
 
-_KINDS = {
-    int(Kind.MALLOC): "malloc",
-    int(Kind.CALLOC): "calloc",
-    int(Kind.REALLOC): "realloc",
-    int(Kind.MEMALIGN): "memalign",
-    int(Kind.NEW): "new",
-    int(Kind.NEW_ARRAY): "new[]",
-    int(Kind.MMAP): "mmap",
-    int(Kind.BRK): "brk",
-}
 # Verdicts that a library's own start-up work may have; growth is never excused.
 _EXCUSABLE = (
     Verdict.ONE_OFF,
@@ -74,7 +66,8 @@ def judge(
     they hold. Nothing is read but the arguments.
     """
     options = options or Options()
-    judged = judge_sites(recording, options)
+    lived = recording.knows(*LIFETIMES)
+    judged = judge_sites(recording, options) if lived else judge_held(recording, options)
     runtimes = runtimes_of(recording)
     findings: list[Finding] = []
     uses: dict[Suppression, list[int]] = {}
@@ -103,25 +96,25 @@ def judge(
             finding = _quiet(finding, f"suppressed: {rule.name}")
             use = uses.setdefault(rule, [0, 0, 0])
             use[0] += 1
-            use[1] += finding.leak_count
+            use[1] += finding.leak_count or 0
             use[2] += finding.leak_bytes
         findings.append(finding)
     findings = of_one_place(findings)
     runtimes = (*runtimes, *go_in(finding.stack for finding in findings))
-    table = recording.sites
     return Findings(
         process=recording.process,
         coverage=recording.coverage,
         verdict=_overall(findings, judged, options),
         headline=_headline(findings, recording, judged, options, runtimes),
         findings=tuple(findings),
-        live_bytes=int(table["live_bytes"].sum()),
-        live_count=int(table["live_count"].sum()),
+        live_bytes=recording.total(Column.LIVE_BYTES),
+        live_count=recording.total(Column.LIVE_COUNT),
         peak_bytes=_peak(recording),
-        total_allocs=int(table["allocs"].sum()),
-        total_frees=int(table["frees"].sum()),
-        total_alloc_bytes=int(table["alloc_bytes"].sum()),
-        duration_ns=recording.duration_ns,
+        total_allocs=recording.total(Column.ALLOCS),
+        total_frees=recording.total(Column.FREES),
+        total_alloc_bytes=recording.total(Column.ALLOC_BYTES),
+        duration_ns=recording.duration_ns if recording.knows(Column.DURATION) else None,
+        absent=tuple(column for column in Column if column in recording.absent),
         suppressions=tuple(
             SuppressionUse(rule.name, rule.source, *use) for rule, use in uses.items()
         ),
@@ -154,7 +147,12 @@ def _finding(
         if proven and known is None and judged.service[i] is None:
             known = interpreter_state(stack)
     reach = judged.reach
-    kind = _KINDS.get(int(row["kind"]), "other")
+    kind = recording.kinds[int(row["kind"])]
+
+    def known_of(column: Column) -> int | None:
+        return int(row[column.site_field]) if recording.knows(column) else None
+
+    peak = known_of(Column.PEAK_BYTES)
     return Finding(
         subject="mapping" if kind in {"mmap", "brk"} else "site",
         site=site,
@@ -163,9 +161,9 @@ def _finding(
         pattern=judged.patterns[i],
         confidence=float(judged.confidence[i]),
         live_bytes=int(row["live_bytes"]),
-        live_count=int(row["live_count"]),
-        allocs=int(row["allocs"]),
-        frees=int(row["frees"]),
+        live_count=known_of(Column.LIVE_COUNT),
+        allocs=known_of(Column.ALLOCS),
+        frees=known_of(Column.FREES),
         rate=rate[0],
         rate_low=rate[1],
         rate_high=rate[2],
@@ -176,10 +174,11 @@ def _finding(
         source=place.source,
         through=place.through,
         fingerprint=identities.of(site),
+        stable_fingerprint=stable_identity(stack, kind) if stack else None,
         known=known,
         live_bytes_low=low,
         live_bytes_high=high,
-        peak_bytes=max(int(row["peak_bytes"]), int(row["live_bytes"])),
+        peak_bytes=None if peak is None else max(peak, int(row["live_bytes"])),
         lost_count=None if reach is None else int(reach.lost_count[site]),
         lost_bytes=None if reach is None else int(reach.lost_bytes[site]),
         unexamined_count=None if reach is None else int(reach.unknown[site]),
@@ -325,7 +324,11 @@ def _result(
     if unknown and held * 10 >= total:
         undecided = "1 site" if len(unknown) == 1 else f"{len(unknown):,} sites"
         return f"{other} proven{after}; {undecided} with {bytes_text(held)} could not be judged"
+    if not recording.knows(Column.LIVE_BYTES):
+        return "what is held is not known from this source"
     if total == 0 and not own:
+        if not recording.knows(Column.ALLOCS, Column.FREES):
+            return f"{other} found"
         nothing = recording.coverage.alloc_events == 0
         return f"{other} found: {'nothing was allocated' if nothing else 'every block was freed'}"
     by_verdict = Counter[str]()
@@ -351,7 +354,9 @@ def _leaks(leaks: Sequence[Finding], recording: Recording) -> str:
     return f"{text}, growing by {bytes_text(rate)}/s" if rate else text
 
 
-def _peak(recording: Recording) -> int:
+def _peak(recording: Recording) -> int | None:
+    if not recording.knows(Column.TIMELINE) and not recording.knows(Column.PEAK_BYTES):
+        return None
     rows = recording.timeline.live_bytes
     peak = int(rows.max()) if len(rows) else 0
     return max(peak, int(recording.sites["live_bytes"].sum()))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which frame of a stack is the line to look at, and the identity of a stack."""
+"""Which frame of a stack is the line to look at."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from leakscope.model.frames import Address, Frame
     from leakscope.model.recordings import Recording
 
-__all__ = ["Fingerprints", "Place", "Places", "is_library", "is_runtime", "source_frame"]
+__all__ = ["Place", "Places", "is_library", "is_runtime", "source_frame"]
 
 _MOST_HELPERS = 4  # one inside the other
 _SMALL = 320  # bytes of machine code that a helper may have, compiled without optimisation
@@ -29,7 +28,7 @@ _SMALL = 320  # bytes of machine code that a helper may have, compiled without o
 _RUNTIME_MODULE = re.compile(
     r"(?:^|/)(?:ld-linux[^/]*|ld-musl[^/]*|libc|libc-[\d.]+|libc\.musl[^/]*|libpthread|libm|libdl|librt"
     r"|libstdc\+\+|libc\+\+|libc\+\+abi|libgcc_s|libjemalloc|libtcmalloc[^/]*|libmimalloc[^/]*"
-    r"|libleakscope[^/]*|linux-vdso)(?:[-.][^/]*)?\.so(?:\.[\d.]+)?$|^\[vdso\]"
+    r"|libleakscope[^/]*|vgpreload_[^/]*|linux-vdso)(?:[-.][^/]*)?\.so(?:\.[\d.]+)?$|^\[vdso\]"
 )
 _RUNTIME_FILE = re.compile(
     r"^/usr/(?:local/)?include/|^/usr/lib(?:64|32)?/|^/opt/[^/]+(?:/[^/]+)?/include/|^/nix/store/"
@@ -220,7 +219,8 @@ class Places:
             one = seen.setdefault(key, _Seen(frame))
             one.callers.add(_call(caller))
             one.names.add(frame.function)
-            one.addresses.add(frame.address)
+            if frame.address is not None:
+                one.addresses.add(frame.address)
             if counts[site]:
                 one.sizes.add(int(sizes[site]) * 16 // int(counts[site]))
         found = False
@@ -292,7 +292,7 @@ def _function(frame: Frame) -> Hashable:
     """What identifies a function; instances of a template are one."""
     name = frame.function or frame.symbol
     if name is None:
-        return (frame.module_path, frame.entry or frame.address.offset)
+        return (frame.module_path, frame.entry or frame.address)
     return (frame.module_path, frame.file, _without_arguments(name))
 
 
@@ -308,39 +308,3 @@ def _without_arguments(name: str) -> str:
     while (shorter := _ARGUMENTS.sub("", name)) != name:
         name = shorter
     return name
-
-
-class Fingerprints:
-    """Identities of the stacks of one recording: equal in every run and on every host.
-
-    16 hex digits: a hash of the allocation kind and of each frame's build-id (or file name) and
-    offset. An address without a module differs in each run: only its place in the stack counts.
-    """
-
-    def __init__(self, recording: Recording) -> None:
-        nodes, sites = recording.nodes, recording.sites
-        self._parents: list[int] = nodes["parent"].tolist()
-        self._modules: list[int] = nodes["module"].tolist()
-        self._offsets = nodes["offset"].astype("<u8")  # of millions of frames few are asked for
-        self._nodes: list[int] = sites["node"].tolist()
-        self._kinds: list[int] = sites["kind"].tolist()
-        self._names = [b"?"] + [
-            (m.build_id or m.path.rsplit("/", 1)[-1]).encode(errors="replace")
-            for m in recording.modules
-        ]
-
-    def of(self, site: int) -> str:
-        """Return the fingerprint of a site."""
-        parts = [bytes([self._kinds[site]])]
-        node = self._nodes[site]
-        while 0 < node < len(self._parents) and len(parts) < 1024:
-            module = self._modules[node]
-            if 0 < module < len(self._names):
-                parts += (self._names[module], self._offsets[node].tobytes())
-            else:
-                parts.append(b"?")
-            parent = self._parents[node]
-            if parent >= node:  # damage
-                break
-            node = parent
-        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()

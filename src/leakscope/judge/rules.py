@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Ints = npt.NDArray[np.int64]
 
-__all__ = ["Judged", "Reach", "judge_sites"]
+__all__ = ["PROVEN", "Judged", "Reach", "judge_sites"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Judged:
     reach: Reach | None
     end_ns: int
     samples: int | None  # taken in the whole run; None when exact
+    by_lifetimes: bool = True  # False: births and ages are not known, see `held`
 
 
 def judge_sites(recording: Recording, options: Options) -> Judged:
@@ -367,7 +368,8 @@ _LEAKS = {
     Service.KILLED: ((0.0, 0.68),),
     Service.UNSEEN: ((0.0, 0.6),),
 }
-_PROVEN = 0.99
+PROVEN = 0.99
+"""How sure a lost block is one, where nothing speaks against it."""
 _DOUBTED = 0.7
 
 
@@ -386,7 +388,7 @@ def _lost(recording: Recording) -> float:
     """How sure a lost block is one: frees that by-pass us leave records of blocks that are gone."""
     coverage = recording.coverage
     doubts = coverage.dropped.get("duplicate", 0) or "own_malloc" in coverage.troubles
-    return _DOUBTED if doubts else _PROVEN
+    return _DOUBTED if doubts else PROVEN
 
 
 def _reach(recording: Recording) -> Reach | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.judge.service import Service
 from leakscope.model.amounts import bytes_text
+from leakscope.model.columns import Column
 from leakscope.model.findings import Evidence, Pattern, Verdict
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
         return (
             f"{_n(live, 'block')} of {births:,} whose call stack was not recorded: where they were"
             f" allocated is not known."
+        )
+    if reason in _HELD:
+        held = int(row["live_bytes"])
+        return _HELD[reason].format(
+            blocks=_n(live, "block") if recording.knows(Column.LIVE_COUNT) else bytes_text(held),
+            are="is" if live == 1 else "are",
+            them="it" if live == 1 else "them",
+            they="it" if live == 1 else "they",
         )
     if reason == "few samples":
         return (
@@ -145,6 +154,19 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
     return f"{_n(live, 'block')} of {births:,} not freed; neither their ages nor their number tell why."
 
 
+_HELD = {
+    "pointed to": "{blocks} not freed, but something still points to {them}.",
+    "possibly lost": (
+        "{blocks} not freed: only pointers to places inside {them} are left, so {they} may be lost."
+    ),
+    "held": (
+        "{blocks} {are} held. This source does not tell when {they} came, how long others lived,"
+        " or what points to {them}."
+    ),
+}
+"""By reason of a judgement without lifetimes."""
+
+
 def _lost(judged: Judged, site: int, live: int) -> str:
     reach = judged.reach
     assert reach is not None
@@ -198,6 +220,8 @@ def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
     if verdict is not Verdict.UNKNOWN:
         return None
     births = int(judged.births[site])
+    if reason == "held":
+        return "Compare with what is held later, or record the program itself with leakscope run."
     if reason == "few samples":
         return "Sample more often, or record every allocation (without --sample)."
     if reason == "no time":
@@ -236,6 +260,8 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
         leak = judged.verdicts[i].is_leak
         if lost or held or possible or unknown:  # nothing of a mapping is
             found.append(Evidence("reachability", lost, text, supports=(lost > 0) == leak))
+    if not judged.by_lifetimes:
+        return tuple(found)
     if (why := judged.service[i]) is not None and judged.verdicts[i] is Verdict.LEAKING:
         seen = why is not Service.UNSEEN
         found.append(Evidence("service", why.value, _SERVES[why], supports=seen))

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from leakscope.model.amounts import sum_known
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,7 +24,7 @@ class Part:
     process: Findings
     finding: Finding  # the heaviest there
     bytes: int
-    count: int
+    count: int | None  # None: the source does not count blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,15 @@ class Place:
         return sum(part.bytes for part in self.parts)
 
     @property
-    def count(self) -> int:
+    def count(self) -> int | None:
         """The blocks that these bytes are in."""
-        return sum(part.count for part in self.parts)
+        return sum_known(part.count for part in self.parts)
 
 
 def leaking_places(judged: Iterable[tuple[str, Findings]]) -> tuple[Place, ...]:
     """Return the places that leak in labelled processes, heaviest first.
 
-    Two findings are of one place when their fingerprints are equal: the stable identity of a call
+    Two findings are of one place when their fingerprints are equal: the exact identity of a call
     stack, by build and offset.
     """
     places: dict[str, list[Part]] = {}
@@ -64,7 +66,7 @@ def leaking_places(judged: Iterable[tuple[str, Findings]]) -> tuple[Place, ...]:
                 findings,
                 max(found, key=lambda each: each.leak_bytes),
                 sum(each.leak_bytes for each in found),
-                sum(each.leak_count for each in found),
+                sum_known(each.leak_count for each in found),
             )
             places.setdefault(fingerprint, []).append(part)
     ordered = (Place(tuple(sorted(p, key=lambda part: -part.bytes))) for p in places.values())

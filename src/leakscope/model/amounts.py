@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-__all__ = ["bytes_text"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["bytes_text", "sum_known"]
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -24,3 +28,13 @@ def bytes_text(size: float) -> str:
             # Three significant digits: enough to compare, few enough to read.
             return f"{size:,.1f} {unit}" if size < 99.95 else f"{size:,.0f} {unit}"
     raise AssertionError("unreachable")
+
+
+def sum_known(values: Iterable[int | None]) -> int | None:
+    """Return the sum, None when one of the values is not known."""
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total

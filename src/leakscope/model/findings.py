@@ -7,6 +7,7 @@ import enum
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from leakscope.model.columns import Column
 from leakscope.model.frames import Frame
 from leakscope.model.free_errors import FreeError
 from leakscope.model.reachability import ScanFacts
@@ -89,9 +90,9 @@ class Finding:
     pattern: Pattern | None
     confidence: float  # 0..1
     live_bytes: int
-    live_count: int
-    allocs: int
-    frees: int
+    live_count: int | None  # None here and below: the source does not know
+    allocs: int | None
+    frees: int | None
     rate: float | None  # growth, bytes per second
     rate_low: float | None
     rate_high: float | None
@@ -100,7 +101,7 @@ class Finding:
     evidence: tuple[Evidence, ...]
     stack: tuple[Frame, ...]
     source: Frame | None  # the line to look at: innermost frame of the user's own code
-    fingerprint: str  # 16 hex digits, equal across runs and hosts
+    fingerprint: str  # 16 hex digits, equal across runs and hosts for the same build
     known: str | None = (
         None  # why a finding is quiet by default: "libc one-off", "suppressed: NAME"
     )
@@ -111,6 +112,8 @@ class Finding:
     lost_bytes: int | None = None  # of those blocks
     unexamined_count: int | None = None  # living blocks that the scan did not look at
     unexamined_bytes: int | None = None
+    stable_fingerprint: str | None = None
+    """16 hex digits that a rebuild leaves as they are; None without a call stack."""
     through: tuple[Frame, ...] = ()
     """The allocation helpers between `source` and the allocator, or what it called; innermost first."""
 
@@ -144,8 +147,8 @@ class Finding:
         return self.live_bytes or self.peak_bytes or 0
 
     @property
-    def leak_count(self) -> int:
-        """The blocks that `leak_bytes` are in."""
+    def leak_count(self) -> int | None:
+        """The blocks that `leak_bytes` are in, None when the source does not count blocks."""
         if self.verdict is Verdict.LOST and self.lost_count is not None:
             return self.lost_count
         return self.live_count
@@ -181,13 +184,13 @@ class Findings:
     verdict: Verdict | None  # the overall one; None: nothing to report
     headline: str
     findings: tuple[Finding, ...]
-    live_bytes: int
-    live_count: int
-    peak_bytes: int
-    total_allocs: int
-    total_frees: int
-    total_alloc_bytes: int
-    duration_ns: int
+    live_bytes: int | None  # None here and below: the source does not know
+    live_count: int | None
+    peak_bytes: int | None
+    total_allocs: int | None
+    total_frees: int | None
+    total_alloc_bytes: int | None
+    duration_ns: int | None
     suppressions: tuple[SuppressionUse, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
     runtimes: tuple[str, ...] = ()
@@ -195,6 +198,8 @@ class Findings:
     scan: ScanFacts | None = None  # None: memory was not searched for pointers
     free_errors: tuple[FreeError, ...] = ()
     """Wrong frees, in the order in which they were met first."""
+    absent: tuple[Column, ...] = ()
+    """What the source cannot tell, and was therefore not asked."""
     too_few_samples: bool = False  # of a sampled recording: too few to prove anything
 
     @property
@@ -211,6 +216,8 @@ class Findings:
     def blind(self) -> str | None:
         """Why this recording says nothing on leaks, although no leak was found; None: it does."""
         coverage = self.coverage
+        if "no_leak_check" in coverage.troubles:
+            return "the file has no result of a leak check"
         if "left" in coverage.troubles:
             return "recording ended before the program did"
         if self.total_allocs:
@@ -230,7 +237,7 @@ class Findings:
         """
         process = self.process
         passing = process.forked_from is not None or process.ended == "replaced by exec"
-        if passing and self.duration_ns < _MOMENT_NS:
+        if passing and (self.duration_ns or 0) < _MOMENT_NS:
             return False
         if self.blind is not None:
             return True
@@ -245,7 +252,7 @@ class Findings:
             and finding.verdict is Verdict.UNKNOWN
             and (finding.lost_count is None or finding.unexamined_count)
         ]
-        return bool(open_) and sum(f.live_bytes for f in open_) * 10 >= self.live_bytes
+        return bool(open_) and sum(f.live_bytes for f in open_) * 10 >= (self.live_bytes or 0)
 
     def fail(self, verdicts: Collection[str]) -> bool:
         """Whether one of `verdicts` was given to what is neither known nor suppressed, or overall.

@@ -6,7 +6,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-__all__ = ["Address", "Code", "Frame", "Module", "Origin", "is_system_path", "plain_name"]
+__all__ = [
+    "Address",
+    "Code",
+    "Frame",
+    "FrameName",
+    "Module",
+    "Origin",
+    "is_system_path",
+    "plain_name",
+]
 
 _SYSTEM = re.compile(
     r"/(?:usr/(?:local/)?)?(?:lib(?:64|32|exec)?|s?bin)/|/nix/store/|/snap/|/gnu/store/"
@@ -45,6 +54,25 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameName:
+    """What a source calls a frame that it names itself: a foreign file, an interpreter, a kernel.
+
+    Fields that the source does not have are None. `class_name` is the class that a method belongs
+    to, `interpreter` what runs the code ("java", "python"), None for machine code.
+    """
+
+    function: str | None = None
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    symbol: str | None = None
+    module_path: str | None = None
+    class_name: str | None = None
+    interpreter: str | None = None
+    inlined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """On whose word a source file is named, and whose root directory its name belongs to.
 
@@ -60,13 +88,13 @@ class Origin:
 class Frame:
     """One function activation, innermost inlined function first when an address has several.
 
-    Fields that nobody could determine are None. `function` is demangled, `symbol` is the
+    `address` is None where the source gave a name and no address. Fields that nobody could determine are None. `function` is demangled, `symbol` is the
     name in the symbol table. `inlined` is True for a frame inlined into the next one.
     `artificial` is reserved for placeholder frames such as a truncated stack. `entry` is the ELF
     virtual address of the function's first instruction, where only that is known of it.
     """
 
-    address: Address
+    address: Address | None
     module_path: str | None = None
     build_id: str | None = None
     function: str | None = None
@@ -77,6 +105,8 @@ class Frame:
     inlined: bool = False
     artificial: bool = False
     entry: int | None = None
+    class_name: str | None = None
+    interpreter: str | None = None
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
 

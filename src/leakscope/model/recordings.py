@@ -12,15 +12,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from leakscope.model.frames import Address, Module
+from leakscope.model.columns import Column
+from leakscope.model.frames import Address, FrameName, Module
 from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.reachability import ScanFacts
 
 __all__ = [
     "AGE_BUCKETS",
     "BLOCK_DTYPE",
+    "KIND_NAMES",
     "NODE_DTYPE",
+    "NODE_EXACT",
+    "NODE_STOPPED",
+    "NODE_TRUNCATED",
+    "NODE_UNADDRESSED",
     "RANGE_DTYPE",
+    "REACH_DTYPE",
     "SITE_DTYPE",
     "Coverage",
     "Kind",
@@ -31,7 +38,10 @@ __all__ = [
 
 
 class Kind(enum.IntEnum):
-    """How the memory was asked for."""
+    """How the memory was asked for: the kinds that every recording knows, by number.
+
+    The set is open: `Recording.kinds` names those that a source adds.
+    """
 
     MALLOC = 0
     CALLOC = 1
@@ -43,16 +53,31 @@ class Kind(enum.IntEnum):
     BRK = 7
 
 
+KIND_NAMES = ("malloc", "calloc", "realloc", "memalign", "new", "new[]", "mmap", "brk")
+"""The names of `Kind`, by number. `Recording.kinds` begins with them."""
+
 _DEEPEST = 512  # frames of a stack; the agent keeps 256
 
 AGE_BUCKETS = 33
 """Number of log2 age buckets: bucket 0 is younger than one tick, bucket k spans
 [2**(k-1), 2**k) ticks of `Recording.tick_ns`."""
 
-NODE_DTYPE = np.dtype([("parent", "<u4"), ("module", "<u2"), ("flags", "<u2"), ("offset", "<u8")])
+NODE_DTYPE = np.dtype(
+    [
+        ("parent", "<u4"),
+        ("module", "<u2"),
+        ("flags", "<u2"),
+        ("offset", "<u8"),
+        ("name", "<u4"),
+    ]
+)
 """A frame in its context. `parent` indexes the node table, node 0 is the root.
 `module` is 0 for none (offset is then absolute) or the module's index + 1.
-flags: 1 exact address, 2 outer frames cut off, 4 unwinding stopped here."""
+`name` is 0 where only symbols can name it, or the index in `Recording.names` + 1."""
+
+NODE_EXACT, NODE_TRUNCATED, NODE_STOPPED, NODE_UNADDRESSED = 1, 2, 4, 8
+"""Flags of a node: exact address, outer frames cut off, unwinding stopped here, and no address
+at all (`module` and `offset` are zero)."""
 
 SITE_DTYPE = np.dtype(
     [
@@ -73,6 +98,16 @@ SITE_DTYPE = np.dtype(
 """One allocation site: a call stack and an allocation kind. Site 0 stands for unknown.
 In sampled recordings counts and bytes are unbiased estimates. `live_*` come from the
 blocks; `peak_bytes` is the highest value seen at a timeline row (or live now)."""
+
+REACH_DTYPE = np.dtype(
+    [
+        (f"{kind}_{what}", "<u8")
+        for kind in ("definite", "indirect", "possible", "reachable")
+        for what in ("count", "bytes")
+    ]
+)
+"""What points to the blocks of a site, from a source that tells it of sites, not of blocks.
+Each kind has its own blocks: what definitely lost blocks own is not counted with them."""
 
 BLOCK_DTYPE = np.dtype([("address", "<u8"), ("size", "<u8"), ("site", "<u4"), ("birth_ns", "<i8")])
 """A live block."""
@@ -132,6 +167,18 @@ class Timeline:
     site_counts: npt.NDArray[np.uint32]
     rss_bytes: npt.NDArray[np.int64] | None = None
 
+    @classmethod
+    def empty(cls, sites: int) -> Timeline:
+        """Return a timeline without any row, of so many sites."""
+        none = np.zeros(0, np.int64)
+        return cls(
+            times_ns=none,
+            live_bytes=none,
+            live_counts=none,
+            site_bytes=np.zeros((0, sites), np.float32),
+            site_counts=np.zeros((0, sites), np.uint32),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -151,24 +198,41 @@ class Recording:
     reachability: npt.NDArray[np.uint8] | None = None  # of each block, a `Reachability`
     scan: ScanFacts | None = None
     free_errors: tuple[RecordedFreeError, ...] = ()
+    names: tuple[FrameName, ...] = ()  # of frames that the source named itself
+    kinds: tuple[str, ...] = KIND_NAMES  # names of `sites["kind"]`
+    absent: frozenset[Column] = frozenset()
+    """What the source cannot tell: these columns are zero, or empty, and mean nothing."""
+    site_reach: npt.NDArray[np.void] | None = None  # REACH_DTYPE, a row a site
     author: int | None = field(default=None, compare=False)
     """The user whose file it was read from; not kept in files."""
 
+    def knows(self, *columns: Column) -> bool:
+        """Whether the source filled all of `columns`."""
+        return self.absent.isdisjoint(columns)
+
+    def total(self, column: Column) -> int | None:
+        """Return the sum of a column of the sites, None when the source does not know it."""
+        field_name = column.site_field
+        if field_name is None or column in self.absent:
+            return None
+        return int(self.sites[field_name].sum())
+
     def stack(self, site: int) -> tuple[Address, ...]:
-        """Return the call stack of `site`, innermost first. Empty when unknown."""
+        """Return the addresses on the call stack of `site`, innermost first. Empty when unknown."""
         nodes = self.nodes
         node = int(self.sites["node"][site])
         found: list[Address] = []
         # A parent always has a smaller index than its child; anything else is damage.
         while node > 0 and len(found) < _DEEPEST:
-            module = int(nodes["module"][node])
-            found.append(
-                Address(
-                    module=module - 1 if 0 < module <= len(self.modules) else None,
-                    offset=int(nodes["offset"][node]),
-                    exact=bool(int(nodes["flags"][node]) & 1),
+            module, flags = int(nodes["module"][node]), int(nodes["flags"][node])
+            if not flags & NODE_UNADDRESSED:
+                found.append(
+                    Address(
+                        module=module - 1 if 0 < module <= len(self.modules) else None,
+                        offset=int(nodes["offset"][node]),
+                        exact=bool(flags & NODE_EXACT),
+                    )
                 )
-            )
             parent = int(nodes["parent"][node])
             if parent >= node:
                 break

@@ -27,17 +27,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from leakscope.errors import RecordingError
+from leakscope.model.columns import Column
 from leakscope.model.frames import Module
 from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.reachability import Reachability, ScanFacts
 from leakscope.model.recordings import (
     AGE_BUCKETS,
     BLOCK_DTYPE,
+    KIND_NAMES,
     NODE_DTYPE,
     RANGE_DTYPE,
+    REACH_DTYPE,
     SITE_DTYPE,
     Coverage,
-    Kind,
     Process,
     Recording,
     Timeline,
@@ -46,19 +48,21 @@ from leakscope.recording._columns import ROWS, ChunkError, encode, find_chunks
 from leakscope.recording._facts import FactError, from_json, to_json
 from leakscope.recording._free_errors import check_free_errors
 from leakscope.recording._header import newer
+from leakscope.recording._names import NameTable, name_columns, read_names
 from leakscope.recording._source import Source, damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     import numpy.typing as npt
 
 __all__ = ["MAGIC", "VERSION", "read", "read_source", "write"]
 
 MAGIC = b"\x89LSC\r\n\x1a\n"  # as PNG's: text-mode copying shows
-VERSION = 1
+VERSION = 2
 """Raised when an older leakscope would misread the file. Columns and facts that it does not
-know it passes over, so adding some does not."""
+know it passes over, so adding some does not. 2 has frames with names, kinds that sources add
+and columns that are absent; a recording without any of them is written as 1."""
 
 # Magic, version, CRC-32 of the directory as stored, where it starts, its bytes as stored and
 # inflated, length of the whole file.
@@ -134,11 +138,14 @@ def read(path: str | os.PathLike[str]) -> Recording:
 
 
 def _write(recording: Recording, file: BinaryIO) -> None:
+    if recording.kinds[: len(KIND_NAMES)] != KIND_NAMES:
+        raise ValueError("the kinds of a recording begin with those that all know")
     file.write(bytes(_START.size))
     at = _START.size
+    names = NameTable(recording.names)
     columns: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        for name, values in _columns_of(recording):
+        for name, values in (*_columns_of(recording), *names.columns()):
             start = at
             for group in range(0, len(values), _THREADS * 4 * ROWS):
                 parts = [
@@ -156,6 +163,9 @@ def _write(recording: Recording, file: BinaryIO) -> None:
         "free_errors": [to_json(each) for each in recording.free_errors],
         "tick_ns": recording.tick_ns,
         "duration_ns": recording.duration_ns,
+        "kinds": list(recording.kinds[len(KIND_NAMES) :]),
+        "absent": sorted(recording.absent),
+        "strings": names.strings,
         "columns": columns,
     }
     plain = json.dumps(facts, allow_nan=False).encode()
@@ -167,26 +177,50 @@ def _write(recording: Recording, file: BinaryIO) -> None:
     file.write(stored)
     file.seek(0)
     end = at + len(stored)
-    start_of_file = (MAGIC, VERSION, zlib.crc32(stored), at, len(stored), len(plain), end)
+    start_of_file = (
+        MAGIC,
+        _version_for(recording),
+        zlib.crc32(stored),
+        at,
+        len(stored),
+        len(plain),
+        end,
+    )
     file.write(_START.pack(*start_of_file))
 
 
+def _version_for(recording: Recording) -> int:
+    """The oldest version whose readers understand everything in the recording."""
+    plain = not recording.names and not recording.absent and recording.site_reach is None
+    return 1 if plain and recording.kinds == KIND_NAMES else VERSION
+
+
 def _columns_of(recording: Recording) -> Iterator[tuple[str, npt.NDArray[np.integer]]]:
+    absent = recording.absent
     for table in _TABLES:
+        if table in absent:
+            continue
         values = getattr(recording, table)
         for column in values.dtype.names:
-            yield f"{table}.{column}", values[column]
-    yield "deaths", recording.deaths.reshape(-1)
-    timeline = recording.timeline
-    yield "timeline.times_ns", timeline.times_ns
-    yield "timeline.live_bytes", timeline.live_bytes
-    yield "timeline.live_counts", timeline.live_counts
-    if timeline.rss_bytes is not None:
-        yield "timeline.rss_bytes", timeline.rss_bytes
-    yield "timeline.site_bytes", _changes(timeline.site_bytes.astype("<f4").view("<u4"))
-    yield "timeline.site_counts", _changes(timeline.site_counts)
+            name = f"{table}.{column}"
+            if name not in absent and (name != "nodes.name" or recording.names):
+                yield name, values[column]
+    if Column.DEATHS not in absent:
+        yield "deaths", recording.deaths.reshape(-1)
+    if Column.TIMELINE not in absent:
+        timeline = recording.timeline
+        yield "timeline.times_ns", timeline.times_ns
+        yield "timeline.live_bytes", timeline.live_bytes
+        yield "timeline.live_counts", timeline.live_counts
+        if timeline.rss_bytes is not None:
+            yield "timeline.rss_bytes", timeline.rss_bytes
+        yield "timeline.site_bytes", _changes(timeline.site_bytes.astype("<f4").view("<u4"))
+        yield "timeline.site_counts", _changes(timeline.site_counts)
     if recording.reachability is not None:
         yield "reachability", recording.reachability
+    if recording.site_reach is not None:
+        for column in REACH_DTYPE.names or ():
+            yield f"site_reach.{column}", recording.site_reach[column]
 
 
 def _changes(rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
@@ -289,8 +323,11 @@ class _Reader:
         span = from_json(_Span, facts)
         if not 0 < span.tick_ns < 1e18 or not 0 <= span.duration_ns < 1 << 63:
             raise FactError("its clock makes no sense")
-        tables = {name: self._table(name, dtype) for name, dtype in _TABLES.items()}
-        _check_references(tables, len(modules))
+        absent = self._absent()
+        kinds = _kinds(facts)
+        names = read_names(self._names_columns(), facts.get("strings") or [])
+        tables = {name: self._table(name, dtype, absent) for name, dtype in _TABLES.items()}
+        _check_references(tables, len(modules), len(kinds), len(names))
         sites = len(tables["sites"])
         scan = facts.get("scan")
         wrong = facts.get("free_errors") or ()  # an earlier leakscope had none
@@ -301,15 +338,17 @@ class _Reader:
             coverage=from_json(Coverage, facts.get("coverage")),
             modules=modules,
             **tables,
-            deaths=self._values("deaths", np.dtype("<u8"), sites * AGE_BUCKETS).reshape(
-                sites, AGE_BUCKETS
-            ),
-            timeline=self._timeline(sites),
+            deaths=self._deaths(sites, absent),
+            timeline=Timeline.empty(sites) if Column.TIMELINE in absent else self._timeline(sites),
             tick_ns=span.tick_ns,
             duration_ns=span.duration_ns,
             reachability=self._reachability(len(tables["blocks"])),
             scan=from_json(ScanFacts, scan) if scan is not None else None,
             free_errors=free_errors,
+            names=names,
+            kinds=kinds,
+            absent=absent,
+            site_reach=self._site_reach(sites),
             author=self._source.owner,
         )
 
@@ -338,15 +377,54 @@ class _Reader:
                 hint="If that is right, make the report on a larger machine.",
             )
 
-    def _table(self, name: str, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
-        columns = [self._column(f"{name}.{member}") for member in dtype.names or ()]
+    def _absent(self) -> frozenset[Column]:
+        listed = self._facts.get("absent") or []
+        try:
+            return frozenset(Column(each) for each in listed)
+        except (TypeError, ValueError) as error:
+            raise FactError("it lacks a column that leakscope does not know") from error
+
+    def _table(
+        self, name: str, dtype: np.dtype[np.void], absent: Collection[str] = ()
+    ) -> npt.NDArray[np.void]:
+        if name in absent:
+            return np.zeros(0, dtype)
+        there = [each for each in dtype.names or () if f"{name}.{each}" not in absent]
+        if name == "nodes" and "nodes.name" not in self._columns:  # nobody named any
+            there.remove("name")
+        columns = [self._column(f"{name}.{member}") for member in there]
         rows = columns[0].rows
         if any(column.rows != rows for column in columns):
             raise FactError(f"the columns of {name} differ in length")
-        table = np.empty(rows, dtype)
+        whole = len(there) == len(dtype.names or ())
+        table = np.empty(rows, dtype) if whole else np.zeros(rows, dtype)
         with ThreadPoolExecutor(_THREADS) as pool:
-            for member in dtype.names or ():
+            for member in there:
                 self._fill(f"{name}.{member}", table[member], pool)
+        return table
+
+    def _names_columns(self) -> dict[str, npt.NDArray[np.uint32]]:
+        """The columns of the table of names, empty where there is none."""
+        found: dict[str, npt.NDArray[np.uint32]] = {}
+        for column in name_columns():
+            if column not in self._columns:
+                return {}
+            rows = self._columns[column].rows
+            found[column] = self._values(column, np.dtype("<u4"), rows)
+        return found
+
+    def _deaths(self, sites: int, absent: Collection[Column]) -> npt.NDArray[np.uint64]:
+        if Column.DEATHS in absent:
+            return np.zeros((sites, AGE_BUCKETS), np.uint64)
+        flat = self._values("deaths", np.dtype("<u8"), sites * AGE_BUCKETS)
+        return flat.reshape(sites, AGE_BUCKETS)
+
+    def _site_reach(self, sites: int) -> npt.NDArray[np.void] | None:
+        if f"site_reach.{(REACH_DTYPE.names or ('',))[0]}" not in self._columns:
+            return None
+        table = self._table("site_reach", REACH_DTYPE)
+        if len(table) != sites:
+            raise FactError("what points to the blocks is not told of all sites")
         return table
 
     def _values(self, name: str, dtype: np.dtype[Any], rows: int) -> npt.NDArray[Any]:
@@ -409,15 +487,26 @@ class _Reader:
         return found
 
 
-def _check_references(tables: dict[str, npt.NDArray[np.void]], modules: int) -> None:
+def _kinds(facts: dict[str, Any]) -> tuple[str, ...]:
+    added = facts.get("kinds") or []
+    if not isinstance(added, list) or not all(isinstance(each, str) for each in added):
+        raise FactError("its kinds of allocations have no names")
+    return (*KIND_NAMES, *added)
+
+
+def _check_references(
+    tables: dict[str, npt.NDArray[np.void]], modules: int, kinds: int, names: int
+) -> None:
     nodes, sites = tables["nodes"], tables["sites"]
     if len(nodes) == 0 or len(sites) == 0:
         raise FactError("it has no root of its stacks, or no site for the unknown")
     orphans = nodes["parent"][1:] >= np.arange(1, len(nodes))
     if nodes["parent"][0] != 0 or orphans.any() or nodes["module"].max() > modules:
         raise FactError("a stack frame points to a frame or module that is not there")
-    if sites["node"].max() >= len(nodes) or sites["kind"].max() > max(Kind):
+    if sites["node"].max() >= len(nodes) or sites["kind"].max() >= kinds:
         raise FactError("an allocation site has a stack or kind that is not there")
+    if nodes["name"].max() > names:
+        raise FactError("a stack frame has a name that is not there")
     for name in ("blocks", "ranges"):
         if tables[name]["site"].max(initial=0) >= len(sites):
             raise FactError(f"one of its {name} belongs to a site that is not there")

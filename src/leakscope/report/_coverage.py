@@ -76,6 +76,7 @@ _TROUBLES = {
         "objects were loaded into a namespace of their own (dlmopen), with a C library of their own:"
         " what they allocate through it was not seen"
     ),
+    "no_leak_check": "it holds no result of a leak check: whether something leaked is not known",
     "sealed": (
         "the program is under a system call filter (seccomp), and no call was made that it does not"
         " allow: stacks may be short, and what found no room in the memory set aside before is missing"
@@ -95,7 +96,8 @@ def summary(findings: Findings) -> str:
     if seen:
         parts.append(" and ".join(seen) + " seen")
     dropped = sum(count for name, count in coverage.dropped.items() if _is_loss(name))
-    parts.append(f"{count_text(dropped)} dropped")
+    if dropped or _is_ours(findings):
+        parts.append(f"{count_text(dropped)} dropped")
     for name, text in _STACKS.items():
         count = coverage.dropped.get(name, 0)
         if count:
@@ -103,7 +105,7 @@ def summary(findings: Findings) -> str:
     unresolved, frames = _unresolved(findings)
     if unresolved:
         parts.append(f"{percent_text(unresolved, frames)} of frames without symbols")
-    return f"{_mode(findings)}; " + "; ".join(parts)
+    return "; ".join([_mode(findings), *parts])
 
 
 def scan_text(scan: ScanFacts) -> str:
@@ -147,6 +149,9 @@ def remarks(findings: Findings) -> list[str]:
         sizes.append(f"up to {bytes_text(coverage.max_size)}")
     if sizes:
         found.append(f"only blocks {' '.join(sizes)} were recorded, as asked")
+    if findings.absent:
+        missing = [column.meaning for column in findings.absent]
+        found.append(f"not known from this source, and not judged: {'; '.join(missing)}")
     found.extend(printable(note) for note in coverage.notes)
     return found
 
@@ -156,10 +161,17 @@ def _is_loss(name: str) -> bool:
     return name not in _LIMITS and name not in _STACKS
 
 
+def _is_ours(findings: Findings) -> bool:
+    """Whether we recorded it, and not another tool."""
+    return findings.coverage.mode in {"exact", "sampled"}
+
+
 def _mode(findings: Findings) -> str:
     coverage = findings.coverage
     if coverage.mode == "sampled" and coverage.sample_bytes:
         return f"sampled mode, one sample in {bytes_text(coverage.sample_bytes)}"
+    if not _is_ours(findings):
+        return f"read from {printable(coverage.mode)}"
     return f"{printable(coverage.mode)} mode"
 
 

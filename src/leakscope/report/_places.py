@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from leakscope.model.amounts import sum_known
 from leakscope.model.frames import Frame
 from leakscope.report.text import (
     bytes_text,
@@ -58,8 +59,10 @@ def chief_frame(finding: Finding) -> Frame | None:
 
 
 def function_text(frame: Frame) -> str | None:
-    """Return the function's printable name, None when nobody knows it."""
+    """Return the function's printable name, with its class; None when nobody knows it."""
     name = frame.function or frame.symbol
+    if name and frame.class_name:
+        name = f"{frame.class_name}.{name}"
     return printable(name) if name else None
 
 
@@ -74,9 +77,10 @@ def location_text(frame: Frame, ink: Ink) -> str:
 
 
 def _module_offset(frame: Frame) -> str:
-    if frame.module_path is None:
-        return f"0x{frame.address.offset:x}"
-    return f"{printable(frame.module_path.rsplit('/', 1)[-1])}+0x{frame.address.offset:x}"
+    module = printable((frame.module_path or "").rsplit("/", 1)[-1])
+    if frame.address is None:
+        return module
+    return f"{module}+0x{frame.address.offset:x}" if module else f"0x{frame.address.offset:x}"
 
 
 def relative(path: str, ink: Ink, here: str = "./") -> str:
@@ -165,7 +169,7 @@ def both_within(function: str, location: str, room: int, ink: Ink) -> str:
 
 
 def _amount(members: Sequence[Finding]) -> str:
-    count = sum(f.leak_count for f in members)
+    count = sum_known(f.leak_count for f in members)
     return f"{bytes_text(sum(f.leak_bytes for f in members))} in {plural(count, 'block')}"
 
 

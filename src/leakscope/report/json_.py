@@ -65,6 +65,7 @@ def _place(place: Place) -> dict[str, Any]:
     finding = place.worst.finding
     return {
         "fingerprint": finding.fingerprint,
+        "stable_fingerprint": finding.stable_fingerprint,
         "verdict": finding.verdict,
         "kind": finding.kind,
         "leak_bytes": place.bytes,
@@ -128,6 +129,7 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
             "min_size_bytes": coverage.min_size,
             "max_size_bytes": coverage.max_size,
             "max_depth_frames": coverage.max_depth,
+            "absent": findings.absent,
             "notes": coverage.notes,
         },
         "scan": None
@@ -158,6 +160,7 @@ def _finding(finding: Finding, frames: dict[int, Any]) -> dict[str, Any]:
     """`frames` keeps what was made of each frame, by identity: most stacks share theirs."""
     found: dict[str, Any] = {
         "fingerprint": finding.fingerprint,
+        "stable_fingerprint": finding.stable_fingerprint,
         "subject": finding.subject,
         "site": finding.site,
         "kind": finding.kind,
@@ -238,10 +241,12 @@ def _frame(frame: Frame) -> dict[str, Any]:
         "module_path": frame.module_path,
         "build_id": frame.build_id,
         # A string: a 64-bit address does not survive readers that keep numbers as doubles.
-        "address": f"0x{frame.address.offset:x}",
-        "address_is_exact": frame.address.exact,
+        "address": None if frame.address is None else f"0x{frame.address.offset:x}",
+        "address_is_exact": None if frame.address is None else frame.address.exact,
         "entry": None if frame.entry is None else f"0x{frame.entry:x}",
         "function": frame.function,
+        "class_name": frame.class_name,
+        "interpreter": frame.interpreter,
         "symbol": frame.symbol,
         "file": frame.file,
         "line": frame.line,

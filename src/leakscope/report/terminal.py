@@ -12,6 +12,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from leakscope.model.amounts import sum_known
 from leakscope.model.findings import Evidence, Finding, Findings, Verdict, confidence_words
 from leakscope.report import _coverage
 from leakscope.report._places import (
@@ -178,7 +179,8 @@ def _process(findings: Findings, ink: Ink) -> list[str]:
     process = findings.process
     name = _name(findings)
     text = f"{name} (pid {process.pid})" if process.pid is not None else name
-    text += f", ran {duration_text(findings.duration_ns)}"
+    if findings.duration_ns is not None:
+        text += f", ran {duration_text(findings.duration_ns)}"
     if process.ended == "exited" and process.exit_status is not None:
         text += f", exited with status {process.exit_status}"
     elif process.ended == "running":
@@ -241,12 +243,15 @@ def _finding(
         lines += ink.wrap(signal.text, f"{_INDENT}{'+' if signal.supports else '-'} ", "     ")
     if first.next_step:
         lines += ink.paint_all(STEP, ink.wrap(first.next_step, f"{_INDENT}Next: ", "     "))
-    lines.append(ink.dim(f"{_INDENT}id {printable(first.fingerprint)}"))
+    same = (
+        f", in any build {printable(first.stable_fingerprint)}" if first.stable_fingerprint else ""
+    )
+    lines.append(ink.dim(f"{_INDENT}id {printable(first.fingerprint)}{same}"))
     return lines
 
 
 def _portion(first: Finding, group: Sequence[Finding]) -> str:
-    count, all_of = first.leak_count, sum(f.leak_count for f in group)
+    count, all_of = first.leak_count, sum_known(f.leak_count for f in group)
     return f"{count_text(count)} of the {plural(all_of, 'block')}"
 
 
@@ -275,8 +280,12 @@ def _said(group: Sequence[Finding]) -> str:
     if others:
         gone = [f for f in group if f.verdict is Verdict.LOST]
         return f"{_said(gone)} Not lost, but not freed either: {_said(others)}"
-    lost, live = sum(f.leak_count for f in group), sum(f.live_count for f in group)
-    of = f"All {lost:,}" if lost == live else f"{lost:,} of {live:,}"
+    lost = sum_known(f.leak_count for f in group)
+    live = sum_known(f.live_count for f in group)
+    if lost is None:
+        of = "All" if lost == live else "Some"
+    else:
+        of = f"All {lost:,}" if live in (lost, None) else f"{lost:,} of {live:,}"
     text = (
         f"{of} blocks from here are lost, by {len(group):,} stacks: nothing in the process points"
     )
@@ -288,10 +297,11 @@ def _said(group: Sequence[Finding]) -> str:
 def _amount(group: Sequence[Finding], ink: Ink) -> str:
     """Live bytes and blocks with their growth; intervals only where they are not summed."""
     alone = group[0] if len(group) == 1 else None
-    live = sum(f.live_bytes for f in group), sum(f.live_count for f in group)
-    count = sum(f.leak_count for f in group)
+    live = sum(f.live_bytes for f in group), sum_known(f.live_count for f in group)
+    count = sum_known(f.leak_count for f in group)
+    part = count is not None and live[1] is not None and count < live[1]
     text = f"{bytes_text(sum(f.leak_bytes for f in group))} in {plural(count, 'block')}"
-    if count < live[1]:
+    if part:
         text += f", of {bytes_text(live[0])} in {count_text(live[1])}"
     if not any(f.live_bytes for f in group):
         text = f"{bytes_text(sum(f.peak_bytes or 0 for f in group))} at the peak, freed at the end"
@@ -299,7 +309,7 @@ def _amount(group: Sequence[Finding], ink: Ink) -> str:
         alone
         and alone.live_bytes_low is not None
         and alone.live_bytes_high is not None
-        and count >= live[1]
+        and not part
     ):
         low, high = bytes_text(alone.live_bytes_low), bytes_text(alone.live_bytes_high)
         text = f"about {text} ({interval_text(low, high)})"
@@ -343,6 +353,8 @@ def _table(title: str, members: Sequence[Finding], ink: Ink, limit: int) -> list
     lines = [ink.bold(line) for line in ink.wrap(text, "", "  ")]
     for finding in members[:limit]:
         blocks = f"in {plural(finding.leak_count, 'block')}" if finding.leak_count else "given back"
+        if finding.leak_count is None:
+            blocks = ""
         head = f"  {bytes_text(finding.leak_bytes):>8} {blocks:<16} "
         lines.append(head + _where(finding, ink.width - cells(head), ink))
     if members[limit:]:
@@ -368,18 +380,30 @@ def _by_verdict(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
 
 
 def _totals(findings: Findings, ink: Ink) -> list[str]:
-    if not (findings.total_allocs or findings.live_count or findings.total_frees):
+    """What was held and allocated in all; what the source does not know is left out."""
+    allocs, frees, live = findings.total_allocs, findings.total_frees, findings.live_bytes
+    known = None not in (allocs, frees, findings.live_count)
+    if known and not (allocs or frees or findings.live_count):
         return ink.wrap("no allocation was seen", "Total: ", "  ")
     when = "now" if findings.process.ended == "running" else "at the end"
-    live = "nothing live"
-    if findings.live_count or findings.live_bytes:
-        live = f"{bytes_text(findings.live_bytes)} live in {plural(findings.live_count, 'block')}"
-    text = (
-        f"{live} {when}, "
-        f"peak {bytes_text(findings.peak_bytes)}; {plural(findings.total_allocs, 'allocation')} "
-        f"of {bytes_text(findings.total_alloc_bytes)}, {plural(findings.total_frees, 'free')}"
-    )
-    return ink.wrap(text, "Total: ", "  ")
+    held, events = [], []
+    if live is not None:
+        text = "nothing live"
+        if live or findings.live_count:
+            blocks = findings.live_count
+            text = f"{bytes_text(live)} live"
+            text += f" in {plural(blocks, 'block')}" if blocks is not None else ""
+        held.append(f"{text} {when}")
+    if findings.peak_bytes is not None:
+        held.append(f"peak {bytes_text(findings.peak_bytes)}")
+    if allocs is not None:
+        size = findings.total_alloc_bytes
+        of = f" of {bytes_text(size)}" if size is not None else ""
+        events.append(plural(allocs, "allocation") + of)
+    if frees is not None:
+        events.append(plural(frees, "free"))
+    text = "; ".join(", ".join(parts) for parts in (held, events) if parts)
+    return ink.wrap(text or "not known from this source", "Total: ", "  ")
 
 
 def _hidden(quiet: Sequence[Finding], ink: Ink) -> list[str]:

@@ -172,13 +172,17 @@ def rate_text(rate: float) -> str:
     return f"{sign}{bytes_text(size * 86400)}/day"
 
 
-def count_text(count: int) -> str:
-    """Return a whole number with thousands separated: "1,204"."""
+def count_text(count: int | None) -> str:
+    """Return a whole number with thousands separated: "1,204"; None is not known."""
+    if count is None:
+        return "an unknown number"
     return f"{count:,}"
 
 
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """Return "1 block", "1,204 blocks"."""
+def plural(count: int | None, one: str, many: str | None = None) -> str:
+    """Return "1 block", "1,204 blocks"; None is not known."""
+    if count is None:
+        return f"an unknown number of {many or one + 's'}"
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 

@@ -150,7 +150,9 @@ class Symbolizer:
     def code(self, frame: Frame) -> Code:
         """Return what is known of the function that `frame`, which came from here, is in."""
         address = frame.address
-        if address.module is None or address.module not in self._open or frame.artificial:
+        if address is None or address.module is None or address.module not in self._open:
+            return Code()
+        if frame.artificial:
             return Code()
         reader = self._open[address.module]
         at = address.offset if address.exact else address.offset - 1

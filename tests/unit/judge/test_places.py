@@ -10,7 +10,8 @@ import pytest
 
 from leakscope.judge import judge
 from leakscope.judge.known import known_one_off
-from leakscope.judge.places import Fingerprints, source_frame
+from leakscope.judge.identities import Fingerprints
+from leakscope.judge.places import source_frame
 from leakscope.judge.sentences import _without_parameters
 from leakscope.model.findings import Verdict
 from leakscope.model.frames import Module

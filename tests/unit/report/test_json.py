@@ -125,7 +125,7 @@ def test_no_field_of_the_model_is_left_out():
         (Evidence, report["findings"][0]["evidence"][0]),
         (Frame, report["findings"][0]["stack"][0]),
         (type(SUPPRESSION), report["suppressions"][0]),
-        (Findings, report | report["totals"]),
+        (Findings, report | report["totals"] | report["coverage"]),
     ]
 
     for model, shown in pairs:

@@ -26,7 +26,8 @@ HELP = """\
 Show the report on one or more recordings: what leaks, where, and why we think so.
 
 A recording is a file that `leakscope run` or `leakscope watch --record` left, a directory
-of such files, or the number of a process that is being traced right now.
+of such files, the number of a process that is being traced right now, or a file of another
+tool: valgrind's XML.
 Exit status: 0 clean, 1 leaks found (see --exit-code), 2 a recording cannot be read,
 3 undecided.
 """
@@ -73,18 +74,21 @@ def _load_each(
     sources: Sequence[tuple[str, Path]], failed: list[LeakscopeError]
 ) -> Iterator[tuple[str, Recording]]:
     """Load one recording after the other; the bad ones among several do not hide the rest."""
+    from leakscope.formats import read_foreign
     from leakscope.recording import load
+    from leakscope.report.terminal import PART
 
     for label, path in sources:
         try:
-            recording = load(path)
+            found = read_foreign(path) or (load(path),)
         except LeakscopeError as error:
             failed.append(error)
             if len(failed) == len(sources):
                 raise
             complain(error)
             continue
-        yield label, recording
+        for number, recording in enumerate(found, 1):
+            yield (label if len(found) == 1 else f"{label}{PART}{number}"), recording
 
 
 def _sources(name: str) -> list[tuple[str, Path]]:

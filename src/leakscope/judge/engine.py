@@ -325,6 +325,8 @@ def _result(
         undecided = "1 site" if len(unknown) == 1 else f"{len(unknown):,} sites"
         return f"{other} proven{after}; {undecided} with {bytes_text(held)} could not be judged"
     if not recording.knows(Column.LIVE_BYTES):
+        if recording.site_reach is not None:
+            return f"{other} found"
         return "what is held is not known from this source"
     if total == 0 and not own:
         if not recording.knows(Column.ALLOCS, Column.FREES):
@@ -391,6 +393,12 @@ def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[
             "whether anything still points to the blocks was not examined: only their course was judged"
         )
     if judged.reach is not None:
+        possible = [i for i, why in enumerate(judged.reasons) if why == "possibly lost"]
+        if possible:
+            held = int(judged.weight[judged.sites[possible]].sum())
+            notes.append(
+                f"{bytes_text(held)} may be lost: only pointers to places inside those blocks are left"
+            )
         unknown = int(judged.reach.unknown.sum())
         if unknown:
             notes.append(f"{unknown:,} blocks were not examined by the reachability scan")

@@ -85,6 +85,7 @@ class RecordingBuilder:
         self._told: set[Column] = set()
         self._counted: dict[int, dict[str, int]] = {}
         self._reach: dict[int, dict[str, int]] = {}
+        self._reach_known = False
         self._blocks: list[npt.NDArray[np.void]] = []
         self._ranges: list[npt.NDArray[np.void]] = []
         self._node_table: npt.NDArray[np.void] | None = None
@@ -142,6 +143,10 @@ class RecordingBuilder:
         told = self._reach.setdefault(site, dict.fromkeys(REACH_DTYPE.names or (), 0))
         told[f"{_REACH[kind]}_count"] += count
         told[f"{_REACH[kind]}_bytes"] += size
+
+    def reach_is_known(self) -> None:
+        """Tell that what points to blocks was looked for, even where nothing was found."""
+        self._reach_known = True
 
     def block(self, address: int, size: int, site: int, birth_ns: int = 0) -> None:
         """Add a block that is held."""
@@ -276,7 +281,7 @@ class RecordingBuilder:
         return table
 
     def _reach_of_all(self, sites: int) -> npt.NDArray[np.void] | None:
-        if not self._reach:
+        if not self._reach and not self._reach_known:
             return None
         table = np.zeros(sites, REACH_DTYPE)
         for site, told in self._reach.items():

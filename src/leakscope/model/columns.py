@@ -43,20 +43,20 @@ class Column(enum.StrEnum):
 
 
 _MEANINGS = {
-    Column.ALLOCS: "the number of allocations",
-    Column.ALLOC_BYTES: "the bytes that were allocated in all",
-    Column.FREES: "the number of frees",
-    Column.FREED_BYTES: "the bytes that were freed",
-    Column.LIVE_COUNT: "the number of blocks that are held",
-    Column.LIVE_BYTES: "the bytes that are held",
+    Column.ALLOCS: "allocations",
+    Column.ALLOC_BYTES: "allocated bytes",
+    Column.FREES: "frees",
+    Column.FREED_BYTES: "freed bytes",
+    Column.LIVE_COUNT: "the number of blocks held",
+    Column.LIVE_BYTES: "the bytes held",
     Column.PEAK_BYTES: "the peak",
-    Column.FIRST_BIRTH: "when memory was first allocated at a site",
-    Column.LAST_BIRTH: "when memory was last allocated at a site",
+    Column.FIRST_BIRTH: "times of allocations",
+    Column.LAST_BIRTH: "times of allocations",
     Column.BLOCKS: "single blocks",
     Column.RANGES: "single mappings",
-    Column.DEATHS: "how old blocks were when they were freed",
+    Column.DEATHS: "ages of freed blocks",
     Column.TIMELINE: "the course over time",
-    Column.DURATION: "how long the program ran",
+    Column.DURATION: "the length of the run",
 }
 
 LIFETIMES = frozenset(

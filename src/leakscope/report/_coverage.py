@@ -150,8 +150,8 @@ def remarks(findings: Findings) -> list[str]:
     if sizes:
         found.append(f"only blocks {' '.join(sizes)} were recorded, as asked")
     if findings.absent:
-        missing = [column.meaning for column in findings.absent]
-        found.append(f"not known from this source, and not judged: {'; '.join(missing)}")
+        missing = dict.fromkeys(column.meaning for column in findings.absent)
+        found.append(f"not known from this source, and not judged: {', '.join(missing)}")
     found.extend(printable(note) for note in coverage.notes)
     return found
 

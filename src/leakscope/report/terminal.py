@@ -43,7 +43,10 @@ from leakscope.report.text import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["SourceContext", "next_lines", "render", "render_brief"]
+__all__ = ["PART", "SourceContext", "next_lines", "render", "render_brief"]
+
+PART = ", process "
+"""Between the name of a file that holds several processes and the number of one of them."""
 
 _INDENT = "   "
 _NARROWEST = 40
@@ -146,8 +149,12 @@ def next_lines(findings: Findings, ink: Ink, recording: str) -> list[str]:
     quiet = [f for f in findings.findings if f.known is None and f.verdict in verdicts]
     members = [*findings.leaks, *quiet]
     sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
+    recording = recording.partition(PART)[0]
     undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
-    if not members and not undecided:
+    if not members and "no_leak_check" in findings.coverage.troubles:
+        program = shlex.quote(relative(findings.process.exe or "PROGRAM", ink))
+        text = f"run it here: leakscope run {program} {ink.ellipsis}"
+    elif not members and not undecided:
         held = "leakscope run --all shows what is held"
         text = f"nothing to mend; {held if findings.findings else 'try other inputs with leakscope run'}"
     elif members and members[0].is_leak:

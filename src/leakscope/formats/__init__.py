@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of other tools as recordings. What a file is, its content tells, never its name.
+
+A format is one module here with `recognises` and `read`, and its line in `_FORMATS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Protocol, cast
+
+from leakscope.formats._file import ForeignFile
+
+if TYPE_CHECKING:
+    import os
+
+    from leakscope.model.recordings import Recording
+
+__all__ = ["read_foreign"]
+
+_HEAD = 1 << 16  # bytes that a format may look at
+
+# Module, and the name of the format for people.
+_FORMATS = {
+    "valgrind_xml": "valgrind's XML",
+}
+
+
+class Format(Protocol):
+    """What a module of this package offers."""
+
+    def recognises(self, head: bytes) -> bool:
+        """Whether a file that begins with `head` is of this format."""
+
+    def read(self, file: ForeignFile) -> tuple[Recording, ...]:
+        """Return a recording of each process in the file. Raises `RecordingError`."""
+
+
+def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
+    """Return the recordings in a file of another tool, None when it is of no format known here.
+
+    Raises `RecordingError` when it is of one and cannot be read.
+    """
+    file = ForeignFile.open(path)
+    if file is None:
+        return None
+    with file:
+        head = file.head(_HEAD)
+        for name in _FORMATS:
+            found = cast("Format", importlib.import_module(f"{__name__}.{name}"))
+            if found.recognises(head):
+                return found.read(file)
+    return None

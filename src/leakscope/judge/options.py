@@ -18,6 +18,11 @@ class Options:
     """So many sites are described, leaks first; the rest is summed up in a note."""
     min_age_ns: int = 200_000_000
     """A run shorter than this shows no trend: start-up is all there was."""
+    busy_moments: int = 32
+    """... and so does one that worked in fewer of its clock's ticks, or at every second of its
+    allocations, however long a busy machine let it wait in between ..."""
+    busy_age_ns: int = 2_000_000_000
+    """... which is not for longer than this."""
     min_survivors: int = 5
     """Fewer blocks show no course over time."""
     min_rows: int = 8

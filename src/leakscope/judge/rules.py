@@ -119,6 +119,7 @@ def judge_sites(recording: Recording, options: Options) -> Judged:
     )
     survival |= back
     long_enough = end >= options.min_age_ns and course.rows >= options.min_rows
+    long_enough = long_enough and _worked_on(recording, options)
     tested = n + dead >= options.min_survivors
     trend = _significant(course.p_value, tested, options)
     # Few births at a steady rate may leave the last quarter thin: three standard deviations.
@@ -250,6 +251,29 @@ def _busy_until(recording: Recording) -> int:
         int(recording.sites["last_birth_ns"].max(initial=0)), int(rows[-1]) if len(rows) else 0
     )
     return end if last > _IDLE * end else max(last, 1)
+
+
+def _worked_on(recording: Recording, options: Options) -> bool:
+    """Whether enough ticks of the clock saw work for a course over time.
+
+    What needs a few milliseconds of a processor may get them over half a second when others
+    want it too, and looks then like a program that lives for so long.
+    """
+    if recording.duration_ns >= options.busy_age_ns:
+        return True
+    table = recording.sites
+    rows = len(recording.timeline.times_ns)
+    wanted = min(options.busy_moments, int(table["allocs"].sum()) // 2)
+    if rows >= wanted:
+        return True
+    ticks = [
+        np.rint(times / max(recording.tick_ns, 1.0)).astype(np.int64)
+        for times in (
+            *(recording.blocks["birth_ns"], recording.ranges["birth_ns"]),
+            *(table["first_birth_ns"], table["last_birth_ns"]),
+        )
+    ]
+    return len(np.unique(np.concatenate(ticks))) >= wanted
 
 
 def _given_back(recording: Recording, live: Ints, options: Options) -> tuple[Flags, Ints]:

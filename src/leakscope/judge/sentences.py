@@ -136,7 +136,7 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
         )
     if reason == "no time":
         return (
-            f"The run of {_time(judged.end_ns)} was too short to tell growth from start-up"
+            f"The work in this run of {_time(judged.end_ns)} was too short to tell growth from start-up"
             f" ({_n(live, 'block')} of {births:,} not freed)."
         )
     if reason == "few":

@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One leaking place: the same call stack, whichever process it is in. Heaviest part first."""
+    """One leaking place: a `Finding.place`, whichever process it is in. Heaviest part first."""
 
     parts: tuple[Part, ...]
 
@@ -52,15 +52,14 @@ class Place:
 def leaking_places(judged: Iterable[tuple[str, Findings]]) -> tuple[Place, ...]:
     """Return the places that leak in labelled processes, heaviest first.
 
-    Two findings are of one place when their fingerprints are equal: the exact identity of a call
-    stack, by build and offset.
+    What one process counts as one place, `Finding.place`, is one in all of them.
     """
-    places: dict[str, list[Part]] = {}
+    places: dict[tuple[str, ...], list[Part]] = {}
     for label, findings in judged:
-        here: dict[str, list[Finding]] = {}
+        here: dict[tuple[str, ...], list[Finding]] = {}
         for finding in findings.leaks:
-            here.setdefault(finding.fingerprint, []).append(finding)
-        for fingerprint, found in here.items():
+            here.setdefault(finding.place, []).append(finding)
+        for place, found in here.items():
             part = Part(
                 label,
                 findings,
@@ -68,6 +67,6 @@ def leaking_places(judged: Iterable[tuple[str, Findings]]) -> tuple[Place, ...]:
                 sum(each.leak_bytes for each in found),
                 sum_known(each.leak_count for each in found),
             )
-            places.setdefault(fingerprint, []).append(part)
+            places.setdefault(place, []).append(part)
     ordered = (Place(tuple(sorted(p, key=lambda part: -part.bytes))) for p in places.values())
     return tuple(sorted(ordered, key=lambda place: -place.bytes))

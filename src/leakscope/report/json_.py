@@ -61,9 +61,10 @@ def _process_text(label: str | None, findings: Findings, frames: dict[int, Any])
 
 
 def _place(place: Place) -> dict[str, Any]:
-    """One leaking place over all processes; the stack is at the findings with this fingerprint."""
+    """One leaking place over all processes; the fingerprint is that of its heaviest finding."""
     finding = place.worst.finding
     return {
+        "place": _clean(":".join(finding.place)),
         "fingerprint": finding.fingerprint,
         "stable_fingerprint": finding.stable_fingerprint,
         "verdict": finding.verdict,

@@ -66,10 +66,10 @@ def render_processes(
     parts += [f"{line}\n" for line in next_lines(order[0][1], ink, order[0][0])]
     parts += [f"{line}\n" for line in shared_lines(places, ink, max(limit, 1))]
     # Of processes that leak at the same places, one is told in full.
-    shown: set[str] = set()
+    shown: set[tuple[str, ...]] = set()
     detailed = []
     for each in order:
-        leaks = {finding.fingerprint for finding in each[1].leaks}
+        leaks = {finding.place for finding in each[1].leaks}
         if show_all or leaks - shown or each[1].free_errors:
             detailed.append(each)
         shown |= leaks

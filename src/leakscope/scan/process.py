@@ -83,8 +83,10 @@ def scan_ending(
     """
     began = time.monotonic_ns()
     image = Resident(ending)
-    heap = _heap_of(image, recording)
     ends = {ending.waiting: stack_end} if stack_end else {}
+    # Below lie frames that have returned, some of them the allocator's: it is not inside.
+    image.threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
+    heap = _heap_of(image, recording)
     held = np.concatenate(
         [words_of_process(ending.pid), ending.pending, np.array(pointers, np.uint64)]
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from leakscope.judge import judge
-from leakscope.judge.known import known_one_off
 from leakscope.judge.identities import Fingerprints
+from leakscope.judge.known import known_one_off
 from leakscope.judge.places import source_frame
 from leakscope.judge.sentences import _without_parameters
 from leakscope.model.findings import Verdict

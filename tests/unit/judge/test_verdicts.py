@@ -76,6 +76,18 @@ def test_growth_to_the_end_of_a_job_is_growing_and_no_leak(generator):
         assert found.next_step
 
 
+def test_a_moment_of_work_is_too_little_however_long_a_busy_machine_made_it_take(generator):
+    """Ten milliseconds of a processor, in turns with others: no course over time."""
+    turns = np.sort(generator.uniform(0.0, 0.6, 10))
+    born = np.sort(np.repeat(turns, 300) + generator.uniform(0.0, 0.001, 3000))
+    made = recording(lives(born, NEVER), seconds=0.61, rows=10)
+    assert only(judge(made, frames_of)).verdict is Verdict.UNKNOWN
+    assert only(judge(examined(made), frames_of)).verdict is Verdict.RETAINED
+    # As many moments that a program slept between, a few blocks each: that is its course.
+    slept = recording(lives(np.linspace(0.01, 0.6, 20), NEVER), seconds=0.61, rows=20)
+    assert only(judge(slept, frames_of)).verdict in {Verdict.GROWING, Verdict.LEAKING}
+
+
 def test_work_that_dwarfs_the_level_is_a_job(generator):
     """An interpreter that started, and reads its input into a list, with temporaries of each line."""
     found = first(judged(lives(times(generator, 3000), NEVER, 5000), *service(generator)))

@@ -6,16 +6,24 @@ import json
 from leakscope.judge.together import leaking_places
 from leakscope.report.json_ import to_json
 from leakscope.report.processes import render_processes
-from unit.report.built_findings import finding, findings
+from unit.report.built_findings import finding, findings, frame
 
 SMALL = findings(finding(live_bytes=1024, live_count=1))
 LARGE = findings(finding(live_bytes=3072, live_count=3))
-OTHER = findings(finding(live_bytes=2048, live_count=2, fingerprint="f" * 16))
+ELSEWHERE = frame("other", file="/src/other.c", line=7)
+OTHER = findings(finding(live_bytes=2048, live_count=2, fingerprint="f" * 16, source=ELSEWHERE))
 KNOWN = findings(finding(known="suppressed: x"))
 JUDGED = [("small", SMALL), ("other", OTHER), ("large", LARGE), ("known", KNOWN)]
 
 
-def test_places_are_joined_by_the_identity_of_their_stack():
+def test_places_are_joined_as_within_one_process():
+    stacks = [finding(fingerprint=str(number) * 16) for number in range(4)]
+    one, two = findings(*stacks[:3]), findings(*stacks[1:])
+    assert one.leak_places == 1
+    assert len(leaking_places([("one", one)])) == 1
+    (place,) = leaking_places([("one", one), ("two", two)])
+    assert place.bytes == 6 * stacks[0].leak_bytes
+
     first, second = leaking_places(JUDGED)
 
     assert (first.bytes, first.count) == (4096, 4)

@@ -17,7 +17,9 @@ LAYERS = [
     {"model"},
     {"recording", "proc"},
     {"target", "symbols", "formats", "observe", "judge"},
-    {"trace", "scan", "kernel", "report"},
+    {"trace", "scan", "kernel"},
+    {"workflow"},
+    {"report"},
     {"cli"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

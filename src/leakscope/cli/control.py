@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from leakscope._digits import is_number
 from leakscope.errors import UsageError
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     import argparse
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     status = act(pid)
     how = f"one byte in {status.sample} sampled" if status.sample else "every allocation"
     print(f"process {status.pid}: {'paused' if status.paused else 'recording'}, {how}")
-    print(f"live recording: {status.path} ({status.bytes_used >> 10} KiB)")
+    print(f"live recording: {status.path} ({bytes_text(status.bytes_used)})")
     return 0
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from shapes import SHAPES, Shape, noise
 
 from leakscope.judge.trends import judge_series
-from leakscope.model.findings import confidence_words
 from leakscope.model.series import Series, Subject, TrendVerdict
+from leakscope.words import confidence_words
 
 WORDS = {
     "almost certain": 0.99,

@@ -16,8 +16,9 @@ from collections import Counter, defaultdict
 from families import FAMILIES
 
 from leakscope.judge import judge
-from leakscope.model.findings import Finding, confidence_words
+from leakscope.model.findings import Finding
 from leakscope.model.frames import Address, Frame
+from leakscope.words import confidence_words
 from programs import JOBS, programs
 
 WORDS = {"almost certain": 0.99, "very likely": 0.95, "likely": 0.85, "possible": 0.6}

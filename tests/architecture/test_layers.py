@@ -14,10 +14,12 @@ PACKAGE = Path(__file__).parents[2] / "src" / "leakscope"
 # Lowest first. Parts of one layer are siblings.
 LAYERS = [
     {"errors"},
-    {"model"},
+    {"model", "words"},
     {"recording", "proc"},
     {"target", "symbols", "formats", "observe", "judge"},
-    {"trace", "scan", "kernel", "report"},
+    {"trace", "scan", "kernel"},
+    {"workflow"},
+    {"report"},
     {"cli"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

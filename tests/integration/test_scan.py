@@ -302,10 +302,10 @@ def test_a_signal_that_comes_while_it_stands_still_is_delivered(tmp_path):
         ("99999999999", "is not a process id"),
         ("4194304", "there is no process 4194304"),
         ("2", "is a thread of the kernel"),
-        ("/nowhere/core", "neither a process id nor a file"),
+        ("/nowhere/core", "neither a process nor a file"),
         ("/etc/passwd", "is not a core file"),
         ("/dev/null", "is not a regular file"),
-        ("/", "is not a regular file"),
+        ("/proc/self/task", "no recording in the directory"),
     ],
 )
 def test_what_cannot_be_scanned_is_said_in_one_sentence(target, message):

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leakscope.judge import judge
-from leakscope.model.findings import Verdict, confidence_words
+from leakscope.model.findings import Verdict
 from leakscope.model.reachability import Reachability
+from leakscope.words import confidence_words
 from unit.judge.lives import NEVER, Lives, frames_of, recording
 
 ENDS = ("exited", "killed by SIGKILL", "killed by SIGTERM", "running", "replaced by exec", None)

@@ -9,7 +9,7 @@ from leakscope import _numpy  # noqa: F401 - before anything that imports numpy
 from leakscope._analysis import Analyser
 from leakscope._library import values
 from leakscope._library.results import Findings
-from leakscope.errors import RecordingError, TargetError
+from leakscope._paths import is_file
 from leakscope.model.recordings import Recording
 
 if TYPE_CHECKING:
@@ -27,26 +27,13 @@ def load(path: PathLike | int) -> Recording:
     cannot be read, is no recording, is damaged, or was made by a newer leakscope, and
     `TargetError` for a process that is not traced.
     """
-    from leakscope.observe.store import is_store
     from leakscope.recording import load as read
+    from leakscope.workflow.opening import open_file, open_process
 
     if isinstance(path, int):
-        from leakscope.trace.live_files import find_live_file
-
-        live = find_live_file(values.whole("path", path) or 0)
-        if live is None:
-            raise TargetError(
-                f"process {path} is not being traced",
-                hint="Start it with leakscope.run, which records from the first allocation on.",
-            )
-        return read(live.path)
+        return open_process(values.whole("path", path) or 0).read()[0]
     name = values.path("path", path)
-    if is_store(name):
-        raise RecordingError(
-            f"{name} is a recording of a watch, which holds no allocations",
-            hint=f"See it with: leakscope report {name}",
-        )
-    return read(name)
+    return open_file(name).read()[0] if is_file(name) else read(name)
 
 
 def analyse(

@@ -14,10 +14,11 @@ from textual.app import App
 from textual.binding import Binding
 from textual.widgets import DataTable, Footer, Static
 
-from leakscope.judge.growing import fast_growers, growth_now, growth_words, rate_words
+from leakscope.judge.growing import fast_growers, growth_now, growth_words
 from leakscope.model.series import TrendVerdict
-from leakscope.report.gauges import amount, gauge_name, signed, spark, subject_name
-from leakscope.report.text import bytes_text, cells, clip_right, duration_text, printable
+from leakscope.report.gauges import gauge_name, spark, subject_name
+from leakscope.report.text import cells, clip_right, printable
+from leakscope.words import amount_text, bytes_text, duration_text, signed_amount, signed_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -248,7 +249,7 @@ class LiveScreen(App[None]):
         fast = len(fast_growers(trends.values()))
         said = f"{leaks} leak, {fast} grow fast" if trends else "no verdicts yet"
         used = next((s for s in self._standings if s.metric == "used"), None)
-        memory = "" if used is None else f"{amount(used.last, used.unit)} in use  "
+        memory = "" if used is None else f"{amount_text(used.last, used.unit)} in use  "
         cost = f"look {watching.look_s * 1000:.0f} ms, {watching.core_share * 100:.1f} % of a core"
         if watching.store_error is not None:
             said += "  recording stopped"
@@ -313,11 +314,11 @@ class LiveScreen(App[None]):
         who = clip_right(who.removesuffix(end), left, "…") + end
         return [
             Text(verdict, style=style),
-            Text(amount(one.last, one.unit), justify="right"),
-            Text(rate_words(one.rate, one.unit) if moves else "", justify="right"),
+            Text(amount_text(one.last, one.unit), justify="right"),
+            Text(signed_rate(one.rate, one.unit) if moves else "", justify="right"),
             Text(f"{who}{what}"),
             Text("" if series is None else spark(series, 12)),
-            Text(signed(one.last - one.first, one.unit), justify="right"),
+            Text(signed_amount(one.last - one.first, one.unit), justify="right"),
         ]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope.errors import UsageError
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +28,7 @@ _ACTIONS = ("status", "stop", "start", "dump")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("pid", type=int, metavar="PID")
+    parser.add_argument("pid", metavar="PID|NAME")
     parser.add_argument("action", choices=_ACTIONS, nargs="?", default="status")
     parser.add_argument(
         "-o",
@@ -41,16 +43,29 @@ def run(args: argparse.Namespace) -> int:
     """Do it and say what is now the case."""
     from leakscope.trace import control
 
-    if args.pid < 1:
-        raise UsageError(f"{args.pid} is not a process id")
+    pid = _pid(args.pid)
     if args.output is not None and args.action != "dump":
         raise UsageError("--output belongs to dump")
     if args.action == "dump":
-        print(control.dump(args.pid, args.output))
+        print(control.dump(pid, args.output))
         return 0
     act = {"status": control.look, "stop": control.stop, "start": control.start}[args.action]
-    status = act(args.pid)
+    status = act(pid)
     how = f"one byte in {status.sample} sampled" if status.sample else "every allocation"
     print(f"process {status.pid}: {'paused' if status.paused else 'recording'}, {how}")
-    print(f"live recording: {status.path} ({status.bytes_used >> 10} KiB)")
+    print(f"live recording: {status.path} ({bytes_text(status.bytes_used)})")
     return 0
+
+
+def _pid(text: str) -> int:
+    from leakscope.workflow.opening import open_one, refuse_file
+
+    if is_number(text):
+        if int(text) < 1:
+            raise UsageError(f"{text} is not a process id")
+        return int(text)
+    refuse_file(text)
+    one = open_one(text)
+    if one.pid is None:
+        raise UsageError(f"{text} is {one.kind}, and no process")
+    return one.pid

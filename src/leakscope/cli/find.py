@@ -63,8 +63,10 @@ def run(args: argparse.Namespace) -> int:
     from leakscope._finding import find
     from leakscope.observe.asked import parse_duration
     from leakscope.report.find import render_found, to_json
+    from leakscope.workflow.opening import refuse_file
 
     check_outputs([args.report_file])
+    refuse_file(args.target)
     if not 0 < args.max_pause <= _LONGEST_PAUSE_S:
         raise UsageError(
             f"a pause of {args.max_pause:g} s is not possible", hint="--max-pause SECONDS, 0.1 say."

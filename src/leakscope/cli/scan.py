@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from leakscope._digits import is_number
 from leakscope._paths import exists
+from leakscope.cli._heap import report_core, report_heap
 from leakscope.cli._output import (
     add_report_options,
     check_outputs,
@@ -42,7 +43,9 @@ Exit status: 0 nothing lost, 1 lost blocks or leaks, 2 could not do it.
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument(
-        "pid", metavar="PID|CORE", help="the process, traced by leakscope or not; or a core file"
+        "pid",
+        metavar="PID|NAME|CORE",
+        help="the process, traced by leakscope or not; or a core file",
     )
     parser.add_argument(
         "--held-by",
@@ -62,19 +65,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Scan, report, and return the exit status."""
     from leakscope.scan.subject import check_pause, check_process
-    from leakscope.trace.live_files import find_live_file
+    from leakscope.workflow.opening import Kind, open_one
 
     check_outputs([args.report_file], [args.pid])
     check_pause(args.max_pause)
-    if not is_number(args.pid):
-        return _core(args.pid, args)
-    pid = int(args.pid)
-    check_process(pid)
-    live = find_live_file(pid)
-    if live is None:
+    if is_number(args.pid) and not exists(args.pid):
+        check_process(int(args.pid))
+    one = open_one(args.pid)
+    if one.pid is None:
+        if one.kind is not Kind.CORE:
+            raise UsageError(
+                f"{one.label} is {one.kind}; a scan needs a process or a core file",
+                hint=f"leakscope report {one.label}",
+            )
         _refuse_held_by(args)
-        return _untraced(pid, args)
-    return _held_by(pid, live.path, args) if args.held_by else _traced(pid, live.path, args)
+        return report_core(one.label, args)
+    check_process(one.pid)
+    if one.path is None:
+        _refuse_held_by(args)
+        return _untraced(one.pid, args)
+    return (_held_by if args.held_by else _traced)(one.pid, one.path, args)
 
 
 def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:
@@ -99,15 +109,11 @@ def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:
 
 
 def _untraced(pid: int, args: argparse.Namespace) -> int:
-    from leakscope.model.reachability import Reachability
-    from leakscope.report.heap import render_heap, to_json
     from leakscope.scan import cancellable, scan_untraced
     from leakscope.scan.subject import process_name
 
     scan = cancellable(lambda: scan_untraced(pid, max_pause_s=args.max_pause))
-    name = process_name(pid)
-    write_report(to_json(scan, name) if args.json else render_heap(scan, name), args, sys.stdout)
-    return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0
+    return report_heap(scan, process_name(pid), args)
 
 
 def _refuse_held_by(args: argparse.Namespace) -> None:
@@ -173,20 +179,3 @@ def _place(finding: Finding) -> str:
     from leakscope.report.holders import place_text
 
     return place_text(finding)
-
-
-def _core(name: str, args: argparse.Namespace) -> int:
-    from leakscope.model.reachability import Reachability
-    from leakscope.report.heap import render_heap, to_json
-    from leakscope.scan import cancellable, scan_core
-
-    if not exists(name):
-        raise UsageError(
-            f"{name!r} is neither a process id nor a file", hint="leakscope scan PID|CORE"
-        )
-    _refuse_held_by(args)
-    scan, program = cancellable(lambda: scan_core(name))
-    write_report(
-        to_json(scan, program) if args.json else render_heap(scan, program), args, sys.stdout
-    )
-    return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0

@@ -13,7 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for, write_text
-from leakscope.report.text import plural
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,8 +180,8 @@ def _holders(first: Pass, second: Pass) -> tuple[Holder, ...]:
 def _growing(holders: tuple[Holder, ...]) -> Iterator[Oddity]:
     """What grew between the two looks by more than programs at rest do."""
     from leakscope.proc.naming import name_of
-    from leakscope.report.text import bytes_text, rate_text
     from leakscope.report.triage import Oddity
+    from leakscope.words import bytes_text, rate_text
 
     fast = [h for h in holders if (h.growth or 0.0) >= _GROWS and h.pid != os.getpid()]
     fast.sort(key=lambda h: -(h.growth or 0.0))
@@ -208,8 +208,8 @@ def _owners(fields: dict[str, int], one: Pass) -> dict[str, tuple[tuple[str, int
 def _faults() -> Iterator[Oddity]:
     """Faults that the kernel's log tells of the last day, as what they are."""
     from leakscope.proc.faults import read_faults
-    from leakscope.report.text import duration_text
     from leakscope.report.triage import Oddity
+    from leakscope.words import duration_text
 
     recent = [fault for fault in read_faults() or () if fault.age_s <= _RECENT_S]
     for kernel, what, command in (
@@ -233,8 +233,8 @@ def _pressing(
     fields: dict[str, int], state: dict[str, float], cgroup: tuple[str, int, int] | None
 ) -> Iterator[Oddity]:
     """What hurts already."""
-    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
+    from leakscope.words import bytes_text
 
     total = fields["MemTotal"]
     available = fields.get("MemAvailable", total)
@@ -284,8 +284,8 @@ def _killed_text(killed: int) -> str:
 def _large(fields: dict[str, int], lines: dict[str, Account], one: Pass) -> Iterator[Oddity]:
     """Parts of the account that are larger than on a machine at rest."""
     from leakscope.proc.sysv import read_segments
-    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
+    from leakscope.words import bytes_text
 
     total = fields["MemTotal"]
     if lines["unexplained"].bytes > max(_GIB, total // 10):
@@ -326,8 +326,8 @@ def _thinly_used(one: Pass) -> bool:
 
 def _page_tables(total: int, one: Pass) -> Oddity:
     """Name the process whose page tables they are, or say that many share them."""
-    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
+    from leakscope.words import bytes_text
 
     text = f"page tables take {bytes_text(total)}"
     own = sorted(
@@ -354,8 +354,8 @@ def _page_tables(total: int, one: Pass) -> Oddity:
 def _owned(one: Pass) -> Iterator[Oddity]:
     """What single processes have too much of."""
     from leakscope.proc.vm import read_max_mappings
-    from leakscope.report.text import count_text
     from leakscope.report.triage import Oddity
+    from leakscope.words import count_text
 
     most = read_max_mappings()
     for measure in one.measures:
@@ -379,8 +379,8 @@ def _owned(one: Pass) -> Iterator[Oddity]:
 
 def _deleted_files(one: Pass) -> list[Oddity]:
     from leakscope.proc.fds import read_open_files
-    from leakscope.report.text import bytes_text
     from leakscope.report.triage import Oddity
+    from leakscope.words import bytes_text
 
     found = []
     counted: set[tuple[int, int]] = set()

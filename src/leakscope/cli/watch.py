@@ -99,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope._heaps import WatchedHeaps
     from leakscope._watching import Watch
     from leakscope.observe.gather import Gatherer
+    from leakscope.workflow.opening import refuse_file
 
     every = parse_duration(args.every)
     if not _SOONEST_S <= every <= _LATEST_S:
@@ -110,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
     if args.targets and args.cgroup:
         raise UsageError("name processes or a cgroup, not both", hint="Leave out --cgroup.")
     check_outputs((args.report_file, args.html, args.record))
+    for name in args.targets:
+        refuse_file(name)
     only, names = find_processes(args.targets) if args.targets else (None, frozenset[str]())
     group = find_cgroup(args.cgroup) if args.cgroup else None
     if length is not None:

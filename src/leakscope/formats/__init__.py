@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording
 
-__all__ = ["read_foreign"]
+__all__ = ["foreign_format", "read_foreign"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
 
@@ -45,9 +45,24 @@ def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
     if file is None:
         return None
     with file:
-        head = file.head(_HEAD)
-        for name in _FORMATS:
-            found = cast("Format", importlib.import_module(f"{__name__}.{name}"))
-            if found.recognises(head):
-                return found.read(file)
-    return None
+        name = _recognise(file)
+        return None if name is None else _format(name).read(file)
+
+
+def foreign_format(path: str | os.PathLike[str]) -> str | None:
+    """Return what people call the format of a file of another tool, None when it is not known."""
+    file = ForeignFile.open(path)
+    if file is None:
+        return None
+    with file:
+        name = _recognise(file)
+        return None if name is None else _FORMATS[name]
+
+
+def _recognise(file: ForeignFile) -> str | None:
+    head = file.head(_HEAD)
+    return next((name for name in _FORMATS if _format(name).recognises(head)), None)
+
+
+def _format(name: str) -> Format:
+    return cast("Format", importlib.import_module(f"{__name__}.{name}"))

@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Self
 
 from leakscope.errors import RecordingError
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +68,7 @@ class ForeignFile:
             at += len(piece)
             if at > _MOST:
                 raise RecordingError(
-                    f"{self.path} is larger than {_MOST >> 20} MiB, and no report of that length is read",
+                    f"{self.path} is larger than {bytes_text(_MOST)}, and no report of that length is read",
                     hint="Cut out the part that matters.",
                 )
             yield piece

@@ -8,16 +8,15 @@ from dataclasses import replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from leakscope.judge._words import amount, duration
 from leakscope.judge.growing import POSSIBLE, growth_words
-from leakscope.model.findings import confidence_words
 from leakscope.model.series import Series, Trend, TrendVerdict
+from leakscope.words import amount_text, confidence_words, interval_text, rate_text, seconds_text
 
 if TYPE_CHECKING:
     from leakscope.judge._look import Look
     from leakscope.model.growth import Growth
 
-__all__ = ["amount", "duration", "trend_of"]
+__all__ = ["trend_of"]
 
 _FAR_OFF_S = 10 * 365 * 86_400.0
 
@@ -31,7 +30,7 @@ def trend_of(look: Look) -> Trend:
 
 def _growing(look: Look, growth: Growth) -> Trend:
     """What grows fast, in the unit per hour as all rates are."""
-    wait = f"; for a verdict watch {duration(look.more_s)} more" if look.more_s else ""
+    wait = f"; for a verdict watch {seconds_text(look.more_s)} more" if look.more_s else ""
     sentence = f"{growth_words(growth)} ({confidence_words(POSSIBLE)}, {POSSIBLE:.2f}: growth alone"
     until = growth.until_limit_s
     limit = growth.limit
@@ -62,7 +61,7 @@ def _growing(look: Look, growth: Growth) -> Trend:
 def _judged(look: Look) -> Trend:
     series, line = look.series, look.line
     if line is None:
-        wait = f"; watch {duration(look.more_s)} more" if look.more_s else ""
+        wait = f"; watch {seconds_text(look.more_s)} more" if look.more_s else ""
         if look.growth is not None:
             wait = f"; so far {growth_words(look.growth)}{wait}"
         return Trend(
@@ -102,7 +101,7 @@ def _judged(look: Look) -> Trend:
     if look.verdict is TrendVerdict.NOT_ENOUGH_DATA:
         sentence = f"not enough data: {look.why}"
         if look.more_s:
-            sentence += f"; watch {duration(look.more_s)} more"
+            sentence += f"; watch {seconds_text(look.more_s)} more"
         return replace(trend, confidence=0.3, sentence=sentence)
     confidence = look.sure
     if look.verdict is TrendVerdict.CACHE:
@@ -121,15 +120,16 @@ def _judged(look: Look) -> Trend:
 def _leak(look: Look, trend: Trend, rate: float, low: float, high: float) -> Trend:
     series, unit = look.series, look.series.unit
     confidence = min(look.sure, 1.0 - look.p)
-    grown = f"grew {amount(rate, unit)}/h ({amount(low, unit)} to {amount(high, unit)}) for "
-    sentence = grown + f"{duration(look.window_h * 3600)}, {look.why}"
+    bounds = (rate_text(per_hour / 3600.0, unit, "h") for per_hour in (low, high))
+    grown = f"grew {rate_text(rate / 3600.0, unit, 'h')} ({interval_text(*bounds)}) for "
+    sentence = grown + f"{seconds_text(look.window_h * 3600)}, {look.why}"
     ends: tuple[float | None, float | None, float | None] = (None, None, None)
     limit = series.subject.limit
     if limit is not None and math.isfinite(limit) and limit > look.last and rate > 0:
         left = (limit - look.last) * 3600.0
         ends = (left / rate, left / high, left / low if low > 0 else None)
-        upper = duration(ends[2]) if ends[2] is not None else "for ever"
-        until, lower = duration(left / rate), duration(left / high)
+        upper = seconds_text(ends[2]) if ends[2] is not None else "for ever"
+        until, lower = seconds_text(left / rate), seconds_text(left / high)
         span = "" if lower == until == upper else f" ({lower} to {upper})"
         years = left / high > _FAR_OFF_S
         sentence += f"; {_bound(series)} lasts " + ("for years" if years else f"{until}{span}")
@@ -157,7 +157,7 @@ def _bound(series: Series) -> str:
         return "the memory it can get"
     if subject.kind == "system":
         return "the memory of this machine"
-    return f"its limit of {amount(subject.limit or 0.0, series.unit)}"
+    return f"its limit of {amount_text(subject.limit or 0.0, series.unit)}"
 
 
 def _further(series: Series) -> str | None:

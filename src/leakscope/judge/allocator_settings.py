@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope.words import bytes_text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,13 +52,13 @@ def _glibc(heap: HeapGrowth) -> list[str]:
     found = []
     if len(arenas) >= _MANY_ARENAS and _free(arenas) > (1 - _MAIN) * spaces.free:
         found.append(
-            f"MALLOC_ARENA_MAX=2: {_mib(_free(arenas))} of it are spread over"
+            f"MALLOC_ARENA_MAX=2: {bytes_text(_free(arenas))} of it are spread over"
             f" {len(arenas)} arenas of threads"
         )
     top = heap.account.top if heap.account is not None else 0
     if spaces.whole_pages > spaces.free // 2:
         found.append(
-            f"malloc_trim(0) in the program, now and then: {_mib(spaces.whole_pages)} are whole"
+            f"malloc_trim(0) in the program, now and then: {bytes_text(spaces.whole_pages)} are whole"
             " pages that it gives back"
         )
         if top > spaces.free // 2:
@@ -78,7 +80,3 @@ def _glibc(heap: HeapGrowth) -> list[str]:
 
 def _free(parts: Sequence[Space]) -> int:
     return sum(part.free for part in parts)
-
-
-def _mib(size: int) -> str:
-    return f"{size / 1048576:,.0f} MiB"

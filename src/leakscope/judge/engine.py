@@ -24,9 +24,9 @@ from leakscope.judge.sentences import (
     too_few_samples,
 )
 from leakscope.judge.threads import about_threads
-from leakscope.model.amounts import bytes_text
 from leakscope.model.columns import LIFETIMES, Column
 from leakscope.model.findings import Finding, Findings, SuppressionUse, Verdict
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

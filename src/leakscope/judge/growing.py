@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.judge._words import amount, duration
 from leakscope.model.growing import growth_of
 from leakscope.model.series import TrendVerdict
+from leakscope.words import amount_text, seconds_text, share_text, signed_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,6 @@ __all__ = [
     "growth_in_brief",
     "growth_now",
     "growth_words",
-    "rate_words",
 ]
 
 POSSIBLE = 0.6  # the confidence that growth alone can have
@@ -80,29 +79,23 @@ def growth_now(series: Series) -> Growth | None:
     return recent if recent is not None and grows_fast(recent) else whole
 
 
-def rate_words(rate: float, unit: str) -> str:
-    """Return a rate in the time that keeps it readable: "+4.0 MiB/s", "-12.0/min"."""
-    least = 1024.0 if unit == "bytes" else 1.0
-    units = ((1.0, "s"), (60.0, "min"), (3600.0, "h"))
-    seconds, name = next((u for u in units if abs(rate) * u[0] >= least), units[-1])
-    return f"{'-' if rate < 0 else '+'}{amount(abs(rate) * seconds, unit)}/{name}"
-
-
 def growth_words(growth: Growth) -> str:
     """Say how fast, how steadily, since when, and when the limit is reached."""
-    over = f"over {growth.looks:,} looks in {duration(growth.watched_s)}"
+    over = f"over {growth.looks:,} looks in {seconds_text(growth.watched_s)}"
     if growth.rate == 0.0:
         if growth.grown > 0.0 and growth.rose:
-            return f"grew {amount(growth.grown, growth.unit)} and rests now, {over}"
+            return f"grew {amount_text(growth.grown, growth.unit)} and rests now, {over}"
         return f"rests {over}"
-    text = rate_words(growth.rate, growth.unit)
+    text = signed_rate(growth.rate, growth.unit)
     if growth.rate < 0.0:
         return f"{text} {over}"
     if _TOLD <= growth.per_minute <= 1.0:
-        text += f" ({growth.per_minute:.0%} a minute)".replace("%", " %")
-    text += f", rose in {growth.rose} of {growth.steps} stretches, for {duration(growth.since_s)}"
+        text += f" ({share_text(growth.per_minute)} a minute)"
+    text += (
+        f", rose in {growth.rose} of {growth.steps} stretches, for {seconds_text(growth.since_s)}"
+    )
     if growth.held_s:
-        text += f" after it had held its level for {duration(growth.held_s)}"
+        text += f" after it had held its level for {seconds_text(growth.held_s)}"
     elif growth.falls:
         text += " since it last fell"
     elif growth.from_first_look:
@@ -112,22 +105,22 @@ def growth_words(growth: Growth) -> str:
     until = growth.until_limit_s
     if until is None:
         return text
-    limit = f"{growth.limit_of or 'its limit'} ({amount(growth.limit or 0.0, growth.unit)})"
+    limit = f"{growth.limit_of or 'its limit'} ({amount_text(growth.limit or 0.0, growth.unit)})"
     return f"{text}; {limit} {_reached(until)}"
 
 
 def growth_in_brief(growth: Growth) -> str:
     """Say the same on a line that is written at every look."""
-    text = rate_words(growth.rate, growth.unit)
+    text = signed_rate(growth.rate, growth.unit)
     if growth.rate < 0.0:
         return text
-    text += f" for {duration(growth.since_s)}, steady {growth.rose}/{growth.steps}"
+    text += f" for {seconds_text(growth.since_s)}, steady {growth.rose}/{growth.steps}"
     until = growth.until_limit_s
-    return text if until is None or until > _FAR_S else f"{text}, limit in {duration(until)}"
+    return text if until is None or until > _FAR_S else f"{text}, limit in {seconds_text(until)}"
 
 
 def _reached(until_s: float) -> str:
-    return "is years away" if until_s > _YEARS_S else f"is reached in {duration(until_s)}"
+    return "is years away" if until_s > _YEARS_S else f"is reached in {seconds_text(until_s)}"
 
 
 def fast_growers(trends: Iterable[Trend]) -> list[Trend]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope.judge.service import Service
-from leakscope.model.amounts import bytes_text
 from leakscope.model.columns import Column
 from leakscope.model.findings import Evidence, Pattern, Verdict
+from leakscope.words import bytes_text, duration_text, share_text, typed_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,19 +104,19 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
         )
     if reason == "filling":
         return (
-            f"Still growing, but ever more slowly: births at the end come at {_percent(judged.slowdown[i])}"
+            f"Still growing, but ever more slowly: births at the end come at {share_text(judged.slowdown[i])}"
             f" of the rate at the start. It looks like a table that fills up."
         )
     if reason == "stopped":
         return (
-            f"Grew until {_time(last)} and has not grown in the {_time(judged.end_ns - last)} since:"
+            f"Grew until {duration_text(last)} and has not grown in the {duration_text(judged.end_ns - last)} since:"
             f" set up once and kept."
         )
     if reason in {"single", "fixed", "early few"}:
         return f"Allocated {_times(births)}, {_when(first, last)}, and kept."
     if reason == "burst":
         return (
-            f"All {births:,} were allocated within {_time(last - first)}, {_when(first, last)};"
+            f"All {births:,} were allocated within {duration_text(last - first)}, {_when(first, last)};"
             f" none came before or after."
         )
     if reason == "in flight":
@@ -132,11 +132,11 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
     if reason == "reachable":
         return (
             f"{_n(live, 'block')} of {births:,} not freed; all of them were still in use when the"
-            f" program ended after {_time(judged.end_ns)}."
+            f" program ended after {duration_text(judged.end_ns)}."
         )
     if reason == "no time":
         return (
-            f"The work in this run of {_time(judged.end_ns)} was too short to tell growth from start-up"
+            f"The work in this run of {duration_text(judged.end_ns)} was too short to tell growth from start-up"
             f" ({_n(live, 'block')} of {births:,} not freed)."
         )
     if reason == "few":
@@ -203,7 +203,7 @@ def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
             return _OWNED
         return f"Free the block allocated {where} before its last pointer goes."
     if verdict is Verdict.GROWING:
-        longer = _time(max(1_800_000_000_000, 4 * judged.end_ns))
+        longer = duration_text(max(1_800_000_000_000, 4 * judged.end_ns))
         return (
             f"In a job this is its work. If it serves, trace it for {longer} or more under load; or"
             f" run it twice on one input, once for longer: what grows with time and not with the"
@@ -229,7 +229,7 @@ def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
     if reason == "few":
         factor = max(2, -(-8 // max(int(judged.lives.survivors[site]), 1)))
         return f"Run it {factor} times as long, or repeat the work that allocates here ({births:,} times so far)."
-    return f"Run for at least {_time(2 * judged.end_ns)} under the same load, or repeat the work that allocates here."
+    return f"Run for at least {duration_text(2 * judged.end_ns)} under the same load, or repeat the work that allocates here."
 
 
 def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
@@ -284,7 +284,7 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
             )
         if dead:
             share = float(lives.immortal[site])
-            old, age = int(lives.outlived[site]), _time(int(lives.lifetime_ns[site]))
+            old, age = int(lives.outlived[site]), duration_text(int(lives.lifetime_ns[site]))
             freed = f"99 % of the {dead:,} freed blocks" if dead > 1 else "the one freed block"
             older = f"{old:,} of the living {'is' if old == 1 else 'are'} older"
             older = older if old else "none of the living is older"
@@ -302,7 +302,7 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
                     Evidence(
                         "immortal_share",
                         round(share, 4),
-                        f"{_percent(share)} of births survive that age",
+                        f"{share_text(share)} of births survive that age",
                     )
                 )
         elif births > 1 or reach is None or not reach.lost[site]:
@@ -310,22 +310,22 @@ def evidence(judged: Judged, i: int) -> tuple[Evidence, ...]:
     if judged.reasons[i] == "larger":
         p, fall = float(course.bytes_p_value[i]), float(course.bytes_gained[i])
         text = (
-            f"its bytes keep growing ({_p(p)}, {_percent(fall)} of them since the second quarter)"
+            f"its bytes keep growing ({_p(p)}, {share_text(fall)} of them since the second quarter)"
         )
         found.append(Evidence("bytes_trend_p", p, text))
     elif course.rows >= 8 and births >= 5:
         p = float(course.p_value[i])
         gained = float(course.gained[i])
         if judged.trend[i]:
-            text = f"the number of blocks keeps growing ({_p(p)}, {_percent(gained)} of it since the second quarter)"
+            text = f"the number of blocks keeps growing ({_p(p)}, {share_text(gained)} of it since the second quarter)"
         elif p < 0.01 and gained > 0:
-            text = f"the number of blocks grew, but not to the end ({_percent(gained)} since the second quarter)"
+            text = f"the number of blocks grew, but not to the end ({share_text(gained)} since the second quarter)"
         else:
             text = f"the number of blocks shows no lasting growth ({_p(p)})"
         found.append(Evidence("trend_p", p, text, supports=bool(judged.trend[i]) == growing))
     if judged.reasons[i] == "filling":
         slow = float(judged.slowdown[i])
-        text = f"births slow down to {_percent(slow)} of their first rate (better fit than steady births)"
+        text = f"births slow down to {share_text(slow)} of their first rate (better fit than steady births)"
         found.append(Evidence("slowdown", round(slow, 4), text))
     return tuple(found)
 
@@ -345,7 +345,7 @@ def too_few_samples(samples: int, recording: Recording) -> str:
     seen = max(int(sites["alloc_bytes"].sum()), samples * period)
     better = 1 << max(0, (seen // _WANTED)).bit_length() - 1 if seen >= _WANTED else 0
     if better >= 1024:
-        what = f"--sample {better >> 10}KiB would take about {max(seen // better, 1):,}"
+        what = f"--sample {typed_size(better)} would take about {max(seen // better, 1):,}"
     else:
         what = "record every allocation (without --sample)"
     taken = (
@@ -389,9 +389,9 @@ def _without_parameters(function: str) -> str:
 
 def _when(first: int, last: int) -> str:
     return (
-        f"{_time(first)} after the start"
+        f"{duration_text(first)} after the start"
         if last - first < 10_000_000
-        else f"between {_time(first)} and {_time(last)}"
+        else f"between {duration_text(first)} and {duration_text(last)}"
     )
 
 
@@ -417,22 +417,3 @@ def _of(count: int, whole: int, *, was: bool = False) -> str:
 
 def _p(value: float) -> str:
     return "p < 0.0001" if value < 0.0001 else f"p = {value:.2g}"
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.1f} %" if 0 < share < 0.1 else f"{share * 100:.0f} %"
-
-
-def _time(ns: int) -> str:
-    seconds = ns / 1e9
-    if seconds < 0.0995:
-        return f"{seconds * 1e3:.2g} ms"
-    if seconds < 0.9995:
-        return f"{seconds * 1e3:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 172800:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope.model.findings import Evidence, Finding
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     from leakscope.model.reachability import UnjoinedThreads
@@ -18,12 +19,11 @@ def about_threads(finding: Finding, unjoined: UnjoinedThreads) -> Finding:
     """Return the finding as one about the stacks: they are the leak, and held as long as it is."""
     many = f"{unjoined.threads:,} threads that were started here have ended, and nobody joined them"
     held = finding.live_bytes + unjoined.resident_bytes
-    mib = unjoined.mapped_bytes / 1048576
     return replace(
         finding,
         live_bytes=held,
         peak_bytes=max(finding.peak_bytes or 0, held),
-        sentence=f"{many}: their stacks stay, {mib:,.0f} MiB of address space, and nothing has their"
+        sentence=f"{many}: their stacks stay, {bytes_text(unjoined.mapped_bytes)} of address space, and nothing has their"
         " pthread_t any more.",
         next_step="Join each thread, or create it detached.",
         evidence=(

@@ -19,9 +19,9 @@ import numpy as np
 from leakscope.judge import _series_stats as stats
 from leakscope.judge._look import Look
 from leakscope.judge._trend_text import trend_of
-from leakscope.judge._words import amount, duration
 from leakscope.judge.growing import grows_fast, growth_now
 from leakscope.model.series import Series, Trend, TrendVerdict
+from leakscope.words import amount_text, seconds_text
 
 __all__ = ["TrendOptions", "judge_series"]
 
@@ -121,9 +121,9 @@ def _look(series: Series, options: TrendOptions) -> Look:
     wait = max(window - window_s, options.min_age_s - age_s, missing_s)
     if n < options.min_points or wait > 0:
         look.more_s = max(wait, 1.0)
-        look.why = f"only {n} {'sample' if n == 1 else 'samples'} over {duration(window_s)}"
+        look.why = f"only {n} {'sample' if n == 1 else 'samples'} over {seconds_text(window_s)}"
         if age_s < options.min_age_s:
-            look.why += f" of a process {duration(age_s)} old"
+            look.why += f" of a process {seconds_text(age_s)} old"
         return look
     hours = (times - times[0]) / 3.6e12
     bins = int(min(options.bins, max(12, n // 8)))
@@ -353,9 +353,11 @@ def _step(
     back = look.window_h - float(t[where])
     look.verdict = TrendVerdict.STEP
     look.why = (
-        f"one step {'up' if height > 0 else 'down'} of {amount(abs(height), look.series.unit)}"
+        f"one step {'up' if height > 0 else 'down'} of {amount_text(abs(height), look.series.unit)}"
     )
-    look.why += f" {duration(back * 3600)} ago, flat since" if after is not None else " just now"
+    look.why += (
+        f" {seconds_text(back * 3600)} ago, flat since" if after is not None else " just now"
+    )
     return 0
 
 

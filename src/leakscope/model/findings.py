@@ -20,7 +20,6 @@ __all__ = [
     "Pattern",
     "SuppressionUse",
     "Verdict",
-    "confidence_words",
 ]
 
 
@@ -51,22 +50,6 @@ class Pattern(enum.StrEnum):
     OCCASIONAL = "occasional"
     ONE_OFF = "one-off"
     IMPLICIT = "implicit growth"
-
-
-_WORDS = (
-    (0.99, "almost certain"),
-    (0.95, "very likely"),
-    (0.85, "likely"),
-    (0.6, "possible"),
-)
-
-
-def confidence_words(confidence: float) -> str:
-    """Say a probability in the words that every report uses (docs/verdicts.md has the table)."""
-    for floor, words in _WORDS:
-        if confidence >= floor:
-            return words
-    return "only a suspicion"
 
 
 @dataclass(frozen=True, slots=True)

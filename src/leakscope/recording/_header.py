@@ -11,6 +11,7 @@ import numpy as np
 from leakscope.errors import RecordingError
 from leakscope.recording import layout
 from leakscope.recording._source import damaged
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -150,7 +151,7 @@ class Header:
         if claimed > _DENSEST * source.stored + _ALWAYS:
             raise damaged(
                 path,
-                f"its tables claim {claimed >> 10} KiB and {source.stored >> 10} KiB are there",
+                f"its tables claim {bytes_text(claimed)} and {bytes_text(source.stored)} are there",
             )
 
 

@@ -32,6 +32,7 @@ from leakscope.recording._tables import (
     read_timeline,
 )
 from leakscope.recording.writer import find_writer
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     import os
@@ -177,7 +178,7 @@ def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool)
     budget = header["budget_bytes"]
     if budget and counters.drops.get("no_space"):
         notes.append(
-            f"the recording was held to {budget / (1 << 20):.1f} MiB, a share of what the program"
+            f"the recording was held to {bytes_text(budget)}, a share of what the program"
             f" may use or of the free space: what was new after that is missing"
         )
     return Coverage(

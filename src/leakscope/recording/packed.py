@@ -50,6 +50,7 @@ from leakscope.recording._free_errors import check_free_errors
 from leakscope.recording._header import newer
 from leakscope.recording._names import NameTable, name_columns, read_names
 from leakscope.recording._source import Source, damaged
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -365,15 +366,15 @@ class _Reader:
             most = max(most, int(os.environ.get(_TRUST, "0")))
         if needed > most:
             raise RecordingError(
-                f"{path} claims to hold {needed >> 20} MiB in a file of"
-                f" {self._source.size >> 10} KiB, more than a recording of that length does",
+                f"{path} claims to hold {bytes_text(needed)} in a file of"
+                f" {bytes_text(self._source.size)}, more than a recording of that length does",
                 hint=f"If it is to be trusted, give the bytes that it may take: {_TRUST}={needed}",
             )
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if needed > max(there // 2, 1 << 28):
             raise RecordingError(
-                f"{path} claims to hold {needed >> 20} MiB, more than fits into half"
-                f" of this machine's memory ({there >> 20} MiB)",
+                f"{path} claims to hold {bytes_text(needed)}, more than fits into half"
+                f" of this machine's memory ({bytes_text(there)})",
                 hint="If that is right, make the report on a larger machine.",
             )
 

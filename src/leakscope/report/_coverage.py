@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.report.text import (
+from leakscope.report.text import printable
+from leakscope.words import (
     bytes_text,
     count_text,
     duration_text,
     percent_text,
     plural,
-    printable,
 )
 
 if TYPE_CHECKING:

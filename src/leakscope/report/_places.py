@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from leakscope.model.amounts import sum_known
 from leakscope.model.frames import Frame
-from leakscope.report.text import (
-    bytes_text,
-    cells,
-    clip_left,
-    clip_right,
-    name_within,
-    plural,
-    printable,
-)
+from leakscope.report.text import cells, clip_left, clip_right, name_within, printable
+from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
     from leakscope.model.findings import Finding

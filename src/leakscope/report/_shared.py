@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.report._places import place_lines
-from leakscope.report.text import bytes_text, plural, printable
+from leakscope.report.text import printable
+from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

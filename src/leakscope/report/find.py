@@ -9,16 +9,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from leakscope.model.found import FoundVerdict
-from leakscope.report.gauges import amount, gauge_name
+from leakscope.report.gauges import gauge_name
 from leakscope.report.ink import ALARM, CALM, STEP, WARNING
-from leakscope.report.text import (
+from leakscope.report.text import clip_right, printable
+from leakscope.words import (
+    amount_text,
     bytes_text,
-    clip_right,
     count_text,
     duration_text,
     percent_text,
     plural,
-    printable,
     rate_text,
 )
 
@@ -176,17 +176,17 @@ def _kept(heap: HeapGrowth) -> list[tuple[str, str]]:
 
 def _growth(growth: Growth) -> str:
     if growth.rate <= 0:
-        return f"{amount(growth.last, growth.unit)} {gauge_name(growth.metric)}, does not grow"
+        return f"{amount_text(growth.last, growth.unit)} {gauge_name(growth.metric)}, does not grow"
     steady = "steadily" if growth.steadiness >= 0.75 else "unsteadily"
     text = (
         f"{_rate_of(growth)}, {steady} for {duration_text(round(growth.since_s * 1e9))};"
-        f" {amount(growth.last, growth.unit)} now"
+        f" {amount_text(growth.last, growth.unit)} now"
     )
     left = growth.until_limit_s
     if left is not None and growth.limit is not None:
         whose = f" ({growth.limit_of})" if growth.limit_of else ""
         text += (
-            f"; {amount(growth.limit, growth.unit)}{whose} are reached in"
+            f"; {amount_text(growth.limit, growth.unit)}{whose} are reached in"
             f" {duration_text(round(left * 1e9))}"
         )
     return text

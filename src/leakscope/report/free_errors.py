@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.report._places import stack_lines
 from leakscope.report.ink import ALARM, STEP, WARNING, Ink
-from leakscope.report.text import count_text, plural
+from leakscope.words import count_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,12 +6,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from leakscope.report.text import bytes_text, count_text, printable
+from leakscope.report.text import printable
 
 if TYPE_CHECKING:
     from leakscope.model.series import Series, Subject
 
-__all__ = ["amount", "gauge_name", "grown", "signed", "spark", "subject_name"]
+__all__ = ["gauge_name", "grown", "spark", "subject_name"]
 
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _NAMES = {
@@ -48,18 +48,6 @@ _KINDS = {
     "tmpfs": "tmpfs ",
     "vmalloc": "vmalloc by ",
 }
-
-
-def amount(value: float, unit: str) -> str:
-    """Return a value of a gauge with its unit."""
-    return bytes_text(value) if unit == "bytes" else count_text(round(value))
-
-
-def signed(value: float, unit: str) -> str:
-    """Return a change of a gauge, such as "+4.1 MiB"; empty for none."""
-    if not round(value):
-        return ""
-    return ("+" if value > 0 else "-") + amount(abs(value), unit)
 
 
 def subject_name(subject: Subject) -> str:

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from leakscope.model.reachability import Reachability
-from leakscope.report.text import bytes_text, duration_text, percent_text, plural, printable
+from leakscope.report.text import printable
+from leakscope.words import bytes_text, duration_text, percent_text, plural
 
 if TYPE_CHECKING:
     from leakscope.model.heap import HeapScan

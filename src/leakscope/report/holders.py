@@ -9,7 +9,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from leakscope.report._places import chief_frame, function_text
-from leakscope.report.text import bytes_text, plural, printable
+from leakscope.report.text import printable
+from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from leakscope.judge.together import leaking_places
-from leakscope.model.findings import confidence_words
+from leakscope.words import confidence_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

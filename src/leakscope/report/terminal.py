@@ -13,7 +13,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from leakscope.model.amounts import sum_known
-from leakscope.model.findings import Evidence, Finding, Findings, Verdict, confidence_words
+from leakscope.model.findings import Evidence, Finding, Findings, Verdict
 from leakscope.report import _coverage
 from leakscope.report._places import (
     SourceContext,
@@ -29,14 +29,14 @@ from leakscope.report._places import (
 )
 from leakscope.report.free_errors import free_error_lines, free_error_summary
 from leakscope.report.ink import ALARM, CALM, STEP, WARNING, Ink
-from leakscope.report.text import (
+from leakscope.report.text import cells, printable
+from leakscope.words import (
     bytes_text,
-    cells,
+    confidence_words,
     count_text,
     duration_text,
     interval_text,
     plural,
-    printable,
     rate_text,
 )
 

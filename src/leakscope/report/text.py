@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers and names as people read them.
+"""Names and other texts as terminals show them.
 
 Every name that comes from a traced program (functions, paths, source lines) is hostile
 input: `printable` is the only way it gets into a report, and what it returns never
@@ -8,26 +8,16 @@ moves the cursor, changes a colour or starts a new line.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 
-from leakscope.model.amounts import bytes_text
-
 __all__ = [
-    "bytes_text",
     "cells",
     "clip_left",
     "clip_right",
-    "count_text",
-    "duration_text",
     "head",
-    "interval_text",
     "name_within",
-    "percent_text",
-    "plural",
     "printable",
-    "rate_text",
 ]
 
 _NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -151,63 +141,3 @@ def _fold(name: str, opening: str, closing: str, ellipsis: str) -> str:
             continue
         parts.append(token)
     return "".join(parts) if depth == 0 else name
-
-
-def interval_text(low: str, high: str) -> str:
-    """Join two amounts, naming a shared unit once: "3.8 to 4.4 KiB/s"."""
-    number, _, unit = low.partition(" ")
-    return f"{number if high.endswith(' ' + unit) else low} to {high}"
-
-
-def rate_text(rate: float) -> str:
-    """Return a growth rate in the unit of time that keeps it readable."""
-    if not math.isfinite(rate):
-        return "?"
-    sign = "-" if rate < 0 else ""
-    size = abs(rate)
-    if size >= 1 or size == 0:
-        return f"{sign}{bytes_text(size)}/s"
-    if size * 3600 >= 1:
-        return f"{sign}{bytes_text(size * 3600)}/h"
-    return f"{sign}{bytes_text(size * 86400)}/day"
-
-
-def count_text(count: int | None) -> str:
-    """Return a whole number with thousands separated: "1,204"; None is not known."""
-    if count is None:
-        return "an unknown number"
-    return f"{count:,}"
-
-
-def plural(count: int | None, one: str, many: str | None = None) -> str:
-    """Return "1 block", "1,204 blocks"; None is not known."""
-    if count is None:
-        return f"an unknown number of {many or one + 's'}"
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def percent_text(part: float, whole: float) -> str:
-    """Return a share without pretending precision: "<1 %", "3 %", "100 %"."""
-    if whole <= 0 or part <= 0:
-        return "0 %"
-    share = 100 * part / whole
-    if share < 1:
-        return "<1 %"
-    return f"{min(int(share), 99) if part < whole else 100} %"
-
-
-def duration_text(nanoseconds: int) -> str:
-    """Return a duration in at most two units: "340 ms", "12.3 s", "2 h 5 min"."""
-    seconds = max(nanoseconds, 0) / 1e9
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} days {hours} h" if hours else f"{days} days"

@@ -8,14 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.report.ink import ALARM, CALM, STEP, WARNING
-from leakscope.report.text import (
-    bytes_text,
-    clip_right,
-    count_text,
-    percent_text,
-    printable,
-    rate_text,
-)
+from leakscope.report.text import clip_right, printable
+from leakscope.words import bytes_text, count_text, percent_text, rate_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,17 +8,19 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words, rate_words
+from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words
 from leakscope.model.series import TrendVerdict
-from leakscope.report.gauges import amount, gauge_name, signed, spark, subject_name
+from leakscope.report.gauges import gauge_name, spark, subject_name
 from leakscope.report.ink import ALARM, CALM, STEP, WARNING
-from leakscope.report.text import (
+from leakscope.report.text import clip_right, printable
+from leakscope.words import (
+    amount_text,
     bytes_text,
-    clip_right,
     count_text,
     duration_text,
     plural,
-    printable,
+    signed_amount,
+    signed_rate,
 )
 
 if TYPE_CHECKING:
@@ -104,8 +106,8 @@ def headline(watched: Watched) -> str:
 def _pace(trend: Trend) -> str:
     """Return "name (pid 7), private memory 84.1 MiB +4.0 MiB/s"."""
     series, growth = trend.series, trend.growth
-    rate = rate_words(growth.rate, series.unit) if growth is not None else ""
-    now = amount(float(series.values[-1]), series.unit)
+    rate = signed_rate(growth.rate, series.unit) if growth is not None else ""
+    now = amount_text(float(series.values[-1]), series.unit)
     return f"{subject_name(series.subject)}, {gauge_name(series.metric)} {now} {rate}"
 
 
@@ -123,7 +125,7 @@ def render_line(
     anon = (growths or {}).get("anon")
     for metric, unit, value in gauges:
         growth = (growths or {}).get(metric)
-        text = f"{gauge_name(metric)} {amount(value, unit)}"
+        text = f"{gauge_name(metric)} {amount_text(value, unit)}"
         follows = metric in _FOLLOW and not _reserves(metric, growth, anon)
         if growth is not None and growth.rate and not follows:
             text += f" ({growth_in_brief(growth)})"
@@ -147,21 +149,21 @@ def render_standing(seconds: float, processes: int, standings: Sequence[Standing
     parts = [plural(processes, "process", "processes")]
     used = next((s for s in standings if s.metric in {"used", "working_set"}), None)
     if used is not None:
-        parts.insert(0, f"{amount(used.last, used.unit)} in use")
+        parts.insert(0, f"{amount_text(used.last, used.unit)} in use")
     own = [s for s in standings if s.unit == "bytes" and s.subject.kind not in {"system", "cgroup"}]
     own = [s for s in own if s.metric != "virtual"]
     most = max(own, key=lambda s: s.last - s.first, default=None)
     if most is not None and most.last > most.first:
-        grown = signed(most.last - most.first, most.unit)
+        grown = signed_amount(most.last - most.first, most.unit)
         who = printable(subject_name(most.subject))
         parts.append(f"most grown {who}, {gauge_name(most.metric)} {grown}")
     fast = max(own, key=lambda s: s.rate, default=None)
     if fast is not None and fast is most and fast.rate >= _RATE:
-        parts[-1] += f", {rate_words(fast.rate, fast.unit)} now"
+        parts[-1] += f", {signed_rate(fast.rate, fast.unit)} now"
     elif fast is not None and fast.rate >= _RATE:
         who = printable(subject_name(fast.subject))
         what = gauge_name(fast.metric)
-        parts.append(f"fastest now {who}, {what} {rate_words(fast.rate, fast.unit)}")
+        parts.append(f"fastest now {who}, {what} {signed_rate(fast.rate, fast.unit)}")
     return f"{seconds:8.{0 if seconds >= 10 else 1}f} s  " + ", ".join(parts)
 
 
@@ -205,7 +207,7 @@ def _judged(trends: Sequence[Trend]) -> bool:
 
 def _fast(trend: Trend, watched: Watched, ink: Ink) -> list[str]:
     series = trend.series
-    now = amount(float(series.values[-1]), series.unit)
+    now = amount_text(float(series.values[-1]), series.unit)
     who = f"{subject_name(series.subject)}, {gauge_name(series.metric)}: {now}"
     lines = ink.wrap(who, indent="FAST  ", hanging="      ")
     lines[0] = lines[0].replace("FAST", ink.paint(WARNING, "FAST"), 1)
@@ -263,8 +265,8 @@ def _growers(watched: Watched, ink: Ink) -> list[str]:
     lines = ["", "Growing, too early to say more:"] if rows else []
     for rate, series, words in rows:
         who = f"{subject_name(series.subject)}, {gauge_name(series.metric)}"
-        now = amount(float(series.values[-1]), series.unit)
-        row = f"{rate_words(rate, series.unit):>14}  {now:>9}  {who}"
+        now = amount_text(float(series.values[-1]), series.unit)
+        row = f"{signed_rate(rate, series.unit):>14}  {now:>9}  {who}"
         lines.append(clip_right(row, ink.width, ink.ellipsis))
         lines += ink.wrap(f"{printable(words)}.", indent=" " * 16)
     return lines
@@ -278,7 +280,7 @@ def _title(cause: Cause) -> str:
 
 def _cause(cause: Cause, watched: Watched, ink: Ink) -> list[str]:
     trend, series = cause.trend, cause.trend.series
-    now = amount(float(series.values[-1]), series.unit)
+    now = amount_text(float(series.values[-1]), series.unit)
     bars = spark(series, unicode=ink.unicode)
     lines = ink.wrap(f"{_title(cause)}: {now}", indent="LEAK  ", hanging="      ")
     lines[0] = lines[0].replace("LEAK", ink.paint(ALARM, "LEAK"), 1)
@@ -322,7 +324,7 @@ def _others(watched: Watched, ink: Ink) -> list[str]:
         lines += ["", "Moving, but no leak:"]
     for trend in moving[:_OTHERS]:
         series = trend.series
-        now = amount(float(series.values[-1]), series.unit)
+        now = amount_text(float(series.values[-1]), series.unit)
         bars = spark(series, 12, unicode=ink.unicode)
         who = f"{subject_name(series.subject)}, {gauge_name(series.metric)}"
         row = f"{now:>10}  {bars:<12}  {who}"

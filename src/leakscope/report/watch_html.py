@@ -7,9 +7,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from leakscope.model.series import TrendVerdict
-from leakscope.report.gauges import amount, gauge_name, subject_name
+from leakscope.report.gauges import gauge_name, subject_name
 from leakscope.report.text import printable
 from leakscope.report.watch import headline
+from leakscope.words import amount_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +94,6 @@ def _plot(series: Series, name: str) -> str:
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">'
         f'<polyline fill="none" stroke="#2a6fb0" stroke-width="1.5" points="{points}"/>{cuts}'
-        f'<text {label} y="12">{escape(amount(high, series.unit))}</text>'
-        f'<text {label} y="{_HEIGHT - 3}">{escape(amount(low, series.unit))}</text></svg>'
+        f'<text {label} y="12">{escape(amount_text(high, series.unit))}</text>'
+        f'<text {label} y="{_HEIGHT - 3}">{escape(amount_text(low, series.unit))}</text></svg>'
     )

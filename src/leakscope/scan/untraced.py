@@ -25,6 +25,7 @@ from leakscope.target.core import Core
 from leakscope.target.image import MAX_PAUSE_S, open_image
 from leakscope.target.kernel_words import words_of_process
 from leakscope.target.resident import Resident
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     import os
@@ -198,7 +199,7 @@ def _scan(
         size = sum(thread.stack[1] - thread.stack[0] for thread in unjoined)
         found.notes.append(
             f"{len(unjoined):,} threads have ended and were not joined: their stacks take"
-            f" {size / 1048576:,.0f} MiB of address space"
+            f" {bytes_text(size)} of address space"
         )
     if marked.disguised:
         found.notes.append(disguised_text(marked.disguised))

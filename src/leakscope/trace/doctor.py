@@ -39,6 +39,7 @@ from leakscope.trace.live_files import PAUSED, find_live_file, list_live_files
 from leakscope.trace.output import SHARED_MEMORY
 from leakscope.trace.preflight import inspect_program
 from leakscope.trace.settings import CONFIG_FILE, Settings
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +178,7 @@ def _shared_memory() -> Check:
             f"{SHARED_MEMORY} cannot be used ({error.strerror}): live recordings go to the disk",
             "Mount a tmpfs there.",
         )
-    text = f"{SHARED_MEMORY} has {free >> 20} MiB free, at 32 bytes a live block"
+    text = f"{SHARED_MEMORY} has {bytes_text(free)} free, at 32 bytes a live block"
     if free < 256 << 20:
         return Check(
             "shared memory",
@@ -266,7 +267,7 @@ def _leftovers() -> Iterator[Check]:
         yield Check(
             "left over",
             State.NOTE,
-            f"{count} recording(s) of ended programs take {size >> 10} KiB in {where[0]}{more}",
+            f"{count} recording(s) of ended programs take {bytes_text(size)} in {where[0]}{more}",
             f"leakscope report {where[0]}; then rm -r {where[0]}",
         )
 

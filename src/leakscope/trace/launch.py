@@ -31,6 +31,7 @@ from leakscope.trace.live_files import count_files, removed_unread
 from leakscope.trace.output import make_live_directory, plan_output, private_part
 from leakscope.trace.preflight import Program, inspect_program
 from leakscope.trace.settings import Settings
+from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -399,7 +400,7 @@ def _nothing_recorded(done: Run, harvest: Harvest) -> LeakscopeError:
             hint="See what killed it: a limit (ulimit -a), the OOM killer (dmesg), or its parent.",
         )
     limits = [
-        f"{word} is {value >> 10} KiB"
+        f"{word} is {bytes_text(value)}"
         for word, number in (
             ("ulimit -f", resource.RLIMIT_FSIZE),
             ("ulimit -v", resource.RLIMIT_AS),

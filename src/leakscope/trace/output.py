@@ -19,6 +19,7 @@ from pathlib import Path
 from leakscope._paths import absolute, exists, is_directory, is_file
 from leakscope.errors import RecordingError
 from leakscope.proc.cgroup import memory_limit
+from leakscope.words import bytes_text
 
 __all__ = ["Output", "check_writable", "make_live_directory", "plan_output", "private_part"]
 
@@ -215,7 +216,7 @@ def make_live_directory(output: Output) -> Path:
     raise RecordingError(
         "there is no room for a live recording in "
         + ", ".join(f"{place} ({_free(place)} bytes free)" for place in dict.fromkeys(places)),
-        hint=f"At least {_LEAST >> 20} MiB are needed; free some, or name a place with --output.",
+        hint=f"At least {bytes_text(_LEAST)} are needed; free some, or name a place with --output.",
     )
 
 

@@ -104,7 +104,7 @@ def test_leaks_alone_with_the_sentence_and_the_next_step():
         await until(pilot, lambda: names(app) == ["small (pid 5)"])
         row = [str(cell) for cell in app.query_one(DataTable).get_row_at(0)]
         assert row[0] == "leak"
-        assert row[2] == "+1 MiB/s"
+        assert row[2] == "+1.0 MiB/s"
         await pilot.press("up")
         detail = str(app.query_one("#detail", Static).render())
         assert "it grows" in detail
@@ -125,7 +125,7 @@ def test_80_by_24_shows_subject_rate_and_next_command_from_the_second_look_on():
     async def steps(app, pilot):
         await until(pilot, lambda: app.watching.looks > 3 and len(names(app)) == 4)
         await pilot.press("home")
-        await until(pilot, lambda: any("+1 MiB/s" in line for line in shown(app)))
+        await until(pilot, lambda: any("+1.0 MiB/s" in line for line in shown(app)))
         text = "\n".join(shown(app))
         assert "small (pid 5), private memory" in text
         await until(pilot, lambda: "Next: leakscope scan 5" in "\n".join(shown(app)))

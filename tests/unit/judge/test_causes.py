@@ -150,7 +150,7 @@ def test_a_cache_the_kernel_gives_back_is_no_leak(kind, metric, verdict):
     [
         ("system", "used", "the memory of this machine lasts"),
         ("cgroup", "anon", "the memory it can get lasts"),
-        ("tmpfs", "tmpfs", "its limit of 1 GiB lasts"),
+        ("tmpfs", "tmpfs", "its limit of 1.0 GiB lasts"),
         ("process", "anon", "the memory it can get lasts"),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_leak_is_told_with_its_rate_and_the_time_its_limit_lasts():
     assert got.exhausted_in_s == pytest.approx(left_s, rel=0.1)
     assert got.exhausted_low_s < got.exhausted_in_s < got.exhausted_high_s
     assert "MiB/h" in got.sentence
-    assert "the memory it can get lasts 1.9 days" in got.sentence
+    assert "the memory it can get lasts 46 h" in got.sentence
     assert got.confidence >= 0.9
 
 

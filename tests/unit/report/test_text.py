@@ -6,17 +6,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leakscope.report.ink import Ink
-from leakscope.report.text import (
+from leakscope.report.text import cells, clip_left, clip_right, name_within, printable
+from leakscope.words import (
     bytes_text,
-    cells,
-    clip_left,
-    clip_right,
     duration_text,
     interval_text,
-    name_within,
     percent_text,
     plural,
-    printable,
     rate_text,
 )
 

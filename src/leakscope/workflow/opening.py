@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user names: a process, a recording, a folder of them, a core file. Content decides.
+
+A number is a process; where there is none of that number, it can be a file. Any other text is a
+path where one is there, else the name of running programs. `./1234` is always a file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakscope._digits import is_number
+from leakscope._paths import exists, is_directory
+from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
+from leakscope.formats import foreign_format, read_foreign
+from leakscope.observe.asked import find_processes
+from leakscope.observe.store import MAGIC as WATCH_MAGIC
+from leakscope.proc.process import read_start
+from leakscope.recording import layout, load, packed
+from leakscope.trace.live_files import find_live_file
+
+if TYPE_CHECKING:
+    from leakscope.model.recordings import Recording
+
+__all__ = ["Kind", "Named", "not_traced", "open_file"]
+__all__ += ["open_named", "open_one", "open_process", "refuse_file"]
+
+_HEAD = 4096  # bytes that tell what a file is
+_RECORDINGS = (".leakscope", ".live")  # named so, a file in a folder is told of, whatever it holds
+_LIVE_MAGIC = layout.MAGIC.to_bytes(8, "little")
+_ET_CORE = 4
+_PACKED_UP = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
+_PACKED_UP[b"\x04\x22\x4d\x18"] = "lz4"
+
+
+class Kind(StrEnum):
+    """What something that was named is; the value is how a sentence calls it."""
+
+    TRACED = "a traced process"
+    PROCESS = "a process that is not traced"
+    RECORDING = "a recording"
+    WATCH = "a recording of a watch"
+    CORE = "a core file"
+    FOREIGN = "a file of another tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One thing that was named. `path` is the file to read; None for a process that is not traced."""
+
+    label: str
+    kind: Kind
+    path: Path | None = None
+    pid: int | None = None
+
+    def read(self) -> tuple[Recording, ...]:
+        """Return the recording; the file of another tool can hold several.
+
+        Raises `RecordingError`, and `TargetError` for what is not recorded.
+        """
+        if self.kind in (Kind.TRACED, Kind.RECORDING) and self.path is not None:
+            return (load(self.path),)
+        if self.kind is Kind.FOREIGN and self.path is not None:
+            return read_foreign(self.path) or ()
+        if self.kind is Kind.PROCESS and self.pid is not None:
+            raise not_traced(self.pid)
+        if self.kind is Kind.CORE:
+            raise RecordingError(
+                f"{self.label} is a core file, which tells what is lost, and not where it came from",
+                hint=f"See it with: leakscope scan {self.label}",
+            )
+        raise RecordingError(
+            f"{self.label} is a recording of a watch, which holds no allocations",
+            hint=f"See it with: leakscope report {self.label}",
+        )
+
+
+def open_named(name: str) -> list[Named]:
+    """Return what `name` stands for: one thing, or all of a folder or of the processes called so.
+
+    Nothing but the beginning of files is read. Raises `UsageError`, `TargetError` or
+    `RecordingError` in a sentence on what it is instead.
+    """
+    if not name:
+        raise UsageError("an empty name stands for nothing", hint="Name a file or a process.")
+    if is_number(name) and (_is_process(name) or not exists(name)):
+        if len(name) > 10:
+            raise TargetError(f"there is no process {name[:80]}")
+        return [open_process(int(name))]
+    if is_directory(name):
+        return _folder(name)
+    if exists(name):
+        try:
+            return [open_file(name)]
+        except LeakscopeError:
+            found = _called(name)
+            if not found:
+                raise
+            return found
+    found = _called(name)
+    if found:
+        return found
+    raise RecordingError(
+        f"{name[:200]!r} is neither a process nor a file",
+        hint="Name a process by its number or its program, or a file that is there.",
+    )
+
+
+def open_one(name: str) -> Named:
+    """Return the one thing that `name` stands for; raises as `open_named`, and for several."""
+    found = open_named(name)
+    if len(found) == 1:
+        return found[0]
+    labels = ", ".join(one.label for one in found[:4]) + (", …" if len(found) > 4 else "")
+    raise UsageError(f"{name} stands for {len(found)}: {labels}", hint="Name one of them.")
+
+
+def refuse_file(name: str) -> None:
+    """Raise `UsageError` where `name`, which should be a process, is a file that is reported."""
+    if is_number(name) or not exists(name) or is_directory(name) or _called(name):
+        return
+    try:
+        kind = open_file(name).kind
+    except LeakscopeError:
+        return
+    verb = "scan" if kind is Kind.CORE else "report"
+    raise UsageError(
+        f"{name} is {kind}, and no process", hint=f"See it with: leakscope {verb} {name}"
+    )
+
+
+def not_traced(pid: int) -> TargetError:
+    """Return the error for a process that leaves no recording, with what can be done."""
+    return TargetError(
+        f"process {pid} is not being traced",
+        hint=f"`leakscope find {pid}` says whether it leaks, without that; to get lines of code,"
+        " start it with `leakscope run`.",
+    )
+
+
+def _is_process(name: str) -> bool:
+    return len(name) <= 10 and read_start(int(name)) is not None
+
+
+def open_process(pid: int) -> Named:
+    """Return what is known of a process. Raises `TargetError` for one that is not there."""
+    live = find_live_file(pid)
+    if live is None:
+        return Named(f"process {pid}", Kind.PROCESS, pid=pid)
+    return Named(f"process {pid}", Kind.TRACED, live.path, pid)
+
+
+def _called(name: str) -> list[Named]:
+    """Return the processes called `name`: those that are traced, where some are."""
+    if "/" in name or is_number(name):
+        return []
+    try:
+        pids, _ = find_processes([name])
+    except TargetError:
+        return []
+    found = []
+    for pid in sorted(pids):
+        try:
+            found.append(open_process(pid))
+        except TargetError:  # it ended, or is somebody else's
+            found.append(Named(f"process {pid}", Kind.PROCESS, pid=pid))
+    return [one for one in found if one.kind is Kind.TRACED] or found
+
+
+def _folder(name: str) -> list[Named]:
+    try:
+        paths = sorted(Path(name).iterdir())
+    except OSError as error:
+        raise RecordingError(f"cannot read {name}: {error.strerror}") from error
+    found = []
+    for path in paths:
+        try:
+            one = open_file(str(path))
+        except LeakscopeError:
+            continue
+        found.append(one)
+    if not found:
+        raise RecordingError(
+            f"there is no recording in the directory {name}",
+            hint="`leakscope run -o DIRECTORY` leaves them; their names end in .leakscope.",
+        )
+    return found
+
+
+def open_file(name: str) -> Named:
+    """Tell what a file is by its first bytes; what is named as a recording is taken for one.
+
+    Raises `RecordingError` for what is none of the things that are read.
+    """
+    head, path = _head(name), Path(name)
+    if head.startswith((packed.MAGIC, _LIVE_MAGIC)):
+        return Named(name, Kind.RECORDING, path)
+    if head.startswith(WATCH_MAGIC):
+        return Named(name, Kind.WATCH, path)
+    if head.startswith(b"\x7fELF"):
+        if int.from_bytes(head[16:18], "big" if head[5:6] == b"\2" else "little") == _ET_CORE:
+            return Named(name, Kind.CORE, path)
+        raise RecordingError(
+            f"{name} is a program or a library, not a recording",
+            hint=f"To trace a program: leakscope run -- {name if '/' in name else './' + name}",
+        )
+    if foreign_format(path) is not None:
+        return Named(name, Kind.FOREIGN, path)
+    if path.suffix in _RECORDINGS:
+        return Named(name, Kind.RECORDING, path)  # reading it says what is wrong with it
+    for magic, what in _PACKED_UP.items():
+        if head.startswith(magic):
+            raise RecordingError(f"{name} is packed with {what}", hint="Unpack it first.")
+    raise RecordingError(
+        f"{name} is not a core file, a recording, or a file of a tool that leakscope reads",
+        hint="Recordings are left by `leakscope run` and by `leakscope watch --record FILE`.",
+    )
+
+
+def _head(name: str) -> bytes:
+    """Return the first bytes of a regular file, and never wait for a pipe or a device."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise RecordingError(f"{name} is not a regular file")
+            return os.read(fd, _HEAD)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise RecordingError(f"cannot read {name}: {error.strerror}") from error

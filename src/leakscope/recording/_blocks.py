@@ -33,6 +33,7 @@ __all__ = ["Blocks", "Table", "Weigher", "decode", "read_table"]
 _TRIES = 10
 _PAUSE = 0.00025  # seconds, twice as long each time; replacing a table is a few stores
 _SMALL = 64 << 20  # bytes
+_SMALL_TABLE = 4 << 20  # bytes that are read sooner than a thread starts
 _PIECE = 1 << 15  # slots read at once
 _rooms = threading.local()
 _SLAB = 1 << 17  # rows decoded at once: what fits in the cache
@@ -107,7 +108,9 @@ def read_table(source: Source, heap_start: int, heap_end: int) -> Table:
             # may claim any length.
             claimed = sum(job[2] for job in jobs) * layout.BLOCK_DTYPE.itemsize
             read = partial(_read_shard, source, dense=claimed <= 4 * source.stored + _SMALL)
-            parts = pool.map(read, (job[1] for job in jobs), (job[2] for job in jobs))
+            # Threads help with large tables only: to start one takes longer than to read a small one.
+            each = pool.map if claimed > _SMALL_TABLE else map
+            parts = each(read, (job[1] for job in jobs), (job[2] for job in jobs))
             found.update(zip(wanted, parts, strict=True))
             before, shards = shards, _shards(source)
             same = (shards["sequence"] == before["sequence"]) & (shards["sequence"] % 2 == 0)
@@ -266,7 +269,8 @@ def _decode(
         return ascending, int(tick.max()), int(np.count_nonzero(unknown))
 
     with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
-        done = list(pool.map(slab, range(0, total, _SLAB)))
+        each = pool.map if total > _SLAB else map
+        done = list(each(slab, range(0, total, _SLAB)))
     if not all(ascending for ascending, _, _ in done):
         return None
     return Blocks(

@@ -83,6 +83,14 @@ class Header:
             raise _truncated(source, self["file_bytes"])
         self._check(source)
 
+    def again(self, source: Source) -> Header:
+        """Return what it says now: itself, when nothing has changed.
+
+        To check it takes longer than to read it, and a process that stands still changes nothing.
+        """
+        now = source.array(layout.HEADER_DTYPE, 0, 1)
+        return self if now.tobytes() == self.fields.tobytes() else Header(source)
+
     def __getitem__(self, name: str) -> int:
         return int(self.fields[name])
 

@@ -38,6 +38,15 @@ __all__ = [
 ]
 
 _MAX_PATH = 4096
+# A stripe's head with the room up to the next one.
+_PADDED_HEAD = np.dtype(
+    {
+        "names": list(layout.STRIPE_HEAD_DTYPE.names or ()),
+        "formats": [layout.STRIPE_HEAD_DTYPE[name] for name in layout.STRIPE_HEAD_DTYPE.names or ()],
+        "offsets": [form[1] for form in (layout.STRIPE_HEAD_DTYPE.fields or {}).values()],
+        "itemsize": layout.STRIPE_HEAD_BYTES,
+    }
+)
 _MOST_BYTES = 1 << 60
 _CHUNKS = 256  # read at once: 3 MiB
 
@@ -171,11 +180,9 @@ def read_counters(source: Source, header: Header, sites: int, doubts: Doubts) ->
     last = np.zeros((groups, each), np.uint32)
     drops = np.zeros(layout.DROP_REASONS, np.uint64)
     events = np.zeros(2, np.uint64)
-    for stripe in range(layout.STRIPES):
-        start = header.offset("stripes") + stripe * layout.STRIPE_HEAD_BYTES
-        for head in source.array(layout.STRIPE_HEAD_DTYPE, start, 1):
-            drops += head["drops"]
-            events += np.array([head["alloc_events"], head["free_events"]])
+    heads = source.array(_PADDED_HEAD, header.offset("stripes"), layout.STRIPES)
+    drops += heads["drops"].sum(axis=0)
+    events += np.array([heads["alloc_events"].sum(), heads["free_events"].sum()])
     for where, piece in _chunks(source, header, groups, doubts):
         for name, total in sums.items():
             total[where] += piece[name]
@@ -289,7 +296,7 @@ def read_timeline(
         ):
             site_bytes[number, at : at + len(piece)] = piece["live_bytes"]
             site_counts[number, at : at + len(piece)] = piece["live_count"]
-    again = Header(source).rows
+    again = header.again(source).rows
     same = (rows["sites"][chosen] == again["sites"][chosen]) & (
         rows["tick"][chosen] == again["tick"][chosen]
     )

@@ -67,19 +67,19 @@ def read_source(source: Source) -> Recording:
     doubts = Doubts()
     header = Header(source)
     table = read_table(source, header.heap_start, header["file_bytes"])
-    header = Header(source)
+    header = header.again(source)
     ranges, range_ticks = read_ranges(source, header, header["site_count"], doubts)
-    header = Header(source)
+    header = header.again(source)
     sites = read_sites(source, header)
     counters = read_counters(source, header, len(sites), doubts)
     timeline, row_ticks = read_timeline(source, header, len(sites), doubts)
-    header = Header(source)
+    header = header.again(source)
     nodes = read_nodes(source, header, doubts)
     mend_sites(sites, len(nodes), doubts)
-    header = Header(source)
+    header = header.again(source)
     modules = read_modules(source, header, doubts)
     drop_unknown_modules(nodes, modules, doubts)
-    header = Header(source)
+    header = header.again(source)
     free_errors = read_free_errors(source, header, len(sites), len(nodes))
 
     tick_ns = header.tick_ns
@@ -93,7 +93,7 @@ def read_source(source: Source) -> Recording:
 
     writer = _writer(source, header)
     running = writer is not None
-    header = Header(source)  # if it ended meanwhile, this says how
+    header = header.again(source)  # if it ended meanwhile, this says how
     last_tick = max(
         blocks.last_tick,
         *(int(ticks.max(initial=0)) for ticks in (range_ticks, row_ticks, counters.last_birth)),

@@ -153,7 +153,8 @@ def _write(recording: Recording, file: BinaryIO) -> None:
                     values[first : first + ROWS]
                     for first in range(group, min(len(values), group + _THREADS * 4 * ROWS), ROWS)
                 ]
-                for chunk in pool.map(encode, parts):
+                # A thread takes longer to start than one part takes.
+                for chunk in (pool.map if len(parts) > 1 else map)(encode, parts):
                     at += file.write(chunk)
             columns[name] = {"rows": len(values), "offset": start, "bytes": at - start}
     facts = {

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,5 +116,5 @@ def _vtables(mappings: Sequence[maps.Mapping]) -> list[tuple[int, int]]:
         for m in mappings
         if m.permissions[:3] == "r--"
         and m.path.startswith("/")
-        and PurePath(m.path).suffix != ".live"
+        and not m.path.endswith(".live")
     ]

@@ -16,6 +16,7 @@ import numpy as np
 
 from leakscope.target.areas import is_tracers
 from leakscope.target.memory import Range
+from leakscope.target.resident import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -199,7 +200,19 @@ def _dead_stack(memory: Memory, mapping: Mapping) -> int | None:
     None when this is something else. At its top lies the thread's descriptor, which begins with its own address. The kernel
     zeroes the thread id in it when the thread ends; joining sets it to -1.
     """
+    if not isinstance(memory, Resident):
+        return _look_for_descriptor(memory, mapping)
+    # It is asked for again by everybody who wants to know of ended threads.
+    known = memory.ended_stacks
+    if mapping.start not in known:
+        known[mapping.start] = _look_for_descriptor(memory, mapping)
+    return known[mapping.start]
+
+
+def _look_for_descriptor(memory: Memory, mapping: Mapping) -> int | None:
     start = max(mapping.start, mapping.end - _TCB_REACH)
+    if isinstance(memory, Resident) and not memory.resident_bytes(start, mapping.end):
+        return None  # nothing but zeros
     raw = memory.read(start, mapping.end - start)
     words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
     if len(words) < 128:

@@ -66,6 +66,8 @@ class Resident:
         self._ends: list[int] = []
         self._before: list[int] = []  # bytes in the spans before each
         self._areas: list[tuple[int, int]] = []
+        # By where a mapping starts: the descriptor of a thread that ended, as `scan.roots` found.
+        self.ended_stacks: dict[int, int | None] = {}
         if self.spans is not None:
             self._starts, self._ends = self.spans[:, 0].tolist(), self.spans[:, 1].tolist()
             sizes = self.spans[:, 1] - self.spans[:, 0]

@@ -31,7 +31,7 @@ def walk(memory: Memory) -> Heap | None:
     from leakscope.scan.allocators import glibc, jemalloc, tcmalloc
     from leakscope.scan.allocators._radix import read_variables
 
-    variables = read_variables(memory)
+    variables = read_variables(memory, min(jemalloc.ROOT_WORDS, tcmalloc.ROOT_WORDS))
     found = (
         jemalloc.walk(memory, variables),
         tcmalloc.walk(memory, variables),

@@ -64,8 +64,11 @@ class Variables:
     room: Words  # bytes of writable memory from the address that the value is, 0 when it is none
 
 
-def read_variables(memory: Memory) -> list[Variables]:
-    """Read where variables of modules are; no more than the first 64 MiB of each."""
+def read_variables(memory: Memory, least: int = 0) -> list[Variables]:
+    """Read where variables of modules are; no more than the first 64 MiB of each.
+
+    Modules with fewer than `least` words have no room for a root and are not read.
+    """
     areas: list[tuple[int, int]] = []
     for mapping in memory.mappings:
         if not mapping.permissions.startswith("rw"):
@@ -74,8 +77,11 @@ def read_variables(memory: Memory) -> list[Variables]:
             areas[-1] = (areas[-1][0], mapping.end)
         elif mapping.path.startswith("/") and mapping.permissions[3] == "p":
             areas.append((mapping.start, mapping.end))
-    begins, ends = writable(memory)
+    areas = [area for area in areas if (area[1] - area[0]) // 8 >= least]
     found: list[Variables] = []
+    if not areas:
+        return found
+    begins, ends = writable(memory)
     for start, end in areas:
         words = read_words(memory, start, min(end - start, _MOST_DATA) // 8)
         places = np.flatnonzero(words)

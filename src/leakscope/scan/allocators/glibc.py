@@ -210,8 +210,34 @@ def _is_libc(mapping: Mapping) -> bool:
     return name.startswith(("libc.so.", "libc-2."))
 
 
+# Where the arena was found in a file that libc's data were mapped from. One run scans many
+# processes that have the same libc, and to search it takes longer than to walk a small heap.
+_arena_places: dict[tuple[tuple[int, int], int, int, int], int] = {}
+
+
 def _main_arena(memory: Memory, libc: list[Mapping]) -> int | None:
-    """Find the arena in libc's data: the place with most empty bins and a `next` that fits."""
+    """Find the arena in libc's data, first where it was in another process with this libc."""
+    for mapping in libc:
+        # With its length: a file that was replaced in place has other data.
+        key = (mapping.device, mapping.inode, mapping.offset, mapping.end - mapping.start)
+        if not mapping.inode or "w" not in mapping.permissions:
+            continue
+        if key not in _arena_places:
+            arena = _search_main_arena(memory, libc)
+            if arena is not None and mapping.start <= arena < mapping.end:
+                _arena_places[key] = arena - mapping.start
+            return arena
+        arena = mapping.start + _arena_places[key]
+        words = read_words(memory, arena + _BINS, 2 * _BIN_COUNT).reshape(-1, 2)
+        heads = arena + _BINS - 16 + 16 * np.arange(len(words), dtype=np.uint64)
+        empty = np.count_nonzero((words == heads[:, None]).all(axis=1))
+        if empty >= _FEW_EMPTY and _plausible(memory, arena):
+            return arena
+    return _search_main_arena(memory, libc)
+
+
+def _search_main_arena(memory: Memory, libc: list[Mapping]) -> int | None:
+    """Return the place with most empty bins and a `next` that fits."""
     best: tuple[int, int] | None = None
     for mapping in libc:
         if "w" not in mapping.permissions:
@@ -492,7 +518,20 @@ def _mangling(version: str) -> int:
     return _MANGLED if (major, minor) >= _MANGLING_SINCE else _PLAIN
 
 
+_versions: dict[tuple[tuple[int, int], int], str] = {}  # by the file of libc
+
+
 def _version(memory: Memory, libc: list[Mapping]) -> str:
+    file = (libc[0].device, libc[0].inode) if libc else ((0, 0), 0)
+    if file not in _versions:
+        found = _read_version(memory, libc)
+        if not found or not file[1]:
+            return found
+        _versions[file] = found
+    return _versions[file]
+
+
+def _read_version(memory: Memory, libc: list[Mapping]) -> str:
     for mapping in libc:
         if "w" in mapping.permissions or "x" in mapping.permissions:
             continue

@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-__all__ = ["walk"]
+__all__ = ["ROOT_WORDS", "walk"]
 
 _PAGE = 4096
 _LEVEL = 1 << 18  # entries of the root, and of a leaf
 _LEAF_SPAN = _LEVEL * _PAGE
+ROOT_WORDS = _LEVEL
+"""Words of the root that is looked for among the variables of modules."""
 _ADDRESS = (1 << 48) - 1
 _EDATA = 128  # bytes of an extent's description, and its alignment
 _TO_EDATA = np.uint64(_ADDRESS & ~(_EDATA - 1))  # other bits of a leaf's entry mirror the extent

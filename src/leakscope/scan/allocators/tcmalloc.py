@@ -34,9 +34,15 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-__all__ = ["walk"]
+__all__ = ["ROOT_WORDS", "walk"]
 
 _PAGE_SHIFTS = (13, 12, 15, 16, 18)  # as it may be built, the usual one first
+_SHAPES = tuple(
+    Shape(1 << (48 - shift - (49 - shift) // 2), 1 << (49 - shift) // 2, 1 << shift)
+    for shift in _PAGE_SHIFTS
+)
+ROOT_WORDS = min(shape.root for shape in _SHAPES)
+"""Words of the smallest root that is looked for among the variables of modules."""
 _SPAN = 48  # bytes of a span's description: start, length, next, prev, objects, bits
 _IN_USE, _NORMAL, _RETURNED = 0, 1, 2
 _LARGEST = 256 << 10  # size of the last class
@@ -93,9 +99,7 @@ class _Walk:
 
 def walk(memory: Memory, variables: list[Variables]) -> Heap | None:
     """Return the blocks in use of tcmalloc; None when the process has no such heap."""
-    for shift in _PAGE_SHIFTS:
-        leaf_bits = (49 - shift) // 2
-        shape = Shape(1 << (48 - shift - leaf_bits), 1 << leaf_bits, 1 << shift)
+    for shape in _SHAPES:
         found = find_root(memory, variables, shape, partial(_is_leaf_of, memory, shape))
         if found is not None:
             return _heap(memory, found[0], found[1], shape)

@@ -15,6 +15,7 @@ from leakscope.report.ink import ALARM, CALM, WARNING
 from leakscope.report.steps import step_lines
 from leakscope.report.text import (
     bytes_text,
+    cells,
     clip_right,
     count_text,
     duration_text,
@@ -198,7 +199,8 @@ def render_watch(watched: Watched, ink: Ink) -> str:
     lines += [line for note in watched.missing for line in ink.wrap(f"Note: could not see {note}.")]
     step = step_lines(_next(watched), ink)
     lines += step
-    if len(lines) > _SCREEN:  # who reads from the top sees it as well
+    rows = sum(max(1, -(-cells(line) // ink.width)) for line in lines)
+    if rows > _SCREEN:  # who reads from the top sees it as well
         lines[place:place] = step
     return "\n".join(lines) + "\n"
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from leakscope.model.builder import RecordingBuilder
 from leakscope.model.frames import Module
 from leakscope.model.recordings import (
     AGE_BUCKETS,
     BLOCK_DTYPE,
     NODE_DTYPE,
     RANGE_DTYPE,
-    SITE_DTYPE,
     Coverage,
     Process,
     Recording,
@@ -94,19 +94,12 @@ def make(blocks: int, sites: int, seed: int = 1) -> Recording:
     table["birth_ns"] = birth * int(TICK_NS)
 
     counts = np.bincount(site_of, minlength=sites)
-    summary = np.zeros(sites, SITE_DTYPE)
-    summary["node"][1:] = random.permutation(np.arange(1, len(nodes)))[: sites - 1]
-    summary["kind"][1:] = random.integers(0, 6, sites - 1)
-    summary["depth"] = depth[summary["node"]]
+    leaf = np.zeros(sites, np.int64)
+    leaf[1:] = random.permutation(np.arange(1, len(nodes)))[: sites - 1]
+    kind = np.zeros(sites, np.int64)
+    kind[1:] = random.integers(0, 6, sites - 1)
     dead = random.geometric(0.001, sites) * (random.random(sites) < 0.7)
-    summary["live_count"] = counts
-    summary["live_bytes"] = counts * size_of
-    summary["allocs"], summary["frees"] = counts + dead, dead
-    summary["alloc_bytes"], summary["freed_bytes"] = (counts + dead) * size_of, dead * size_of
-    summary["peak_bytes"] = summary["live_bytes"]
     first = random.integers(0, TICKS // 2, sites)
-    summary["first_birth_ns"] = first * int(TICK_NS)
-    summary["last_birth_ns"] = (TICKS - 1) * int(TICK_NS)
     deaths = np.zeros((sites, AGE_BUCKETS), np.uint64)
     deaths[np.arange(sites), random.integers(0, 12, sites)] = dead
 
@@ -114,25 +107,43 @@ def make(blocks: int, sites: int, seed: int = 1) -> Recording:
     grown = (moments[:, None] / (TICKS - 1)) * counts[None, :]
     site_counts = grown.astype(np.uint32)
     site_bytes = (site_counts * size_of[None, :]).astype(np.float32)
-    return Recording(
-        process=Process(pid=1, exe="/usr/bin/big", arch="x86_64", ended="running"),
-        modules=tuple(each[0] for each in here),
-        nodes=nodes,
-        sites=summary,
-        blocks=table,
-        ranges=np.zeros(0, RANGE_DTYPE),
-        deaths=deaths,
-        timeline=Timeline(
+    build = RecordingBuilder(
+        Process(pid=1, exe="/usr/bin/big", arch="x86_64", ended="running"),
+        Coverage(alloc_events=int((counts + dead).sum())),
+        tick_ns=TICK_NS,
+        duration_ns=TICKS * int(TICK_NS),
+    )
+    for each in here:
+        build.module(each[0])
+    build.nodes(nodes)
+    build.sites(
+        sites,
+        node=leaf,
+        kind=kind,
+        depth=depth[leaf],
+        allocs=counts + dead,
+        alloc_bytes=(counts + dead) * size_of,
+        frees=dead,
+        freed_bytes=dead * size_of,
+        live_count=counts,
+        live_bytes=counts * size_of,
+        peak_bytes=counts * size_of,
+        first_birth_ns=first * int(TICK_NS),
+        last_birth_ns=(TICKS - 1) * int(TICK_NS),
+    )
+    build.blocks(table)
+    build.ranges(np.zeros(0, RANGE_DTYPE))
+    build.deaths(deaths)
+    build.timeline(
+        Timeline(
             times_ns=moments * int(TICK_NS),
             live_bytes=site_bytes.sum(axis=1).astype(np.int64),
             live_counts=site_counts.sum(axis=1).astype(np.int64),
             site_bytes=site_bytes,
             site_counts=site_counts,
-        ),
-        coverage=Coverage(alloc_events=int(summary["allocs"].sum())),
-        tick_ns=TICK_NS,
-        duration_ns=TICKS * int(TICK_NS),
+        )
     )
+    return build.build()
 
 
 def write_live(recording: Recording, path: Path) -> None:
@@ -172,7 +183,10 @@ def write_live(recording: Recording, path: Path) -> None:
             strings += text + b"\0"
         put(int(top["modules"]["offset"]), table.tobytes())
         put(int(top["strings"]["offset"]), strings)
-        put(int(top["nodes"]["offset"]), recording.nodes.astype(layout.NODE_DTYPE).tobytes())
+        frames = np.zeros(nodes, layout.NODE_DTYPE)
+        for name in ("parent", "module", "flags", "offset"):
+            frames[name] = recording.nodes[name]
+        put(int(top["nodes"]["offset"]), frames.tobytes())
         found = np.zeros(sites, layout.SITE_DTYPE)
         counters = np.zeros(chunks * layout.CHUNK_SITES, layout.COUNTER_DTYPE)
         for name in ("node", "kind", "depth"):

@@ -83,6 +83,7 @@ class RecordingBuilder:
         self._kinds = {name: number for number, name in enumerate(KIND_NAMES)}
         self._sites: dict[tuple[int, int], int] = {}
         self._told: set[Column] = set()
+        self._given: set[Column] = set()  # counters of sites that came with values
         self._counted: dict[int, dict[str, int]] = {}
         self._reach: dict[int, dict[str, int]] = {}
         self._reach_known = False
@@ -138,6 +139,10 @@ class RecordingBuilder:
             raise ValueError(f"a recording has at most {_MOST_KINDS} kinds of allocations")
         return self._kinds.setdefault(name, len(self._kinds))
 
+    def fills(self, *columns: Column) -> None:
+        """Tell that the source knows these columns, even where nothing is in them."""
+        self._told.update(columns)
+
     def reach(self, site: int, kind: Reachability, count: int, size: int) -> None:
         """Tell what points to `count` blocks of a site, together `size` bytes."""
         told = self._reach.setdefault(site, dict.fromkeys(REACH_DTYPE.names or (), 0))
@@ -175,7 +180,7 @@ class RecordingBuilder:
         for name, values in columns.items():
             table[name] = values
         self._site_table = table
-        self._told.update(_COUNTERS[name] for name in columns if name in _COUNTERS)
+        self._given.update(_COUNTERS[name] for name in columns if name in _COUNTERS)
 
     def blocks(self, table: npt.NDArray[np.void]) -> None:
         """Add blocks that are held (`BLOCK_DTYPE`); an empty table says that there are none."""
@@ -202,11 +207,12 @@ class RecordingBuilder:
     def build(self) -> Recording:
         """Return the recording."""
         sites = self._sites_of_all()
-        blocks = np.concatenate([np.zeros(0, BLOCK_DTYPE), *self._blocks])
-        told = set(self._told)
+        blocks = _joined(self._blocks, BLOCK_DTYPE)
+        told = self._told | self._given
         if self._blocks:
             told.add(Column.BLOCKS)
-            self._add_up(sites, blocks, told)
+            self._add_up(sites, blocks)
+            told |= {Column.LIVE_COUNT, Column.LIVE_BYTES}
         for column, there in (
             (Column.RANGES, bool(self._ranges)),
             (Column.DEATHS, self._deaths is not None),
@@ -224,7 +230,7 @@ class RecordingBuilder:
             nodes=self._nodes_of_all(),
             sites=sites,
             blocks=blocks,
-            ranges=np.concatenate([np.zeros(0, RANGE_DTYPE), *self._ranges]),
+            ranges=_joined(self._ranges, RANGE_DTYPE),
             deaths=deaths,
             timeline=self._timeline or Timeline.empty(len(sites)),
             coverage=self.coverage,
@@ -248,7 +254,7 @@ class RecordingBuilder:
         site = self._sites.setdefault((node, kind), len(self._sites) + 1)
         told = self._counted.setdefault(site, {})
         for name, value in counters.items():
-            self._told.add(_COUNTERS[name])
+            self._given.add(_COUNTERS[name])
             if name == "first_birth_ns":
                 told[name] = min(told.get(name, value), value)
             elif name == "last_birth_ns":
@@ -289,15 +295,15 @@ class RecordingBuilder:
                 table[name][site] = value
         return table
 
-    @staticmethod
-    def _add_up(
-        sites: npt.NDArray[np.void], blocks: npt.NDArray[np.void], told: set[Column]
-    ) -> None:
+    def _add_up(self, sites: npt.NDArray[np.void], blocks: npt.NDArray[np.void]) -> None:
         """Fill in what the blocks tell of their sites, where the source did not."""
         size = len(sites)
-        if Column.LIVE_COUNT not in told:
+        if Column.LIVE_COUNT not in self._given:
             sites["live_count"] = np.bincount(blocks["site"], minlength=size)
-        if Column.LIVE_BYTES not in told:
+        if Column.LIVE_BYTES not in self._given:
             held = np.bincount(blocks["site"], blocks["size"].astype(np.float64), minlength=size)
             sites["live_bytes"] = held
-        told.update((Column.LIVE_COUNT, Column.LIVE_BYTES))
+
+
+def _joined(tables: list[npt.NDArray[np.void]], dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    return tables[0] if len(tables) == 1 else np.concatenate([np.zeros(0, dtype), *tables])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from leakscope.model.builder import RecordingBuilder
 from leakscope.model.frames import Module
 from leakscope.model.reachability import ScanFacts
 from leakscope.model.recordings import (
@@ -86,10 +87,11 @@ def built(blocks: int = 1000, sites: int = 20, nodes: int = 50, rows: int = 5) -
     depot["module"] = random.integers(0, 3, nodes)
     depot["offset"] = random.integers(0, 1 << 48, nodes)
     depot[0] = 0
-    table = np.zeros(sites, SITE_DTYPE)
-    for name in SITE_DTYPE.names[3:]:
-        table[name] = random.integers(0, 1 << 40, sites)
-    table["node"], table["kind"] = random.integers(0, nodes, sites), random.integers(0, 8, sites)
+    columns = {name: random.integers(0, 1 << 40, sites) for name in SITE_DTYPE.names[3:]}
+    columns["node"], columns["kind"] = (
+        random.integers(0, nodes, sites),
+        random.integers(0, 8, sites),
+    )
     living = np.zeros(blocks, BLOCK_DTYPE)
     living["address"] = np.cumsum(random.integers(1, 1000, blocks)) * 16 + (0x7F << 40)
     living["size"] = random.choice([24, 100, 1 << 33], blocks)
@@ -97,28 +99,32 @@ def built(blocks: int = 1000, sites: int = 20, nodes: int = 50, rows: int = 5) -
     living["birth_ns"] = random.integers(0, 1 << 20, blocks) << 20
     ranges = np.zeros(3, RANGE_DTYPE)
     ranges["start"], ranges["length"] = [1 << 30, 1 << 31, 1 << 46], 4096
-    return Recording(
-        process=Process(pid=42, exe="/opt/a b/\udcff", arch="x86_64", ended="killed by SIGKILL"),
-        modules=(
-            Module("/opt/app", "ab" * 20, 1 << 22, 1 << 23, 0),
-            Module("/lib/x.so", None, 1 << 46, (1 << 46) + 4096, (1 << 64) - 4096, unloaded=True),
-        ),
-        nodes=depot,
-        sites=table,
-        blocks=living,
-        ranges=ranges,
-        deaths=random.integers(0, 1 << 35, (sites, AGE_BUCKETS)).astype(np.uint64),
-        timeline=Timeline(
+    build = RecordingBuilder(
+        Process(pid=42, exe="/opt/a b/\udcff", arch="x86_64", ended="killed by SIGKILL"),
+        Coverage(mode="sampled", sample_bytes=4096, dropped={"early": 3}, notes=("x",)),
+        duration_ns=1 << 40,
+    )
+    build.module(Module("/opt/app", "ab" * 20, 1 << 22, 1 << 23, 0))
+    build.module(
+        Module("/lib/x.so", None, 1 << 46, (1 << 46) + 4096, (1 << 64) - 4096, unloaded=True)
+    )
+    build.nodes(depot)
+    build.sites(sites, **columns)
+    build.blocks(living)
+    build.ranges(ranges)
+    build.deaths(random.integers(0, 1 << 35, (sites, AGE_BUCKETS)).astype(np.uint64))
+    build.timeline(
+        Timeline(
             times_ns=np.arange(rows, dtype=np.int64) << 30,
             live_bytes=random.integers(0, 1 << 40, rows),
             live_counts=random.integers(0, 1 << 20, rows),
             site_bytes=random.random((rows, sites)).astype(np.float32),
             site_counts=random.integers(0, 1 << 32, (rows, sites)).astype(np.uint32),
             rss_bytes=random.integers(0, 1 << 40, rows),
-        ),
-        coverage=Coverage(mode="sampled", sample_bytes=4096, dropped={"early": 3}, notes=("x",)),
-        tick_ns=1048576.0,
-        duration_ns=1 << 40,
-        reachability=random.integers(0, 5, blocks).astype(np.uint8),
-        scan=ScanFacts(method="frozen", pause_ms=1.5, seconds=2, scanned_bytes=3, threads=4),
+        )
     )
+    build.examined(
+        random.integers(0, 5, blocks).astype(np.uint8),
+        ScanFacts(method="frozen", pause_ms=1.5, seconds=2, scanned_bytes=3, threads=4),
+    )
+    return build.build()

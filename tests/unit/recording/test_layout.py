@@ -64,7 +64,7 @@ def test_every_member_lies_where_the_c_compiler_puts_it(tmp_path):
 def test_the_model_has_room_for_what_the_agent_counts():
     assert model.AGE_BUCKETS == layout.AGE_BUCKETS
     assert {kind.value: kind.name.lower() for kind in model.Kind} == layout.KIND_NAMES
-    for name in model.NODE_DTYPE.names:
+    for name in layout.NODE_DTYPE.names:
         assert model.NODE_DTYPE[name] == layout.NODE_DTYPE[name]
 
 

@@ -35,10 +35,12 @@ bool ls_shard_grow(struct ls_shard *shard) {
   }
   uint32_t buckets = (uint32_t)(bytes / BUCKET_BYTES), slots = buckets * BUCKET;
   uint8_t *passed = (uint8_t *)(table + slots);
+  uint32_t live = 0; /* counted anew: a thread may have left in the middle of a change */
   for (uint32_t i = 0; i < old_slots; i++) {
     struct lsr_block *old = &shard->table[i];
     if (!old->where)
       continue;
+    live++;
     uint32_t bucket = ls_home_of((uintptr_t)(old->where & ADDRESS_MASK) << 3, buckets), empty;
     while (ls_bucket_match(table + (size_t)bucket * BUCKET, ~0ull, &empty), !empty) {
       passed[bucket] = 1;
@@ -48,12 +50,14 @@ bool ls_shard_grow(struct ls_shard *shard) {
   }
   struct lsr_shard *shown = &ls_live->header->shards[shard - ls_live->shards];
   uint64_t old_offset = shown->offset;
-  __atomic_store_n(&shown->sequence, shown->sequence + 1, __ATOMIC_RELEASE);
+  uint32_t odd = shown->sequence | 1; /* left odd by one that did not come to its end */
+  shard->live = live;
+  __atomic_store_n(&shown->sequence, odd, __ATOMIC_RELEASE);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   shown->offset = offset;
   shown->capacity = slots;
-  shown->live = shard->live;
-  __atomic_store_n(&shown->sequence, shown->sequence + 1, __ATOMIC_RELEASE);
+  shown->live = live;
+  __atomic_store_n(&shown->sequence, odd + 1, __ATOMIC_RELEASE);
   uint8_t *old_table = (uint8_t *)shard->table;
   shard->table = table;
   shard->passed = passed;
@@ -105,11 +109,7 @@ void ls_shard_enter_slow(struct ls_thread *thread, struct ls_shard *shard) {
   if (owner && owner != thread) {
     __atomic_store_n(&shard->owner, NULL, __ATOMIC_SEQ_CST);
     ls_membarrier(1 << 3 /* PRIVATE_EXPEDITED */);
-    for (unsigned spins = 1; __atomic_load_n(&owner->inside, __ATOMIC_ACQUIRE) == shard; spins++) {
-      ls_sched_yield();
-      if (spins % 1024 == 0 && ls_tgkill(ls_getpid(), (int)owner->tid, 0) < 0)
-        break; /* died inside: cancelled in the middle of malloc */
-    }
+    ls_shard_await(owner, shard);
   } else if (!shard->buckets && ls_live->biased) {
     __atomic_store_n(&shard->owner, thread, __ATOMIC_RELAXED);
   }
@@ -129,11 +129,7 @@ void ls_shards_have_no_owners(void) {
     }
     __atomic_store_n(&shard->owner, NULL, __ATOMIC_SEQ_CST);
     ls_membarrier(1 << 3 /* PRIVATE_EXPEDITED */);
-    for (unsigned spins = 1; __atomic_load_n(&owner->inside, __ATOMIC_ACQUIRE) == shard; spins++) {
-      ls_sched_yield();
-      if (spins % 1024 == 0 && ls_tgkill(ls_getpid(), (int)owner->tid, 0) < 0)
-        break;
-    }
+    ls_shard_await(owner, shard);
     ls_unlock(&shard->lock);
   }
 }

@@ -145,6 +145,9 @@ LS_HOT void ls_shard_leave(struct ls_thread *thread, struct ls_shard *shard, boo
     __atomic_store_n(&thread->inside, NULL, __ATOMIC_RELEASE);
 }
 
+/* lock.c: until the owner is out of the shard, or will not come out any more. */
+LS_COLD void ls_shard_await(const struct ls_thread *owner, const struct ls_shard *shard);
+
 /* Called with the shard entered and at its threshold; false when there is no room at all. */
 LS_COLD bool ls_shard_grow(struct ls_shard *shard);
 
@@ -178,8 +181,8 @@ LS_HOT enum ls_insert ls_block_insert(struct ls_thread *thread, struct ls_place 
       }
     }
     if (LS_LIKELY(empty)) {
+      shard->live++; /* first: who leaves in between must not make it too few */
       ls_slot_put(place.slots + __builtin_ctz(empty), where, what);
-      shard->live++;
       break;
     }
     shard->passed[place.home] = 1;

@@ -68,6 +68,8 @@ static uint64_t next_refresh;                     /* ls_counter(): no fruitless 
 
 uint32_t ls_module_epoch_now = 1;
 
+struct ls_lock *ls_modules_lock(void) { return &scan_lock; }
+
 /* ---- readers ---- */
 
 const struct ls_module *ls_module_find(uintptr_t pc) {
@@ -574,7 +576,7 @@ bool ls_modules_rescan(void) {
 bool ls_modules_reset_after_fork(void) {
   bool torn = scan_lock.word || writing != generation; /* another thread was at it */
   bool same = !torn;
-  scan_lock = (struct ls_lock){0, 0};
+  scan_lock = (struct ls_lock){0, 0, 0};
   elsewhere_sequence = 0;
   elsewhere_count = 0;
   next_refresh = 0;

@@ -53,6 +53,9 @@ struct ls_module_info {
 uint16_t ls_recording_add_module(const struct ls_module_info *info); /* index + 1, 0: full */
 void ls_recording_module_gone(uint16_t index_plus_1);
 
+/* What a scan holds. */
+struct ls_lock *ls_modules_lock(void);
+
 /* The module that owns `pc`, NULL when none is known to. */
 const struct ls_module *ls_module_find(uintptr_t pc);
 

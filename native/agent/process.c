@@ -25,40 +25,6 @@ __thread struct ls_tls ls_tls;
 static uint32_t started_pid; /* copied by fork: tells a child that its parent was traced */
 static uint32_t epochs;
 
-enum { LS_FUTEX_WAIT = 128, LS_FUTEX_WAKE = 129 /* both private */ };
-
-LS_COLD void ls_lock_contended(struct ls_lock *lock) {
-  static const struct ls_timespec nap = {0, 50000};
-  struct ls_timespec longest = {0, 2000000}; /* grows: many waiters must not wake for nothing */
-  bool asleep = false;
-  for (unsigned spins = 0;; spins++) {
-    if (!__atomic_load_n(&lock->word, __ATOMIC_RELAXED) &&
-        !__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE)) {
-      if (asleep) /* and others may still be */
-        __atomic_store_n(&lock->awaited, 1, __ATOMIC_RELAXED);
-      return;
-    }
-    if (spins < 64) {
-#ifdef __x86_64__
-      __builtin_ia32_pause();
-#endif
-      continue;
-    }
-    asleep = true;
-    __atomic_store_n(&lock->awaited, 1, __ATOMIC_RELAXED);
-    if (longest.nanoseconds < 250000000)
-      longest.nanoseconds *= 2;
-    long rc = ls_futex(&lock->word, LS_FUTEX_WAIT, 1, &longest);
-    if (rc < 0 && -rc != 4 /* EINTR */ && -rc != 11 /* EAGAIN */ && -rc != 110 /* ETIMEDOUT */)
-      ls_nanosleep(&nap); /* not allowed */
-  }
-}
-
-LS_COLD void ls_lock_wake(struct ls_lock *lock) {
-  __atomic_store_n(&lock->awaited, 0, __ATOMIC_RELAXED);
-  ls_futex(&lock->word, LS_FUTEX_WAKE, 1, NULL);
-}
-
 /* ---- signals that start, stop, dump ---- */
 
 static void set_paused(bool paused) {
@@ -281,6 +247,19 @@ static bool busy_is_stale(struct ls_thread *thread, uintptr_t sp) {
          (ls_tls.busy >= thread->stack_low || ls_stack_reaches(thread, ls_tls.busy, 0, 0));
 }
 
+/* By a jump. Nothing of what the hook was about to note is relied on. */
+static void left_in_the_middle(struct ls_thread *thread) {
+  ls_locks_left();
+  thread->inside = NULL;
+  thread->new_frame = thread->deleted = 0;
+  memset(thread->site_key, 0xff, sizeof thread->site_key);
+  ls_stack_forget(thread);
+  ls_tls.kind = 0;
+  ls_tls.deleted = 0;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  ls_tls.busy = 0;
+}
+
 LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
   uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
   if (ls_tls.busy) {
@@ -290,7 +269,7 @@ LS_COLD struct ls_thread *ls_enter_slow(bool freeing) {
       /* The allocator calling itself is normal; only a signal handler loses events. */
       return NULL;
     }
-    ls_tls.busy = 0;
+    left_in_the_middle(ls_tls.thread);
   }
   ls_tls.busy = sp;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);

@@ -115,6 +115,8 @@ static struct ls_thread *reuse(uintptr_t place) {
   return NULL;
 }
 
+bool ls_thread_is_dead(const struct ls_thread *thread) { return is_dead(thread->tid); }
+
 struct ls_thread *ls_threads(void) { return __atomic_load_n(&registry, __ATOMIC_ACQUIRE); }
 
 bool ls_thread_is_alone(void) { return !registry || !registry->next; }

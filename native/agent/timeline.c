@@ -47,12 +47,13 @@ static struct lsr_timeline_entry *place_for(struct ls_live *live, uint32_t row, 
     if (!fresh)
       return NULL;
     uint64_t old = shown->offset, old_bytes = shown->room * sizeof **live->row_entries;
+    uint8_t *released = (uint8_t *)live->row_entries[row];
+    live->row_entries[row] = (struct lsr_timeline_entry *)fresh; /* what is released is not used */
     shown->offset = offset;
     __atomic_store_n(&shown->room, (uint32_t)(bytes / sizeof **live->row_entries),
                      __ATOMIC_RELEASE);
     if (old)
-      ls_heap_release((uint8_t *)live->row_entries[row], old, old_bytes);
-    live->row_entries[row] = (struct lsr_timeline_entry *)fresh;
+      ls_heap_release(released, old, old_bytes);
   }
   return live->row_entries[row];
 }

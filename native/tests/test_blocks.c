@@ -23,10 +23,16 @@ struct ls_live *ls_live;
 static uint8_t *base;
 static uint64_t bump = 4096, heap_left;
 
+__thread struct ls_tls ls_tls;
+
+void ls_shard_await(const struct ls_thread *owner, const struct ls_shard *shard) {
+  (void)owner, (void)shard;
+}
+
 void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
 
 void ls_lock_contended(struct ls_lock *lock) {
-  while (__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE))
+  while (!ls_trylock(lock))
     ;
 }
 

@@ -42,8 +42,6 @@
 #include "sys.h"
 
 /* The agent's own also notes the range in the recording, and there is none here. */
-void ls_real_resolve(void) {}
-
 void *ls_private(size_t bytes) {
   void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                       -1, 0);
@@ -79,6 +77,8 @@ void ls_count_drop_anywhere(enum lsr_drop reason) { (void)reason; }
 bool ls_thread_is_alone(void) { return true; }
 bool ls_seal_begin(void) { return true; }
 void ls_real_resolve(void) {}
+
+__thread struct ls_tls ls_tls;
 
 void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
 

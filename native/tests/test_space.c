@@ -21,10 +21,12 @@ static struct ls_live live;
 struct ls_live *ls_live = &live;
 static unsigned dropped;
 
+__thread struct ls_tls ls_tls;
+
 void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
 
 void ls_lock_contended(struct ls_lock *lock) {
-  while (__atomic_exchange_n(&lock->word, 1, __ATOMIC_ACQUIRE))
+  while (!ls_trylock(lock))
     ;
 }
 long ls_apart(long (*work)(void *), void *argument) { return work(argument); }

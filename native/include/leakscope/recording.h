@@ -194,7 +194,7 @@ enum lsr_trouble {
   LSR_TROUBLE_OWN_MALLOC = 1,   /* the program defines malloc itself: our hooks are bypassed */
   LSR_TROUBLE_NO_PROC = 2,      /* /proc missing: modules read by dl_iterate_phdr or not at all */
   LSR_TROUBLE_NO_GROW = 4,      /* kernel lacks MADV_POPULATE_WRITE: tables are fixed size */
-  LSR_TROUBLE_LEFT = 8,         /* the program took memory of ours away: recording ended there */
+  LSR_TROUBLE_LEFT = 8,         /* recording ended there: our memory was taken away, or a hook left midway */
   LSR_TROUBLE_SEALED = 16,      /* a system call filter came: growth within what was set aside */
   LSR_TROUBLE_NAMESPACE = 32,   /* objects got a C library of their own (dlmopen): not wrapped */
 };

@@ -70,7 +70,8 @@ _TROUBLES = {
     "no_grow": "the kernel is too old to grow tables on demand: they were of fixed size",
     "left": (
         "recording ended before the program did: it unmapped or protected memory that was the"
-        " recording's. What was freed later counts as held, what was allocated later is not seen"
+        " recording's, or a signal handler jumped out of the middle of an allocation. What was freed"
+        " later counts as held, what was allocated later is not seen"
     ),
     "namespace": (
         "objects were loaded into a namespace of their own (dlmopen), with a C library of their own:"

@@ -247,3 +247,26 @@ def test_what_a_script_exports_reaches_what_it_starts(trace, tmp_path):
     traced = trace([script])
     assert "MARK=yes" in traced.stdout
     assert "\nPATH=/opt/nowhere:" in f"\n{traced.stdout}"
+
+
+def test_a_program_that_becomes_others_one_after_the_other_is_told_as_the_last(trace, compiled):
+    """The recordings of those before are packed meanwhile, and their names are given again."""
+    app = compiled("cases/own_preload/app.c")
+    script = f"sleep 0.7; exec sh -c 'sleep 0.7; exec {app}'"
+
+    traced = trace(["sh", "-c", script])
+
+    assert "not traced" not in traced.stderr
+    assert lost(traced)["app"] == 6000
+    (process,) = (
+        each["process"]
+        for each in traced.report["processes"]
+        if each["process"]["executable"].endswith("app")
+    )
+    assert (process["ended"], process["exit_status"]) == ("exited", 5)
+    ends = Counter(
+        each["process"]["ended"]
+        for each in traced.report["processes"]
+        if each["process"]["pid"] == process["pid"]
+    )
+    assert ends == {"replaced by exec": 2, "exited": 1}

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from integration.claims import CLAIMS  # noqa: E402
 
-__all__ = ["JOBS", "programs"]
+__all__ = ["JOBS", "ROOT", "make_inputs", "programs"]
 
 JOBS = (
     ("jq", "map(.id)|add", "big.json"),
@@ -36,7 +36,7 @@ def programs() -> tuple[list[tuple[bool, dict[str, Any]]], int, int]:
     runs = calm = 0
     with tempfile.TemporaryDirectory(prefix="leakscope-verdicts-") as name:
         folder = Path(name)
-        _inputs(folder)
+        make_inputs(folder)
         for claim in CLAIMS:
             for variant in {"O0", "O2"} & set(claim.variants):
                 runs += 1
@@ -80,7 +80,7 @@ def _proven(job: Any, finding: dict[str, Any]) -> bool:
     return finding["known"] is None and job[0] == "sort"  # 16 B, which valgrind calls lost as well
 
 
-def _inputs(folder: Path) -> None:
+def make_inputs(folder: Path) -> None:
     dice = random.Random(2)
     (folder / "big.json").write_text(
         json.dumps([{"id": i, "name": f"row {i}"} for i in range(50_000)])

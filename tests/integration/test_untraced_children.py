@@ -247,3 +247,27 @@ def test_what_a_script_exports_reaches_what_it_starts(trace, tmp_path):
     traced = trace([script])
     assert "MARK=yes" in traced.stdout
     assert "\nPATH=/opt/nowhere:" in f"\n{traced.stdout}"
+
+
+def test_a_program_that_becomes_others_one_after_the_other_is_told_as_the_last(trace, compiled):
+    """The recordings of those before are packed meanwhile, and their names are given again."""
+    app = compiled("cases/own_preload/app.c")
+    # So many ended children that they are packed while it runs, and the first shell with them.
+    forks = "for n in 1 2 3 4 5 6 7; do for m in 0 1 2 3 4 5 6 7 8 9; do (:); done; done"
+
+    traced = trace(["sh", "-c", f"exec sh -c '{forks}; sleep 1.5; exec {app}'"])
+
+    assert "not traced" not in traced.stderr
+    assert lost(traced)["app"] == 6000
+    (process,) = (
+        each["process"]
+        for each in traced.report["processes"]
+        if each["process"]["executable"].endswith("app")
+    )
+    assert (process["ended"], process["exit_status"]) == ("exited", 5)
+    ends = Counter(
+        each["process"]["ended"]
+        for each in traced.report["processes"]
+        if each["process"]["pid"] == process["pid"]
+    )
+    assert ends == {"replaced by exec": 2, "exited": 1}

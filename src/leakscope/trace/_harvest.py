@@ -110,10 +110,12 @@ class Harvest:
         files = self.live_files()
         # A number means the same process only within its pid namespace.
         spaces = {file: file.namespace for file in files}
-        newest = {(file.pid, spaces[file]): file.sequence for file in files}
+        # A name that was packed and removed is free again: what began last is the newest.
+        begun = sorted(files, key=_begun)
+        newest = {(file.pid, spaces[file]): file for file in begun}
         running = []
-        for file in files:
-            is_last = newest[file.pid, spaces[file]] == file.sequence
+        for file in begun:
+            is_last = newest[file.pid, spaces[file]] == file
             is_root = file.pid == self.root and spaces[file] == own_namespace()
             if is_root and is_last and root_status is None:
                 continue
@@ -193,6 +195,15 @@ class Harvest:
     def _remove(self, file: LiveFile) -> None:
         with contextlib.suppress(OSError):
             file.path.unlink()
+
+
+def _begun(file: LiveFile) -> tuple[int, float, int]:
+    """Order the files of a process by when their agents began; one that has not yet is the last."""
+    try:
+        began = float(file.field("mono_start_ns")) if file.started() else float("inf")
+    except LeakscopeError:
+        began = float("inf")
+    return file.pid, began, file.sequence
 
 
 def _lived(recording: Recording, alive_ns: int) -> Recording:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 __all__ = ["Address", "Code", "Frame", "Module", "Origin", "is_system_path", "plain_name"]
 
@@ -92,6 +93,7 @@ class Code:
     size: int | None = None
 
 
+@lru_cache(maxsize=1 << 14)
 def plain_name(function: str) -> str:
     """`std::vector<A> util::make<A>(int) const` is util::make<A>."""
     depth, start, end = 0, 0, len(function)

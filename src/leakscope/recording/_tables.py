@@ -15,13 +15,13 @@ import numpy as np
 from leakscope.model.frames import Module
 from leakscope.model.recordings import AGE_BUCKETS, NODE_DTYPE, RANGE_DTYPE, Kind, Timeline
 from leakscope.recording import layout
-from leakscope.recording._header import Header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
+    from leakscope.recording._header import Header
     from leakscope.recording._source import Source
 
 __all__ = [
@@ -42,7 +42,9 @@ _MAX_PATH = 4096
 _PADDED_HEAD = np.dtype(
     {
         "names": list(layout.STRIPE_HEAD_DTYPE.names or ()),
-        "formats": [layout.STRIPE_HEAD_DTYPE[name] for name in layout.STRIPE_HEAD_DTYPE.names or ()],
+        "formats": [
+            layout.STRIPE_HEAD_DTYPE[name] for name in layout.STRIPE_HEAD_DTYPE.names or ()
+        ],
         "offsets": [form[1] for form in (layout.STRIPE_HEAD_DTYPE.fields or {}).values()],
         "itemsize": layout.STRIPE_HEAD_BYTES,
     }

@@ -114,7 +114,5 @@ def _vtables(mappings: Sequence[maps.Mapping]) -> list[tuple[int, int]]:
     return [
         (m.start, m.end)
         for m in mappings
-        if m.permissions[:3] == "r--"
-        and m.path.startswith("/")
-        and not m.path.endswith(".live")
+        if m.permissions[:3] == "r--" and m.path.startswith("/") and not m.path.endswith(".live")
     ]

@@ -19,7 +19,6 @@ import stat
 import struct
 import tempfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -47,6 +46,7 @@ from leakscope.recording._facts import FactError, from_json, to_json
 from leakscope.recording._free_errors import check_free_errors
 from leakscope.recording._header import newer
 from leakscope.recording._source import Source, damaged
+from leakscope.recording._workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +137,7 @@ def _write(recording: Recording, file: BinaryIO) -> None:
     file.write(bytes(_START.size))
     at = _START.size
     columns: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with Workers(_THREADS) as pool:
         for name, values in _columns_of(recording):
             start = at
             for group in range(0, len(values), _THREADS * 4 * ROWS):
@@ -146,7 +146,7 @@ def _write(recording: Recording, file: BinaryIO) -> None:
                     for first in range(group, min(len(values), group + _THREADS * 4 * ROWS), ROWS)
                 ]
                 # A thread takes longer to start than one part takes.
-                for chunk in (pool.map if len(parts) > 1 else map)(encode, parts):
+                for chunk in pool.map(encode, parts, alone=len(parts) == 1):
                     at += file.write(chunk)
             columns[name] = {"rows": len(values), "offset": start, "bytes": at - start}
     facts = {
@@ -345,7 +345,7 @@ class _Reader:
         if any(column.rows != rows for column in columns):
             raise FactError(f"the columns of {name} differ in length")
         table = np.empty(rows, dtype)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Workers(_THREADS) as pool:
             for member in dtype.names or ():
                 self._fill(f"{name}.{member}", table[member], pool)
         return table
@@ -354,11 +354,11 @@ class _Reader:
         if self._column(name).rows != rows:
             raise FactError(f"its column {name} is of another length than it should be")
         values = np.empty(rows, dtype)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Workers(_THREADS) as pool:
             self._fill(name, values, pool)
         return values
 
-    def _fill(self, name: str, out: npt.NDArray[Any], pool: ThreadPoolExecutor) -> None:
+    def _fill(self, name: str, out: npt.NDArray[Any], pool: Workers) -> None:
         column = self._column(name)
         source = self._source
 
@@ -369,7 +369,7 @@ class _Reader:
                 chunk = chunks[number]
                 out[number * ROWS : number * ROWS + chunk.rows] = chunk.decode(source)
 
-            for _ in pool.map(fill, range(len(chunks))):
+            for _ in pool.map(fill, range(len(chunks)), alone=len(chunks) == 1):
                 pass
         except ChunkError as error:
             raise ChunkError(f"column {name}: {error}") from error

@@ -46,12 +46,14 @@ def run(
     keep_all: bool = True,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    drop_clean: bool = False,
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
     `scan` tells lost blocks from reachable ones when a process ends by exit, _exit or a fatal
     signal. `output` is a directory or a file name in which %n and %p stand for program and
-    pid; the rest is as `leakscope.trace.launch.run` says.
+    pid; `drop_clean` leaves out children that lost no block and grew nowhere, with their
+    recordings; the rest is as `leakscope.trace.launch.run` says.
     """
     return launch(
         command,
@@ -75,7 +77,14 @@ def run(
         only=only,
         exclude=exclude,
         examination=Examination(_begin, _prepare) if scan else None,
+        is_clean=_is_clean if drop_clean else None,
     )
+
+
+def _is_clean(recording: Recording) -> bool:
+    from leakscope._clean import holds_no_leak
+
+    return holds_no_leak(recording)
 
 
 def _prepare() -> None:

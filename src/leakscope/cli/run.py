@@ -176,6 +176,8 @@ def run(args: argparse.Namespace) -> int:
         wait_children=args.wait_children,
         scan=args.scan,
         keep_all=args.keep_all,
+        # What is to be shown of them, or counts as a failure, has to be judged in full.
+        drop_clean=args.report and not (args.all or args.json or "unknown" in args.fail_on),
         only=args.only,
         exclude=args.exclude,
         progress=lambda text: None if args.quiet else _say(text),

@@ -16,6 +16,8 @@ from leakscope.model.frames import Code, is_system_path, plain_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
+    import numpy.typing as npt
+
     from leakscope.model.frames import Address, Frame
     from leakscope.model.recordings import Recording
 
@@ -108,9 +110,13 @@ def _chosen(
 
 
 def _is_wrapper(frame: Frame) -> bool:
-    name = frame.function
-    return name is not None and (
-        _WRAPPER.match(name.split("(")[0]) is not None or _OPERATOR_NEW.search(name) is not None
+    return frame.function is not None and _is_wrapper_name(frame.function)
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_wrapper_name(name: str) -> bool:
+    return (
+        _WRAPPER.match(name.split("(", 1)[0]) is not None or _OPERATOR_NEW.search(name) is not None
     )
 
 
@@ -157,20 +163,27 @@ class Places:
         self._recording = recording
         self._stacks = stacks
         self._ask = code or (lambda _: Code())
-        self._codes: dict[Hashable, Code] = {}
-        self._plausible_keys: dict[Hashable, bool] = {}
-        self._helpers: set[Hashable] = set()  # with several callers
-        self._inner: set[Hashable] = set()  # with one caller, which may be a helper itself
-        self._own = {site: self._own_frames(stack) for site, stack in stacks.items()}
+        self._codes: dict[int, Code] = {}
+        self._plausible_keys: dict[int, bool] = {}
+        self._helpers: set[int] = set()  # with several callers
+        self._inner: set[int] = set()  # with one caller, which may be a helper itself
+        # Stacks share most of their frames, so what is known of one is kept by its `id`.
+        self._numbers: dict[Hashable, int] = {}  # of functions, by `_function`
+        self._number_of: dict[int, int] = {}
+        self._runtime: dict[int, bool] = {}
+        self._nodes_at: tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]] | None = None
+        self._frames = {site: self._without_runtime(stack) for site, stack in stacks.items()}
+        self._own = {site: some[: _MOST_HELPERS + 2] for site, some in self._frames.items()}
+        self._keys = {site: [self._number(f) for f in own] for site, own in self._own.items()}
         for _ in range(_MOST_HELPERS):
             if not self._grow():
                 break
 
     def of(self, site: int) -> Place:
         """Return the place of one of the stacks."""
-        stack, frames = self._stacks[site], [f for f in self._stacks[site] if not is_runtime(f)]
+        stack, frames = self._stacks[site], self._frames[site]
         own = self._own[site]
-        depth = self._depth(own)
+        depth = self._depth(self._keys[site])
         helpers = {id(f) for f in own[:depth]}
         helpers |= {id(f) for f in frames if _is_wrapper(f) and self._returns(f) != "nothing"}
         source = _chosen(stack, frames, helpers, self._exe)
@@ -181,40 +194,53 @@ class Places:
         through = [f for at, f in enumerate(before) if id(f) in helpers or at == len(before) - 1]
         return Place(source, tuple(through))
 
-    def _own_frames(self, stack: Sequence[Frame]) -> list[Frame]:
-        frames = [f for f in stack if not is_runtime(f)]
-        return frames[: _MOST_HELPERS + 2]
+    def _without_runtime(self, stack: Sequence[Frame]) -> list[Frame]:
+        known = self._runtime
+        for frame in stack:
+            if id(frame) not in known:
+                known[id(frame)] = is_runtime(frame)
+        return [f for f in stack if not known[id(f)]]
 
-    def _depth(self, own: Sequence[Frame]) -> int:
+    def _number(self, frame: Frame) -> int:
+        """Return a number of the frame's function: equal where `_function` is."""
+        number = self._number_of.get(id(frame))
+        if number is None:
+            number = self._numbers.setdefault(_function(frame), len(self._numbers))
+            self._number_of[id(frame)] = number
+        return number
+
+    def _depth(self, own: Sequence[int]) -> int:
         """How many of the innermost frames are helpers; somebody must be left to call them."""
         depth = 0
-        for at, frame in enumerate(own[: min(len(own) - 1, _MOST_HELPERS)], 1):
-            key = _function(frame)
+        for at, key in enumerate(own[: min(len(own) - 1, _MOST_HELPERS)], 1):
             if key in self._helpers:
                 depth = at
             elif key not in self._inner:
                 break
         return depth
 
-    def _passed(self, own: Sequence[Frame]) -> int:
+    def _passed(self, own: Sequence[int]) -> int:
         """How many of the innermost frames are or may be helpers."""
-        known = self._helpers | self._inner
-        return len(list(itertools.takewhile(lambda f: _function(f) in known, own)))
+        for at, key in enumerate(own):
+            if key not in self._helpers and key not in self._inner:
+                return at
+        return len(own)
 
     def _grow(self) -> bool:
         """Find the helpers around those that are known. Whether there are new ones."""
-        seen: dict[Hashable, _Seen] = {}
-        working: set[Hashable] = set()  # what calls other code of the program that allocates
+        seen: dict[int, _Seen] = {}
+        working: set[int] = set()  # what calls other code of the program that allocates
         table = self._recording.sites
         counts, sizes = table["allocs"], table["alloc_bytes"]
         for site, own in self._own.items():
-            at = self._passed(own)
+            keys = self._keys[site]
+            at = self._passed(keys)
             if at >= min(len(own) - 1, _MOST_HELPERS):
                 continue
             frame, caller = own[at], own[at + 1]
-            key = _function(frame)
-            working.update(_function(f) for f in own[at + 1 :])
-            if key == _function(caller):
+            key = keys[at]
+            working.update(keys[at + 1 :])
+            if key == keys[at + 1]:
                 continue
             one = seen.setdefault(key, _Seen(frame))
             one.callers.add(_call(caller))
@@ -236,7 +262,7 @@ class Places:
                 found = True
         return found
 
-    def _plausible(self, key: Hashable, frame: Frame) -> bool:
+    def _plausible(self, key: int, frame: Frame) -> bool:
         """Whether it may be a helper, from what it returns and how large it is."""
         if key not in self._plausible_keys:
             code = self._code(frame)
@@ -262,7 +288,7 @@ class Places:
 
     def _code(self, frame: Frame) -> Code:
         """What is known of a function of the program; a library's is not worth looking up."""
-        key = _function(frame)
+        key = self._number(frame)
         if key not in self._codes:
             known = not is_library(frame, self._exe)
             self._codes[key] = self._ask(frame) if known else Code()
@@ -276,13 +302,19 @@ class Places:
         if one.frame.inlined:
             return False
         nodes = self._recording.nodes
+        if self._nodes_at is None:
+            order = np.argsort(nodes["offset"], kind="stable")
+            self._nodes_at = order, nodes["offset"][order]
+        order, offsets = self._nodes_at
         callers: set[tuple[int, int]] = set()
         for address in one.addresses:
             if address.module is None:
                 continue
-            at = np.flatnonzero(
-                (nodes["offset"] == address.offset) & (nodes["module"] == address.module + 1)
+            low, high = np.searchsorted(
+                offsets, np.array([0, 1], offsets.dtype) + offsets.dtype.type(address.offset)
             )
+            at = order[low:high]
+            at = at[nodes["module"][at] == address.module + 1]
             above = nodes[nodes["parent"][at]]
             callers.update(zip(above["module"].tolist(), above["offset"].tolist(), strict=True))
         return len(callers) > 1

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from leakscope.judge.service import Service
@@ -368,6 +369,7 @@ def _place(source: Frame | None) -> str:
     return "here"
 
 
+@lru_cache(maxsize=1 << 12)
 def _without_parameters(function: str) -> str:
     """`f(int)` is f, but `main::{lambda(int)#1}::operator()() const` keeps its middle."""
     end = len(function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 __all__ = [
     "Address",
@@ -130,6 +131,7 @@ class Code:
     size: int | None = None
 
 
+@lru_cache(maxsize=1 << 14)
 def plain_name(function: str) -> str:
     """`std::vector<A> util::make<A>(int) const` is util::make<A>."""
     depth, start, end = 0, 0, len(function)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import cpu_count
@@ -20,6 +19,7 @@ import numpy as np
 
 from leakscope.model.recordings import BLOCK_DTYPE
 from leakscope.recording import layout
+from leakscope.recording._workers import Workers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -97,7 +97,7 @@ def read_table(source: Source, heap_start: int, heap_end: int) -> Table:
     found: dict[int, tuple[Words, Words, int]] = {}
     pending = np.arange(layout.SHARDS)
     shards = _shards(source)
-    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+    with Workers(min(8, cpu_count() or 1)) as pool:
         for attempt in range(_TRIES):
             sound = _sound(shards, heap_start, heap_end)
             wanted = [int(i) for i in pending if sound[i]]
@@ -109,8 +109,9 @@ def read_table(source: Source, heap_start: int, heap_end: int) -> Table:
             claimed = sum(job[2] for job in jobs) * layout.BLOCK_DTYPE.itemsize
             read = partial(_read_shard, source, dense=claimed <= 4 * source.stored + _SMALL)
             # Threads help with large tables only: to start one takes longer than to read a small one.
-            each = pool.map if claimed > _SMALL_TABLE else map
-            parts = each(read, (job[1] for job in jobs), (job[2] for job in jobs))
+            alone = claimed <= _SMALL_TABLE
+            places = (job[1] for job in jobs), (job[2] for job in jobs)
+            parts = pool.map(read, *places, alone=alone)
             found.update(zip(wanted, parts, strict=True))
             before, shards = shards, _shards(source)
             same = (shards["sequence"] == before["sequence"]) & (shards["sequence"] % 2 == 0)
@@ -268,9 +269,8 @@ def _decode(
             np.add(sizes, size_of, out=sizes)
         return ascending, int(tick.max()), int(np.count_nonzero(unknown))
 
-    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
-        each = pool.map if total > _SLAB else map
-        done = list(each(slab, range(0, total, _SLAB)))
+    with Workers(min(8, cpu_count() or 1)) as pool:
+        done = list(pool.map(slab, range(0, total, _SLAB), alone=total <= _SLAB))
     if not all(ascending for ascending, _, _ in done):
         return None
     return Blocks(

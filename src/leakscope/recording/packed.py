@@ -19,7 +19,6 @@ import stat
 import struct
 import tempfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -50,6 +49,7 @@ from leakscope.recording._free_errors import check_free_errors
 from leakscope.recording._header import newer
 from leakscope.recording._names import NameTable, name_columns, read_names
 from leakscope.recording._source import Source, damaged
+from leakscope.recording._workers import Workers
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _write(recording: Recording, file: BinaryIO) -> None:
     at = _START.size
     names = NameTable(recording.names)
     columns: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with Workers(_THREADS) as pool:
         for name, values in (*_columns_of(recording), *names.columns()):
             start = at
             for group in range(0, len(values), _THREADS * 4 * ROWS):
@@ -154,7 +154,7 @@ def _write(recording: Recording, file: BinaryIO) -> None:
                     for first in range(group, min(len(values), group + _THREADS * 4 * ROWS), ROWS)
                 ]
                 # A thread takes longer to start than one part takes.
-                for chunk in (pool.map if len(parts) > 1 else map)(encode, parts):
+                for chunk in pool.map(encode, parts, alone=len(parts) == 1):
                     at += file.write(chunk)
             columns[name] = {"rows": len(values), "offset": start, "bytes": at - start}
     facts = {
@@ -400,7 +400,7 @@ class _Reader:
             raise FactError(f"the columns of {name} differ in length")
         whole = len(there) == len(dtype.names or ())
         table = np.empty(rows, dtype) if whole else np.zeros(rows, dtype)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Workers(_THREADS) as pool:
             for member in there:
                 self._fill(f"{name}.{member}", table[member], pool)
         return table
@@ -433,11 +433,11 @@ class _Reader:
         if self._column(name).rows != rows:
             raise FactError(f"its column {name} is of another length than it should be")
         values = np.empty(rows, dtype)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Workers(_THREADS) as pool:
             self._fill(name, values, pool)
         return values
 
-    def _fill(self, name: str, out: npt.NDArray[Any], pool: ThreadPoolExecutor) -> None:
+    def _fill(self, name: str, out: npt.NDArray[Any], pool: Workers) -> None:
         column = self._column(name)
         source = self._source
 
@@ -448,7 +448,7 @@ class _Reader:
                 chunk = chunks[number]
                 out[number * ROWS : number * ROWS + chunk.rows] = chunk.decode(source)
 
-            for _ in pool.map(fill, range(len(chunks))):
+            for _ in pool.map(fill, range(len(chunks)), alone=len(chunks) == 1):
                 pass
         except ChunkError as error:
             raise ChunkError(f"column {name}: {error}") from error

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -124,6 +123,8 @@ def _scan(
         heap = walk(image)
         if heap is not None and heap.is_whole and _covers(heap, before):
             # The image does not change any more: what it shows is worked out meanwhile.
+            from concurrent.futures import ThreadPoolExecutor
+
             with ThreadPoolExecutor(1) as pool:
                 reading = pool.submit(read)
                 held = np.concatenate([held, words_of_process(pid)])

@@ -24,6 +24,8 @@ from leakscope.trace.farewell import Farewells, with_reachability
 from leakscope.trace.live_files import LiveFile, list_live_files
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leakscope.model.recordings import Process, Recording
     from leakscope.trace.output import Output
 
@@ -62,6 +64,8 @@ class Harvest:
     skipped: int = 0  # forks that ended in an exec
     left: str | None = None  # the root's last program, if it ended without a word to us
     empty: int = 0  # processes that freed every block, and whose recordings were not kept
+    is_clean: Callable[[Recording], bool] | None = None  # whether there is nothing to tell of one
+    clean: int = 0  # children of which it said so
     quiet: int = 0  # brief children that were searched, without a lost block
     unstarted: int = 0  # live files whose agent was stopped before it recorded
     _dumps: dict[Path, int] = field(default_factory=dict)
@@ -163,6 +167,10 @@ class Harvest:
             self._remove(file)
             return
         recording = replace(recording, process=ending(recording.process, state, status))
+        if child and not self.keep_all and self.is_clean is not None and self.is_clean(recording):
+            self.clean += 1
+            self._remove(file)
+            return
         path = self.output.path(program_name(recording.process), file.pid)
         self._write(recording, path)
         self.packed.append(Packed(recording, path))

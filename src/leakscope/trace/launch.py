@@ -26,6 +26,7 @@ from leakscope.trace._harvest import Harvest, signal_name
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
 from leakscope.trace._spawn import Child
 from leakscope.trace._starts import Starts
+from leakscope.trace._survivors import may_survive, running_processes
 from leakscope.trace.farewell import Examination, Farewells
 from leakscope.trace.live_files import count_files, removed_unread
 from leakscope.trace.output import make_live_directory, plan_output, private_part
@@ -114,6 +115,7 @@ def run(
     keep_all: bool = True,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    is_clean: Callable[[Recording], bool] | None = None,
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
@@ -125,7 +127,8 @@ def run(
     for that it leads a process group of its own. `streams` are descriptors for its standard streams.
     `examination` says how each process is examined right before it ends; None: not at all.
     `only` and `exclude` are names of programs, with * and ?, that choose what is recorded.
-    Without `keep_all`, children that ended at once and freed every block leave no recording.
+    Without `keep_all`, children that ended at once and freed every block leave no recording, nor do
+    those of whose recordings `is_clean` says that there is nothing to tell.
 
     Raises `UsageError`, `TargetError` or `RecordingError` before anything was started when
     it cannot work, and `TargetError` afterwards when the agent never came up.
@@ -175,9 +178,12 @@ def run(
             undo.callback(farewells.stop)
             listens = farewells.start()
             environment |= {"LEAKSCOPE_SCAN": listens} if listens else {}
+        before = running_processes()
         child.start(environment)
         undo.pop_all()  # from here on the directory may hold what nobody else has
-    harvest = Harvest(directory, planned, child.pid, children, farewells, keep_all)
+    harvest = Harvest(
+        directory, planned, child.pid, children, farewells, keep_all, is_clean=is_clean
+    )
     deadline = Deadline(timeout, child, harvest, farewells)
     starts = Starts(directory, child.pid, environment)
     look = starts.look if children else (lambda: None)
@@ -185,7 +191,8 @@ def run(
         tick = _Tick(harvest, child, deadline, look, progress or (lambda _: None))
         status = child.wait(tick)
         deadline.finish()
-        running = _collect(harvest, status, wait_children, deadline)
+        lonely = not may_survive(before, directory)
+        running = _collect(harvest, status, wait_children, deadline, lonely=lonely)
     finally:
         if farewells is not None:
             farewells.stop()
@@ -212,7 +219,7 @@ def run(
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
         timed_out=deadline.passed,
     )
-    if not harvest.packed and not running and not (harvest.empty or harvest.quiet):
+    if not harvest.packed and not running and not (harvest.empty or harvest.quiet or harvest.clean):
         if settings.only or settings.exclude:
             raise _nobody_chosen(done)
         raise _nothing_recorded(done, harvest)
@@ -289,12 +296,17 @@ class _Tick:
 
 
 def _collect(
-    harvest: Harvest, status: int, wait_children: bool, deadline: Deadline
+    harvest: Harvest, status: int, wait_children: bool, deadline: Deadline, *, lonely: bool
 ) -> tuple[LiveFile, ...]:
-    """Pack what has ended; wait for the rest, for a moment or, if asked, to its end."""
+    """Pack what has ended; wait for the rest, for a moment or, if asked, to its end.
+
+    `lonely` says that nothing is alive that the program started.
+    """
     until = time.monotonic() + _GRACE_SECONDS
     with contextlib.suppress(KeyboardInterrupt):
-        if harvest.children:  # a daemon that was forked last may have no recording yet
+        if (
+            harvest.children and not lonely
+        ):  # a daemon that was forked last may have no recording yet
             time.sleep(_GRACE_SECONDS if wait_children else _FORKED_LAST_SECONDS)
     running = harvest.pack_ended(status)
     with contextlib.suppress(KeyboardInterrupt):
@@ -339,6 +351,8 @@ def _notes(program: Program, harvest: Harvest) -> tuple[str, ...]:
         notes.append(_unkept(harvest.empty, "freed every block"))
     if harvest.quiet:
         notes.append(_unkept(harvest.quiet, "ended soon and lost no block"))
+    if harvest.clean:
+        notes.append(_unkept(harvest.clean, "lost no block and did not grow"))
     removed = removed_unread(harvest.directory)
     if removed:
         notes.append(

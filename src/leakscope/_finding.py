@@ -12,7 +12,6 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from leakscope._digits import is_number
@@ -24,9 +23,8 @@ from leakscope.observe.growth import GrowthObserver
 from leakscope.observe.process import points_to
 from leakscope.proc.elf import read_elf
 from leakscope.proc.maps import read_maps
-from leakscope.proc.naming import name_of
+from leakscope.proc.naming import answers_to, name_of
 from leakscope.proc.process import (
-    is_called,
     may_read_memory,
     pids,
     read_executable,
@@ -120,11 +118,11 @@ def _choose(target: str, say: Say) -> tuple[int, tuple[Rival, ...]]:
         if len(target) > 10 or read_start(int(target)) is None:
             raise TargetError(f"there is no process {target[:80]}")
         return int(target), ()
-    found = [pid for pid in pids() if pid != os.getpid() and is_called(pid, target)]
+    found = [pid for pid in pids() if pid != os.getpid() and answers_to(pid, target)]
     if not found:
         raise TargetError(
             f"there is no process called '{target[:80]}'",
-            hint="The name is that of the program, without its directory and arguments.",
+            hint="The name is that of the program, or of the script that it runs, without directories.",
         )
     if len(found) == 1:
         return found[0], ()
@@ -472,6 +470,10 @@ def _next(found: Found) -> str:
         return f"gdb -p {pid} -batch -ex 'thread apply all bt'"
     if heap is None and "the heap was not walked: --no-stop" in found.unseen:
         return f"leakscope find {pid}"
-    if found.verdict is FoundVerdict.LEAK or heap is not None:
-        return f"leakscope run -- {found.program} ARGUMENTS"
-    return f"leakscope run -- {PurePath(found.program)} ARGUMENTS"
+    return f"leakscope run -- {found.program}{_arguments(found)}"
+
+
+def _arguments(found: Found) -> str:
+    """Return a word for arguments where the process has some: what they are may be a secret."""
+    words = (read_text(f"/proc/{found.pid}/cmdline", 1 << 16) or "").rstrip("\0").split("\0")
+    return " ARGUMENTS" if len(words) > len(found.program.split(" ")) else ""

@@ -65,6 +65,10 @@ class Result(ABC):
         nothing about.
         """
 
+    def __str__(self) -> str:
+        """Return the report, so that `print(result)` shows what the command shows."""
+        return self.report().rstrip("\n")
+
     def _repr_html_(self) -> str:
         """Show the report where a notebook shows a value."""
         return f"<pre>{escape(self.report(width=100))}</pre>"

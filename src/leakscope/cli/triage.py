@@ -429,5 +429,5 @@ def _next(holders: tuple[Holder, ...]) -> str:
         return "leakscope watch --for 1h"
     fast = max(others, key=lambda h: h.growth or 0.0)
     if (fast.growth or 0.0) >= _GROWS:
-        return f"leakscope watch {fast.pid} --for 2m     (or everything: leakscope watch --for 1h)"
-    return f"leakscope watch --for 1h     (or one process: leakscope watch {others[0].pid})"
+        return f"leakscope watch {fast.pid} --for 2m"
+    return "leakscope watch --for 1h"

@@ -109,6 +109,13 @@ class Frame:
     interpreter: str | None = None
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
+    def __str__(self) -> str:
+        """Return such as "parse(int) at /src/app.cc:8"; what is not known is left out."""
+        name = self.function or self.symbol or f"{self.address.offset:#x}"
+        if self.file is None:
+            return f"{name} in {self.module_path}" if self.module_path else name
+        return f"{name} at {self.file}" + (f":{self.line}" if self.line is not None else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Code:

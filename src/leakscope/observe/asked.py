@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from leakscope._digits import is_number
 from leakscope.errors import TargetError, UsageError
 from leakscope.proc.cgroup import find_hierarchy, read_cgroup
-from leakscope.proc.process import is_called, pids, read_start
+from leakscope.proc.naming import answers_to
+from leakscope.proc.process import pids, read_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,11 +60,11 @@ def find_processes(targets: Iterable[str]) -> tuple[frozenset[int], frozenset[st
                 raise TargetError(f"there is no process {target[:80]}")
             found.add(int(target))
             continue
-        named = {pid for pid in pids() if pid != os.getpid() and is_called(pid, target)}
+        named = {pid for pid in pids() if pid != os.getpid() and answers_to(pid, target)}
         if not named:
             raise TargetError(
                 f"there is no process called '{target[:80]}'",
-                hint="The name is that of the program, without its directory and arguments.",
+                hint="The name is that of the program, or of the script that it runs, without directories.",
             )
         found |= named
     return frozenset(found), names

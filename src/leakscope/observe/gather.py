@@ -21,12 +21,11 @@ from leakscope.observe.measures import Measure, Pass
 from leakscope.proc import cgroup as cgroups
 from leakscope.proc.fds import count_fds, parse_limit, read_fd_limit
 from leakscope.proc.meminfo import read_meminfo
-from leakscope.proc.naming import name_of
+from leakscope.proc.naming import answers_to, name_of
 from leakscope.proc.process import (
     Gauges,
     children_of,
     count_mappings,
-    is_called,
     may_read_memory,
     pids,
     read_executable,
@@ -242,7 +241,7 @@ class Gatherer:
         for pid in frozenset(pids()) - self.only - {os.getpid()}:
             own = read_name(pid)
             # Another name is another program, or a thread's title: look again.
-            if self._strangers.get(pid) != own and any(is_called(pid, n) for n in self.names):
+            if self._strangers.get(pid) != own and any(answers_to(pid, n) for n in self.names):
                 self.only |= {pid}
             else:
                 strangers[pid] = own

@@ -12,13 +12,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakscope.proc.process import living_task, read_executable, read_name
+from leakscope.proc.process import is_called, living_task, read_executable, read_name
 from leakscope.proc.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Home", "Naming", "name_of", "parse_home", "work_of"]
+__all__ = ["Home", "Naming", "answers_to", "name_of", "parse_home", "work_of"]
 
 _LONGEST_COMMAND = 1 << 20  # bytes; class paths are long
 _SHORT_ID = 12  # digits, as the tools for containers show them
@@ -95,6 +95,17 @@ def name_of(pid: int) -> Naming:
             folder = ""
         work = work_of(argv, family, folder)
     return Naming(program, work, title, home)
+
+
+def answers_to(pid: int, name: str) -> bool:
+    """Whether people call the process so: by its program, or by what an interpreter runs in it.
+
+    "manage.py" and "python3 manage.py" both mean the process that a report calls the latter.
+    """
+    if is_called(pid, name):
+        return True
+    naming = name_of(pid)
+    return bool(naming.work) and name in {naming.work, naming.short}
 
 
 def _words(text: str) -> list[str]:

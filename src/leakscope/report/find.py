@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from leakscope.model.found import FoundVerdict
 from leakscope.report.gauges import gauge_name
-from leakscope.report.ink import ALARM, CALM, STEP, WARNING
+from leakscope.report.ink import ALARM, CALM, WARNING
+from leakscope.report.steps import step_lines
 from leakscope.report.text import clip_right, printable
 from leakscope.words import (
     amount_text,
@@ -51,7 +52,7 @@ def render_found(found: Found, ink: Ink) -> str:
         if len(rows) > 2:
             rows = [rows[0], clip_right(rows[1] + " " + rows[2].strip(), ink.width, ink.ellipsis)]
         lines += rows
-    lines += ink.paint_all(STEP, ink.wrap(f"Next: {found.next_step}", hanging="      "))
+    lines += step_lines(found.next_step, ink)
     lines += _details(found, ink)
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from leakscope.model.reachability import Reachability
+from leakscope.report.ink import Ink
+from leakscope.report.steps import step_lines
 from leakscope.report.text import printable
 from leakscope.words import bytes_text, duration_text, percent_text, plural
 
@@ -60,7 +62,7 @@ def render_heap(scan: HeapScan, name: str) -> str:
             for some in scan.content:
                 share = percent_text(int(some.share * 1000), 1000)
                 lines.append(f"  {share:>9} {printable(some.what)}")
-        lines += ["", "Next: start the program with `leakscope run` to see who allocates them."]
+    lines += ["", *step_lines(_next(scan, lost=bool(count)), Ink())]
     account = scan.account
     resident, mapped = bytes_text(account.resident), bytes_text(account.heap_mapped)
     live, free = bytes_text(account.live), bytes_text(account.free_in_allocator)
@@ -83,6 +85,15 @@ def render_heap(scan: HeapScan, name: str) -> str:
     )
     lines += [f"Note: {printable(note)}" for note in scan.facts.notes]
     return "\n".join(lines) + "\n"
+
+
+def _next(scan: HeapScan, *, lost: bool) -> str:
+    """Return what to do after a scan of what nobody traced."""
+    if scan.facts.method == "core":
+        return "who allocates it: leakscope run -- PROGRAM" if lost else "nothing to mend"
+    if lost:
+        return f"whether more are lost, and how fast: leakscope find {scan.pid}"
+    return f"whether it grows: leakscope watch {scan.pid} --for 2m"
 
 
 def to_json(scan: HeapScan, name: str) -> str:

@@ -29,6 +29,7 @@ from leakscope.report._places import (
 )
 from leakscope.report.free_errors import free_error_lines, free_error_summary
 from leakscope.report.ink import ALARM, CALM, STEP, WARNING, Ink
+from leakscope.report.steps import step_lines
 from leakscope.report.text import cells, printable
 from leakscope.words import (
     bytes_text,
@@ -152,22 +153,27 @@ def next_lines(findings: Findings, ink: Ink, recording: str) -> list[str]:
     recording = recording.partition(PART)[0]
     undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
     if not members and "no_leak_check" in findings.coverage.troubles:
-        program = shlex.quote(relative(findings.process.exe or "PROGRAM", ink))
-        text = f"run it here: leakscope run {program} {ink.ellipsis}"
+        text = f"run it here: leakscope run -- {_program(findings, ink)}"
     elif not members and not undecided:
-        held = "leakscope run --all shows what is held"
-        text = f"nothing to mend; {held if findings.findings else 'try other inputs with leakscope run'}"
+        held = f"what is held: leakscope report --all {shlex.quote(recording)}"
+        other = f"try other inputs: leakscope run -- {_program(findings, ink)}"
+        text = f"nothing to mend; {held if findings.findings else other}"
     elif members and members[0].is_leak:
         frame = chief_frame(members[0])
         where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
-        text = f"{where}leakscope report --verbose {shlex.quote(recording)} shows whole stacks"
+        text = f"{where}whole stacks: leakscope report --verbose {shlex.quote(recording)}"
     elif findings.process.ended == "running" and findings.process.pid is not None:
         text = f"see how it goes on: leakscope watch {findings.process.pid}"
     else:
         what = "record every allocation" if sampled else "run it for longer, or on more input"
-        program = shlex.quote(relative(findings.process.exe or "PROGRAM", ink))
-        text = f"{what}: leakscope run {program} {ink.ellipsis}"
-    return ink.paint_all(STEP, ink.wrap(text, "Next: ", "  "))
+        text = f"{what}: leakscope run -- {_program(findings, ink)}"
+    return step_lines(text, ink)
+
+
+def _program(findings: Findings, ink: Ink) -> str:
+    """Return the program as a shell takes it; its arguments are not recorded."""
+    path = relative(findings.process.exe or "PROGRAM", ink)
+    return shlex.quote(path if "/" in path or path == "PROGRAM" else f"./{path}")
 
 
 # -- head ---------------------------------------------------------------------

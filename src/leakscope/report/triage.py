@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from leakscope.report.ink import ALARM, CALM, STEP, WARNING
+from leakscope.report.ink import ALARM, CALM, WARNING
+from leakscope.report.steps import step_lines
 from leakscope.report.text import clip_right, printable
 from leakscope.words import bytes_text, count_text, percent_text, rate_text
 
@@ -154,7 +155,7 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
     for oddity in triage.oddities[:_ODDITIES]:
         said = ink.wrap(f"! {oddity.sentence}", hanging="  ")
         head += ink.paint_all(ALARM if oddity.urgent else WARNING, said)
-        head += ink.paint_all(STEP, ink.wrap(oddity.next_step, indent="  "))
+        head += step_lines(oddity.next_step, ink, "  ", label="")
     if len(triage.oddities) > _ODDITIES:
         head.append(f"  and {len(triage.oddities) - _ODDITIES} more: see --json")
     head += ["", ink.bold(f"Where the memory is ({bytes_text(triage.total)} in all)")]
@@ -165,13 +166,11 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
     foot = [""]
     foot += [x for note in triage.notes for x in ink.wrap(f"Note: {note}.", hanging="      ")]
     apart = f"Two looks {triage.apart_s:.1f} s apart cannot tell a leak."
-    foot += ink.paint_all(STEP, ink.wrap(f"{apart} Next: {triage.next_step}", hanging="  "))
+    foot += [*ink.wrap(apart), *step_lines(triage.next_step, ink)]
     rows = _PROGRAMS if height is None else height - len(head) - len(foot) - 3
     lines = [*head, *_table(triage, ink, min(_PROGRAMS, max(rows, _FEWEST))), *foot]
     if len(lines) > _SCREEN:  # who reads from the top sees it as well
-        lines[place:place] = ink.paint_all(
-            STEP, ink.wrap(f"Next: {triage.next_step}", hanging="  ")
-        )
+        lines[place:place] = step_lines(triage.next_step, ink)
     return "\n".join(lines) + "\n"
 
 

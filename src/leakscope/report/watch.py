@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words
 from leakscope.model.series import TrendVerdict
 from leakscope.report.gauges import gauge_name, spark, subject_name
-from leakscope.report.ink import ALARM, CALM, STEP, WARNING
+from leakscope.report.ink import ALARM, CALM, WARNING
+from leakscope.report.steps import step_lines
 from leakscope.report.text import clip_right, printable
 from leakscope.words import (
     amount_text,
@@ -45,6 +46,8 @@ __all__ = [
 SCHEMA = "leakscope-watch/1"
 _CAUSES = 8
 _OTHERS = 8
+_SCREEN = 24  # lines
+_FAST = 65_536.0  # bytes a second: what find tells more of within half a minute
 _DAY_S = 86400.0
 _WALKED = 0.99
 _IDLE = 16 << 20
@@ -173,6 +176,7 @@ def render_watch(watched: Watched, ink: Ink) -> str:
     calm = _judged(watched.trends) and not fast
     colour = ALARM if watched.causes else CALM if calm else WARNING
     lines = ink.paint_all(colour, ink.wrap(f"leakscope: {headline(watched)}"))
+    place = len(lines)
     for cause in watched.causes[:_CAUSES]:
         lines += ["", *_cause(cause, watched, ink)]
     if len(watched.causes) > _CAUSES:
@@ -194,7 +198,10 @@ def render_watch(watched: Watched, ink: Ink) -> str:
     if watched.causes and watched.watched_s < _DAY_S:
         lines += ink.wrap("Note: watched for less than a day, which cannot exclude a daily rhythm.")
     lines += [line for note in watched.missing for line in ink.wrap(f"Note: could not see {note}.")]
-    lines += ink.paint_all(STEP, ink.wrap(f"Next: {_next(watched)}", hanging="      "))
+    step = step_lines(_next(watched), ink)
+    lines += step
+    if len(lines) > _SCREEN:  # who reads from the top sees it as well
+        lines[place:place] = step
     return "\n".join(lines) + "\n"
 
 
@@ -214,8 +221,7 @@ def _fast(trend: Trend, watched: Watched, ink: Ink) -> list[str]:
     bars = spark(series, unicode=ink.unicode)
     lines += ink.wrap(f"{bars} {printable(trend.sentence)}.", indent="      ")
     if trend.next_step:
-        step = ink.wrap(f"Next: {trend.next_step}", indent="      ", hanging="            ")
-        lines += ink.paint_all(STEP, step)
+        lines += step_lines(trend.next_step, ink, "      ")
     return lines + [f"      {line}" for line in watched.held.get(series.subject.key, ())]
 
 
@@ -292,8 +298,7 @@ def _cause(cause: Cause, watched: Watched, ink: Ink) -> list[str]:
         lines += ink.wrap(f"This moves: {_following(cause.follows)}.", indent="      ")
     lines += [f"      {line}" for line in watched.held.get(series.subject.key, ())]
     if trend.next_step:
-        step = ink.wrap(f"Next: {trend.next_step}", indent="      ", hanging="            ")
-        lines += ink.paint_all(STEP, step)
+        lines += step_lines(trend.next_step, ink, "      ")
     return lines
 
 
@@ -338,7 +343,8 @@ def _others(watched: Watched, ink: Ink) -> list[str]:
         counts[str(trend.verdict)] = counts.get(str(trend.verdict), 0) + 1
     if counts:
         text = ", ".join(f"{count_text(n)} {name}" for name, n in sorted(counts.items()))
-        lines += ["", *ink.wrap(f"All other gauges: {text}.")]
+        some = "All other gauges" if lines or told else "All gauges"
+        lines += ["", *ink.wrap(f"{some}: {text}.")]
     return lines
 
 
@@ -353,6 +359,9 @@ def _next(watched: Watched) -> str:
     fast = next((t.next_step for t in fast_growers(watched.trends) if t.next_step), None)
     if fast:
         return printable(fast)
+    grows = next((t for t in _growing_slowly(watched) if t.series.subject.pid is not None), None)
+    if not watched.causes and grows is not None and _is_fast(grows):
+        return f"leakscope find {grows.series.subject.pid}"
     waiting = [t.more_s or 0.0 for t in watched.trends if t.more_s]
     if waiting and (not _judged(watched.trends) or not watched.causes):
         longer = duration_text(round(max(waiting) * 1e9))
@@ -361,7 +370,10 @@ def _next(watched: Watched) -> str:
         if len(pids) in range(1, 5) and all(s.pid is not None for s in subjects):
             minutes = math.ceil(max(waiting) / 60)
             names = " ".join(map(str, pids))
-            return f"leakscope watch {names} --for {minutes}m, for a verdict on every gauge"
+            return f"for a verdict on every gauge: leakscope watch {names} --for {minutes}m"
+        if any(s.kind == "system" for s in subjects):
+            minutes = math.ceil(max(waiting) / 60)
+            return f"for a verdict on every gauge: leakscope watch --for {minutes}m"
         return f"watch {longer} more for a verdict on every gauge"
     if watched.causes:
         return "the causes above say where to look"
@@ -370,6 +382,13 @@ def _next(watched: Watched) -> str:
     if not watched.trends:
         return "nothing was seen, so nothing is known: see the names and times that were asked for"
     return "nothing to do: what was watched does not leak"
+
+
+def _is_fast(trend: Trend) -> bool:
+    return trend.series.unit == "bytes" and trend.growth is not None and trend.growth.rate >= _FAST
+
+
+_ONE = {"descriptors": "descriptor", "point to": "points to", "threads": "thread"}
 
 
 def held_lines(
@@ -385,10 +404,12 @@ def held_lines(
     out.append("  " + ", ".join(known))
     for what, kinds in counts:
         if kinds:
-            total = count_text(sum(n for _, n in kinds))
+            number = sum(n for _, n in kinds)
+            total = count_text(number)
+            label = _ONE.get(what, what) if number == 1 else what
             few = ", ".join(f"{count_text(n)} {printable(kind)}" for kind, n in kinds[:5])
             more = len(kinds) - 5
-            out.append(f"  {total:>9}  {what}: {few}" + (f" and {more} more" if more > 0 else ""))
+            out.append(f"  {total:>9}  {label}: {few}" + (f" and {more} more" if more > 0 else ""))
     return out
 
 

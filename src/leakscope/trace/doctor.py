@@ -264,10 +264,13 @@ def _leftovers() -> Iterator[Check]:
             where.append(str(folder))
     if count:
         more = f" and in {len(where) - 1} more of its kind" if len(where) > 1 else ""
+        what = f"{count} recordings of ended programs take"
+        if count == 1:
+            what = "1 recording of an ended program takes"
         yield Check(
             "left over",
             State.NOTE,
-            f"{count} recording(s) of ended programs take {bytes_text(size)} in {where[0]}{more}",
+            f"{what} {bytes_text(size)} in {where[0]}{more}",
             f"leakscope report {where[0]}; then rm -r {where[0]}",
         )
 

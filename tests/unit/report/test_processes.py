@@ -35,7 +35,7 @@ def test_one_process_of_those_that_leak_at_a_place_is_told_in_full():
     text = render_processes(JUDGED)
 
     assert text.startswith("leakscope: 3 of 4 processes leak\nNext: look at ")
-    assert "leakscope report --verbose large shows whole" in text
+    assert "whole stacks:\n  leakscope report --verbose large\n" in text
     assert "\n\n1 place leaks in several processes\n" in text
     assert " - LEAKING: 4.0 KiB in 4 blocks of 2 processes" in text
     assert "most in large: 3.0 KiB in 3 blocks; small: 1.0 KiB in 1 block" in text

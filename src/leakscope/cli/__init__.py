@@ -15,7 +15,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from leakscope.cli._streams import complain, open_standard_streams, silence
+from leakscope.cli._streams import complain, open_standard_streams, require_output, silence
 from leakscope.errors import LeakscopeError, UsageError
 from leakscope.proc.dispositions import settle
 
@@ -27,6 +27,8 @@ __all__ = ["COMMANDS", "Command", "main"]
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _INTERRUPTED = 130
 _FAILED = 2
+_REPORTING = {"find", "report", "scan", "watch"}  # all they do is to tell …
+_FILES = ("report_file", "html", "csv", "record")  # … on the output, or in one of these
 
 
 class Command(NamedTuple):
@@ -59,7 +61,8 @@ _EXAMPLES = """\
 examples:
   leakscope                             where is the memory of this machine?
   leakscope find 1234                   does this process leak, and what?
-  leakscope watch 1234 --for 1h         does this process leak?
+  leakscope watch nginx --for 1h        how fast does it grow, is it a leak?
+  leakscope scan 1234                   which of its blocks are lost?
   leakscope run -- ./app args           trace it, report when it ends
   leakscope report app.1234.leakscope   the same report again, anywhere
   leakscope doctor ./app                will it work here?
@@ -143,7 +146,10 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    return module.run(parser.parse_args(rest))
+    args = parser.parse_args(rest)
+    if name in _REPORTING and not any(getattr(args, each, None) for each in _FILES):
+        require_output()
+    return module.run(args)
 
 
 def _triage(arguments: list[str]) -> int:
@@ -151,7 +157,9 @@ def _triage(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="leakscope", allow_abbrev=False)
     triage.configure(parser)
-    return triage.run(parser.parse_args(arguments))
+    args = parser.parse_args(arguments)
+    require_output()
+    return triage.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:

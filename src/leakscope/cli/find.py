@@ -97,4 +97,6 @@ def _ask(question: str) -> bool:
 
     print(f"leakscope: {printable(question)} [Y/n] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)  # after Ctrl-D the report begins a line of its own
     return bool(answer) and answer.strip().lower() in {"", "y", "yes"}

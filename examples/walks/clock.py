@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copy a screen to a file and the terminal, and note when its first answer was there.
 
-    clock.py WHAT BEGAN SCREEN TIMES   lines come from standard input
-    clock.py --next SCREEN             print the command that a screen says to run next
+clock.py WHAT BEGAN SCREEN TIMES   lines come from standard input
+clock.py --next SCREEN             print the command that a screen says to run next
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 # A verdict, or how fast something grows.
 ANSWER = re.compile(
-    r"^leakscope: .*(?:leak|lost|loses|grow|in use)|^leakscope: [\d,]+ of |\+[\d.,]+ \w+/s", re.I
+    r"^leakscope: .*(?:leak|lost|loses|grow|in use)|^leakscope: [\d,]+ of |\+[\d.,]+ \w+/s",
+    re.IGNORECASE,
 )
 _NEXT = re.compile(r"^\s*Next: (.*)$")
 

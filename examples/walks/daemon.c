@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
    A daemon that nobody prepared: each request leaves 1,000 bytes that nothing points to.
-   About 1 MB a second. */
+   About 1 MB a second, until SIGTERM or after $REQUESTS requests. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,9 +21,11 @@ static void handle_request(int number) {
 
 int main(void) {
   signal(SIGTERM, end);
+  const char *text = getenv("REQUESTS");
+  const long most = text ? atol(text) : -1;
   puts("ready");
   fflush(stdout);
-  for (int number = 0; !told_to_end; number++) {
+  for (int number = 0; !told_to_end && number != most; number++) {
     handle_request(number);
     if (number % 50 == 0) nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
   }

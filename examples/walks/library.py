@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The caller from Python: trace a program, look at its leaks, ask about a process that runs.
 
-    library.py [SECONDS]      how long to look at the process, 30 usually
+library.py [SECONDS]      how long to look at the process, 30 usually
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ expect 3
 look find $(next_command) --for "${2:-30s}"
 expect 1
 
-# Which line? Again as the screen says; it is ended after two seconds, as a service would be.
+# Which line? Again as the screen says; the daemon ends after some requests.
 kill "$daemon"
-look lines timeout --preserve-status 2 $(next_command)
+look lines env REQUESTS=1000 $(next_command)
 expect 1

@@ -55,3 +55,25 @@ def test_a_report_to_a_closed_output_is_not_a_clean_one(leakscope, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("leakscope: the standard output is closed")
     assert report("--report-file", "report.txt").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("scan", str(os.getpid())),
+        ("watch", str(os.getpid()), "--for", "1s"),
+        ("find", str(os.getpid()), "--for", "3s"),
+    ],
+)
+def test_nothing_is_looked_at_for_a_closed_output(words):
+    command = [sys.executable, "-m", "leakscope", *words]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("leakscope: the standard output is closed")

@@ -260,6 +260,8 @@ def _text(
         show_all=args.all,
         verbose=args.verbose,
         base=_here(),
+        command=getattr(args, "typed", None),  # of `run`
+        passing=getattr(args, "passing", ()),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ when signal N killed it; where that is 0: 2 could not do it, 3 undecided, 0 clea
 """
 
 _T = TypeVar("_T")
+_LONGEST_TYPED = 400  # characters of a command that a report repeats
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +158,9 @@ def run(args: argparse.Namespace) -> int:
     if not command:
         raise UsageError("there is no program to run", hint="leakscope run -- PROGRAM ARGUMENTS")
     _check(args)
+    args.typed = shlex.join(command)
+    if len(args.typed) > _LONGEST_TYPED:
+        args.typed = f"{shlex.quote(command[0])} ARGUMENTS"
     done = launch(
         command,
         output=args.output,
@@ -183,6 +188,15 @@ def run(args: argparse.Namespace) -> int:
         _say(problem)
     leaks, undecided, dropped = 0, 0, 0
     if args.report and (done.recordings or not done.running):
+        args.passing = (
+            ()
+            if args.keep_all
+            else {
+                _shown(path)
+                for path, each in zip(done.files, done.recordings, strict=False)
+                if each.process.pid != done.pid
+            }
+        )
         labelled = (
             (_shown(path), each) for path, each in zip(done.files, done.recordings, strict=False)
         )

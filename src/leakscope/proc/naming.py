@@ -105,7 +105,11 @@ def answers_to(pid: int, name: str) -> bool:
     if is_called(pid, name):
         return True
     naming = name_of(pid)
-    return bool(naming.work) and name in {naming.work, naming.short}
+    if not naming.work:
+        return False
+    # Of a name such as main.py the folder is told as well, but nobody has to type it.
+    last = naming.work.rpartition("/")[2]
+    return name in {naming.work, naming.short, last, f"{naming.program} {last}"}
 
 
 def _words(text: str) -> list[str]:

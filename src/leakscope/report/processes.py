@@ -12,7 +12,7 @@ from leakscope.report.terminal import next_lines, render, render_brief
 from leakscope.report.text import cells, clip_left, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from leakscope.model.findings import Findings
     from leakscope.report.terminal import SourceContext
@@ -33,10 +33,13 @@ def render_processes(
     show_all: bool = False,
     verbose: bool = False,
     base: str | None = None,
+    command: str | None = None,
+    passing: Collection[str] = (),
 ) -> str:
     """Return the report on one process, or on each of several, ending in a newline.
 
-    Each has a label, the name of its recording. The rest is as in `render`.
+    Each has a label, the name of its recording; those of `passing` are kept only when something
+    leaks. The rest is as in `render`.
     """
 
     def full(label: str, findings: Findings) -> str:
@@ -50,8 +53,12 @@ def render_processes(
             verbose=verbose,
             unicode=unicode,
             base=base,
-            recording=label,
+            recording=kept(label, findings),
+            command=command,
         )
+
+    def kept(label: str, findings: Findings) -> str | None:
+        return None if label in passing and not findings.leaks else label
 
     if not judged:
         return "leakscope: no leak found\n"
@@ -63,7 +70,9 @@ def render_processes(
     places = leaking_places(judged)
     ink = Ink(width, colour, unicode, base)
     order = sorted(judged, key=lambda each: -sum(finding.leak_bytes for finding in each[1].leaks))
-    parts += [f"{line}\n" for line in next_lines(order[0][1], ink, order[0][0])]
+    label, chief = order[0]
+    first = next_lines(chief, ink, kept(label, chief), command)
+    parts += [f"{line}\n" for line in first]
     parts += [f"{line}\n" for line in shared_lines(places, ink, max(limit, 1))]
     # Of processes that leak at the same places, one is told in full.
     shown: set[tuple[str, ...]] = set()

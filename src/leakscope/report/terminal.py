@@ -76,13 +76,15 @@ def render(
     verbose: bool = False,
     unicode: bool = True,
     base: str | None = None,
-    recording: str | None = None,
+    recording: str | None = "FILE",
+    command: str | None = None,
 ) -> str:
     """Return the report on one process, ending in a newline.
 
     `limit` is the number of findings shown in full, `show_known` adds the quiet ones,
     `verbose` keeps every frame and every piece of evidence. `base` is a directory that
-    source paths are shown relative to, `recording` the file that a next command would name.
+    source paths are shown relative to, `recording` the file that a next command would name, None
+    where it is not kept; `command` is what was run, as a shell takes it, where that is known.
     """
     ink = Ink(max(width, _NARROWEST), colour, unicode, base)
     limit = max(limit, 0)
@@ -94,7 +96,7 @@ def render(
 
     lines = [*_headline(findings, ink), *free_error_summary(findings.free_errors, ink)]
     lines += _process(findings, ink)
-    lines += next_lines(findings, ink, recording or "FILE")
+    lines += next_lines(findings, ink, recording, command)
     for runtime in findings.runtimes:
         lines += ink.wrap(printable(runtime), "Note: ", "  ")
     for problem in _coverage.problems(findings):
@@ -141,32 +143,36 @@ def render_brief(findings: Findings, *, width: int = 80, colour: bool = False) -
     return "\n".join(lines) + "\n"
 
 
-def next_lines(findings: Findings, ink: Ink, recording: str) -> list[str]:
+def next_lines(
+    findings: Findings, ink: Ink, recording: str | None, command: str | None = None
+) -> list[str]:
     """Say what to look at, and the command to type: for the first screen, whatever follows.
 
-    `recording` is the file to name in it.
+    `recording` is the file to name in it, None where it is not kept; `command` what was run.
     """
     verdicts = (*_GROWTH, Verdict.UNKNOWN)
     quiet = [f for f in findings.findings if f.known is None and f.verdict in verdicts]
     members = [*findings.leaks, *quiet]
     sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
-    recording = recording.partition(PART)[0]
+    recording = recording.partition(PART)[0] if recording is not None else None
     undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
+    again = command or _program(findings, ink)
     if not members and "no_leak_check" in findings.coverage.troubles:
-        text = f"run it here: leakscope run -- {_program(findings, ink)}"
+        text = f"run it here: leakscope run -- {again}"
     elif not members and not undecided:
-        held = f"what is held: leakscope report --all {shlex.quote(recording)}"
-        other = f"try other inputs: leakscope run -- {_program(findings, ink)}"
-        text = f"nothing to mend; {held if findings.findings else other}"
+        what = f"try other inputs: leakscope run -- {again}"
+        if findings.findings and recording is not None:
+            what = f"what is held: leakscope report --all {shlex.quote(recording)}"
+        text = f"nothing to mend; {what}"
     elif members and members[0].is_leak:
         frame = chief_frame(members[0])
         where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
-        text = f"{where}whole stacks: leakscope report --verbose {shlex.quote(recording)}"
+        text = f"{where}whole stacks: leakscope report --verbose {shlex.quote(recording or 'FILE')}"
     elif findings.process.ended == "running" and findings.process.pid is not None:
         text = f"see how it goes on: leakscope watch {findings.process.pid}"
     else:
         what = "record every allocation" if sampled else "run it for longer, or on more input"
-        text = f"{what}: leakscope run -- {_program(findings, ink)}"
+        text = f"{what}: leakscope run -- {again}"
     return step_lines(text, ink)
 
 

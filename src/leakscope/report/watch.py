@@ -13,7 +13,7 @@ from leakscope.model.series import TrendVerdict
 from leakscope.report.gauges import gauge_name, spark, subject_name
 from leakscope.report.ink import ALARM, CALM, WARNING
 from leakscope.report.steps import step_lines
-from leakscope.report.text import clip_right, printable
+from leakscope.report.text import cells, clip_right, printable
 from leakscope.words import (
     amount_text,
     bytes_text,
@@ -200,7 +200,8 @@ def render_watch(watched: Watched, ink: Ink) -> str:
     lines += [line for note in watched.missing for line in ink.wrap(f"Note: could not see {note}.")]
     step = step_lines(_next(watched), ink)
     lines += step
-    if len(lines) > _SCREEN:  # who reads from the top sees it as well
+    rows = sum(max(1, -(-cells(line) // ink.width)) for line in lines)
+    if rows > _SCREEN:  # who reads from the top sees it as well
         lines[place:place] = step
     return "\n".join(lines) + "\n"
 

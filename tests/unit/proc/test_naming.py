@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from leakscope.proc.naming import Home, name_of, parse_home, work_of
+from leakscope.proc.naming import Home, answers_to, name_of, parse_home, work_of
 
 ID = "4e05f3c1b2a9" + "0d" * 26
 UID = "0f1e2d3c-aaaa-bbbb-cccc-0123456789ab"
@@ -179,3 +179,21 @@ def test_a_process_that_overwrote_its_arguments_says_what_it_is() -> None:
 
 def test_a_process_that_is_gone_has_no_name() -> None:
     assert name_of(2**22 + 1).program == ""
+
+
+def test_a_process_answers_to_its_program_and_to_its_script(tmp_path) -> None:
+    script = tmp_path / "manage.py"
+    script.write_text("print('up', flush=True); input()")
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        pid, short = process.pid, name_of(process.pid).short
+        called = [
+            name for name in ("manage.py", short, "manage", "other.py") if answers_to(pid, name)
+        ]
+        process.kill()
+
+    assert called == ["manage.py", short]
+    assert short.endswith("/manage.py")

@@ -14,7 +14,10 @@ LONG = "leakscope report --verbose " + "/a/very/long/directory" * 6 + "/app.leak
     [
         ("leakscope find 7", ["Next: leakscope find 7"]),
         ("Join each thread.", ["Next: Join each thread."]),
-        (f"look at app.cc:8; whole stacks: {LONG}", ["Next: look at app.cc:8; whole stacks:", f"  {LONG}"]),  # fmt: skip
+        (
+            f"look at app.cc:8; whole stacks: {LONG}",
+            ["Next: look at app.cc:8; whole stacks:", f"  {LONG}"],
+        ),
         (LONG, [f"Next: {LONG}"]),
         ("word " * 30, [f"Next: {'word ' * 14}word", f"      {'word ' * 14}word"]),
     ],

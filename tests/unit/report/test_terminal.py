@@ -345,7 +345,10 @@ def test_whatever_there_is_to_say_the_next_command_is_on_the_first_screen():
 
     screen = " ".join(" ".join(text.splitlines()[:24]).split())
     assert "app (pid 1234)" in screen
-    assert "look at /src/1.c:1; whole stacks: leakscope report --verbose out/app.1234.leakscope" in screen
+    assert (
+        "look at /src/1.c:1; whole stacks: leakscope report --verbose out/app.1234.leakscope"
+        in screen
+    )
 
 
 @pytest.mark.parametrize(
@@ -354,7 +357,12 @@ def test_whatever_there_is_to_say_the_next_command_is_on_the_first_screen():
         (Verdict.GROWING, "running", "exact", "see how it goes on: leakscope watch 1234"),
         (Verdict.GROWING, "exited", "exact", "or on more input: leakscope run -- ./bin/app"),
         (Verdict.UNKNOWN, "exited", "sampled", "every allocation: leakscope run -- ./bin/app"),
-        (Verdict.BOUNDED, "exited", "exact", "nothing to mend; what is held: leakscope report --all FILE"),
+        (
+            Verdict.BOUNDED,
+            "exited",
+            "exact",
+            "nothing to mend; what is held: leakscope report --all FILE",
+        ),
     ],
 )
 def test_the_next_command_fits(verdict, ended, mode, next_command):

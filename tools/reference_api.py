@@ -30,6 +30,9 @@ findings = leakscope.analyse("app.1234.leakscope", min_bytes="64KiB")
 print(findings.headline)""",
     "find": """\
 print(leakscope.find("nginx").report())""",
+    "Found": """\
+found = leakscope.find("nginx", duration="1m", stop=False)
+print(found.verdict, found.rate, found.next_step)""",
     "Run": """\
 run = leakscope.run("./app", timeout=60)
 if run.timed_out:
@@ -70,7 +73,8 @@ leakscope.load("photo.jpg")  # RecordingError: it is no recording""",
     "SymbolError": """\
 isinstance(error, leakscope.SymbolError)  # a debug file that cannot be read""",
 }
-FIRST = ("run", "scan", "watch", "find", "load", "analyse", "Run", "Scan", "Watched", "Findings")
+FIRST = ("run", "scan", "watch", "find", "load", "analyse", "Run", "Scan", "Watched", "Found")
+FIRST += ("Findings",)
 
 
 def api_page() -> str:
@@ -88,7 +92,7 @@ def api_page() -> str:
         "and what works in a script works in a thread, in a notebook and under pytest.",
         "",
         "Worked examples are in `examples/`: a pytest fixture (`test_no_leaks.py`), a nightly check of",
-        "a daemon (`nightly_check.py`), a notebook (`notebook.ipynb`).",
+        "a daemon (`nightly_check.py`), a notebook (`notebook.ipynb`), and `walks/library.py`.",
         "",
         "| name | what it is |",
         "|---|---|",

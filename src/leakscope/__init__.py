@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakscope._library.analysing import analyse, load
-    from leakscope._library.finding import find
+    from leakscope._library.finding import Found, find
     from leakscope._library.results import Findings, Run, Scan, Watched
     from leakscope._library.running import run
     from leakscope._library.scanning import scan
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Finding",
     "Findings",
+    "Found",
     "Frame",
     "LeakscopeError",
     "Pattern",
@@ -67,6 +68,7 @@ __all__ = [
 _HOMES = {
     "Finding": "leakscope.model.findings",
     "Findings": "leakscope._library.results",
+    "Found": "leakscope._library.finding",
     "Frame": "leakscope.model.frames",
     "LeakscopeError": "leakscope.errors",
     "Pattern": "leakscope.model.findings",

@@ -151,3 +151,14 @@ def test_a_descriptor_for_the_program_is_a_copy_above_the_standard_ones():
             assert copy != file.fileno()
             assert not os.get_inheritable(copy)
             os.close(copy)
+
+
+def test_a_frame_in_words_is_where_it_is():
+    from leakscope.model.frames import Address
+
+    address = Address(0, 0x1234)
+    known = leakscope.Frame(address, "/opt/app", function="parse(int)", file="/src/a.c", line=7)
+
+    assert str(known) == "parse(int) at /src/a.c:7"
+    assert str(leakscope.Frame(address, "/opt/app", symbol="f")) == "f in /opt/app"
+    assert str(leakscope.Frame(address)) == "0x1234"

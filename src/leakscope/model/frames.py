@@ -112,8 +112,8 @@ class Frame:
 
     def __str__(self) -> str:
         """Return such as "parse(int) at /src/app.cc:8"; what is not known is left out."""
-        offset = f"{self.address.offset:#x}" if self.address is not None else "?"
-        name = self.function or self.symbol or offset
+        where = f"{self.address.offset:#x}" if self.address is not None else "?"
+        name = self.function or self.symbol or where
         if self.file is None:
             return f"{name} in {self.module_path}" if self.module_path else name
         return f"{name} at {self.file}" + (f":{self.line}" if self.line is not None else "")

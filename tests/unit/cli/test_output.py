@@ -16,7 +16,7 @@ from leakscope.cli._output import Progress, add_report_options, report_recording
 from leakscope.errors import RecordingError
 from leakscope.model.findings import Verdict
 from leakscope.model.recordings import Coverage
-from unit.report.built_findings import BOUNDED, finding, findings
+from unit.report.built_findings import BOUNDED, finding, findings, frame
 
 CLEAN = findings()
 LEAKING = findings(finding())
@@ -101,7 +101,8 @@ def test_json_holds_every_process():
 
 
 def test_of_several_processes_the_leaking_ones_come_first_and_whole():
-    heavier = findings(finding(live_bytes=2**40, fingerprint="f" * 16))
+    elsewhere = frame("other", "/src/app/other.c", 7)
+    heavier = findings(finding(live_bytes=2**40, fingerprint="f" * 16, source=elsewhere))
 
     _, text = report([("clean", CLEAN), ("light", LEAKING), ("heavy", heavier)])
 

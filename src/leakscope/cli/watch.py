@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Sequence
 
-    from leakscope._heaps import WatchedHeaps
-    from leakscope._watching import Judgement, Watch
     from leakscope.observe.measures import Measure
     from leakscope.observe.store import StoreWriter
     from leakscope.observe.store_reader import StoreReader
+    from leakscope.workflow.heaps import WatchedHeaps
+    from leakscope.workflow.watching import Judgement, Watch
 
 HELP = """\
 Watch processes, cgroups and kernel caches, and say which of them leak.
@@ -96,10 +96,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch, then say what was seen."""
-    from leakscope._heaps import WatchedHeaps
-    from leakscope._watching import Watch
     from leakscope.observe.gather import Gatherer
+    from leakscope.workflow.heaps import WatchedHeaps
     from leakscope.workflow.opening import refuse_file
+    from leakscope.workflow.watching import Watch
 
     every = parse_duration(args.every)
     if not _SOONEST_S <= every <= _LATEST_S:
@@ -173,9 +173,9 @@ def _unless(error: LeakscopeError | None, status: int) -> int:
 
 def report_store(path: str, args: argparse.Namespace) -> int:
     """Show the report on a recording of a watch."""
-    from leakscope._watching import judge
     from leakscope.observe.collect import Collection
     from leakscope.observe.store_reader import StoreReader
+    from leakscope.workflow.watching import judge
 
     check_outputs((args.report_file, args.html, args.csv), [path])
     reader = StoreReader(Path(path))
@@ -295,7 +295,7 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
                 return
             due = max(due + watch.pause_s, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
-    from leakscope.cli._live import LiveScreen
+    from leakscope.tui.watch import LiveScreen
 
     screen = LiveScreen(watch, over)
     try:
@@ -364,7 +364,8 @@ def _tell(
 ) -> int:
     """Report; `only` is None when nothing is alive any more to be looked at."""
     from leakscope._accounts import accounts
-    from leakscope.report.watch import Watched, render_watch, to_json
+    from leakscope.model.watched import Watched
+    from leakscope.report.watch import render_watch, to_json
 
     holds = accounts(judgement, only, heap=args.heap) if only is not None else {}
     from leakscope.report.find import heap_growth_lines, proofs

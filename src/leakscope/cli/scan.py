@@ -65,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Scan, report, and return the exit status."""
     from leakscope.scan.subject import check_pause, check_process
-    from leakscope.workflow.opening import Kind, open_one
+    from leakscope.workflow.opening import InputKind, open_one
 
     check_outputs([args.report_file], [args.pid])
     check_pause(args.max_pause)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         check_process(int(args.pid))
     one = open_one(args.pid)
     if one.pid is None:
-        if one.kind is not Kind.CORE:
+        if one.kind is not InputKind.CORE:
             raise UsageError(
                 f"{one.label} is {one.kind}; a scan needs a process or a core file",
                 hint=f"leakscope report {one.label}",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from leakscope.model.triage import AccountLine, Holder
     from leakscope.proc.faults import Fault
     from leakscope.proc.kmsg import OomKills
-    from leakscope.proc.sysv import Segment
+    from leakscope.proc.sysv import SharedSegment
 
 __all__ = ["Facts", "fastest", "next_command", "oddities"]
 
@@ -48,7 +48,7 @@ class Facts:
     homes: Mapping[int, str] = field(default_factory=dict)  # container or unit of the `fastest`
     faults: Sequence[Fault] = ()
     oom_kills: OomKills | None = None  # None: the kernel's log may not be read
-    segments: Sequence[Segment] = ()  # of System V shared memory
+    segments: Sequence[SharedSegment] = ()  # of System V shared memory
     deleted: Sequence[tuple[Subject, int, str]] = ()  # bytes of deleted files, the biggest's name
 
 

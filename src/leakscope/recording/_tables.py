@@ -42,7 +42,9 @@ _MAX_PATH = 4096
 _PADDED_HEAD = np.dtype(
     {
         "names": list(layout.STRIPE_HEAD_DTYPE.names or ()),
-        "formats": [layout.STRIPE_HEAD_DTYPE[name] for name in layout.STRIPE_HEAD_DTYPE.names or ()],
+        "formats": [
+            layout.STRIPE_HEAD_DTYPE[name] for name in layout.STRIPE_HEAD_DTYPE.names or ()
+        ],
         "offsets": [form[1] for form in (layout.STRIPE_HEAD_DTYPE.fields or {}).values()],
         "itemsize": layout.STRIPE_HEAD_BYTES,
     }

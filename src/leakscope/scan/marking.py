@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-__all__ = ["Marked", "Source", "mark_blocks"]
+__all__ = ["ImageSource", "Marked", "mark_blocks"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """Where a marker reads: in the memory of the process `pid`, or in `segments` held here."""
 
     pid: int = 0
@@ -42,7 +42,7 @@ class Source:
     )
 
     @classmethod
-    def of(cls, image: Resident) -> Source:
+    def of(cls, image: Resident) -> ImageSource:
         """Return that of an image of a process."""
         return cls(image.pid, image.segments, image.spans, image.split)
 
@@ -63,7 +63,7 @@ def mark_blocks(
     starts: Words,
     sizes: Sizes,
     roots: Sequence[Root],
-    source: Source,
+    source: ImageSource,
     *,
     threads: Sequence[Thread],
     heap: Heap | None,
@@ -114,7 +114,5 @@ def _vtables(mappings: Sequence[maps.Mapping]) -> list[tuple[int, int]]:
     return [
         (m.start, m.end)
         for m in mappings
-        if m.permissions[:3] == "r--"
-        and m.path.startswith("/")
-        and not m.path.endswith(".live")
+        if m.permissions[:3] == "r--" and m.path.startswith("/") and not m.path.endswith(".live")
     ]

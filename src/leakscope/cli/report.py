@@ -8,9 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from leakscope.cli._heap import report_core
-from leakscope.cli._output import add_report_options, check_outputs, judge_recordings, statuses
+from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._status import worst
 from leakscope.cli._streams import complain, require_output
+from leakscope.cli._writing import check_outputs
 from leakscope.cli.watch import add_store_options
 from leakscope.errors import LeakscopeError, UsageError
 

@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from leakscope._paths import absolute, exists, is_directory
-from leakscope.cli._output import (
-    add_report_options,
-    check_outputs,
-    judge_recordings,
-    statuses,
-)
+from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._status import worst
+from leakscope.cli._writing import check_outputs
 from leakscope.errors import UsageError
 from leakscope.trace.settings import Settings, parse_signal, parse_size
 

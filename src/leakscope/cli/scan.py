@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING
 from leakscope._digits import is_number
 from leakscope._paths import exists
 from leakscope.cli._heap import report_core, report_heap
-from leakscope.cli._output import (
-    add_report_options,
-    check_outputs,
-    report_recordings,
-    write_report,
-)
+from leakscope.cli._output import add_report_options, report_recordings
+from leakscope.cli._writing import check_outputs, write_report
 from leakscope.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import math
 import shutil
 import sys
 
-from leakscope.cli._output import add_colour_option, ink_for, write_text
+from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._writing import write_text
 
 HELP = """\
 Say where the memory of this machine is, what is odd about it and what to run next.

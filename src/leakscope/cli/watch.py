@@ -11,18 +11,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import (
-    Progress,
-    add_colour_option,
+from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._progress import Progress
+from leakscope.cli._status import LEAKS, UNDECIDED
+from leakscope.cli._streams import complain
+from leakscope.cli._writing import (
     check_outputs,
-    ink_for,
     open_private,
     write_private,
     write_report,
     write_text,
 )
-from leakscope.cli._status import LEAKS, UNDECIDED
-from leakscope.cli._streams import complain
 from leakscope.errors import LeakscopeError, TargetError, UsageError
 from leakscope.observe.asked import find_cgroup, find_processes, parse_duration
 

@@ -15,13 +15,13 @@ import numpy as np
 from leakscope.model.frames import Module
 from leakscope.model.recordings import AGE_BUCKETS, NODE_DTYPE, RANGE_DTYPE, Kind, Timeline
 from leakscope.recording import layout
-from leakscope.recording._header import Header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
+    from leakscope.recording._header import Header
     from leakscope.recording._source import Source
 
 __all__ = [

@@ -11,8 +11,8 @@ from leakscope.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from leakscope._watching import Judgement
     from leakscope.model.series import Subject
+    from leakscope.workflow.watching import Judgement
 
 __all__ = ["accounts", "held"]
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from leakscope.model.growth import Growth
     from leakscope.model.recordings import Recording
     from leakscope.proc.naming import Naming
-    from leakscope.proc.smaps import Area
+    from leakscope.proc.smaps import MappedArea
 
     Ask = Callable[[str], bool]
     Say = Callable[[str], None]
@@ -306,10 +306,12 @@ def _compare_recordings(
     return compare_recordings(before, after, findings, (second_ns - first_ns) / 1e9)
 
 
-def _grown_mappings(before: Sequence[Area], after: Sequence[Area]) -> tuple[GrownMapping, ...]:
+def _grown_mappings(
+    before: Sequence[MappedArea], after: Sequence[MappedArea]
+) -> tuple[GrownMapping, ...]:
     """Return which mappings grew or came, like ones together."""
 
-    def groups(areas: Sequence[Area]) -> dict[tuple[str, int], list[int]]:
+    def groups(areas: Sequence[MappedArea]) -> dict[tuple[str, int], list[int]]:
         found: dict[tuple[str, int], list[int]] = {}
         for area in areas:
             name = area.path or "anonymous memory"

@@ -19,24 +19,17 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording
     from leakscope.trace.farewell import Farewell
+    from leakscope.trace.settings import Settings
 
 __all__ = ["run"]
 
 
 def run(
     command: Sequence[str | os.PathLike[str]],
+    settings: Settings,
     *,
     scan: bool = True,
     output: str | os.PathLike[str] | None = None,
-    sample: int | None = None,
-    min_size: int | None = None,
-    max_size: int | None = None,
-    depth: int | None = None,
-    start_after: float | None = None,
-    start_signal: int | None = None,
-    stop_signal: int | None = None,
-    dump_signal: int | None = None,
-    children: bool = True,
     wait_children: bool = False,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
@@ -44,8 +37,6 @@ def run(
     streams: Sequence[int | None] = (),
     progress: Callable[[str], None] | None = None,
     keep_all: bool = True,
-    only: Sequence[str] = (),
-    exclude: Sequence[str] = (),
     drop_clean: bool = False,
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
@@ -57,16 +48,8 @@ def run(
     """
     return launch(
         command,
+        settings,
         output=output,
-        sample=sample,
-        min_size=min_size,
-        max_size=max_size,
-        depth=depth,
-        start_after=start_after,
-        start_signal=start_signal,
-        stop_signal=stop_signal,
-        dump_signal=dump_signal,
-        children=children,
         wait_children=wait_children,
         env=env,
         cwd=cwd,
@@ -74,8 +57,6 @@ def run(
         streams=streams,
         progress=progress,
         keep_all=keep_all,
-        only=only,
-        exclude=exclude,
         examination=Examination(_begin, _prepare) if scan else None,
         is_clean=_is_clean if drop_clean else None,
     )

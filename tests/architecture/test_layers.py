@@ -20,6 +20,7 @@ LAYERS = [
     {"trace", "scan", "kernel"},
     {"workflow"},
     {"report"},
+    {"tui"},
     {"cli"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
@@ -32,11 +33,10 @@ TOP = {
     "_analysis",
     "_comparing",
     "_finding",
-    "_heaps",
     "_library",
     "_numpy",
 }
-TOP |= {"_tracing", "_watching", "__main__"}
+TOP |= {"_tracing", "__main__"}
 
 
 def part_of(path: Path) -> str:

@@ -58,3 +58,14 @@ def test_a_measure_has_one_way_to_be_printed():
         "150 %",
     ]
     assert (typed_size(524_288), typed_size(1000)) == ("512KiB", "1000")
+
+
+def test_no_two_classes_have_one_name():
+    names: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.parent.name == "_library":  # the public ones, which add to those below
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                names.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in names.items() if len(files) > 1} == {}

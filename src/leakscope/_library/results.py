@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from leakscope.model import findings as model
+from leakscope.model import watched
 from leakscope.report import watch as watch_report
 from leakscope.trace import launch
 
@@ -274,7 +275,7 @@ def _lost() -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched(watch_report.Watched, Result):
+class Watched(watched.Watched, Result):
     """What a watch found: `leaks`, the fastest first, and `trends`, one for each gauge."""
 
     @property

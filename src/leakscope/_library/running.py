@@ -14,6 +14,7 @@ from leakscope._library import values
 from leakscope._library.analysing import analyser
 from leakscope._library.results import Run
 from leakscope.errors import UsageError
+from leakscope.trace.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,6 +98,19 @@ def run(
     if stderr == subprocess.STDOUT:
         stderr = 1 if stdout is None else stdout
     judge = analyser(suppressions, debug_dirs, debuginfod, min_bytes)
+    settings = Settings(
+        sample=values.size("sample", sample),
+        min_size=values.size("min_size", min_size),
+        max_size=values.size("max_size", max_size),
+        depth=values.whole("depth", depth),
+        start_after=values.duration("start_after", start_after),
+        start_signal=values.signal_number("start_signal", start_signal),
+        stop_signal=values.signal_number("stop_signal", stop_signal),
+        dump_signal=values.signal_number("dump_signal", dump_signal),
+        children=children,
+        only=tuple(values.paths("only", only)),
+        exclude=tuple(values.paths("exclude", exclude)),
+    )
     with contextlib.ExitStack() as opened:
         streams = []
         for name, given in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
@@ -106,24 +120,14 @@ def run(
             streams.append(fd)
         done = _tracing.run(
             words,
+            settings,
             cwd=where,
             env=values.environment(env),
             timeout=seconds,
             streams=streams,
             output=None if output is None else values.path("output", output),
             scan=scan,
-            sample=values.size("sample", sample),
-            min_size=values.size("min_size", min_size),
-            max_size=values.size("max_size", max_size),
-            depth=values.whole("depth", depth),
-            start_after=values.duration("start_after", start_after),
-            start_signal=values.signal_number("start_signal", start_signal),
-            stop_signal=values.signal_number("stop_signal", stop_signal),
-            dump_signal=values.signal_number("dump_signal", dump_signal),
-            children=children,
             wait_children=wait_children,
-            only=values.paths("only", only),
-            exclude=values.paths("exclude", exclude),
             progress=progress,
         )
     return Run.of(done, judge)

@@ -13,12 +13,12 @@ from leakscope import _numpy  # noqa: F401 - before anything that imports numpy
 from leakscope._accounts import accounts
 from leakscope._library import values
 from leakscope._library.results import Watched
-from leakscope._watching import Watch
 from leakscope.errors import TargetError, UsageError
 from leakscope.observe.asked import find_cgroup, find_processes
 from leakscope.observe.gather import Gatherer
 from leakscope.observe.store import StoreWriter
 from leakscope.report.watch import render_standing
+from leakscope.workflow.watching import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import write_report
+from leakscope.cli._writing import write_report
 
 if TYPE_CHECKING:
     import argparse

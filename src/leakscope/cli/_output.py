@@ -4,31 +4,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from leakscope._digits import is_number
-from leakscope._paths import absolute, is_directory, resolved
+from leakscope.cli._progress import Progress
 from leakscope.cli._status import LEAKS, UNDECIDED
-from leakscope.cli._streams import silence
-from leakscope.errors import RecordingError, UsageError
+from leakscope.cli._writing import write_report
+from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
+    from collections.abc import Iterable, Sequence
 
     from leakscope.model.findings import Findings
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
     from leakscope.report.ink import Ink
 
-__all__ = ["Progress", "add_colour_option", "add_report_options", "check_outputs", "ink_for"]
-__all__ += ["judge_recordings", "open_private", "report_recordings", "statuses", "write_private"]
-__all__ += ["write_report", "write_text"]
+__all__ = ["add_colour_option", "add_report_options", "ink_for", "judge_recordings"]
+__all__ += ["report_recordings", "statuses"]
 
 _FAIL_ON = {
     "leaks": frozenset({"lost", "leaking"}),
@@ -185,55 +180,6 @@ def statuses(judged: Iterable[tuple[str, Findings]], args: argparse.Namespace) -
     )
 
 
-def write_report(text: str, args: argparse.Namespace, stream: TextIO) -> None:
-    """Write a report to the file that was asked for, else to `stream`."""
-    if args.report_file:
-        write_private(Path(args.report_file), text)
-    else:
-        write_text(stream, text)
-
-
-def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse at once what could not be written hours later, or would replace what is needed.
-
-    `outputs` are files that will be written, None where none was asked for; `inputs` are those
-    that are read. Raises `UsageError` or `RecordingError`.
-    """
-    from leakscope.trace.output import check_replaceable, check_writable
-
-    read = {place for name in inputs for place in _places(Path(name))}
-    written: set[Path] = set()
-    for name in outputs:
-        if name is None:
-            continue
-        path = Path(name)
-        if not name or is_directory(path) or not is_directory(path.parent):
-            why = "it needs a name" if not name else "it is a directory"
-            if not is_directory(path.parent):
-                why = f"there is no directory {path.parent}"
-            raise UsageError(
-                f"the file '{name}' cannot be written: {why}",
-                hint="Name a file in a directory that you can write to.",
-            )
-        check_writable(absolute(path.parent))
-        check_replaceable(path)
-        place = resolved(path.parent) / path.name
-        if place in read:
-            raise UsageError(
-                f"{name} is read, so it cannot be written as well", hint="Name another file."
-            )
-        if place in written:
-            raise UsageError(f"{name} is named twice", hint="Name two different files.")
-        written.add(place)
-
-
-def _places(path: Path) -> Iterator[Path]:
-    """Yield where a file is: by its own name, and where its links lead."""
-    with contextlib.suppress(OSError, RuntimeError):
-        yield resolved(path.parent) / path.name
-        yield resolved(path)
-
-
 def ink_for(stream: TextIO | None, colour: str = "auto") -> Ink:
     """Return how to mark a report for `stream`; None is a file."""
     from leakscope.report.ink import Ink
@@ -307,114 +253,6 @@ def _can_show(stream: TextIO | None, text: str) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-# -- writing ------------------------------------------------------------------
-
-
-def write_text(stream: TextIO, text: str) -> bool:
-    """Write `text`, escaped where the stream does not know a character, and flush.
-
-    Returns whether there was somebody to read it.
-    """
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
-    except BrokenPipeError:
-        # `| head` has read enough; the exit status still tells the verdict.
-        silence(stream)
-        return False
-    except OSError as error:
-        raise RecordingError(f"the report cannot be written: {error.strerror}") from error
-    return True
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write `path` for this user only, whole or not at all."""
-    with open_private(path) as file:
-        file.write(text)
-
-
-@contextlib.contextmanager
-def open_private(path: Path) -> Iterator[TextIO]:
-    """Open `path` for this user only; it appears when all is written, or not at all."""
-    import tempfile
-
-    from leakscope.trace.output import check_replaceable
-
-    check_replaceable(path)
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file
-        Path(temporary).replace(path)
-        temporary = None
-    except OSError as error:
-        raise RecordingError(
-            f"the report cannot be written to {path}: {error.strerror}",
-            hint="Name a file in a directory that you can write to.",
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-class Progress:
-    """Says on standard error what takes so long, once it has taken two seconds.
-
-    Silent when standard error is not a terminal.
-    """
-
-    def __init__(self, *, delay_s: float = 2.0, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._stage = "working"
-        self._shown = False
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        if self._stream.isatty():
-            self._timer = threading.Timer(delay_s, self._first)
-            self._timer.daemon = True
-
-    def __enter__(self) -> Self:
-        if self._timer is not None:
-            self._timer.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._timer is None:
-            return
-        self._timer.cancel()
-        with self._lock:
-            self._timer = None
-            if self._shown:
-                self._put("")
-
-    def stage(self, text: str) -> None:
-        """Name what is being done now."""
-        with self._lock:
-            self._stage = text
-            if self._shown:
-                self._put(text)
-
-    def _first(self) -> None:
-        with self._lock:
-            if self._timer is not None:
-                self._shown = True
-                self._put(self._stage)
-
-    def _put(self, text: str) -> None:
-        from leakscope.report.text import head, printable
-
-        line = f"leakscope: {printable(text)} ..." if text else ""
-        self._stream.write(f"\r\x1b[K{head(line, 79)}")
-        self._stream.flush()
 
 
 # -- values of options --------------------------------------------------------

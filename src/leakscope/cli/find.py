@@ -6,7 +6,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import add_colour_option, check_outputs, ink_for, write_report
+from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._writing import check_outputs, write_report
 from leakscope.errors import UsageError
 
 if TYPE_CHECKING:

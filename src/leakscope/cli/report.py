@@ -8,9 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from leakscope.cli._heap import report_core
-from leakscope.cli._output import add_report_options, check_outputs, judge_recordings, statuses
+from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._status import worst
 from leakscope.cli._streams import complain, require_output
+from leakscope.cli._writing import check_outputs
 from leakscope.cli.watch import add_store_options
 from leakscope.errors import LeakscopeError, UsageError
 
@@ -44,13 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Report on everything that can be read; 2 when something cannot and nothing else leaks."""
     from leakscope.cli.watch import report_store
-    from leakscope.workflow.opening import Kind
+    from leakscope.workflow.opening import InputKind
 
     if args.report_file is None and args.html is None and args.csv is None:
         require_output()
     failed: list[LeakscopeError] = []
     named = _open(args.recordings, failed)
-    runs = [one for one in named if one.kind not in (Kind.WATCH, Kind.CORE)]
+    runs = [one for one in named if one.kind not in (InputKind.WATCH, InputKind.CORE)]
     alone = [one for one in named if one not in runs]
     to_files = args.report_file or args.html or args.csv
     if alone and len(named) > 1 and (len(args.recordings) > 1 or args.json or to_files):
@@ -61,11 +62,13 @@ def run(args: argparse.Namespace) -> int:
     read = [one.path for one in named if one.path is not None]
     check_outputs([args.report_file, args.html, args.csv], read)
     if (args.html is not None or args.csv is not None) and any(
-        one.kind is not Kind.WATCH for one in named
+        one.kind is not InputKind.WATCH for one in named
     ):
         raise UsageError("--html and --csv are for recordings of a watch")
     found = [
-        report_store(one.label, args) if one.kind is Kind.WATCH else report_core(one.label, args)
+        report_store(one.label, args)
+        if one.kind is InputKind.WATCH
+        else report_core(one.label, args)
         for one in alone
     ]
     leaks = undecided = 0

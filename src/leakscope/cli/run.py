@@ -8,20 +8,16 @@ import contextlib
 import os
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from leakscope._paths import absolute, exists, is_directory
-from leakscope.cli._output import (
-    add_report_options,
-    check_outputs,
-    judge_recordings,
-    statuses,
-)
+from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._status import worst
+from leakscope.cli._writing import check_outputs
 from leakscope.errors import UsageError
-from leakscope.trace.settings import parse_signal, parse_size
+from leakscope.trace.settings import Settings, parse_signal, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -163,23 +159,13 @@ def run(args: argparse.Namespace) -> int:
         args.typed = f"{shlex.quote(command[0])} ARGUMENTS"
     done = launch(
         command,
+        _settings(args),
         output=args.output,
-        sample=args.sample,
-        min_size=args.min_size,
-        max_size=args.max_size,
-        depth=args.depth,
-        start_after=args.start_after,
-        start_signal=args.start_signal,
-        stop_signal=args.stop_signal,
-        dump_signal=args.dump_signal,
-        children=args.children,
         wait_children=args.wait_children,
         scan=args.scan,
         keep_all=args.keep_all,
         # What is to be shown of them, or counts as a failure, has to be judged in full.
         drop_clean=args.report and not (args.all or args.json or "unknown" in args.fail_on),
-        only=args.only,
-        exclude=args.exclude,
         progress=lambda text: None if args.quiet else _say(text),
     )
     if not args.quiet:
@@ -214,6 +200,12 @@ def run(args: argparse.Namespace) -> int:
     if own and not leaks and not args.quiet:
         _say(f"exit status {own} is that of {command[0]}")
     return worst(leaks=leaks, own=own, failed=bool(done.problems), undecided=undecided)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """Return what is asked for, each option under the name that `Settings` has for it."""
+    given = {each.name: getattr(args, each.name) for each in fields(Settings)}
+    return Settings(**given | {"only": tuple(args.only), "exclude": tuple(args.exclude)})
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING
 from leakscope._digits import is_number
 from leakscope._paths import exists
 from leakscope.cli._heap import report_core, report_heap
-from leakscope.cli._output import (
-    add_report_options,
-    check_outputs,
-    report_recordings,
-    write_report,
-)
+from leakscope.cli._output import add_report_options, report_recordings
+from leakscope.cli._writing import check_outputs, write_report
 from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Scan, report, and return the exit status."""
     from leakscope.scan.subject import check_pause, check_process
-    from leakscope.workflow.opening import Kind, open_one
+    from leakscope.workflow.opening import InputKind, open_one
 
     check_outputs([args.report_file], [args.pid])
     check_pause(args.max_pause)
@@ -73,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         check_process(int(args.pid))
     one = open_one(args.pid)
     if one.pid is None:
-        if one.kind is not Kind.CORE:
+        if one.kind is not InputKind.CORE:
             raise UsageError(
                 f"{one.label} is {one.kind}; a scan needs a process or a core file",
                 hint=f"leakscope report {one.label}",

@@ -4,40 +4,34 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import (
-    Progress,
-    add_colour_option,
+from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._progress import Progress
+from leakscope.cli._status import LEAKS, UNDECIDED
+from leakscope.cli._streams import complain
+from leakscope.cli._writing import (
     check_outputs,
-    ink_for,
     open_private,
     write_private,
     write_report,
     write_text,
 )
-from leakscope.cli._status import LEAKS, UNDECIDED
-from leakscope.cli._streams import complain
-from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
+from leakscope.errors import LeakscopeError, TargetError, UsageError
 from leakscope.observe.asked import find_cgroup, find_processes, parse_duration
-from leakscope.report.text import printable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from leakscope._heaps import WatchedHeaps
-    from leakscope._watching import Judgement, Watch
-    from leakscope.observe.measures import Measure
     from leakscope.observe.store import StoreWriter
-    from leakscope.observe.store_reader import StoreReader
+    from leakscope.workflow.heaps import WatchedHeaps
+    from leakscope.workflow.watching import Judgement, Watch
 
 HELP = """\
 Watch processes, cgroups and kernel caches, and say which of them leak.
@@ -50,9 +44,6 @@ or something grows fast and that alone is no proof (1 with --fail-on growth).
 """
 
 _ACCOUNTS = 4  # processes that have a line of their own at each look
-_REPLAYED = 1440  # looks of a long recording that are put together again …
-_VALUES = 10_000_000  # … or as many as hold about so many values
-_FEWEST = 120
 _SOONEST_S, _LATEST_S = 0.1, 86_400.0  # between looks
 
 
@@ -96,10 +87,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watch, then say what was seen."""
-    from leakscope._heaps import WatchedHeaps
-    from leakscope._watching import Watch
     from leakscope.observe.gather import Gatherer
+    from leakscope.workflow.heaps import WatchedHeaps
     from leakscope.workflow.opening import refuse_file
+    from leakscope.workflow.watching import Watch
 
     every = parse_duration(args.every)
     if not _SOONEST_S <= every <= _LATEST_S:
@@ -173,54 +164,24 @@ def _unless(error: LeakscopeError | None, status: int) -> int:
 
 def report_store(path: str, args: argparse.Namespace) -> int:
     """Show the report on a recording of a watch."""
-    from leakscope._watching import judge
-    from leakscope.observe.collect import Collection
-    from leakscope.observe.store_reader import StoreReader
+    from leakscope.workflow.replay import Extract, Replay
 
     check_outputs((args.report_file, args.html, args.csv), [path])
-    reader = StoreReader(Path(path))
-    began = reader.began_ns
-    since = began + _nanoseconds(args.since)
-    until = None if args.until is None else began + _nanoseconds(args.until)
-    if args.csv is not None:
-        _export(reader, args, since, until)
-    looks = min(_REPLAYED, max(_FEWEST, _VALUES // max(reader.gauges, 1)))
-    stride = max(1, reader.frames // looks)
-    interval = reader.about.get("interval_s")
-    if not isinstance(interval, int | float) or not 0 < interval < 1e9:
-        interval = 10.0
-    collection = Collection(interval_s=interval * stride, keep_ended=True)
-    first = last = damage = None
-    values = 0
+    since = 0.0 if args.since is None else parse_duration(args.since)
+    until = None if args.until is None else parse_duration(args.until)
+    replay = Replay(Path(path), Extract(args.of, since, until))
     with Progress() as progress:
+        if args.csv is not None:
+            from leakscope.report.watch_csv import write_csv
+
+            progress.stage(f"writing {args.csv}")
+            with open_private(Path(args.csv)) as file:
+                write_csv(replay.rows(), file)
         progress.stage(f"reading {path}")
-        try:
-            for one, asleep in reader.passes(stride=stride, since_ns=since, until_ns=until):
-                wanted = tuple(_only(one.measures, args.of)) if args.of else one.measures
-                collection.add(replace(one, measures=wanted), asleep_ns=asleep)
-                first, last = one.time_ns if first is None else first, one.time_ns
-                values += len(one.measures)
-                if values > 3 * _VALUES:
-                    raise UsageError(
-                        f"{path} holds more gauges than can be judged at once",
-                        hint="Ask for a part of it: --since and --until.",
-                    )
-        except RecordingError as error:  # all before the damage is as good as ever
-            if first is None:
-                raise
-            damage = error
+        replay.read()
         progress.stage("judging what was seen")
-        judgement = judge(collection)
-    if args.of and first is not None and not judgement.trends:
-        raise UsageError(
-            f"nothing in {path} is called '{args.of[:80]}'",
-            hint="Without --of the report shows what was recorded.",
-        )
-    watched = 0.0 if first is None or last is None else (last - first) / 1e9
-    cost = f"Recorded: {reader.frames} looks."
-    if reader.truncated:
-        cost += " The end was cut off, as by a crash; all before it was read."
-    return _unless(damage, _tell(judgement, args, watched, 0.0, cost))
+        judgement = replay.judge()
+    return _unless(replay.damage, _tell(judgement, args, replay.watched_s, 0.0, replay.cost))
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
@@ -233,40 +194,6 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--csv", metavar="FILE", help="also write every value, for sqlite, DuckDB or a sheet"
     )
-
-
-def _nanoseconds(text: str | None) -> int:
-    return 0 if text is None else int(parse_duration(text) * 1e9)
-
-
-def _only(measures: Iterable[Measure], name: str) -> Iterator[Measure]:
-    """Yield what belongs to the subject that is called `name`, or has that pid."""
-    for measure in measures:
-        subject = measure.subject
-        own = {subject.name, (subject.exe or "").rpartition("/")[2], str(subject.pid)}
-        if name in own:
-            yield measure
-
-
-def _export(reader: StoreReader, args: argparse.Namespace, since: int, until: int | None) -> None:
-    """Write one line a value, with the time as seconds since 1970."""
-    wall = reader.about.get("started")
-    start = float(wall) if isinstance(wall, int | float) and 0 < wall < 1e12 else 0.0
-    with Progress() as progress, open_private(Path(args.csv)) as file:
-        progress.stage(f"writing {args.csv}")
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("time", "kind", "key", "name", "pid", "metric", "unit", "value"))
-        for one, _ in reader.passes(since_ns=since, until_ns=until):
-            seconds = f"{start + (one.time_ns - reader.began_ns) / 1e9:.3f}"
-            for m in _only(one.measures, args.of) if args.of else one.measures:
-                who = (m.subject.kind, _cell(m.subject.key), _cell(m.subject.name), m.subject.pid)
-                rows.writerow((seconds, *who, m.metric, m.unit, m.value))
-
-
-def _cell(text: str) -> str:
-    """Keep a name from being taken for a formula by a sheet."""
-    shown = printable(text)
-    return f"'{shown}" if shown[:1] in {"=", "+", "-", "@"} else shown
 
 
 def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> None:
@@ -295,7 +222,7 @@ def _look_on(watch: Watch, args: argparse.Namespace, length: float | None) -> No
                 return
             due = max(due + watch.pause_s, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
-    from leakscope.cli._live import LiveScreen
+    from leakscope.tui.watch import LiveScreen
 
     screen = LiveScreen(watch, over)
     try:
@@ -364,7 +291,8 @@ def _tell(
 ) -> int:
     """Report; `only` is None when nothing is alive any more to be looked at."""
     from leakscope._accounts import accounts
-    from leakscope.report.watch import Watched, render_watch, to_json
+    from leakscope.model.watched import Watched
+    from leakscope.report.watch import render_watch, to_json
 
     holds = accounts(judgement, only, heap=args.heap) if only is not None else {}
     from leakscope.report.find import heap_growth_lines, proofs

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.judge.lifetimes import WINDOWS, Growth, Lifetimes
+from leakscope.judge.lifetimes import WINDOWS, Lifetimes, SiteGrowth
 from leakscope.judge.rules import PROVEN, Judged, Reach
 from leakscope.model.columns import Column
 from leakscope.model.findings import Verdict
@@ -124,10 +124,10 @@ def _no_lives(size: int, count: Ints) -> Lifetimes:
     )
 
 
-def _no_growth(sites: Ints) -> Growth:
+def _no_growth(sites: Ints) -> SiteGrowth:
     """A course without any moment."""
     empty, zero = np.zeros((len(sites), 0)), np.zeros(len(sites))
-    return Growth(
+    return SiteGrowth(
         sites=sites,
         rows=0,
         times_ns=np.zeros(0, np.int64),

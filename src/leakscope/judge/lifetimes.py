@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Ints = npt.NDArray[np.int64]
 
-__all__ = ["WINDOWS", "Growth", "Lifetimes", "growth", "lifetimes", "survivors_course"]
+__all__ = ["WINDOWS", "Lifetimes", "SiteGrowth", "growth", "lifetimes", "survivors_course"]
 
 WINDOWS = 16
 """Parts of the run in which survivors are counted by time of birth."""
@@ -54,7 +54,7 @@ class Lifetimes:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class SiteGrowth:
     """The course of live blocks, one entry a site of `sites`."""
 
     sites: Ints
@@ -191,7 +191,7 @@ def _kaplan_meier(deaths: npt.NDArray[np.uint64], ages: Ints, last: Ints) -> tup
     return survival, low.clip(min=0.0)
 
 
-def growth(recording: Recording, sites: Ints, until_ns: int | None = None) -> Growth:
+def growth(recording: Recording, sites: Ints, until_ns: int | None = None) -> SiteGrowth:
     """Judge the course of live blocks of `sites` up to `until_ns` (default: the end)."""
     end = recording.duration_ns if until_ns is None else until_ns
     timeline = recording.timeline
@@ -209,7 +209,7 @@ def growth(recording: Recording, sites: Ints, until_ns: int | None = None) -> Gr
     return _judged(sites, times, counts, sizes, end)
 
 
-def survivors_course(recording: Recording, lives: Lifetimes, sites: Ints) -> Growth:
+def survivors_course(recording: Recording, lives: Lifetimes, sites: Ints) -> SiteGrowth:
     """Judge growth by when the living were born, where the timeline has too few moments.
 
     That is the true course only where hardly anything dies, or where what dies lives so briefly
@@ -227,8 +227,8 @@ def survivors_course(recording: Recording, lives: Lifetimes, sites: Ints) -> Gro
     return found
 
 
-def _judged(sites: Ints, times: Ints, counts: Floats, sizes: Floats, end: int) -> Growth:
-    return Growth(
+def _judged(sites: Ints, times: Ints, counts: Floats, sizes: Floats, end: int) -> SiteGrowth:
+    return SiteGrowth(
         sites,
         len(times),
         times,

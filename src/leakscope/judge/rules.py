@@ -16,8 +16,8 @@ import numpy as np
 
 from leakscope.judge.lifetimes import (
     WINDOWS,
-    Growth,
     Lifetimes,
+    SiteGrowth,
     growth,
     lifetimes,
     survivors_course,
@@ -66,7 +66,7 @@ class Judged:
     confidence: Floats
     lives: Lifetimes  # of all sites
     births: Ints  # of all sites: recorded blocks, living and dead
-    growth: Growth  # rows as `sites`
+    growth: SiteGrowth  # rows as `sites`
     trend: Flags  # growing significantly, rows as `sites`
     survival: Flags  # old ones do not die, rows as `sites`
     windows: Ints  # windows between first birth and the end that have survivors
@@ -295,7 +295,9 @@ def _given_back(recording: Recording, live: Ints, options: Options) -> tuple[Fla
     return back, peak_late
 
 
-def _until_teardown(recording: Recording, course: Growth, back: Flags, options: Options) -> Growth:
+def _until_teardown(
+    recording: Recording, course: SiteGrowth, back: Flags, options: Options
+) -> SiteGrowth:
     """Judge the sites in `back` up to the moment at which they held most."""
     timeline = recording.timeline
     held = timeline.site_counts[:, course.sites[back]]
@@ -448,7 +450,7 @@ def _reach(recording: Recording) -> Reach | None:
     )
 
 
-def _rows(course: Growth, keep: Flags) -> Growth:
+def _rows(course: SiteGrowth, keep: Flags) -> SiteGrowth:
     by_site = {
         field.name: getattr(course, field.name)[keep]
         for field in fields(course)

@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from leakscope.judge.lifetimes import Growth
+    from leakscope.judge.lifetimes import SiteGrowth
     from leakscope.judge.options import Options
     from leakscope.model.recordings import Recording
 
@@ -38,7 +38,7 @@ class Service(enum.Enum):
 
 def serving(
     recording: Recording,
-    course: Growth,
+    course: SiteGrowth,
     growing: Flags,
     unseen: Flags,
     slowing: Flags,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.findings import Finding, Findings
 
-__all__ = ["Part", "Place", "leaking_places"]
+__all__ = ["Part", "SharedPlace", "leaking_places"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SharedPlace:
     """One leaking place: a `Finding.place`, whichever process it is in. Heaviest part first."""
 
     parts: tuple[Part, ...]
@@ -49,7 +49,7 @@ class Place:
         return sum_known(part.count for part in self.parts)
 
 
-def leaking_places(judged: Iterable[tuple[str, Findings]]) -> tuple[Place, ...]:
+def leaking_places(judged: Iterable[tuple[str, Findings]]) -> tuple[SharedPlace, ...]:
     """Return the places that leak in labelled processes, heaviest first.
 
     What one process counts as one place, `Finding.place`, is one in all of them.
@@ -68,5 +68,5 @@ def leaking_places(judged: Iterable[tuple[str, Findings]]) -> tuple[Place, ...]:
                 sum_known(each.leak_count for each in found),
             )
             places.setdefault(place, []).append(part)
-    ordered = (Place(tuple(sorted(p, key=lambda part: -part.bytes))) for p in places.values())
+    ordered = (SharedPlace(tuple(sorted(p, key=lambda part: -part.bytes))) for p in places.values())
     return tuple(sorted(ordered, key=lambda place: -place.bytes))

@@ -3,21 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from leakscope.model.triage import AccountLine
 
-__all__ = ["Line", "account", "unexplained"]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the account."""
-
-    name: str
-    bytes: int
-    what: str
+__all__ = ["account", "unexplained"]
 
 
-def account(fields: dict[str, int], per_cpu_free: int = 0) -> tuple[Line, ...]:
+def account(fields: dict[str, int], per_cpu_free: int = 0) -> tuple[AccountLine, ...]:
     """Divide MemTotal of /proc/meminfo (bytes) into lines that add up to it exactly.
 
     `per_cpu_free` is what free pages in the lists of single CPUs take: MemFree leaves them out.
@@ -35,30 +26,32 @@ def account(fields: dict[str, int], per_cpu_free: int = 0) -> tuple[Line, ...]:
     misc = max(0, get("KReclaimable", reclaimable) - reclaimable)
     stacks = get("KernelStack", 0)
     lines = [
-        Line("free", get("MemFree", 0) + per_cpu_free, "used by nobody"),
-        Line("programs", anon, "private memory: heaps and stacks"),
-        Line("page cache", cached - shmem + buffers, "files; given back on demand"),
-        Line("shared memory and tmpfs", shmem, "stays until it is deleted or swapped"),
-        Line("swap cache", swap_cache, "on its way to or from swap"),
-        Line("compressed swap", get("Zswap", 0), "swapped pages kept in memory by zswap"),
-        Line("balloon", get("Balloon", 0), "taken back by the hypervisor"),
-        Line("huge pages", get("Hugetlb", 0), "reserved for hugetlb"),
-        Line(
+        AccountLine("free", get("MemFree", 0) + per_cpu_free, "used by nobody"),
+        AccountLine("programs", anon, "private memory: heaps and stacks"),
+        AccountLine("page cache", cached - shmem + buffers, "files; given back on demand"),
+        AccountLine("shared memory and tmpfs", shmem, "stays until it is deleted or swapped"),
+        AccountLine("swap cache", swap_cache, "on its way to or from swap"),
+        AccountLine("compressed swap", get("Zswap", 0), "swapped pages kept in memory by zswap"),
+        AccountLine("balloon", get("Balloon", 0), "taken back by the hypervisor"),
+        AccountLine("huge pages", get("Hugetlb", 0), "reserved for hugetlb"),
+        AccountLine(
             "kernel caches, reclaimable",
             reclaimable + misc,
             "names, inodes; given back on demand",
         ),
-        Line("kernel caches, unreclaimable", get("SUnreclaim", 0), "kernel objects in use"),
-        Line(
+        AccountLine("kernel caches, unreclaimable", get("SUnreclaim", 0), "kernel objects in use"),
+        AccountLine(
             "page tables", get("PageTables", 0) + get("SecPageTables", 0), "maps of address spaces"
         ),
-        Line("kernel stacks", stacks, "one per thread"),
+        AccountLine("kernel stacks", stacks, "one per thread"),
         # Stacks are mapped with vmalloc on today's kernels and would be counted twice.
-        Line("vmalloc", max(0, get("VmallocUsed", 0) - stacks), "modules, large kernel buffers"),
-        Line("per-CPU", get("Percpu", 0), "kernel counters and cgroups"),
+        AccountLine(
+            "vmalloc", max(0, get("VmallocUsed", 0) - stacks), "modules, large kernel buffers"
+        ),
+        AccountLine("per-CPU", get("Percpu", 0), "kernel counters and cgroups"),
     ]
     rest = get("MemTotal", 0) - sum(line.bytes for line in lines)
-    lines.append(Line("unexplained", rest, "kernel pages that no counter shows"))
+    lines.append(AccountLine("unexplained", rest, "kernel pages that no counter shows"))
     return tuple(lines)
 
 

@@ -4,23 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from leakscope.model.series import Subject
+from leakscope.model.measures import Measure
 
 __all__ = ["Measure", "Pass"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One value of one gauge. A `sparse` gauge is not read in every pass."""
-
-    subject: Subject
-    metric: str
-    unit: str  # "bytes" or "count"
-    value: int
-    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from leakscope.observe.threads import stack_pointers
 from leakscope.proc.fds import read_open_files
 from leakscope.proc.process import read_gauges
-from leakscope.proc.smaps import Area, read_areas, read_rollup
+from leakscope.proc.smaps import MappedArea, read_areas, read_rollup
 from leakscope.proc.sockets import read_peers
 from leakscope.proc.text import read_text
 
@@ -76,7 +76,7 @@ def account_of(pid: int) -> ProcessAccount | None:
     )
 
 
-def _kinds(areas: Sequence[Area], stacks: Sequence[int]) -> tuple[tuple[str, int, bool], ...]:
+def _kinds(areas: Sequence[MappedArea], stacks: Sequence[int]) -> tuple[tuple[str, int, bool], ...]:
     """Divide what is in memory; each thread's stack is known by the thread's stack pointer."""
     starts = [area.start for area in areas]
     theirs = {bisect_right(starts, pointer) - 1 for pointer in stacks if pointer}

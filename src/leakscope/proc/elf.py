@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from leakscope.proc.elf_file import Segment
+    from leakscope.proc.elf_file import ElfSegment
 
 __all__ = ["MACHINES", "Elf", "read_elf"]
 
@@ -110,7 +110,7 @@ def _read(file: ElfFile, exports: tuple[str, ...]) -> Elf:
     if file.bits != 64 or not file.little:
         return found
     interpreter: str | None = None
-    dynamic: Segment | None = None
+    dynamic: ElfSegment | None = None
     for segment in file.segments:
         if segment.type == PT_INTERP:
             raw = file.read(segment.offset, min(segment.file_size, _MAX_NAME))
@@ -151,7 +151,7 @@ def _debug_link(file: ElfFile) -> str | None:
 class _Dynamic:
     """The dynamic section: what the loader looks at."""
 
-    def __init__(self, file: ElfFile, segment: Segment) -> None:
+    def __init__(self, file: ElfFile, segment: ElfSegment) -> None:
         self.file = file
         self.loads = [s for s in file.segments if s.type == PT_LOAD]
         self.tags: dict[int, int] = {}

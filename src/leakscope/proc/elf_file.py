@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["ElfFile", "Section", "Segment", "crc32_of"]
+__all__ = ["ElfFile", "ElfSegment", "Section", "crc32_of"]
 
 SHT_SYMTAB, _SHT_NOTE, SHT_NOBITS, SHT_DYNSYM = 2, 7, 8, 11
 _SHF_COMPRESSED = 0x800
@@ -62,7 +62,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class ElfSegment:
     """One program header; sizes in bytes."""
 
     type: int
@@ -168,7 +168,7 @@ class ElfFile:
             raise struct.error("unknown class or byte order")
         self.bits, self.little = 32 * header[4], header[5] == 1
         self.type, self.machine = struct.unpack_from("<HH" if self.little else ">HH", header, 16)
-        self.segments: list[Segment] = []
+        self.segments: list[ElfSegment] = []
         self.sections: dict[str, Section] = {}
         self.section_list: list[Section] = []
         if self.bits != 64 or not self.little:
@@ -183,7 +183,7 @@ class ElfFile:
         for kind, flags, offset, address, _, filesz, memsz, _ in struct.iter_unpack(
             "<IIQQQQQQ", table
         ):
-            self.segments.append(Segment(kind, flags, offset, address, filesz, memsz))
+            self.segments.append(ElfSegment(kind, flags, offset, address, filesz, memsz))
         if shoff:
             try:
                 self._read_sections(shoff, shentsize, shnum, shstrndx)

@@ -12,7 +12,7 @@ from leakscope.proc.text import read_lines, read_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Area", "Rollup", "parse_areas", "parse_mappings", "parse_smaps", "read_areas"]
+__all__ = ["MappedArea", "Rollup", "parse_areas", "parse_mappings", "parse_smaps", "read_areas"]
 __all__ += ["read_rollup"]
 
 _HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S{4} [0-9a-f]+ \S+ \d+ *(.*)")
@@ -76,7 +76,7 @@ def parse_smaps(lines: Iterable[str]) -> Rollup | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class MappedArea:
     """One mapping and what of it is in memory, in bytes."""
 
     start: int
@@ -111,18 +111,18 @@ def parse_mappings(
         yield header, sizes, flags
 
 
-def parse_areas(lines: Iterable[str]) -> tuple[Area, ...]:
+def parse_areas(lines: Iterable[str]) -> tuple[MappedArea, ...]:
     """Read the lines of /proc/PID/smaps; what does not fit its form is left out."""
-    areas: list[Area] = []
+    areas: list[MappedArea] = []
     for header, sizes, _ in parse_mappings(lines, ("Rss", "Anonymous")):
         match = _HEADER.match(header)
         assert match is not None
         start, end = int(match[1], 16), int(match[2], 16)
-        areas.append(Area(start, end, match[3], sizes["Rss"], sizes["Anonymous"]))
+        areas.append(MappedArea(start, end, match[3], sizes["Rss"], sizes["Anonymous"]))
     return tuple(areas)
 
 
-def read_areas(pid: int | str) -> tuple[Area, ...] | None:
+def read_areas(pid: int | str) -> tuple[MappedArea, ...] | None:
     """Return the mappings of `pid` or "PID/task/TID"; None without permission, or when gone."""
     return parse_areas(read_lines(f"/proc/{pid}/smaps")) or None
 

@@ -9,14 +9,21 @@ from pathlib import Path
 from leakscope.errors import TargetError
 from leakscope.proc.process import living_task
 
-__all__ = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "Status", "read_status"]
+__all__ = [
+    "CAP_BPF",
+    "CAP_PERFMON",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_PTRACE",
+    "ProcessStatus",
+    "read_status",
+]
 
 _OF_PROCESS = ("Pid", "Name")
 CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 19, 21, 38, 39
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ProcessStatus:
     """The fields of /proc/PID/status that decide what can be done to a process."""
 
     pid: int
@@ -37,7 +44,7 @@ class Status:
         return bool(self.capabilities >> capability & 1)
 
 
-def read_status(pid: int | str = "self") -> Status:
+def read_status(pid: int | str = "self") -> ProcessStatus:
     """Return the status of `pid`. Raises `TargetError` when there is no such process.
 
     Of a process whose first thread has ended it is that of another one.
@@ -49,7 +56,7 @@ def read_status(pid: int | str = "self") -> Status:
         fields |= {key: value for key, value in _fields(task).items() if key not in _OF_PROCESS}
     uid, euid = fields["Uid"].split()[:2]
     gid, egid = fields["Gid"].split()[:2]
-    return Status(
+    return ProcessStatus(
         pid=int(fields["Pid"]),
         name=fields["Name"].strip(),
         state=fields["State"].strip()[:1],

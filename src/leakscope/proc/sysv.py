@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from leakscope.proc.text import read_text
 
-__all__ = ["Segment", "parse_segments", "read_segments"]
+__all__ = ["SharedSegment", "parse_segments", "read_segments"]
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class SharedSegment:
     """One segment. `resident` is what it holds in memory, in bytes; swap not included."""
 
     identity: int
@@ -21,17 +21,17 @@ class Segment:
     creator: int  # pid, which may have ended
 
 
-def parse_segments(text: str) -> tuple[Segment, ...]:
+def parse_segments(text: str) -> tuple[SharedSegment, ...]:
     """Read the text of /proc/sysvipc/shm; lines that do not fit its header are left out."""
     lines = text.split("\n")
     columns = lines[0].split() if lines else []
-    found: list[Segment] = []
+    found: list[SharedSegment] = []
     for line in lines[1:]:
         words = dict(zip(columns, line.split(), strict=False))
         try:
             size = int(words["size"])
             found.append(
-                Segment(
+                SharedSegment(
                     int(words["shmid"]),
                     size,
                     int(words.get("rss", size)),  # since Linux 2.6.35
@@ -44,6 +44,6 @@ def parse_segments(text: str) -> tuple[Segment, ...]:
     return tuple(found)
 
 
-def read_segments() -> tuple[Segment, ...]:
+def read_segments() -> tuple[SharedSegment, ...]:
     """Return the segments of our IPC namespace."""
     return parse_segments(read_text("/proc/sysvipc/shm") or "")

@@ -12,7 +12,7 @@ from leakscope.words import bytes_text, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.judge.together import Part, Place
+    from leakscope.judge.together import Part, SharedPlace
     from leakscope.report.ink import Ink
 
 __all__ = ["shared_lines"]
@@ -21,7 +21,7 @@ _INDENT = "   "
 _NAMED = 3  # processes of a place that are named
 
 
-def shared_lines(places: Sequence[Place], ink: Ink, limit: int) -> list[str]:
+def shared_lines(places: Sequence[SharedPlace], ink: Ink, limit: int) -> list[str]:
     """Return the lines on the places that leak in more than one process, `limit` at most."""
     shared = [place for place in places if len(place.parts) > 1]
     if not shared:
@@ -42,7 +42,7 @@ def shared_lines(places: Sequence[Place], ink: Ink, limit: int) -> list[str]:
     return lines
 
 
-def _others(place: Place) -> str:
+def _others(place: SharedPlace) -> str:
     named, rest = place.parts[1:_NAMED], place.parts[_NAMED:]
     text = "".join(f"; {_part(part)}" for part in named)
     if rest:

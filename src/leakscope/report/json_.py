@@ -18,7 +18,7 @@ from leakscope.words import confidence_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.judge.together import Place
+    from leakscope.judge.together import SharedPlace
     from leakscope.model.findings import Evidence, Finding, Findings
     from leakscope.model.frames import Frame
     from leakscope.model.free_errors import FreeError
@@ -60,7 +60,7 @@ def _process_text(label: str | None, findings: Findings, frames: dict[int, Any])
     return f'{head[:-1]},\n"findings": [{members}],\n"free_errors": [{wrong}]}}'
 
 
-def _place(place: Place) -> dict[str, Any]:
+def _place(place: SharedPlace) -> dict[str, Any]:
     """One leaking place over all processes; the fingerprint is that of its heaviest finding."""
     finding = place.worst.finding
     return {

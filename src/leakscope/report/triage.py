@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from leakscope.model.triage import ProgramGroup
 from leakscope.report.ink import ALARM, CALM, WARNING
 from leakscope.report.steps import step_lines
 from leakscope.report.text import clip_right, printable
 from leakscope.words import bytes_text, count_text, percent_text, rate_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from leakscope.model.triage import AccountLine, Holder, Oddity, Triage
     from leakscope.report.ink import Ink
 
-__all__ = ["Account", "Holder", "Oddity", "Program", "Triage", "render_triage", "to_json"]
+__all__ = ["render_triage", "to_json"]
 
 SCHEMA = "leakscope-triage/1"
 _PROGRAMS, _FEWEST = 8, 3
@@ -27,85 +29,12 @@ _GROWS = 65_536.0  # bytes a second that are worth a word
 _FASTEST = 2  # programs
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One line of the account of the machine."""
-
-    name: str
-    bytes: int
-    what: str
-    owners: tuple[tuple[str, int], ...] = ()  # whose it is, where that is known: name, bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """One process and what it holds. `pss` is None where it may not be read.
-
-    `growth` is that of `anon` between the two looks, in bytes a second; None: it is too young.
-    """
-
-    pid: int
-    name: str
-    anon: int
-    pss: int | None
-    threads: int
-    fds: int | None
-    exe: str | None = None
-    growth: float | None = None
-
-    @property
-    def held(self) -> int:
-        """PSS, or anonymous memory where PSS may not be read."""
-        return self.anon if self.pss is None else self.pss
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """All processes of one executable. `pss` is None where one of theirs may not be read."""
-
-    name: str
-    processes: int
-    pid: int  # of the biggest
-    held: int
-    pss: int | None
-    anon: int
-    threads: int
-    fds: int | None
-    growth: float = 0.0  # of all of them, bytes a second
-
-
-@dataclass(frozen=True, slots=True)
-class Oddity:
-    """Something unusual, in a sentence, and what to do about it; `urgent` hurts already."""
-
-    sentence: str
-    next_step: str
-    urgent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Triage:
-    """Everything the screen shows."""
-
-    total: int
-    available: int
-    lines: tuple[Account, ...]
-    processes: tuple[Holder, ...]  # biggest first
-    oddities: tuple[Oddity, ...]
-    notes: tuple[str, ...]
-    next_step: str
-    seconds: float
-    apart_s: float = 0.0  # the two looks
-    cgroup: tuple[str, int, int] | None = None  # path, working set, limit, when bounded
-    state: Mapping[str, float] = field(default_factory=dict)  # pressure, fragmentation, …
-
-
-def programs_of(processes: Sequence[Holder]) -> tuple[Program, ...]:
+def programs_of(processes: Sequence[Holder]) -> tuple[ProgramGroup, ...]:
     """Put the processes of each executable together, the biggest program first."""
     groups: dict[tuple[str, str], list[Holder]] = {}
     for one in processes:
         groups.setdefault((one.exe or one.name, _script(one.name)), []).append(one)
-    found: list[Program] = []
+    found: list[ProgramGroup] = []
     for group in groups.values():
         first = max(group, key=lambda h: h.held)
         shares = [h.pss for h in group if h.pss is not None]
@@ -115,7 +44,7 @@ def programs_of(processes: Sequence[Holder]) -> tuple[Program, ...]:
         alone = len(names) == 1 or not exe or exe.startswith("/memfd:")
         name = first.name if alone else exe.rpartition("/")[2]
         found.append(
-            Program(
+            ProgramGroup(
                 name,
                 len(group),
                 first.pid,
@@ -193,7 +122,7 @@ def _table(triage: Triage, ink: Ink, limit: int) -> list[str]:
     return lines
 
 
-def _whose(line: Account) -> str:
+def _whose(line: AccountLine) -> str:
     """Name the biggest owner, and how many more there are."""
     if not line.owners:
         return ""

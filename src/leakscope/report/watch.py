@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
 
     from leakscope.model.growth import Growth
     from leakscope.model.heap import HeapAccount
-    from leakscope.model.series import Cause, Series, Standing, Subject, Trend
+    from leakscope.model.series import Cause, Series, Standing, Trend
+    from leakscope.model.watched import Watched
     from leakscope.report.ink import Ink
 
 __all__ = [
-    "Watched",
     "headline",
     "heap_lines",
     "held_lines",
@@ -63,21 +62,6 @@ _MOVING = (
     TrendVerdict.SAWTOOTH,
     TrendVerdict.SEASONAL,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """Everything a report on a watch shows. `held` says what a subject holds, by its key."""
-
-    trends: Sequence[Trend]
-    causes: Sequence[Cause]
-    watched_s: float
-    cost: str
-    look_s: float = 0.0
-    missing: Sequence[str] = ()
-    killed: Sequence[tuple[Subject, int]] = ()  # where the kernel ran out of memory, how often
-    held: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    reserved: Sequence[tuple[Series, Growth]] = ()  # address space that grows
 
 
 def headline(watched: Watched) -> str:

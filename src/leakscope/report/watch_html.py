@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.model.series import Series, Trend
-    from leakscope.report.watch import Watched
+    from leakscope.model.watched import Watched
 
 __all__ = ["to_html"]
 

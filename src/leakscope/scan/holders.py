@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from leakscope.scan.roots import Root
     from leakscope.target.memory import Thread
 
-__all__ = ["KERNEL", "Holders", "Places", "Way", "origin_of"]
+__all__ = ["KERNEL", "HolderPlaces", "Holders", "Way", "origin_of"]
 
 _ORIGIN = 1 << 63  # places at and above it are the registers of a thread
 KERNEL = 1 << 62
@@ -47,7 +47,7 @@ def origin_of(thread: Thread) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class HolderPlaces:
     """Where marking found pointers, while nobody has asked about them."""
 
     addresses: npt.NDArray[np.uint64]  # of each block, as `Marker.keep_places` gives them

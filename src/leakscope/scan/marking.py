@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     Words = npt.NDArray[np.uint64]
 
-__all__ = ["Marked", "Source", "mark_blocks"]
+__all__ = ["ImageSource", "Marked", "mark_blocks"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """Where a marker reads: in the memory of the process `pid`, or in `segments` held here."""
 
     pid: int = 0
@@ -42,7 +42,7 @@ class Source:
     )
 
     @classmethod
-    def of(cls, image: Resident) -> Source:
+    def of(cls, image: Resident) -> ImageSource:
         """Return that of an image of a process."""
         return cls(image.pid, image.segments, image.spans, image.split)
 
@@ -63,7 +63,7 @@ def mark_blocks(
     starts: Words,
     sizes: Sizes,
     roots: Sequence[Root],
-    source: Source,
+    source: ImageSource,
     *,
     threads: Sequence[Thread],
     heap: Heap | None,

@@ -19,7 +19,7 @@ from leakscope.scan.graph import graph_of, positions_in
 from leakscope.scan.holders import Holders
 from leakscope.scan.join import places_in
 from leakscope.scan.mark import disguised_text
-from leakscope.scan.marking import Source, mark_blocks
+from leakscope.scan.marking import ImageSource, mark_blocks
 from leakscope.scan.roots import find_roots, find_unjoined
 from leakscope.scan.unjoined import lose_unjoined, with_descriptors
 from leakscope.target.frozen import Frozen
@@ -191,7 +191,7 @@ def _mark(
     threads = [replace(t, sp=ends.get(t.tid, t.sp)) for t in image.threads]
     roots = find_roots(image, threads, _owned(image, heap, graph), own)
     marked = mark_blocks(
-        image, graph.starts, graph.sizes, roots, Source.of(image),
+        image, graph.starts, graph.sizes, roots, ImageSource.of(image),
         threads=threads, heap=heap, held=np.concatenate([held, image.words_of_others()]),
         unjoined=unjoined, without_registers=ends, keep=keep,
     )  # fmt: skip

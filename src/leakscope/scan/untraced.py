@@ -17,9 +17,9 @@ from leakscope.proc.process import read_resident
 from leakscope.scan.allocators import KNOWN, walk
 from leakscope.scan.content import look_at_lost
 from leakscope.scan.heap_account import account_of
-from leakscope.scan.holders import Places
+from leakscope.scan.holders import HolderPlaces
 from leakscope.scan.mark import disguised_text
-from leakscope.scan.marking import Source, mark_blocks
+from leakscope.scan.marking import ImageSource, mark_blocks
 from leakscope.scan.roots import find_roots, find_unjoined
 from leakscope.target.core import Core
 from leakscope.target.image import MAX_PAUSE_S, open_image
@@ -53,7 +53,7 @@ class Walked:
     memory: Memory
     heap: Heap
     kinds: npt.NDArray[np.uint8]
-    places: Places | None  # where pointers were found, if they were to be kept
+    places: HolderPlaces | None  # where pointers were found, if they were to be kept
 
 
 def scan_untraced(
@@ -85,7 +85,7 @@ def scan_untraced(
                 memory,
                 image.threads,
                 f"process {pid}",
-                Source.of(memory),
+                ImageSource.of(memory),
                 held,
                 pid,
                 keep=keep,
@@ -124,7 +124,7 @@ def scan_core(path: str | os.PathLike[str]) -> tuple[HeapScan, str]:
                 hint="See ulimit -c, and the free space where it was written.",
             )
         try:
-            source, held = Source(segments=core.segments), np.empty(0, np.uint64)
+            source, held = ImageSource(segments=core.segments), np.empty(0, np.uint64)
             found = _scan(core, core.threads, f"core file {path}", source, held)
         except TargetError:
             if not core.vanished:
@@ -168,7 +168,7 @@ def _scan(
     memory: Memory,
     threads: Sequence[Thread],
     what: str,
-    source: Source,
+    source: ImageSource,
     held: npt.NDArray[np.uint64],
     target: int = 0,
     *,
@@ -212,7 +212,7 @@ def _scan(
     else:
         places = None
         if marked.places is not None:
-            places = Places(marked.places, tuple(roots), tuple(threads))
+            places = HolderPlaces(marked.places, tuple(roots), tuple(threads))
         examine(Walked(target, memory, heap, found.kinds, places))
     return found
 

@@ -23,11 +23,11 @@ from leakscope.trace.settings import CONFIG_FILE
 if TYPE_CHECKING:
     import os
 
-__all__ = ["Status", "dump", "look", "start", "stop"]
+__all__ = ["AgentStatus", "dump", "look", "start", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class AgentStatus:
     """What the agent in a process is doing."""
 
     pid: int
@@ -38,10 +38,10 @@ class Status:
     bytes_used: int  # memory or disk that the live recording takes
 
 
-def look(pid: int) -> Status:
+def look(pid: int) -> AgentStatus:
     """Return what the agent in `pid` does. Raises `TargetError` when it records nothing."""
     file = _live_file(pid)
-    return Status(
+    return AgentStatus(
         pid=pid,
         path=file.path,
         paused=bool(file.field("control") & PAUSED),
@@ -51,13 +51,13 @@ def look(pid: int) -> Status:
     )
 
 
-def stop(pid: int) -> Status:
+def stop(pid: int) -> AgentStatus:
     """Stop recording new allocations in `pid`; frees of recorded ones are still seen."""
     _live_file(pid).set_paused(True)
     return look(pid)
 
 
-def start(pid: int) -> Status:
+def start(pid: int) -> AgentStatus:
     """Start recording in `pid`, or go on with it."""
     _live_file(pid).set_paused(False)
     return look(pid)

@@ -31,7 +31,7 @@ from leakscope.proc.status import (
     CAP_PERFMON,
     CAP_SYS_ADMIN,
     CAP_SYS_PTRACE,
-    Status,
+    ProcessStatus,
     read_status,
 )
 from leakscope.trace._preload import agent_path, preload_value, safe_copy
@@ -294,7 +294,7 @@ def _elsewhere() -> Iterator[Check]:
         )
 
 
-def _ptrace(me: Status) -> Check:
+def _ptrace(me: ProcessStatus) -> Check:
     scope = _sysctl("kernel/yama/ptrace_scope")
     if me.can(CAP_SYS_PTRACE) and scope != 3:
         return Check("ptrace", State.WORKS, "this user may look into any process")
@@ -312,7 +312,7 @@ def _ptrace(me: Status) -> Check:
     )
 
 
-def _bpf(me: Status) -> Check:
+def _bpf(me: ProcessStatus) -> Check:
     lacks = []
     if not (me.can(CAP_SYS_ADMIN) or (me.can(CAP_BPF) and me.can(CAP_PERFMON))):
         lacks.append("CAP_BPF and CAP_PERFMON (run as root)")
@@ -438,7 +438,7 @@ def _watchable(pid: int) -> Check:
     return Check("watch", State.LIMITED, f"{text}, {lost}", "Run as root, or as its user.")
 
 
-def _scannable(pid: int, status: Status) -> Check:
+def _scannable(pid: int, status: ProcessStatus) -> Check:
     """Whether its memory can be read and its threads stopped: the kernel asks the same for both."""
     if status.tracer:
         text = f"process {status.tracer} holds it with ptrace, and only one can"
@@ -475,7 +475,7 @@ def allocator_of(maps: tuple[Mapping, ...]) -> str:
     return f"that of {libc}" if libc else "unknown, linked statically"
 
 
-def _barriers(pid: int, status: Status) -> Iterator[Check]:
+def _barriers(pid: int, status: ProcessStatus) -> Iterator[Check]:
     if status.tracer:
         yield Check("debugger", State.NOTE, f"process {status.tracer} traces it with ptrace")
     if status.seccomp:

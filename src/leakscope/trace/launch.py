@@ -31,7 +31,6 @@ from leakscope.trace.farewell import Examination, Farewells
 from leakscope.trace.live_files import count_files, removed_unread
 from leakscope.trace.output import make_live_directory, plan_output, private_part
 from leakscope.trace.preflight import Program, inspect_program
-from leakscope.trace.settings import Settings
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording
     from leakscope.trace.live_files import LiveFile
+    from leakscope.trace.settings import Settings
 
 __all__ = ["Run", "Running", "run"]
 
@@ -94,17 +94,9 @@ class Run:
 
 def run(
     command: Sequence[str | os.PathLike[str]],
+    settings: Settings,
     *,
     output: str | os.PathLike[str] | None = None,
-    sample: int | None = None,
-    min_size: int | None = None,
-    max_size: int | None = None,
-    depth: int | None = None,
-    start_after: float | None = None,
-    start_signal: int | None = None,
-    stop_signal: int | None = None,
-    dump_signal: int | None = None,
-    children: bool = True,
     wait_children: bool = False,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
@@ -113,20 +105,15 @@ def run(
     progress: Callable[[str], None] | None = None,
     examination: Examination | None = None,
     keep_all: bool = True,
-    only: Sequence[str] = (),
-    exclude: Sequence[str] = (),
     is_clean: Callable[[Recording], bool] | None = None,
 ) -> Run:
     """Run `command` to its end and return its recordings, one for each traced process.
 
-    `output` is a directory or a file name in which %n and %p stand for program and pid;
-    `sample` is the mean number of bytes between samples (None: every allocation);
-    `wait_children` waits for daemons and background processes too. Sizes in bytes,
-    `start_after` in seconds, signals as numbers. The program starts in the directory `cwd`, from
-    where its name is looked up too. It and all that it started are ended after `timeout` seconds;
+    `settings` says what is recorded; `output` is a directory or a file name in which %n and %p
+    stand for program and pid; `wait_children` waits for daemons and background processes too.
+    The program starts in the directory `cwd`, from where its name is looked up too. It and all that it started are ended after `timeout` seconds;
     for that it leads a process group of its own. `streams` are descriptors for its standard streams.
     `examination` says how each process is examined right before it ends; None: not at all.
-    `only` and `exclude` are names of programs, with * and ?, that choose what is recorded.
     Without `keep_all`, children that ended at once and freed every block leave no recording, nor do
     those of whose recordings `is_clean` says that there is nothing to tell.
 
@@ -138,19 +125,6 @@ def run(
         raise UsageError("there is no program to run", hint="Give it after `--`.")
     if any("\0" in word for word in arguments):
         raise UsageError("an argument contains a zero byte, which no program can be given")
-    settings = Settings(
-        sample=sample,
-        min_size=min_size,
-        max_size=max_size,
-        depth=depth,
-        start_after=start_after,
-        start_signal=start_signal,
-        stop_signal=stop_signal,
-        dump_signal=dump_signal,
-        children=children,
-        only=tuple(only),
-        exclude=tuple(exclude),
-    )
     environment = dict(os.environ if env is None else env)
     where = _start_directory(cwd)
     program = inspect_program(*_seen_from(where, arguments[0], environment))
@@ -182,11 +156,11 @@ def run(
         child.start(environment)
         undo.pop_all()  # from here on the directory may hold what nobody else has
     harvest = Harvest(
-        directory, planned, child.pid, children, farewells, keep_all, is_clean=is_clean
+        directory, planned, child.pid, settings.children, farewells, keep_all, is_clean=is_clean
     )
     deadline = Deadline(timeout, child, harvest, farewells)
     starts = Starts(directory, child.pid, environment)
-    look = starts.look if children else (lambda: None)
+    look = starts.look if settings.children else (lambda: None)
     try:
         tick = _Tick(harvest, child, deadline, look, progress or (lambda _: None))
         status = child.wait(tick)
@@ -197,7 +171,7 @@ def run(
         if farewells is not None:
             farewells.stop()
     notes = _notes(program, harvest)
-    untraced = starts.untraced() if children else ()
+    untraced = starts.untraced() if settings.children else ()
     if not starts.root_left:
         untraced += _untraced(harvest.left, child.last_name)
     if not running and not harvest.problems:

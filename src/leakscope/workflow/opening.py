@@ -27,7 +27,7 @@ from leakscope.trace.live_files import find_live_file
 if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
 
-__all__ = ["Kind", "Named", "not_traced", "open_file"]
+__all__ = ["InputKind", "Named", "not_traced", "open_file"]
 __all__ += ["open_named", "open_one", "open_process", "refuse_file"]
 
 _HEAD = 4096  # bytes that tell what a file is
@@ -38,7 +38,7 @@ _PACKED_UP = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd
 _PACKED_UP[b"\x04\x22\x4d\x18"] = "lz4"
 
 
-class Kind(StrEnum):
+class InputKind(StrEnum):
     """What something that was named is; the value is how a sentence calls it."""
 
     TRACED = "a traced process"
@@ -54,7 +54,7 @@ class Named:
     """One thing that was named. `path` is the file to read; None for a process that is not traced."""
 
     label: str
-    kind: Kind
+    kind: InputKind
     path: Path | None = None
     pid: int | None = None
 
@@ -63,13 +63,13 @@ class Named:
 
         Raises `RecordingError`, and `TargetError` for what is not recorded.
         """
-        if self.kind in (Kind.TRACED, Kind.RECORDING) and self.path is not None:
+        if self.kind in (InputKind.TRACED, InputKind.RECORDING) and self.path is not None:
             return (load(self.path),)
-        if self.kind is Kind.FOREIGN and self.path is not None:
+        if self.kind is InputKind.FOREIGN and self.path is not None:
             return read_foreign(self.path) or ()
-        if self.kind is Kind.PROCESS and self.pid is not None:
+        if self.kind is InputKind.PROCESS and self.pid is not None:
             raise not_traced(self.pid)
-        if self.kind is Kind.CORE:
+        if self.kind is InputKind.CORE:
             raise RecordingError(
                 f"{self.label} is a core file, which tells what is lost, and not where it came from",
                 hint=f"See it with: leakscope scan {self.label}",
@@ -128,7 +128,7 @@ def refuse_file(name: str) -> None:
         kind = open_file(name).kind
     except LeakscopeError:
         return
-    verb = "scan" if kind is Kind.CORE else "report"
+    verb = "scan" if kind is InputKind.CORE else "report"
     raise UsageError(
         f"{name} is {kind}, and no process", hint=f"See it with: leakscope {verb} {name}"
     )
@@ -151,8 +151,8 @@ def open_process(pid: int) -> Named:
     """Return what is known of a process. Raises `TargetError` for one that is not there."""
     live = find_live_file(pid)
     if live is None:
-        return Named(f"process {pid}", Kind.PROCESS, pid=pid)
-    return Named(f"process {pid}", Kind.TRACED, live.path, pid)
+        return Named(f"process {pid}", InputKind.PROCESS, pid=pid)
+    return Named(f"process {pid}", InputKind.TRACED, live.path, pid)
 
 
 def _called(name: str) -> list[Named]:
@@ -168,8 +168,8 @@ def _called(name: str) -> list[Named]:
         try:
             found.append(open_process(pid))
         except TargetError:  # it ended, or is somebody else's
-            found.append(Named(f"process {pid}", Kind.PROCESS, pid=pid))
-    return [one for one in found if one.kind is Kind.TRACED] or found
+            found.append(Named(f"process {pid}", InputKind.PROCESS, pid=pid))
+    return [one for one in found if one.kind is InputKind.TRACED] or found
 
 
 def _folder(name: str) -> list[Named]:
@@ -199,20 +199,20 @@ def open_file(name: str) -> Named:
     """
     head, path = _head(name), Path(name)
     if head.startswith((packed.MAGIC, _LIVE_MAGIC)):
-        return Named(name, Kind.RECORDING, path)
+        return Named(name, InputKind.RECORDING, path)
     if head.startswith(WATCH_MAGIC):
-        return Named(name, Kind.WATCH, path)
+        return Named(name, InputKind.WATCH, path)
     if head.startswith(b"\x7fELF"):
         if int.from_bytes(head[16:18], "big" if head[5:6] == b"\2" else "little") == _ET_CORE:
-            return Named(name, Kind.CORE, path)
+            return Named(name, InputKind.CORE, path)
         raise RecordingError(
             f"{name} is a program or a library, not a recording",
             hint=f"To trace a program: leakscope run -- {name if '/' in name else './' + name}",
         )
     if foreign_format(path) is not None:
-        return Named(name, Kind.FOREIGN, path)
+        return Named(name, InputKind.FOREIGN, path)
     if path.suffix in _RECORDINGS:
-        return Named(name, Kind.RECORDING, path)  # reading it says what is wrong with it
+        return Named(name, InputKind.RECORDING, path)  # reading it says what is wrong with it
     for magic, what in _PACKED_UP.items():
         if head.startswith(magic):
             raise RecordingError(f"{name} is packed with {what}", hint="Unpack it first.")

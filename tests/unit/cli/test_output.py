@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 
 import leakscope._analysis
-from leakscope.cli._output import Progress, add_report_options, report_recordings
+from leakscope.cli._output import add_report_options, report_recordings
+from leakscope.cli._progress import Progress
 from leakscope.errors import RecordingError
 from leakscope.model.findings import Verdict
 from leakscope.model.recordings import Coverage

@@ -45,7 +45,7 @@ SEGMENTS = """\
 
 
 def test_segments_and_what_they_hold():
-    assert sysv.parse_segments(SEGMENTS) == (sysv.Segment(3, 1 << 20, 1 << 19, 0, 812),)
+    assert sysv.parse_segments(SEGMENTS) == (sysv.SharedSegment(3, 1 << 20, 1 << 19, 0, 812),)
     assert sysv.parse_segments("") == ()
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from textual.widgets import DataTable, Static
 
-from leakscope._watching import Judgement, Watch
-from leakscope.cli._live import LiveScreen
 from leakscope.errors import RecordingError
 from leakscope.model.series import Series, Subject, Trend, TrendVerdict
 from leakscope.observe.measures import Measure, Pass
+from leakscope.tui.watch import LiveScreen
+from leakscope.workflow.watching import Judgement, Watch
 
 MIB = 1 << 20
 SMALL = Subject("process", "5@1", "small", 5)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.widget import Widget
 
-    from leakscope._watching import Watch
     from leakscope.model.series import Standing, Trend
+    from leakscope.workflow.watching import Watch
 
 __all__ = ["LiveScreen"]
 

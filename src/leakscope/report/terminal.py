@@ -154,7 +154,10 @@ def next_lines(
     quiet = [f for f in findings.findings if f.known is None and f.verdict in verdicts]
     members = [*findings.leaks, *quiet]
     sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
-    recording = recording.partition(PART)[0] if recording is not None else None
+    if recording is not None:
+        recording = recording.partition(PART)[0]
+        if findings.process.ended == "running":  # labelled "process 1234", and named by its number
+            recording = recording.removeprefix("process ")
     undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
     again = command or _program(findings, ink)
     if not members and "no_leak_check" in findings.coverage.troubles:

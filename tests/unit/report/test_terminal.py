@@ -413,3 +413,16 @@ def test_nothing_is_said_to_be_nothing():
     assert "Total: no allocation was seen" in render(empty)
     freed = findings(live_bytes=0, live_count=0)
     assert "Total: nothing live at the end, peak" in render(freed)
+
+
+def test_a_process_that_runs_is_named_by_its_number():
+    process = Process(pid=1234, exe="/opt/app/bin/app", ended="running")
+    for said in (findings(finding(), process=process), findings(BOUNDED, process=process)):
+        text = render(said, recording="process 1234")
+        assert re.search(r"leakscope report --(?:all|verbose) 1234$", text, re.MULTILINE)
+
+
+def test_a_command_that_was_typed_is_said_again_and_what_is_not_kept_is_not_named():
+    text = render(findings(BOUNDED), recording=None, command="make -j2 'a b'")
+
+    assert "try other inputs: leakscope run -- make -j2 'a b'\n" in text

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processor time of `leakscope run`: for a trivial program, and for each further process.
 
-    python benchmarks/launch/cost.py [LEAKSCOPE]
+    python benchmarks/launch/cost.py [LEAKSCOPE...]
+
+Several are measured in turn, to compare two versions on the same machine at the same load. With
+`--build` alone a build is measured: some 200 processes of make, gcc, cc1, as, ld and sh, two at a
+time, in processor and in elapsed time, and the time that a report on all that it left takes.
 
 User and system time of leakscope and of everything that it started (RUSAGE_CHILDREN), less that
 of the same command without leakscope. The two alternate, and the smallest of the rounds counts:
@@ -16,9 +20,11 @@ import os
 import platform
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROUNDS = 7
@@ -54,6 +60,72 @@ def spent(command: list[str], folder: Path) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
+BUILD = """
+OBJECTS := $(patsubst %.c,%.o,$(wildcard *.c))
+all: program
+program: $(OBJECTS)
+\tgcc -o $@ $^
+%.o: %.c
+\t@gcc -O1 -c $< -o $@; :
+"""
+UNITS = 48  # each takes sh, gcc, cc1 and as
+UNIT = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int unit_{}(int n) {{ char *p = malloc(n); memset(p, 1, n); int s = 0;
+  for (int i = 0; i < n; i++) s += p[i]; free(p); return printf("%d", s); }}
+"""
+
+
+def build(folder: Path, run: list[str]) -> tuple[float, float]:
+    """Return the processor and the elapsed seconds of a build from nothing."""
+    for path in (*folder.glob("*.o"), folder / "program"):
+        path.unlink(missing_ok=True)
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([*run, "make", "-s", "-j2"], cwd=folder, capture_output=True, check=False)
+    after, elapsed = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
+    assert done.returncode in (0, 1), done.stderr.decode()  # 1: the tools of a build do leak
+    assert (folder / "program").exists()
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, elapsed
+
+
+def measure_build(tools: list[str], folder: Path, rounds: int = 3) -> None:
+    """Print what a build costs under each tool, in turn with the build alone; medians."""
+    for unit in range(UNITS):
+        (folder / f"unit_{unit}.c").write_text(UNIT.format(unit))
+    (folder / "main.c").write_text("int main(void) { return 0; }\n")
+    (folder / "Makefile").write_text(BUILD)
+    kept = folder / "kept"
+    times: dict[str, list[tuple[float, float]]] = {}
+    reports: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        times.setdefault("", []).append(build(folder, []))
+        for tool in tools:
+            kept.mkdir()
+            run = [tool, "run", "-q", "-o", str(kept), "--"]
+            times.setdefault(tool, []).append(build(folder, run))
+            assert list(kept.glob("*gcc*.leakscope")), "nothing was recorded"
+            shutil.rmtree(kept)
+    for tool in tools:  # all that it leaves, for the report
+        kept.mkdir()
+        build(folder, [tool, "run", "-q", "--no-report", "--keep-all", "-o", str(kept), "--"])
+        files = len(list(kept.glob("*.leakscope")))
+        assert files > 3 * UNITS, files
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([tool, "report", str(kept)], capture_output=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        reports[tool] = [files, used, time.monotonic() - began]
+        shutil.rmtree(kept)
+    print(f"build, {UNITS + 1} units, -j2; load {os.getloadavg()[0]:.1f}; medians of {rounds}")
+    for tool, each in times.items():
+        used, elapsed = (statistics.median(column) for column in zip(*each, strict=True))
+        print(f"{tool or 'alone':60} {used:6.2f} s processor {elapsed:6.2f} s elapsed")
+    for tool, (files, used, elapsed) in reports.items():
+        print(f"{tool:60} {used:6.2f} s processor {elapsed:6.2f} s elapsed, report on {files:.0f}")
+
+
 def seen(leakscope: str, command: list[str], folder: Path) -> tuple[int, int]:
     """Return how many recordings a command leaves with --keep-all, and allocations in them."""
     kept = folder / "kept"
@@ -77,14 +149,26 @@ def measure(leakscope: str, command: list[str], folder: Path, rounds: int) -> tu
 
 def main() -> int:
     """Print the table."""
-    leakscope = sys.argv[1] if len(sys.argv) > 1 else shutil.which("leakscope") or "leakscope"
-    leakscope = str(Path(leakscope).absolute())
+    named = [word for word in sys.argv[1:] if word != "--build"]
+    tools = [str(Path(each).absolute()) for each in named or [shutil.which("leakscope") or ""]]
+    with tempfile.TemporaryDirectory(prefix="leakscope-build-") as name:
+        measure_build(tools, Path(name))
+    if "--build" in sys.argv[1:]:
+        return 0
+    for leakscope in tools:
+        measure_launch(leakscope)
+    return 0
+
+
+def measure_launch(leakscope: str) -> None:
+    """Print the table of one tool."""
     with tempfile.TemporaryDirectory(prefix="leakscope-cost-") as name:
         folder = Path(name)
         (folder / "forks.c").write_text(FORKS)
         subprocess.run(["gcc", "-O1", "-w", "forks.c", "-o", "forks"], cwd=folder, check=True)
         forks = str(folder / "forks")
         loop = "i=0; while [ $i -lt {} ]; do {}; i=$((i+1)); done"
+        print(f"\n{leakscope}")
         print(
             f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
         )
@@ -122,7 +206,6 @@ def main() -> int:
             print(
                 f"{what:44} {each:6.2f} each ({count} of them; {files} recordings, {events:,} events)"
             )
-    return 0
 
 
 if __name__ == "__main__":

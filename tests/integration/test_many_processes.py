@@ -62,6 +62,46 @@ def test_programs_of_a_shell_that_end_with_blocks_are_searched_and_not_kept(leak
     assert re.search(r"recording: (dash|sh|bash)\.", done.stderr)
 
 
+HOLDS = """
+#include <stdlib.h>
+#include <unistd.h>
+static void *volatile held[8];
+int main(int argc, char **argv) {
+  for (int i = 0; i < 8; i++) held[i] = malloc(1000);
+  usleep(300000);  // longer than what is said to have ended soon
+  if (argc > 1) held[3] = 0;
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def holds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("holds")
+    (folder / "holds.c").write_text(HOLDS)
+    subprocess.run(["gcc", "-g", "-O1", "holds.c", "-o", "holds"], cwd=folder, check=True)
+    return folder / "holds"
+
+
+def test_children_that_hold_what_they_need_to_the_end_are_not_judged(leakscope, holds, tmp_path):
+    script = f"{holds}; {holds}; {holds} lost; exit 0"
+
+    done = leakscope("run", "--", "sh", "-c", script, cwd=tmp_path)
+
+    assert done.returncode == 1, done.stderr
+    assert "2 more forked processes lost no block and did not grow; they" in done.stderr
+    assert "1 of 2 processes leak" in done.stderr
+    assert len([name for name in names(tmp_path) if name.startswith("holds")]) == 1
+
+
+def test_they_are_shown_where_all_is_asked_for(leakscope, holds, tmp_path):
+    done = leakscope("run", "--all", "--", "sh", "-c", f"{holds}; exit 0", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "did not grow" not in done.stderr
+    assert "0 of 2 processes leak" in done.stderr
+
+
 def test_the_same_place_in_several_processes_is_one_finding(leakscope, forks, tmp_path):
     done = leakscope("run", "--no-debuginfod", "--", forks, 3, 4, cwd=tmp_path)
 

@@ -126,6 +126,20 @@ def test_lost_blocks_of_an_untraced_process(program):
     assert scan.facts.pause_ms > 0
 
 
+def test_where_the_arena_of_another_process_was_is_only_a_guess(program, monkeypatch):
+    pid, _, name = program
+    if name != "glibc":
+        return
+    with Frozen(pid) as frozen:
+        found = walk(frozen)
+        assert glibc._arena_places
+        for libc, place in glibc._arena_places.items():
+            monkeypatch.setitem(glibc._arena_places, libc, place - 4096)
+        again = walk(frozen)
+    assert np.array_equal(again.starts, found.starts)
+    assert np.array_equal(again.sizes, found.sizes)
+
+
 def test_the_process_goes_on(program):
     pid, *_ = program
     with Frozen(pid) as frozen:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* A timer's handler jumps out of whatever was going on (siglongjmp), thousands of times, while
  * blocks are allocated from ever new stacks and freed. With one thread glibc takes no lock for
  * that, so the program goes on; it must do so under leakscope. Ends with status 7. */

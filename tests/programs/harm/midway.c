@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Processes and threads that end in a handler while they allocate from ever new stacks.
  * `_exit`, `exit`: COUNT children are ended by their timer's handler in that way, with status 5.
  * `thread`: COUNT threads are ended by pthread_exit in a handler, while others go on.

@@ -158,7 +158,8 @@ def _held_by(pid: int, path: Path, args: argparse.Namespace) -> int:
 
 def _names(finding: Finding, text: str) -> bool:
     """Whether a user who writes `text` can mean this finding."""
-    if len(text) >= _SHORTEST_PRINT and finding.fingerprint.startswith(text):
+    prints = (finding.fingerprint, finding.stable_fingerprint or "")
+    if len(text) >= _SHORTEST_PRINT and any(each.startswith(text) for each in prints):
         return True
     frame = finding.source or next(iter(finding.stack), None)
     if frame is None:

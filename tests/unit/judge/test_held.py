@@ -6,6 +6,7 @@ import json
 import pytest
 
 from leakscope._analysis import analyse
+from leakscope.cli import scan
 from leakscope.judge.identities import stable_identity
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.columns import Column
@@ -139,3 +140,10 @@ def test_run_times_are_left_out_and_nameless_code_is_kept_apart():
     assert stable_identity((inside, *own), "malloc") == stable_identity(own, "malloc")
     bare = [(Frame(Address(0, at), "/opt/app-1.2", "ab"),) for at in (1, 2)]
     assert stable_identity(bare[0], "malloc") != stable_identity(bare[1], "malloc")
+
+
+def test_both_identities_name_a_place_on_the_command_line():
+    found = analyse(held(700, 300)).findings
+    for wanted in (found[0].fingerprint, found[0].stable_fingerprint):
+        assert [scan._names(each, wanted) for each in found] == [True, False]
+    assert not scan._names(found[0], "0" * 16)

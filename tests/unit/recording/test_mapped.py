@@ -7,18 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from leakscope.model.recordings import (
-    AGE_BUCKETS,
-    BLOCK_DTYPE,
-    NODE_DTYPE,
-    RANGE_DTYPE,
-    SITE_DTYPE,
-    Coverage,
-    Kind,
-    Process,
-    Recording,
-    Timeline,
-)
+from leakscope.model.builder import RecordingBuilder
+from leakscope.model.columns import Column
+from leakscope.model.recordings import NODE_DTYPE, RANGE_DTYPE, Kind, Recording, Timeline
 from leakscope.recording.mapped import as_in, with_lengths
 
 PAGE = 4096
@@ -26,10 +17,17 @@ PAGE = 4096
 
 def recording(*lengths: int) -> Recording:
     """Site 1 has 100 bytes of malloc, site 2 a mapping of each length, one a second."""
-    sites = np.zeros(3, SITE_DTYPE)
-    sites["kind"] = [0, Kind.MALLOC, Kind.MMAP]
-    sites["live_bytes"], sites["live_count"] = [0, 100, sum(lengths)], [0, 1, len(lengths)]
-    sites["peak_bytes"] = sites["live_bytes"]
+    build = RecordingBuilder(tick_ns=1e6, duration_ns=len(lengths) * 10**9)
+    held_now = [0, 100, sum(lengths)]
+    build.fills(*Column)
+    build.nodes(np.zeros(1, NODE_DTYPE))
+    build.sites(
+        3,
+        kind=[0, Kind.MALLOC, Kind.MMAP],
+        live_bytes=held_now,
+        live_count=[0, 1, len(lengths)],
+        peak_bytes=held_now,
+    )
     ranges = np.zeros(len(lengths), RANGE_DTYPE)
     ranges["start"] = 1 << 40 | np.arange(len(lengths)) << 30
     ranges["length"], ranges["site"] = lengths, 2
@@ -39,18 +37,17 @@ def recording(*lengths: int) -> Recording:
     counts[:, 1], counts[:, 2] = 1, 1 + np.arange(rows)
     held = np.zeros((rows, 3), np.float32)
     held[:, 1], held[:, 2] = 100, np.cumsum(lengths)
-    timeline = Timeline(
-        np.arange(rows) * 10**9,
-        held.sum(axis=1).astype(np.int64),
-        counts.sum(axis=1).astype(np.int64),
-        held,
-        counts,
+    build.ranges(ranges)
+    build.timeline(
+        Timeline(
+            np.arange(rows) * 10**9,
+            held.sum(axis=1).astype(np.int64),
+            counts.sum(axis=1).astype(np.int64),
+            held,
+            counts,
+        )
     )
-    return Recording(
-        process=Process(), modules=(), nodes=np.zeros(1, NODE_DTYPE), sites=sites,
-        blocks=np.zeros(0, BLOCK_DTYPE), ranges=ranges, deaths=np.zeros((3, AGE_BUCKETS), np.uint64),
-        timeline=timeline, coverage=Coverage(), tick_ns=1e6, duration_ns=rows * 10**9,
-    )  # fmt: skip
+    return build.build()
 
 
 def test_what_is_all_there_stays_as_it_is():

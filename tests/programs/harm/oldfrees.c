@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Blocks from before the recording began (SIGUSR1), freed while THREADS threads that freed some of
  * their own wait. Prints whether the frees took less than five seconds; alone it is a millisecond. */
 #include <pthread.h>

@@ -25,6 +25,7 @@
 #define EXAMINED 4096u  /* unknown frees that are looked at, in all */
 #define EXAMINED_SOON 64u /* of a fork, which frees what its parent allocated, */
 #define EXAMINED_A_TICK 2u /* and so many later */
+#define RINGS_A_LOOK 4u /* threads' rings that are gone through cost as much as one more look */
 #define SEARCHED 256u   /* of these, for the block around them */
 #define MOST_BACK 64u   /* megabytes before an address in which its block may begin */
 #define MOST_NODES (LSR_MAX_NODES / 8) /* the depot is for allocations */
@@ -60,11 +61,13 @@ static bool freed_before(uintptr_t address, struct earlier *ret) {
   uint64_t key = (uint64_t)(address >> 3) & ADDRESS_MASK;
   uint32_t epoch = ls_live->gate;
   bool found = false;
+  uint32_t rings = 0;
   if (address & 7)
     return false;
   for (const struct ls_thread *thread = ls_threads(); thread; thread = thread->next) {
     if (thread->freed_epoch != epoch)
       continue;
+    rings++;
     uint32_t next = thread->freed_next;
     for (uint32_t i = 0; i < LS_FREED; i++) { /* newest first */
       const struct ls_freed *entry = &thread->freed[(next + LS_FREED - 1 - i) % LS_FREED];
@@ -83,6 +86,7 @@ static bool freed_before(uintptr_t address, struct earlier *ret) {
       break;
     }
   }
+  __atomic_fetch_add(&ls_live->frees_examined, rings / RINGS_A_LOOK, __ATOMIC_RELAXED);
   return found;
 }
 
@@ -332,12 +336,15 @@ struct lsr_free_error *ls_free_examine(struct ls_thread *thread, uintptr_t addre
   struct lsr_free_error found = {.address = address, .via = via, .tid = thread->tid};
   struct earlier earlier = {0};
   struct lsr_block around = {0};
-  bool freed = freed_before(address, &earlier), glibc = allocator_is_glibc();
+  bool glibc = allocator_is_glibc();
+  if (glibc && chunk_at(address, true) == CHUNK_USED)
+    return NULL; /* as good as any: from before the recording, or allocated past the hooks */
+  bool freed = freed_before(address, &earlier); /* takes its time where there are many threads */
   enum chunk chunk = glibc ? chunk_at(address, freed) : CHUNK_USED;
   if (chunk == CHUNK_FREE || (freed && (chunk == CHUNK_NONE || !glibc)))
     found.kind = LSR_FREE_ERROR_DOUBLE;
   else if (glibc && chunk == CHUNK_USED)
-    return NULL; /* as good as any: from before the recording, or allocated past the hooks */
+    return NULL;
   else if (examined < SEARCHED && block_around(thread, address, &around)) {
     found.kind = LSR_FREE_ERROR_INTERIOR;
     found.site = ls_block_site(&around);

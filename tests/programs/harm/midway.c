@@ -16,7 +16,7 @@
 
 static const char *way;
 static void *volatile shown;
-static volatile int over;
+static volatile int over, ready;
 static __thread sigjmp_buf before;
 
 static void end_child(int number) {
@@ -59,8 +59,10 @@ static void *thread(void *seed) {
   if (sigsetjmp(before, 1))
     while (!over) /* no allocation any more */
       usleep(1000);
-  else
+  else {
+    ready = 1;
     work((unsigned)(size_t)seed, -1ul);
+  }
   return NULL;
 }
 
@@ -77,7 +79,10 @@ int main(int argc, char **argv) {
   for (int i = 0; i < count; i++) {
     unsigned moment = 500 + (unsigned)rand_r(&seed) % 3000;
     if (action.sa_handler == end_thread) {
+      ready = 0;
       pthread_create(&threads[i], NULL, thread, (void *)(size_t)(i + 1));
+      while (!ready)
+        usleep(100);
       usleep(moment);
       pthread_kill(threads[i], SIGALRM);
       if (!strcmp(way, "thread"))

@@ -421,7 +421,7 @@ def test_a_process_the_kernel_killed_for_want_of_memory_is_told(tmp_path):
         writer.add(Pass((10_000 + 10 * n) * SECOND, measures, 0, 0.0, 0.0))
     writer.close()
     text = leakscope("report", tmp_path / "oom").stdout
-    assert "! The kernel killed 2 processes for want of memory in cgroup /small." in text
+    assert "! The kernel killed 2 processes, out of memory, in cgroup /small." in text
     document = json.loads(leakscope("report", tmp_path / "oom", "--json").stdout)
     assert document["oom_kills"] == [{"kind": "cgroup", "key": "/small", "count": 2}]
     jsonschema.validate(document, SCHEMA)

@@ -109,8 +109,8 @@ def _pressing(facts: Facts) -> Iterator[Oddity]:
 
 
 def _killed_text(killed: int, log: OomKills | None) -> str:
-    """Say whose want of memory it was: the machine's, or that of cgroups with a limit of their own."""
-    text = f"the kernel has killed {plural(killed, 'process', 'processes')} for want of memory since it booted"
+    """Say who was out of memory: the machine's, or that of cgroups with a limit of their own."""
+    text = f"the kernel has killed {plural(killed, 'process', 'processes')}, out of memory, since it booted"
     if log is None:
         return f"{text}, the machine's or a cgroup's (its log may not be read)"
     parts = []

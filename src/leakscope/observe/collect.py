@@ -143,7 +143,7 @@ class Collection:
         ]
 
     def oom_kills(self) -> list[tuple[Subject, int]]:
-        """Return where the kernel killed processes for want of memory, and how many.
+        """Return where the kernel killed processes, out of memory, and how many.
 
         The machine's counter has the kills of all cgroups in it, a cgroup's (version 2) those of
         the ones below: each kill is told once, by the innermost cgroup with a limit, and what no

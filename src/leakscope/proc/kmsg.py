@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kills for want of memory the kernel's log still tells, and whose limit was reached."""
+"""Which out-of-memory kills the kernel's log still tells, and whose limit was reached."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def render_watch(watched: Watched, ink: Ink) -> str:
         lines += ["", *_fast(trend, watched, ink)]
     for subject, count in watched.killed:
         what = plural(count, "process", "processes")
-        text = f"! The kernel killed {what} for want of memory in {subject_name(subject)}."
+        text = f"! The kernel killed {what}, out of memory, in {subject_name(subject)}."
         lines += ["", *ink.paint_all(ALARM, ink.wrap(text, hanging="  "))]
     lines += _growers(watched, ink)
     lines += _others(watched, ink)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose want of memory the kernel's log tells: lines as Linux 4.19, 6.1 and 6.18 print them."""
+"""Who was out of memory, as the kernel's log tells: lines as Linux 4.19, 6.1 and 6.18 print them."""
 
 import os
 from collections import Counter

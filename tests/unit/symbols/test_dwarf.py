@@ -140,6 +140,7 @@ def test_it_does_not_matter_how_the_same_code_is_described(one, other, tmp_path)
     assert Lines(ElfFile(str(first))).find(addresses) == Lines(ElfFile(str(second))).find(addresses)
 
 
+@pytest.mark.timeout(600)  # hundreds of files are read, on whatever machine
 def test_what_is_damaged_has_no_answer_and_no_error(program):
     """Each byte of the headers, and many of the rest: no exception, no hang."""
     data = bytearray(program.read_bytes())

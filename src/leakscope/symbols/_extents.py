@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["function_entries"]
 
 _SDATA4, _UDATA4, _PC_RELATIVE, _TO_THE_TABLE = 0x0B, 0x03, 0x10, 0x30
+_MOST_ADDRESS = 1 << 62
 _FIRST_ROW = 12  # four bytes of encodings, the address of the table, the number of rows
 
 
@@ -33,6 +34,8 @@ def function_entries(elf: ElfFile) -> npt.NDArray[np.int64]:
     except (SymbolError, struct.error):
         return empty
     if section is None or data is None or len(data) < _FIRST_ROW or data[0] != 1:
+        return empty
+    if section.address > _MOST_ADDRESS:  # of a damaged file
         return empty
     if data[1] & 0x0F != _SDATA4 or data[2] != _UDATA4 or data[3] != _TO_THE_TABLE | _SDATA4:
         return empty

@@ -56,6 +56,8 @@ class Options:
     """... at the end still at this share of the rate at the start."""
     serving_s: float = 3.0
     """... or for so long after the rest of the process had reached its level."""
+    given_back_s: float = 6.0
+    """... for so long when it gave all back at its end, as a job does that a busy machine held up;"""
     stopped_s: float = 10.0
     """... or for so long until somebody ended the process, all of it reachable."""
     few_sites: int = 2

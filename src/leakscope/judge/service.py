@@ -67,12 +67,14 @@ def serving(
     for i in chosen.tolist():
         since = int(recording.sites["first_birth_ns"][course.sites[i]])
         grown = float(course.sizes[i].max(initial=0.0))
+        back = 2 * float(recording.sites["live_bytes"][course.sites[i]]) < grown
+        least = options.given_back_s if back else options.serving_s
         if level_ns is not None:
             grown -= float(np.interp(level_ns, course.times_ns, course.sizes[i]))
             if (
                 few
                 and not slowing[i]
-                and end - max(level_ns, since) >= options.serving_s * 1e9
+                and end - max(level_ns, since) >= least * 1e9
                 and grown <= options.level_ratio * level
             ):
                 found[i] = Service.LEVEL

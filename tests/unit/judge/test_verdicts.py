@@ -88,6 +88,16 @@ def test_a_moment_of_work_is_too_little_however_long_a_busy_machine_made_it_take
     assert only(judge(slept, frames_of)).verdict in {Verdict.GROWING, Verdict.LEAKING}
 
 
+def test_what_is_given_back_needs_more_time_to_be_a_leak(generator):
+    """A job of a second takes five on a busy machine; a leak that stays is called one as before."""
+    for seconds, verdict in ((5.0, Verdict.GROWING), (10.0, Verdict.LEAKING)):
+        born = times(generator, 300, 0.0, 0.99 * seconds)
+        died = np.full(300, 0.995 * seconds)
+        site = (born, died, np.full(300, 100))
+        found = first(judged(site, *service(generator, seconds), seconds=seconds))
+        assert found.verdict is verdict
+
+
 def test_work_that_dwarfs_the_level_is_a_job(generator):
     """An interpreter that started, and reads its input into a list, with temporaries of each line."""
     found = first(judged(lives(times(generator, 3000), NEVER, 5000), *service(generator)))

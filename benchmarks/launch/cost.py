@@ -99,7 +99,8 @@ def measure_build(tools: list[str], folder: Path, rounds: int = 3) -> None:
     kept = folder / "kept"
     times: dict[str, list[tuple[float, float]]] = {}
     reports: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
         times.setdefault("", []).append(build(folder, []))
         for tool in tools:
             kept.mkdir()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processor time of `leakscope run`: for a trivial program, and for each further process.
 
-    python benchmarks/launch/cost.py [LEAKSCOPE...]
+    python benchmarks/launch/cost.py [--build] [--rounds N] [LEAKSCOPE...]
 
 Several are measured in turn, to compare two versions on the same machine at the same load. With
 `--build` alone a build is measured: some 200 processes of make, gcc, cc1, as, ld and sh, two at a
@@ -15,6 +15,7 @@ the same command leaves a recording for each process, and allocations were seen.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -90,7 +91,7 @@ def build(folder: Path, run: list[str]) -> tuple[float, float]:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, elapsed
 
 
-def measure_build(tools: list[str], folder: Path, rounds: int = 3) -> None:
+def measure_build(tools: list[str], folder: Path, rounds: int) -> None:
     """Print what a build costs under each tool, in turn with the build alone; medians."""
     for unit in range(UNITS):
         (folder / f"unit_{unit}.c").write_text(UNIT.format(unit))
@@ -98,8 +99,9 @@ def measure_build(tools: list[str], folder: Path, rounds: int = 3) -> None:
     (folder / "Makefile").write_text(BUILD)
     kept = folder / "kept"
     times: dict[str, list[tuple[float, float]]] = {}
-    reports: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    reports: dict[str, tuple[int, float, float]] = {}
+    for number in range(1, rounds + 1):
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
         times.setdefault("", []).append(build(folder, []))
         for tool in tools:
             kept.mkdir()
@@ -116,14 +118,14 @@ def measure_build(tools: list[str], folder: Path, rounds: int = 3) -> None:
         subprocess.run([tool, "report", str(kept)], capture_output=True, check=False)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-        reports[tool] = [files, used, time.monotonic() - began]
+        reports[tool] = (files, used, time.monotonic() - began)
         shutil.rmtree(kept)
     print(f"build, {UNITS + 1} units, -j2; load {os.getloadavg()[0]:.1f}; medians of {rounds}")
     for tool, each in times.items():
         used, elapsed = (statistics.median(column) for column in zip(*each, strict=True))
         print(f"{tool or 'alone':60} {used:6.2f} s processor {elapsed:6.2f} s elapsed")
     for tool, (files, used, elapsed) in reports.items():
-        print(f"{tool:60} {used:6.2f} s processor {elapsed:6.2f} s elapsed, report on {files:.0f}")
+        print(f"{tool:60} {used:6.2f} s processor {elapsed:6.2f} s elapsed, report on {files}")
 
 
 def seen(leakscope: str, command: list[str], folder: Path) -> tuple[int, int]:
@@ -149,11 +151,15 @@ def measure(leakscope: str, command: list[str], folder: Path, rounds: int) -> tu
 
 def main() -> int:
     """Print the table."""
-    named = [word for word in sys.argv[1:] if word != "--build"]
-    tools = [str(Path(each).absolute()) for each in named or [shutil.which("leakscope") or ""]]
+    parser = argparse.ArgumentParser(description="Processor time of leakscope run.")
+    parser.add_argument("--build", action="store_true", help="measure the build alone")
+    parser.add_argument("--rounds", type=int, default=3, help="of the build (default 3)")
+    parser.add_argument("tools", nargs="*", default=[shutil.which("leakscope") or "leakscope"])
+    args = parser.parse_args()
+    tools = [str(Path(each).absolute()) for each in args.tools]
     with tempfile.TemporaryDirectory(prefix="leakscope-build-") as name:
-        measure_build(tools, Path(name))
-    if "--build" in sys.argv[1:]:
+        measure_build(tools, Path(name), args.rounds)
+    if args.build:
         return 0
     for leakscope in tools:
         measure_launch(leakscope)

@@ -63,7 +63,7 @@ def run(
 
 
 def _is_clean(recording: Recording) -> bool:
-    from leakscope._clean import holds_no_leak
+    from leakscope.judge.clean import holds_no_leak
 
     return holds_no_leak(recording)
 

@@ -30,7 +30,6 @@ EVERYWHERE = {"_digits", "_native", "_paths"}
 TOP = {
     "leakscope",
     "_accounts",
-    "_clean",
     "_analysis",
     "_comparing",
     "_finding",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.judge.options import Options
+from leakscope.judge.rules import judge_sites
 from leakscope.model.findings import Verdict
 from leakscope.model.reachability import Reachability
 
@@ -46,7 +48,4 @@ def holds_no_leak(recording: Recording) -> bool:
         return False
     if not coverage.alloc_events or not np.isin(kinds, _POINTED_TO).all():
         return False
-    from leakscope.judge.options import Options
-    from leakscope.judge.rules import judge_sites
-
     return _QUIET.issuperset(judge_sites(recording, Options()).verdicts)

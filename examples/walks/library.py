@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 def main(seconds: float) -> None:
     """Print what a notebook would show, and how long each answer took."""
     with tempfile.TemporaryDirectory() as folder:
-        parser, daemon = f"{folder}/parser", f"{folder}/walk-daemon"
+        parser, daemon = f"{folder}/parser", f"{folder}/walk-server"
         subprocess.run(["g++", "-g", "-O2", "-o", parser, HERE / "parser.cc"], check=True)
         subprocess.run(["gcc", "-g", "-O2", "-o", daemon, HERE / "daemon.c"], check=True)
 

@@ -202,11 +202,23 @@ def test_a_program_near_its_memory_limit_lives(build, memory_cgroup):
     assert "its memory cgroup has room for" in answers[1]["refused"]
 
 
+def _free_huge_pages() -> int:
+    text = Path("/proc/meminfo").read_text()
+    fields = dict(line.split(":", 1) for line in text.splitlines())
+    return int(fields["HugePages_Free"]) - int(fields["HugePages_Rsvd"])
+
+
 @pytest.fixture
 def huge_pages() -> Iterator[None]:
     number = Path("/proc/sys/vm/nr_hugepages")
     before = number.read_text()
     number.write_text(str(int(before) + 8))
+    until = time.monotonic() + 20
+    while _free_huge_pages() < 8:  # memory may have to be moved first
+        assert time.monotonic() < until, "the kernel has no 8 huge pages"
+        Path("/proc/sys/vm/compact_memory").write_text("1")
+        number.write_text(str(int(before) + 8))
+        time.sleep(0.2)
     yield
     number.write_text(before)
 

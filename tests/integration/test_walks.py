@@ -174,5 +174,5 @@ def test_the_caller_from_python(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert re.search(r"^lost [\d]+ parse at \S*parser\.cc:1[23]$", done.stdout, re.MULTILINE)
-    assert "leakscope: LEAK: walk-daemon (pid " in done.stdout
+    assert "leakscope: LEAK: walk-server (pid " in done.stdout
     assert re.search(r"^run: [\d.]+ s$", done.stdout, re.MULTILINE)

@@ -23,6 +23,7 @@ _HEAD = 1 << 16  # bytes that a format may look at
 # Module, and the name of the format for people.
 _FORMATS = {
     "valgrind_xml": "valgrind's XML",
+    "lsan_text": "a report of LeakSanitizer",
 }
 
 

@@ -24,6 +24,7 @@ _HEAD = 1 << 16  # bytes that a format may look at
 _FORMATS = {
     "valgrind_xml": "valgrind's XML",
     "lsan_text": "a report of LeakSanitizer",
+    "valgrind_text": "a log of valgrind",
 }
 
 

@@ -2,10 +2,10 @@
 """LeakSanitizer's reports: real ones with the values that others worked out, and damaged ones."""
 
 import pytest
-from foreign import SAMPLES, edits, findings_of, notes, one, reached, read_damaged, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foreign import SAMPLES, edits, findings_of, notes, one, reached, read_damaged, written
 from leakscope.cli import main
 from leakscope.formats import foreign_format, read_foreign
 

@@ -25,6 +25,7 @@ _FORMATS = {
     "valgrind_xml": "valgrind's XML",
     "lsan_text": "a report of LeakSanitizer",
     "valgrind_text": "a log of valgrind",
+    "mtrace": "a log of mtrace",
 }
 
 

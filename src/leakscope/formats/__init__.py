@@ -26,6 +26,7 @@ _FORMATS = {
     "lsan_text": "a report of LeakSanitizer",
     "valgrind_text": "a log of valgrind",
     "mtrace": "a log of mtrace",
+    "bcc_memleak": "output of memleak (bcc)",
 }
 
 

@@ -23,6 +23,10 @@ _HEAD = 1 << 16  # bytes that a format may look at
 # Module, and the name of the format for people.
 _FORMATS = {
     "valgrind_xml": "valgrind's XML",
+    "lsan_text": "a report of LeakSanitizer",
+    "valgrind_text": "a log of valgrind",
+    "mtrace": "a log of mtrace",
+    "bcc_memleak": "output of memleak (bcc)",
 }
 
 

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log of glibc's mtrace(), replayed: what was allocated and not freed when it ends.
+
+`@ CALLER + ADDRESS SIZE` is an allocation, `- ADDRESS` a free, `< OLD` with `> NEW SIZE` a
+resize, `! ADDRESS SIZE` one that failed. There is one return address to a block, and neither
+a time nor a thread. After a fork both processes write what was in the buffer: a second
+`= Start` begins another process.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakscope.errors import RecordingError
+from leakscope.formats._text import MOST_RECORDS, NO_CHECK, Lines, frame, plain_number
+from leakscope.model.builder import RecordingBuilder
+from leakscope.model.recordings import BLOCK_DTYPE, Coverage, Process, Recording
+
+if TYPE_CHECKING:
+    from leakscope.formats._file import ForeignFile
+
+__all__ = ["read", "recognises"]
+
+_KNOWN = re.compile(
+    rb"(?:^|\n)(?:[^\n]{0,80} )?= Start\r?\n(?:[^\n]{0,80} )?(?:@ [^\n]{0,4096}\[0x|\+ 0x|- 0x|= End|= Start|$)"
+    rb"|(?:^|\n)@ (?:[^\n]{0,4096}:)?(?:\([^)\n]{0,4096}\))?\[0x[0-9a-f]{1,16}\] [+<>-] 0x"
+)
+_EVENT = re.compile(
+    r"(?:\[(0x[0-9a-fA-F]{1,16})\] |^)([-+<>!]) (\(nil\)|0x[0-9a-fA-F]{1,16})"
+    r"(?: (0x[0-9a-fA-F]{1,16}|[0-9]{1,20}))?\s*$"
+)
+_CALLER = re.compile(r"(?:(.{0,4096}):)?(?:\(([^()+-]{1,4096})[+-](?:0x)?[0-9a-fA-F]{1,16}\))?$")
+_MOST_PROCESSES = 4096
+
+
+def recognises(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a log of mtrace."""
+    return _KNOWN.search(head) is not None
+
+
+def read(file: ForeignFile) -> tuple[Recording, ...]:
+    """Return a recording of each process in the log. Raises `RecordingError`."""
+    lines = Lines(file)
+    processes: list[_Log] = []
+    strange = 0
+    for line in lines:
+        if lines.cut:
+            break  # its number may be the beginning of another one
+        if line.endswith("= Start"):
+            if len(processes) >= _MOST_PROCESSES:
+                raise RecordingError(
+                    f"{file.path} has more than {_MOST_PROCESSES:,} processes in it",
+                    hint="Cut out the part that matters.",
+                )
+            processes.append(_Log())
+            continue
+        if not processes:
+            processes.append(_Log(begun=False))
+        if line.endswith("= End"):
+            processes[-1].ended = True
+        elif (found := _EVENT.search(line)) is not None:
+            processes[-1].take(line, found)
+        elif line.strip():
+            strange += 1
+    if not any(log.events or log.ended or log.begun for log in processes):
+        raise RecordingError(f"{file.path} has a line of mtrace in it, and no log")
+    logs = [log for log in processes if log.events or log.begun]
+    for log in logs:
+        log.cut = lines.cut and log is logs[-1]
+    return tuple(_recording(log, several=len(logs) > 1, strange=strange) for log in logs)
+
+
+class _Log:
+    """What one process wrote, replayed."""
+
+    def __init__(self, *, begun: bool = True) -> None:
+        self.begun = begun
+        self.ended = self.cut = False
+        self.events = 0
+        self.failed = self.unknown_frees = self.replaced = self.left_out = 0
+        self.callers: dict[str, int] = {}
+        self.counts: list[list[int]] = []  # allocs, their bytes, frees, their bytes; by caller
+        self.live: dict[int, tuple[int, int]] = {}  # address: size, caller
+        self.pending: tuple[int, int] | None = None  # a block that is being resized
+
+    def take(self, line: str, found: re.Match[str]) -> None:
+        """Read one line."""
+        mark, address = found[2], found[3]
+        at = 0 if address == "(nil)" else int(address, 16)
+        self.events += 1
+        if mark == "-":
+            self._free(at)
+        elif mark == "<":
+            self.pending = self._free(at)
+        elif mark == "!":
+            self.failed += 1
+        else:
+            if mark == ">":
+                self.pending = None
+            text = found[4]
+            size = None if text is None else plain_number(text.removeprefix("0x"), 16)
+            if at == 0:
+                self.failed += 1
+            elif size is None or size >= 1 << 40:
+                self.left_out += 1
+            else:
+                key = line[: found.end(1) + 1] if found[1] else ""
+                self._allocate(at, size, f"{mark}{key}")
+
+    def _allocate(self, at: int, size: int, key: str) -> None:
+        caller = self.callers.get(key)
+        if caller is None:
+            if len(self.callers) >= MOST_RECORDS:
+                self.left_out += 1
+                return
+            caller = self.callers[key] = len(self.callers)
+            self.counts.append([0, 0, 0, 0])
+        if at in self.live:
+            self.replaced += 1
+            self._free(at)
+        self.live[at] = (size, caller)
+        counts = self.counts[caller]
+        counts[0] += 1
+        counts[1] += size
+
+    def _free(self, at: int) -> tuple[int, int] | None:
+        block = self.live.pop(at, None)
+        if block is None:
+            self.unknown_frees += at != 0
+            return None
+        counts = self.counts[block[1]]
+        counts[2] += 1
+        counts[3] += block[0]
+        return block
+
+
+def _recording(log: _Log, *, several: bool, strange: int) -> Recording:
+    build = RecordingBuilder(
+        Process(ended="exited" if log.ended else None),
+        _coverage(log, several=several, strange=strange),
+    )
+    sites = []
+    for key, (allocs, alloc_bytes, frees, freed_bytes) in zip(log.callers, log.counts, strict=True):
+        site = build.site(
+            _caller(build, key[1:]),
+            "realloc" if key[0] == ">" else "malloc",
+            allocs=allocs,
+            alloc_bytes=alloc_bytes,
+            frees=frees,
+            freed_bytes=freed_bytes,
+        )
+        sites.append(site)
+    table = np.zeros(len(log.live), BLOCK_DTYPE)
+    for row, (address, (size, caller)) in enumerate(log.live.items()):
+        table[row] = (address, size, sites[caller], 0)
+    build.blocks(table)
+    return build.build()
+
+
+def _caller(build: RecordingBuilder, text: str) -> int:
+    """Return the node of such as `@ ./a.out:(main+1b)[0x1169]`."""
+    before, _, address = text.rstrip("]").rpartition("[")
+    start = before.find("@ ")
+    found = _CALLER.match(before[start + 2 :]) if start >= 0 else None
+    module, function = (found[1], found[2]) if found is not None else (None, None)
+    built = frame(plain_number(address.removeprefix("0x"), 16), function, module=module)
+    return 0 if built is None else build.stack([built])
+
+
+def _coverage(log: _Log, *, several: bool, strange: int) -> Coverage:
+    troubles, notes = [], ["there is one caller to a block in a log of mtrace, and no time"]
+    if not log.ended:
+        notes.append(
+            "the log has no end: the program did not call muntrace(), was killed, or still ran"
+        )
+    if log.cut:
+        notes.append("the last line of the log is cut, and was not read")
+    if log.pending is not None:
+        notes.append(
+            f"a block of {log.pending[0]:,} bytes was being resized: it is held, and its size now is"
+            " not known"
+        )
+    if not log.live and not (log.ended and log.events):
+        troubles.append(NO_CHECK)
+    if log.unknown_frees:
+        notes.append(f"{log.unknown_frees:,} frees of blocks from before the log began")
+    if log.failed:
+        notes.append(f"{log.failed:,} failed allocations are no blocks")
+    if log.replaced:
+        notes.append(
+            f"{log.replaced:,} blocks came again without a free between: events are missing"
+        )
+    if several:
+        notes.append(
+            "one of several processes or runs in this file, which one is not told there; after a"
+            " fork each has what was in the buffer then"
+        )
+    if strange or log.left_out:
+        notes.append(f"{strange + log.left_out:,} lines of the file could not be read")
+    counts = log.counts
+    return Coverage(
+        mode="mtrace",
+        alloc_events=sum(each[0] for each in counts),
+        free_events=sum(each[2] for each in counts) + log.unknown_frees,
+        max_depth=1,
+        troubles=tuple(troubles),
+        notes=tuple(notes),
+    )

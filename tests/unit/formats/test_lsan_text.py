@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LeakSanitizer's reports: real ones with the values that others worked out, and damaged ones."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foreign import SAMPLES, edits, findings_of, notes, one, reached, read_damaged, written
+from leakscope.cli import main
+from leakscope.formats import foreign_format, read_foreign
+
+OF_ALL = ((716, 8), (224, 9), (0, 0), (0, 0))
+WHOLE = ["gcc12-asan", "gcc12-lsan-symbolized", "clang14-asan-color", "derived-gha-ctest"]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_real_reports_have_their_right_values(name):
+    recording = one(f"lsan/{name}.txt")
+    assert reached(recording) == OF_ALL
+    found = findings_of(recording)
+    assert found.headline == "2 places leak 940 B"
+    first = found.findings[0]
+    assert (first.lost_bytes, first.lost_count) == (700, 7)
+    assert (first.source.function, first.source.line) == ("lose_buffers", 10)
+    assert [(f.function, f.line) for f in first.through] == [("my_alloc", 9)]
+    assert {f.kind for f in found.findings} == {"malloc", "calloc"}
+
+
+def test_without_names_places_are_offsets_in_modules():
+    recording = one("lsan/gcc12-lsan-nosym.txt")
+    assert reached(recording) == OF_ALL
+    lost = findings_of(recording).findings[0]
+    assert (lost.lost_bytes, lost.lost_count) == (700, 7)
+    assert [f.address.offset for f in lost.stack[:3]] == [0x1280, 0x1375, 0x155D]
+
+
+def test_what_was_left_out_is_lost_and_has_no_place():
+    recording = one("lsan/gcc12-lsan-objects-max2.txt")
+    assert sum(size for size, _ in reached(recording)) == 940
+    assert "224 bytes in 9 blocks are in the summary alone" in notes(recording)
+    assert any(f.lost_bytes == 224 and not f.stack for f in findings_of(recording).findings)
+
+
+def test_what_suppressions_hid_is_said():
+    recording = one("lsan/gcc12-lsan-suppressed.txt")
+    assert reached(recording)[0] == (700, 7)
+    assert "hid 240 bytes in 10 blocks" in notes(recording)
+
+
+def test_several_processes_on_one_pipe_stay_apart():
+    found = read_foreign(SAMPLES / "lsan/gcc12-asan-forks-mixed.txt")
+    sums = [(sum(n for n, _ in reached(r)), sum(c for _, c in reached(r))) for r in found]
+    assert sums == [(1140, 19), (1040, 18), (1240, 20), (940, 17)]
+    assert len({recording.process.pid for recording in found}) == 4
+
+
+def test_a_cut_report_says_so():
+    recording = one("lsan/clusterfuzz-multi-direct.txt")
+    assert reached(recording)[0] == (6078, 12)
+    assert "no summary" in notes(recording)
+    assert "hid 8,518 bytes in 289 blocks" in notes(recording)
+
+
+def test_prefixes_of_grep_and_a_report_cut_before_its_records():
+    first, second = read_foreign(SAMPLES / "lsan/i3-4087-grep-prefix.txt")
+    assert reached(first)[0] == (14, 2)
+    assert "1,812 bytes in 54 blocks" in notes(first)
+    assert findings_of(second).undecided
+    assert second.process.pid == 3635045
+
+
+LEAK = "Direct leak of 5 byte(s) in 1 object(s) allocated from:\n"
+FRAMES = "    #0 0x1 in malloc (/a+0x1)\n    #1 0x2 in f (g) /my dir/x.c:7:3\n"
+HEAD = "==7==ERROR: LeakSanitizer: detected memory leaks\n\n"
+END = "\nSUMMARY: LeakSanitizer: 5 byte(s) leaked in 1 allocation(s).\n"
+OTHER = "==7==ERROR: AddressSanitizer: heap-use-after-free on address 0x1\n    #0 0x9 in h x.c:1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (HEAD + LEAK + FRAMES + END, 1),
+        (HEAD + LEAK, 1),
+        (HEAD, 3),
+        (OTHER, 3),
+        (OTHER + HEAD + LEAK + FRAMES + END, 1),
+        ("==7==LeakSanitizer has encountered a fatal error.\n", 3),
+        (END, 1),
+    ],
+)
+def test_exit_status(text, status, tmp_path, capsys):
+    assert main(["report", str(written(tmp_path, text))]) == status
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_stacks_of_other_errors_are_no_part_of_a_leak(tmp_path):
+    text = (
+        OTHER + HEAD + LEAK + FRAMES + "previously allocated here:\n    #2 0x3 in y z.c:1\n" + END
+    )
+    (leak,) = findings_of(one(written(tmp_path, text))).leaks
+    assert [(f.function, f.file, f.line) for f in leak.stack] == [("f (g)", "/my dir/x.c", 7)]
+
+
+def test_reports_that_lie_in_one_another_are_told(tmp_path):
+    text = HEAD + LEAK + HEAD.replace("7", "8") + LEAK + END + END
+    found = read_foreign(written(tmp_path, text))
+    assert all("not sure" in notes(recording) for recording in found)
+
+
+def test_it_is_named():
+    assert "Sanitizer" in foreign_format(SAMPLES / "lsan/gcc12-asan.txt")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.sampled_from(["gcc12-asan-forks-mixed", "gcc12-lsan-objects-max2", "gcc12-lsan-nosym"]),
+    edited=edits(b"==1==ERROR: LeakSanitizer: detected memory leaks\n", b"#0 0x", b"\x1b[", b"\0",
+                 b"Suppressions used:\n", b"9" * 40, b"+0x", b"(", b" (BuildId: ", b"\n"),
+)  # fmt: skip
+def test_a_damaged_report_is_read_or_refused(tmp_path_factory, name, edited):
+    read_damaged(tmp_path_factory, f"lsan/{name}.txt", edited)

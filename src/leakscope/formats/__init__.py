@@ -23,6 +23,8 @@ _HEAD = 1 << 16  # bytes that a format may look at
 # Module, and the name of the format for people.
 _FORMATS = {
     "valgrind_xml": "valgrind's XML",
+    "jemalloc_heap": "jemalloc's heap profile",
+    "gperftools_heap": "a heap profile of gperftools or Go",
 }
 
 

@@ -25,6 +25,7 @@ _FORMATS = {
     "valgrind_xml": "valgrind's XML",
     "jemalloc_heap": "jemalloc's heap profile",
     "gperftools_heap": "a heap profile of gperftools or Go",
+    "heaptrack_data": "what heaptrack recorded",
 }
 
 

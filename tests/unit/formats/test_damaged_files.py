@@ -18,6 +18,9 @@ FILES = [
     "jemalloc/lg19-accum.f.heap",
     "gperftools/gp.0001.heap",
     "pprof/go119-heap-debug1.txt",
+    "heaptrack/heaptrack.leaky.v3.gz",
+    "heaptrack/heaptrack.test_sysroot.raw",
+    "heaptrack/heaptrack.test_sysroot.expected",
 ]
 PARTS = [
     b"\n", b"\r\n", b"@", b" ", b"[", b"-", b"0x", b"\x00", b"\xff\xfe", b"9" * 40, b"f" * 17,

@@ -27,6 +27,9 @@ _FORMATS = {
     "valgrind_text": "a log of valgrind",
     "mtrace": "a log of mtrace",
     "bcc_memleak": "output of memleak (bcc)",
+    "jemalloc_heap": "jemalloc's heap profile",
+    "gperftools_heap": "a heap profile of gperftools or Go",
+    "heaptrack_data": "what heaptrack recorded",
 }
 
 

@@ -1,30 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A regular file that somebody else wrote, read in pieces up to a bound."""
+"""A regular file that somebody else wrote, read in pieces up to a bound; packed ones unpacked."""
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
-from typing import TYPE_CHECKING, Self
+import zlib
+from typing import TYPE_CHECKING, Protocol, Self
 
 from leakscope.errors import RecordingError
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["ForeignFile"]
 
-_MOST = 256 << 20  # bytes
+_MOST = 256 << 20  # bytes, unpacked
 _PIECE = 1 << 16
+_MOST_XZ = 128 << 20  # bytes that an .xz file may ask its reader to set aside
+_CHECKSUM = 8  # bytes at the end of a gzip stream
+_GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
 
 
 class ForeignFile:
-    """An open file. A context manager."""
+    """An open file, unpacked where it is packed. A context manager.
+
+    `size` is that of the file as it lies there; `cut` tells what is wrong with its end.
+    """
 
     def __init__(self, path: str, descriptor: int, size: int) -> None:
         self.path = path
         self.size = size
+        self.cut: str | None = None
         self._fd = descriptor
 
     @classmethod
@@ -49,14 +58,33 @@ class ForeignFile:
         os.close(self._fd)
 
     def head(self, count: int) -> bytes:
-        """Return the first `count` bytes, fewer where there are not so many."""
-        try:
-            return os.pread(self._fd, count, 0)
-        except OSError as error:
-            raise self._error(error) from error
+        """Return the first `count` bytes, fewer where there are not so many, or none to unpack."""
+        found = b""
+        for piece in self._unpacked():
+            found += piece
+            if len(found) >= count:
+                break
+        self.cut = None  # what stands behind the head is not known yet
+        return found[:count]
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the content from the start. Raises `RecordingError` when there is too much."""
+    def pieces(self, most: int = _MOST) -> Iterator[bytes]:
+        """Yield the content from the start, at most `most` bytes.
+
+        Raises `RecordingError` when there is more. Where packed data end too early, or are
+        damaged, what came before is yielded, and `cut` says so.
+        """
+        self.cut = None
+        count = 0
+        for piece in self._unpacked():
+            count += len(piece)
+            if count > most:
+                raise RecordingError(
+                    f"{self.path} is larger than {bytes_text(most)}, and no report of that length is read",
+                    hint="Cut out the part that matters.",
+                )
+            yield piece
+
+    def _raw(self) -> Iterator[bytes]:
         at = 0
         while True:
             try:
@@ -66,12 +94,109 @@ class ForeignFile:
             if not piece:
                 return
             at += len(piece)
-            if at > _MOST:
-                raise RecordingError(
-                    f"{self.path} is larger than {bytes_text(_MOST)}, and no report of that length is read",
-                    hint="Cut out the part that matters.",
-                )
             yield piece
+
+    def _unpacked(self) -> Iterator[bytes]:
+        try:
+            magic = os.pread(self._fd, 6, 0)
+        except OSError as error:
+            raise self._error(error) from error
+        if magic.startswith(_GZIP):
+            return self._unpack(_Gzip, "gzip")
+        if magic.startswith(_XZ):
+            return self._unpack(_xz, "xz")
+        if magic.startswith(_ZSTD):
+            return self._unzstd()
+        return self._raw()
+
+    def _unzstd(self) -> Iterator[bytes]:
+        try:
+            from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+        except ImportError:  # before Python 3.14
+            return iter(())
+        return self._unpack(zstd.ZstdDecompressor, "zstd")
+
+    def _unpack(self, make: Callable[[], _Unpacker], what: str) -> Iterator[bytes]:
+        """Yield what is packed, in bounded pieces; one stream may follow another."""
+        unpacker, fresh = make(), True
+        for raw in _end_apart(self._raw()):
+            data = raw
+            while data or not unpacker.needs_input:
+                if unpacker.eof:
+                    unpacker, fresh = make(), True
+                if fresh:
+                    data = data.lstrip(b"\0")  # streams may be padded
+                    if not data:
+                        break
+                try:
+                    piece = unpacker.decompress(data, _PIECE)
+                except (zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+                    self.cut = f"the {what} data are damaged: {error}"
+                    return
+                fresh = False
+                data = unpacker.unused_data if unpacker.eof else b""
+                if piece:
+                    yield piece
+                if unpacker.eof and not data:
+                    break
+        if not unpacker.eof and not fresh:
+            self.cut = f"the {what} data end too early"
 
     def _error(self, error: OSError) -> RecordingError:
         return RecordingError(f"cannot read {self.path}: {error.strerror}")
+
+
+def _end_apart(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the last bytes on their own: where a checksum is wrong, what is before it is not lost."""
+    kept = b""
+    for piece in pieces:
+        data = kept + piece
+        if len(data) > _CHECKSUM:
+            yield data[:-_CHECKSUM]
+        kept = data[-_CHECKSUM:]
+    if kept:
+        yield kept
+
+
+class _Unpacker(Protocol):
+    """What the decompressors of the standard library offer."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
+
+
+class _Gzip:
+    """A gzip stream, unpacked in the way of lzma's decompressor."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)
+        self._hungry = True
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return self._hungry
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        found = self._zlib.decompress(self._zlib.unconsumed_tail + data, max(max_length, 0))
+        self._hungry = not self._zlib.unconsumed_tail and len(found) < max_length
+        return found
+
+
+def _xz() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_XZ)

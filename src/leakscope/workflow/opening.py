@@ -215,11 +215,16 @@ def open_file(name: str) -> Named:
         return Named(name, InputKind.RECORDING, path)  # reading it says what is wrong with it
     for magic, what in _PACKED_UP.items():
         if head.startswith(magic):
-            raise RecordingError(f"{name} is packed with {what}", hint="Unpack it first.")
+            raise RecordingError(f"{name} is packed with {what}", hint=_unpacking(what, name))
     raise RecordingError(
         f"{name} is not a core file, a recording, or a file of a tool that leakscope reads",
         hint="Recordings are left by `leakscope run` and by `leakscope watch --record FILE`.",
     )
+
+
+def _unpacking(what: str, name: str) -> str:
+    # Python reads zstd since 3.14.
+    return f"Unpack it first: zstd -d {name}" if what == "zstd" else "Unpack it first."
 
 
 def _head(name: str) -> bytes:

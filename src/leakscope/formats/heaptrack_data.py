@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What heaptrack records, raw (`heaptrack --raw`) and interpreted, as recordings.
+
+All numbers are hexadecimal; indices count from 1, 0 is none. Until file version 2 texts have no length.
+
+    v 10400 3                    heaptrack's version, version of the file
+    X ./a -x                     the command          x 11 /tmp/a        its path (raw)
+    I 1000 5e298f                page size, pages of the machine
+    c 1c   R 2f   A              ms since the start, resident pages, "attached to it"
+    + SIZE TRACE PTR   - PTR     raw: allocation, free
+    t IP PARENT                  raw: a trace is an address and the trace of its caller
+    m 8 /lib/a.so BASE (VADDR SIZE)...   raw: an object; "m 1 x ..." the program, "m 1 -" forget all
+    s 5 hello                    interpreted: text
+    i IP MODULE (FN FILE LINE)...        an address, inlined functions first
+    t IPINDEX PARENT   a SIZE TRACE      and of what kind an allocation is: + INFO   - INFO
+    # strings: 25                it ends with comments
+
+Addresses are those of the calls since heaptrack 1.3: one less than where they return to.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+from leakscope.errors import RecordingError
+from leakscope.formats._lines import Lines
+from leakscope.model.builder import BuiltFrame, RecordingBuilder
+from leakscope.model.frames import Address, FrameName, Module
+from leakscope.model.recordings import Coverage, Process
+from leakscope.words import bytes_text
+
+if TYPE_CHECKING:
+    from leakscope.formats._file import ForeignFile
+    from leakscope.model.recordings import Recording
+
+__all__ = ["read", "recognises"]
+
+_T = TypeVar("_T")
+_HEAD = re.compile(rb"v ([0-9a-f]{1,8})(?: ([0-9a-f]{1,4}))?\r?\n(?=[XxISmst#] |A\r?\n)")
+_RAW = re.compile(rb"^[mx] ", re.MULTILINE)
+_NEWEST = 3
+_MOST = 64 << 30  # bytes: memory follows distinct stacks and live blocks, not the length
+_MOST_ENTRIES = 1 << 22  # of each table
+_MOST_TEXT = 1 << 12
+_MOST_LIVE = 1 << 25
+_MOST_FRAMES = 512
+_MOST_MODULES = 60_000
+_MOST_VALUE = 1 << 48  # bytes of an allocation
+_EXACT_SINCE = 0x10300
+
+
+def recognises(head: bytes) -> bool:
+    """Whether a file that begins with `head` was written by heaptrack."""
+    return _HEAD.match(head) is not None
+
+
+def read(file: ForeignFile) -> tuple[Recording, ...]:
+    """Return the recording in the file. Raises `RecordingError`."""
+    head = file.head(1 << 16)
+    found = _HEAD.match(head)
+    assert found is not None
+    version = int(found[2] or b"0", 16)
+    if version > _NEWEST:
+        raise RecordingError(
+            f"{file.path} is a file of heaptrack of version {version}, and {_NEWEST} is the newest that is read"
+        )
+    data = _Data(raw=_RAW.search(head) is not None, version=version, tool=int(found[1], 16))
+    lines = Lines(file, _MOST)
+    data.read(lines)
+    return (data.recording(file, lines),)
+
+
+class _Data:
+    """What is read line by line."""
+
+    def __init__(self, *, raw: bool, version: int, tool: int) -> None:
+        self.raw = raw
+        self._version = version
+        self._tool = tool
+        self.command = self.exe = ""
+        self.ended = self.attached = False
+        self._ms: int | None = None
+        self._texts: list[str] = []
+        self._ips: list[list[int]] = []
+        self._traces: list[tuple[int, int]] = []  # index of the frame or address, parent
+        self._infos: list[tuple[int, int]] = []  # bytes, trace
+        self._pointers: dict[int, tuple[int, int]] = {}  # raw: bytes, trace
+        self._modules: list[tuple[str, int, int]] = []
+        self._spans: list[tuple[int, int, int]] = []  # start, end, index in _modules
+        self._found: dict[int, int] = {}  # index in _ips of an address
+        self._sites: dict[int, list[int]] = {}  # trace: allocations, bytes, frees, bytes
+        self._count: list[int] = []  # interpreted: living blocks of each kind
+        self.live = self.peak = self.events = 0
+        self.wrong = self.left_out = self.unmatched = 0
+        self.frees = 0
+
+    # ---- reading
+
+    def read(self, lines: Lines) -> None:
+        handlers = {
+            b"+": self._allocated,
+            b"-": self._freed,
+            b"t": self._trace,
+            b"a": self._info,
+            b"s": self._text,
+            b"i": self._address,
+            b"m": self._module,
+            b"c": self._time,
+        }
+        for line in lines:
+            handler = handlers.get(line[:1])
+            try:
+                if handler is not None and line[1:2] == b" ":
+                    handler(line)
+                elif line[:2] == b"X ":
+                    self.command = self.command or _decoded(line[2:])
+                elif line[:2] == b"x ":
+                    self.exe = self.exe or _decoded(self._unsized(line[2:]))
+                elif line[:1] == b"A":
+                    self.attached = True
+                elif line.startswith(b"# strings:"):
+                    self.ended = True
+            except (ValueError, IndexError):
+                self.wrong += 1
+
+    def _allocated(self, line: bytes) -> None:
+        words = line.split()
+        if len(words) >= 4:  # raw, and interpreted by the first versions
+            size, trace, pointer = (_number(each) for each in words[1:4])
+            if size >= _MOST_VALUE or trace > len(self._traces):
+                raise ValueError
+            if pointer in self._pointers:
+                self._release(*self._pointers.pop(pointer))
+            elif len(self._pointers) >= _MOST_LIVE:
+                self.left_out += 1
+                return
+            self._pointers[pointer] = (size, trace)
+        else:
+            index = _number(words[1])
+            size, trace = self._infos[index]
+            self._count[index] += 1
+        site = self._sites.get(trace)
+        if site is None:
+            site = self._sites[trace] = [0, 0, 0, 0]
+        site[0] += 1
+        site[1] += size
+        self.events += 1
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def _freed(self, line: bytes) -> None:
+        number = _number(line[2:])
+        if self.raw or not self._infos:
+            block = self._pointers.pop(number, None)
+            if block is None:  # from before heaptrack was there, or of memory it does not know
+                self.unmatched += 1
+                return
+        elif self._count[number] <= 0:
+            self.unmatched += 1
+            return
+        else:
+            self._count[number] -= 1
+            block = self._infos[number]
+        self._release(*block)
+
+    def _release(self, size: int, trace: int) -> None:
+        site = self._sites[trace]
+        site[2] += 1
+        site[3] += size
+        self.frees += 1
+        self.live -= size
+
+    def _trace(self, line: bytes) -> None:
+        frame, parent = (_number(each) for each in line.split()[1:3])
+        # A caller is always told of before: there are no circles.
+        if parent > len(self._traces) or frame >= 1 << 64:
+            parent = frame = 0
+            self.wrong += 1
+        if self.raw:
+            frame = self._address_of(frame)
+        self._add(self._traces, (frame, parent))
+
+    def _info(self, line: bytes) -> None:
+        size, trace = (_number(each) for each in line.split()[1:3])
+        good = size < _MOST_VALUE and trace <= len(self._traces)
+        self.wrong += not good
+        self._add(self._infos, (size, trace) if good else (0, 0))
+        if len(self._count) < len(self._infos):
+            self._count.append(0)
+
+    def _text(self, line: bytes) -> None:
+        self._add(self._texts, _decoded(self._unsized(line[2:])))
+
+    def _address(self, line: bytes) -> None:
+        self._add(self._ips, [_number(each) for each in line.split()[1 : 3 + 3 * _MOST_FRAMES]])
+
+    def _time(self, line: bytes) -> None:
+        self._ms = max(self._ms or 0, min(_number(line[2:]), 1 << 40))
+
+    def _unsized(self, text: bytes) -> bytes:
+        return text if self._version < _NEWEST else text.partition(b" ")[2]
+
+    def _add(self, table: list[_T], entry: _T) -> None:
+        if len(table) >= _MOST_ENTRIES:
+            self.left_out += 1
+            raise IndexError
+        table.append(entry)
+
+    # ---- raw: where addresses are
+
+    def _module(self, line: bytes) -> None:
+        text = line[2:]
+        if self._version >= _NEWEST:
+            length, _, text = text.partition(b" ")
+            size = _number(length)
+            name, words = text[:size], text[size:].split()
+        else:
+            name, *words = text.split()
+        if name == b"-" and not words:
+            self._spans = []
+            return
+        path = (self.exe or self.command.split(" ")[0]) if name == b"x" else _decoded(name)
+        values = [_number(each) for each in words]
+        base, parts = values[0], values[1:]
+        ends = [base + at + size for at, size in zip(parts[::2], parts[1::2], strict=False)]
+        if not ends or not base < max(ends) < 1 << 64:
+            raise ValueError
+        known = next((n for n, m in enumerate(self._modules) if m[:2] == (path, base)), None)
+        if known is None:
+            if len(self._modules) >= _MOST_MODULES:
+                self.left_out += 1
+                return
+            known = len(self._modules)
+            self._modules.append((path, base, max(ends)))
+        self._spans.append((base + parts[0], max(ends), known))
+        self._found = {}
+
+    def _address_of(self, ip: int) -> int:
+        """Return the index of an address in its module, in `_ips`, counted from 1."""
+        if ip not in self._found:
+            module = next((m for start, end, m in self._spans if start <= ip < end), -1)
+            self._add(self._ips, [ip, module + 1])
+            self._found[ip] = len(self._ips)
+        return self._found[ip]
+
+    # ---- the recording
+
+    def recording(self, file: ForeignFile, lines: Lines) -> Recording:
+        """Make the recording."""
+        exe = self.exe or self.command.split(" ")[0]
+        build = RecordingBuilder(
+            Process(exe=exe or None), duration_ns=None if self._ms is None else self._ms * 1_000_000
+        )
+        for path, base, end in self._modules:
+            build.module(Module(path, None, base, end, base))
+        for trace, (allocs, size, frees, freed) in self._sites.items():
+            frames, more = self._stack(trace)
+            build.site(
+                build.stack(frames, truncated=more),
+                allocs=allocs,
+                alloc_bytes=size,
+                frees=frees,
+                freed_bytes=freed,
+                live_count=allocs - frees,
+                live_bytes=size - freed,
+            )
+        if not self._sites:
+            build.site(0, allocs=0, frees=0, live_count=0, live_bytes=0)
+        part = self._part(file, lines)
+        unsure = part is not None or self.attached or self.raw or self.wrong or self.left_out
+        build.coverage = Coverage(
+            mode="heaptrack" + (", raw" if self.raw else ""),
+            alloc_events=self.events,
+            free_events=self.frees,
+            troubles=("no_leak_check",) if unsure else (),
+            notes=tuple(self._notes(part)),
+        )
+        return build.build()
+
+    def _stack(self, trace: int) -> tuple[list[BuiltFrame], bool]:
+        """Return the frames, and whether there were more of them."""
+        frames: list[BuiltFrame] = []
+        while trace and len(frames) < _MOST_FRAMES:
+            index, trace = self._traces[trace - 1]
+            if 0 < index <= len(self._ips):
+                frames += self._frames(self._ips[index - 1])
+        return frames[:_MOST_FRAMES], trace != 0 or len(frames) > _MOST_FRAMES
+
+    def _frames(self, ip: list[int]) -> list[BuiltFrame]:
+        address, module = ip[0], ip[1] if len(ip) > 1 else 0
+        exact = self._tool >= _EXACT_SINCE
+        if address >= 1 << 64:
+            return []
+        if self.raw:
+            if module:
+                return [
+                    BuiltFrame(Address(module - 1, address - self._modules[module - 1][1], exact))
+                ]
+            return [BuiltFrame(Address(None, address, exact))]
+        path = self._of(module)
+        groups = [ip[at : at + 3] for at in range(2, len(ip), 3)]
+        names = [
+            FrameName(
+                function=self._of(group[0]),
+                file=self._of(group[1]) if len(group) == 3 else None,
+                line=group[2] if len(group) == 3 and 0 < group[2] < 1 << 31 else None,
+                module_path=path,
+                inlined=group is not groups[-1],
+            )
+            for group in groups
+        ] or [FrameName(module_path=path)]
+        where = Address(None, address, exact)
+        return [BuiltFrame(where, None if name == FrameName() else name) for name in names]
+
+    def _of(self, index: int) -> str | None:
+        return (self._texts[index - 1] or None) if 0 < index <= len(self._texts) else None
+
+    def _part(self, file: ForeignFile, lines: Lines) -> str | None:
+        """Return why the file is not whole, None when it is."""
+        if file.cut or lines.rest:
+            return file.cut or "it ends in the middle of a line"
+        return None if self.ended or self.raw else "it has no end"
+
+    def _notes(self, part: str | None) -> list[str]:
+        notes = [
+            f"at most {self.peak:,} bytes ({bytes_text(self.peak)}) were held at once",
+            "what heaptrack calls leaked is what was held at the end, a cache as well as a leak",
+        ]
+        if part is not None:
+            notes.append(f"the file is not whole: {part}; what was freed later counts as held")
+        elif self.raw:
+            notes.append("raw data have no end mark: whether they are whole is not known")
+        if self.attached:
+            notes.append("heaptrack was attached: what was allocated before is not known")
+        if self.unmatched:
+            notes.append(f"{self.unmatched:,} frees are of blocks that the file does not tell of")
+        if self.wrong:
+            notes.append(f"{self.wrong:,} lines were not understood")
+        if self.left_out:
+            notes.append(f"{self.left_out:,} entries are too many, and were not read")
+        return notes
+
+
+def _number(text: bytes) -> int:
+    if b"-" in text or len(text) > 20:
+        raise ValueError
+    return int(text, 16)
+
+
+def _decoded(text: bytes) -> str:
+    return text[:_MOST_TEXT].decode("utf-8", "replace")

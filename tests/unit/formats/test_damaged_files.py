@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every reader of another tool's file, given damaged ones: a recording or a sentence, at once."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leakscope._analysis import analyse
+from leakscope.errors import RecordingError
+from leakscope.formats import read_foreign
+from leakscope.recording import packed
+
+SAMPLES = Path(__file__).parents[4] / "shared" / "samples"
+FILES = [
+    "jemalloc/lg19-accum.f.heap",
+    "gperftools/gp.0001.heap",
+    "pprof/go119-heap-debug1.txt",
+    "heaptrack/heaptrack.leaky.v3.gz",
+    "heaptrack/heaptrack.test_sysroot.raw",
+    "heaptrack/heaptrack.test_sysroot.expected",
+]
+PARTS = [
+    b"\n", b"\r\n", b"@", b" ", b"[", b"-", b"0x", b"\x00", b"\xff\xfe", b"9" * 40, b"f" * 17,
+    b"\n\n", b": ", b"18446744073709551615", b"-1", b"\t", b"{", b"]", b'"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=25, deadline=None)
+@given(
+    edits=st.lists(
+        st.tuples(
+            st.floats(0, 1), st.integers(0, 200), st.sampled_from(PARTS) | st.binary(max_size=8)
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    cut=st.floats(0.02, 1),
+)
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, edits, cut):
+    data = (SAMPLES / name).read_bytes()[:12_000]
+    for place, length, new in edits:
+        at = int(place * len(data))
+        data = data[:at] + new + data[at + length :]
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(data[: int(cut * len(data))])
+    found = ()
+    with contextlib.suppress(RecordingError):
+        found = read_foreign(path)
+    for recording in found or ():
+        assert recording.absent
+        assert analyse(recording, debuginfod=False).undecided
+        packed.write(recording, path.with_suffix(".kept"))
+        packed.read(path.with_suffix(".kept"))

@@ -14,7 +14,7 @@
 /* Requests share mappings. Each is an eighth of all before it: few ranges to tell of, and little
  * that is mapped and not used, which counts where the program limits or locks its memory. */
 #define LEAST_CHUNK (64u << 10)
-#define MOST_CHUNK (4u << 20)
+#define MOST_CHUNK (64u << 20)
 #define LARGE (1u << 20)
 #define RESERVE (32u << 20) /* some fifty threads, with their stacks and the indexes of the depot */
 
@@ -45,13 +45,16 @@ static void *map_uncounted(size_t bytes) {
 
 static void *map(size_t bytes) {
   bytes = (bytes + GUARD - 1) & ~(size_t)(GUARD - 1);
-  void *memory = map_uncounted(bytes);
-  if (!memory)
+  size_t guard = GUARD; /* told of as well: it lies between this mapping and the next one below */
+  uint8_t *memory = map_uncounted(bytes);
+  if (!memory) {
+    guard = 0;
     memory = ls_mmap(NULL, bytes, 3, 0x4022, -1, 0);
+  }
   if (failed(memory))
     return NULL;
   ls_munlock(memory, bytes); /* locked memory is the program's to count */
-  ls_private_note(memory, bytes);
+  ls_private_note(memory - guard, bytes + guard);
   __atomic_fetch_add(&mapped, bytes, __ATOMIC_RELAXED);
   return memory;
 }

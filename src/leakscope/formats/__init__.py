@@ -30,6 +30,7 @@ _FORMATS = {
     "jemalloc_heap": "jemalloc's heap profile",
     "gperftools_heap": "a heap profile of gperftools or Go",
     "heaptrack_data": "what heaptrack recorded",
+    "kmemleak": "a list of kmemleak",
 }
 
 

@@ -31,6 +31,9 @@ _FORMATS = {
     "gperftools_heap": "a heap profile of gperftools or Go",
     "heaptrack_data": "what heaptrack recorded",
     "kmemleak": "a list of kmemleak",
+    "dmalloc": "a log of dmalloc",
+    "leaktracer": "a report of LeakTracer",
+    "memleax": "output of memleax or libleak",
 }
 
 

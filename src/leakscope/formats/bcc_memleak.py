@@ -23,6 +23,7 @@ from leakscope.formats._text import (
 )
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import Coverage, Process, Recording
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -184,7 +185,7 @@ def _recording(reader: _Reader, *, cut: bool) -> Recording:
     if cut and not interval.stacks and reader.before is not None:
         interval, whole = reader.before, False
     build = RecordingBuilder(
-        Process(pid=reader.pid, ended="running"),
+        Process(pid=reader.pid),
         _coverage(reader, interval, cut=cut, whole=whole),
     )
     for stack in interval.stacks:
@@ -222,5 +223,5 @@ def _coverage(reader: _Reader, interval: _Interval, *, cut: bool, whole: bool) -
     if cut or any(stack.cut for stack in interval.stacks):
         notes.append("the file is cut: a stack has more frames than are in it")
     if reader.left_out:
-        notes.append(f"{reader.left_out:,} stacks were not read")
+        notes.append(f"not read: {plural(reader.left_out, 'stack')}")
     return Coverage(mode="bcc memleak", troubles=tuple(troubles), notes=tuple(notes))

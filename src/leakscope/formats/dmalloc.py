@@ -18,6 +18,7 @@ from leakscope.errors import RecordingError
 from leakscope.formats._text import MOST_RECORDS, NO_CHECK, Lines, frame, plain_number
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import BLOCK_DTYPE, Coverage, Process, Recording
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -144,7 +145,7 @@ def _coverage(run: _Run, *, several: bool) -> Coverage:
     unknown = sum(source == "unknown" for _, source in run.pointers.values())
     if unknown:
         notes.append(
-            f"the place of {unknown:,} blocks is not known: build with dmalloc.h and -DDMALLOC"
+            f"the place of {plural(unknown, 'block')} is not known: build with dmalloc.h and -DDMALLOC"
         )
     if run.errors:
         notes.append(f"errors in this log that are no leak: {run.errors:,}, the first: {run.error}")
@@ -153,6 +154,6 @@ def _coverage(run: _Run, *, several: bool) -> Coverage:
     if run.cut:
         notes.append("the file is cut within its last line")
     if run.left_out:
-        notes.append(f"{run.left_out:,} lines could not be read")
+        notes.append(f"{plural(run.left_out, 'line')} could not be read")
     mode = "dmalloc" + (f" {run.version}" if run.version else "")
     return Coverage(mode=mode, max_depth=1, troubles=tuple(troubles), notes=tuple(notes))

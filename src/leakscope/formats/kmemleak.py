@@ -24,6 +24,7 @@ from leakscope.formats._text import (
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -141,7 +142,7 @@ def _coverage(tasks: Counter[str], damaged: list[int], *, cut: bool) -> Coverage
         notes.append(f"they were allocated in the tasks {names}")
     if damaged:
         first = f"line {damaged[0]:,}"
-        notes.append(f"{len(damaged):,} objects were not read, the first at {first}")
+        notes.append(f"not read: {plural(len(damaged), 'object')}, the first at {first}")
     if cut:
         notes.append("the file is cut within its last line")
     return Coverage(mode="kmemleak", notes=tuple(notes))

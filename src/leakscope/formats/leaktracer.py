@@ -14,6 +14,7 @@ from leakscope.errors import RecordingError
 from leakscope.formats._text import MOST_FRAMES, MOST_RECORDS, NO_CHECK, Lines, frame, plain_number
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import Coverage, Process, Recording
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -65,9 +66,11 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     if total is None:
         notes.append("it has no sum: whether it is whole is not known")
     if wrong:
-        notes.append(f"errors in this report that are no leak: {wrong:,} wrong kinds of delete")
+        notes.append(
+            f"errors in this report that are no leak: deletes of the wrong kind, {wrong:,}"
+        )
     if left_out:
-        notes.append(f"{left_out:,} lines could not be read")
+        notes.append(f"not read: {plural(left_out, 'line')}")
     if lines.cut:
         notes.append("the file is cut within its last line")
     if not blocks and total is None and left_out:

@@ -28,6 +28,7 @@ from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, Module
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -345,7 +346,7 @@ def _coverage(report: _Report, *, stray: int, known: bool) -> Coverage:
         why = (
             ""
             if report.omitted is None
-            else f" ({report.omitted:,} records were left out: max_leaks)"
+            else f" (max_leaks left out {plural(report.omitted, 'record')})"
         )
         notes.append(
             f"{size:,} bytes in {count:,} blocks are in the summary alone, without a place{why}"
@@ -360,12 +361,12 @@ def _coverage(report: _Report, *, stray: int, known: bool) -> Coverage:
         notes.append("more summaries than reports: which process a leak is of is not sure")
     if report.suppressed[0]:
         blocks, hidden = report.suppressed
-        notes.append(f"its own suppressions hid {hidden:,} bytes in {blocks:,} blocks")
+        notes.append(f"its own suppressions hid {hidden:,} bytes in {plural(blocks, 'block')}")
     if report.errors:
         names = ", ".join(f"{n} {kind}" for kind, n in report.errors.most_common(5))
         notes.append(f"errors in this report that are no leak: {names}")
     if report.left_out:
-        notes.append(f"{report.left_out:,} leak records were not read")
+        notes.append(f"not read: {plural(report.left_out, 'leak record')}")
     if known:
         notes.append("what is still reachable is not in this report")
     return Coverage(mode=report.tool, troubles=tuple(troubles), notes=tuple(notes))

@@ -15,6 +15,7 @@ from leakscope.errors import RecordingError
 from leakscope.formats._text import MOST_FRAMES, MOST_RECORDS, NO_CHECK, Lines, frame, plain_number
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import Coverage, Process, Recording
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -147,9 +148,9 @@ def _coverage(
         notes.append("the statistics at its end are missing: what it counted until then is told")
     unknown = sum(not stack.frames for stack in held)
     if unknown:
-        notes.append(f"the call stacks of {unknown:,} places are not in the file")
+        notes.append(f"the file has no call stack for {plural(unknown, 'place')}")
     if cut:
         notes.append("the file is cut within its last line")
     if left_out:
-        notes.append(f"{left_out:,} lines were not read")
+        notes.append(f"not read: {plural(left_out, 'line')}")
     return Coverage(mode=tool, troubles=() if held else (NO_CHECK,), notes=tuple(notes))

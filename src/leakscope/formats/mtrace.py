@@ -18,6 +18,7 @@ from leakscope.errors import RecordingError
 from leakscope.formats._text import MOST_RECORDS, NO_CHECK, Lines, frame, plain_number
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import BLOCK_DTYPE, Coverage, Process, Recording
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -26,7 +27,7 @@ __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(
     rb"(?:^|\n)(?:[^\n]{0,80} )?= Start\r?\n(?:[^\n]{0,80} )?(?:@ [^\n]{0,4096}\[0x|\+ 0x|- 0x|= End|= Start|$)"
-    rb"|(?:^|\n)@ (?:[^\n]{0,4096}:)?(?:\([^)\n]{0,4096}\))?\[0x[0-9a-f]{1,16}\] [+<>-] 0x"
+    rb"|(?:^|\n)@ [^\n]{0,4096}\[0x[0-9a-f]{1,16}\] [+<>-] (?:0x|\(nil\))"
 )
 _EVENT = re.compile(
     r"(?:\[(0x[0-9a-fA-F]{1,16})\] |^)([-+<>!]) (\(nil\)|0x[0-9a-fA-F]{1,16})"
@@ -186,12 +187,14 @@ def _coverage(log: _Log, *, several: bool, strange: int) -> Coverage:
     if not log.live and not (log.ended and log.events):
         troubles.append(NO_CHECK)
     if log.unknown_frees:
-        notes.append(f"{log.unknown_frees:,} frees of blocks from before the log began")
+        notes.append(
+            f"freed, and allocated before the log began: {plural(log.unknown_frees, 'block')}"
+        )
     if log.failed:
-        notes.append(f"{log.failed:,} failed allocations are no blocks")
+        notes.append(f"allocations that failed, and are no blocks: {log.failed:,}")
     if log.replaced:
         notes.append(
-            f"{log.replaced:,} blocks came again without a free between: events are missing"
+            f"events are missing: {plural(log.replaced, 'block')} came again without a free between"
         )
     if several:
         notes.append(
@@ -199,7 +202,7 @@ def _coverage(log: _Log, *, several: bool, strange: int) -> Coverage:
             " fork each has what was in the buffer then"
         )
     if strange or log.left_out:
-        notes.append(f"{strange + log.left_out:,} lines of the file could not be read")
+        notes.append(f"not read: {plural(strange + log.left_out, 'line')}")
     counts = log.counts
     return Coverage(
         mode="mtrace",

@@ -27,6 +27,7 @@ from leakscope.formats._text import (
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -336,12 +337,12 @@ def _coverage(process: _Process, processes: list[_Process], lines: Lines) -> Cov
         )
     size, count = process.sums.get("suppressed", (0, 0))
     if count:
-        notes.append(f"valgrind's own suppressions hid {size:,} bytes in {count:,} blocks")
+        notes.append(f"valgrind's own suppressions hid {size:,} bytes in {plural(count, 'block')}")
     if process.others:
         names = ", ".join(f"{n} {kind}" for kind, n in process.others.most_common(5))
         notes.append(f"errors in this report that are no leak: {names}")
     if process.left_out:
-        notes.append(f"{process.left_out:,} leak records were not read")
+        notes.append(f"not read: {plural(process.left_out, 'leak record')}")
     return Coverage(
         mode=f"valgrind {tool}" + (f" {version}" if version else ""),
         alloc_events=process.allocs,
@@ -358,7 +359,7 @@ def _unlisted_notes(process: _Process) -> list[str]:
             notes.append(f"the summary counts less that is {name} than the records")
         else:
             notes.append(
-                f"{size:,} bytes in {count:,} blocks that are {name} are in the summary alone,"
+                f"{name}: {size:,} bytes in {plural(count, 'block')} are in the summary alone,"
                 " without a place: --leak-check=full --show-leak-kinds=all lists them"
             )
     return notes
@@ -370,7 +371,7 @@ def _why_unchecked(process: _Process, tool: str) -> str:
     if process.in_use is not None and process.finished:
         size, count = process.in_use
         return (
-            f"valgrind was not asked for leaks: {size:,} bytes in {count:,} blocks were in use at"
+            f"valgrind was not asked for leaks: {size:,} bytes in {plural(count, 'block')} were in use at"
             " exit; run it with --leak-check=full"
         )
     if process.replaced:

@@ -20,7 +20,7 @@ def test_real_logs_have_their_right_values(name, caller):
     biggest = findings_of(recording).findings[0]
     assert biggest.kind == "realloc"
     assert [(f.module_path, f.address.offset) for f in biggest.stack] == [caller]
-    assert "1 failed allocations are no blocks" in notes(recording)
+    assert "allocations that failed, and are no blocks: 1" in notes(recording)
     assert (recording.coverage.alloc_events, recording.coverage.free_events) == (11, 5)
 
 

@@ -38,7 +38,7 @@ def test_memleax():
 def test_libleak():
     recording = one("libleak/readme.log")
     assert held(recording) == (1056, 5)
-    assert "call stacks of 1 places are not in the file" in notes(recording)
+    assert "no call stack for 1 place" in notes(recording)
     first = next(f for f in findings_of(recording).findings if f.stack)
     assert (first.live_bytes, first.live_count) == (1024, 1)
     assert (first.stack[0].function, first.stack[0].line) == ("foo", 30)

@@ -53,7 +53,7 @@ def test_exit_status(text, status, tmp_path, capsys):
 
 
 def test_the_last_list_counts(tmp_path):
-    text = HEAD + DUMP + LEAK.format(1, 2) + DUMP + LEAK.format(1, 2) + LEAK.format(3, 2)
+    text = HEAD + DUMP + LEAK.format(5, 2) + DUMP + LEAK.format(1, 2) + LEAK.format(3, 2)
     recording = one(written(tmp_path, text))
     assert held(recording) == (10, 2)
     (finding,) = findings_of(recording).findings

@@ -101,6 +101,13 @@ def test_stacks_of_other_errors_are_no_part_of_a_leak(tmp_path):
     assert [(f.function, f.file, f.line) for f in leak.stack] == [("f (g)", "/my dir/x.c", 7)]
 
 
+def test_a_stack_goes_no_further_than_its_numbers_and_colours_are_no_part_of_names(tmp_path):
+    more = "".join(f"    #{n} 0x9 in later z.c:1\n" for n in range(4))
+    frames = FRAMES.replace("x.c:7:3", "x.c:7:3\x1b[0m")
+    (leak,) = findings_of(one(written(tmp_path, HEAD + LEAK + frames + more + END))).leaks
+    assert [(f.function, f.line) for f in leak.stack] == [("f (g)", 7)]
+
+
 def test_reports_that_lie_in_one_another_are_told(tmp_path):
     text = HEAD + LEAK + HEAD.replace("7", "8") + LEAK + END + END
     found = read_foreign(written(tmp_path, text))

@@ -54,6 +54,16 @@ def test_memleax_without_its_statistics(tmp_path):
     assert "statistics at its end are missing" in notes(recording)
 
 
+def test_the_statistics_of_libleak_tell_what_was_freed_meanwhile(tmp_path):
+    text = (
+        "callstack[7] expires. count=2 size=8/16 alloc=2 free=0\n"
+        "callstack[9] expires. count=3 size=8/24 alloc=2 free=0\n"
+        "callstack[9] frees after expired. live=6 expired=3 free_expired=1\n"
+    )
+    assert held(one(written(tmp_path, text))) == (32, 4)
+    assert held(one(written(tmp_path, text + "callstack[9]: may-leak=1 (8 bytes)\n"))) == (8, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from leakscope.formats._file import ForeignFile
 
-__all__ = ["MOST_FRAMES", "MOST_RECORDS", "NO_CHECK", "Lines", "allocation_kind", "frame"]
+__all__ = ["MOST_FRAMES", "MOST_RECORDS", "NO_CHECK", "LogLines", "allocation_kind", "frame"]
 __all__ += ["plain_number", "without_colours", "without_prefix"]
 
 NO_CHECK = "no_leak_check"  # the trouble of a file that proves nothing
@@ -49,7 +49,7 @@ _ALLOCATORS = {
 }
 
 
-class Lines:
+class LogLines:
     """The lines of a file, once. `cut` tells that the last one, just given, has no end."""
 
     def __init__(self, file: ForeignFile) -> None:

@@ -16,7 +16,7 @@ from leakscope.formats._text import (
     MOST_FRAMES,
     MOST_RECORDS,
     NO_CHECK,
-    Lines,
+    LogLines,
     frame,
     plain_number,
     without_prefix,
@@ -78,7 +78,7 @@ def recognises(head: bytes) -> bool:
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording of the last interval in the file. Raises `RecordingError`."""
     reader = _Reader()
-    lines = Lines(file)
+    lines = LogLines(file)
     for line in lines:
         reader.take(line, cut=lines.cut)
     if reader.last is None:

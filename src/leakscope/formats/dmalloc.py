@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.errors import RecordingError
-from leakscope.formats._text import MOST_RECORDS, NO_CHECK, Lines, frame, plain_number
+from leakscope.formats._text import MOST_RECORDS, NO_CHECK, LogLines, frame, plain_number
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import BLOCK_DTYPE, Coverage, Process, Recording
 from leakscope.words import plural
@@ -64,7 +64,7 @@ def recognises(head: bytes) -> bool:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return a recording of each run in the log. Raises `RecordingError`."""
-    lines = Lines(file)
+    lines = LogLines(file)
     runs: list[_Run] = []
     for line in lines:
         found = _VERSION.search(line)

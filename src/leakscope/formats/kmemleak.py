@@ -16,7 +16,7 @@ from leakscope.errors import RecordingError
 from leakscope.formats._text import (
     MOST_FRAMES,
     MOST_RECORDS,
-    Lines,
+    LogLines,
     frame,
     plain_number,
     without_prefix,
@@ -65,7 +65,7 @@ def recognises(head: bytes) -> bool:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording of the kernel. Raises `RecordingError`."""
-    lines = Lines(file)
+    lines = LogLines(file)
     found: list[_Object] = []
     tasks: Counter[str] = Counter()
     damaged: list[int] = []

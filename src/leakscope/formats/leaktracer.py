@@ -11,7 +11,14 @@ import re
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
-from leakscope.formats._text import MOST_FRAMES, MOST_RECORDS, NO_CHECK, Lines, frame, plain_number
+from leakscope.formats._text import (
+    MOST_FRAMES,
+    MOST_RECORDS,
+    NO_CHECK,
+    LogLines,
+    frame,
+    plain_number,
+)
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import Coverage, Process, Recording
 from leakscope.words import plural
@@ -39,7 +46,7 @@ def recognises(head: bytes) -> bool:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording of the report. Raises `RecordingError`."""
-    lines = Lines(file)
+    lines = LogLines(file)
     total: int | None = None
     blocks: list[tuple[tuple[int, ...], int]] = []
     wrong = left_out = 0

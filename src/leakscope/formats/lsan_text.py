@@ -19,7 +19,7 @@ from leakscope.formats._text import (
     MOST_FRAMES,
     MOST_RECORDS,
     NO_CHECK,
-    Lines,
+    LogLines,
     allocation_kind,
     frame,
     plain_number,
@@ -98,7 +98,7 @@ def recognises(head: bytes) -> bool:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return a recording of each report in the file. Raises `RecordingError`."""
-    lines = Lines(file)
+    lines = LogLines(file)
     reader = _Reader()
     for line in lines:
         reader.take(line, cut=lines.cut)

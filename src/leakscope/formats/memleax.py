@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
-from leakscope.formats._text import MOST_FRAMES, MOST_RECORDS, NO_CHECK, Lines, frame, plain_number
+from leakscope.formats._text import (
+    MOST_FRAMES,
+    MOST_RECORDS,
+    NO_CHECK,
+    LogLines,
+    frame,
+    plain_number,
+)
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import Coverage, Process, Recording
 from leakscope.words import plural
@@ -60,7 +67,7 @@ def recognises(head: bytes) -> bool:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording of the output. Raises `RecordingError`."""
-    lines = Lines(file)
+    lines = LogLines(file)
     stacks: dict[int, _Stack] = {}
     current: _Stack | None = None
     pid: int | None = None

@@ -19,7 +19,7 @@ from leakscope.formats._text import (
     MOST_FRAMES,
     MOST_RECORDS,
     NO_CHECK,
-    Lines,
+    LogLines,
     allocation_kind,
     frame,
     plain_number,
@@ -128,7 +128,7 @@ def recognises(head: bytes) -> bool:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return a recording of each process in the file. Raises `RecordingError`."""
-    lines = Lines(file)
+    lines = LogLines(file)
     processes: list[_Process] = []
     current: dict[int, _Process] = {}
     for line in lines:
@@ -277,7 +277,7 @@ def _built(one: _Frame) -> BuiltFrame | None:
 # ---- the recording
 
 
-def _recording(process: _Process, processes: list[_Process], lines: Lines) -> Recording:
+def _recording(process: _Process, processes: list[_Process], lines: LogLines) -> Recording:
     ended = process.ended or ("exited" if process.finished else None)
     build = RecordingBuilder(
         Process(
@@ -320,7 +320,7 @@ def _unlisted(process: _Process) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _coverage(process: _Process, processes: list[_Process], lines: Lines) -> Coverage:
+def _coverage(process: _Process, processes: list[_Process], lines: LogLines) -> Coverage:
     tool = process.tool or next((p.tool for p in processes if p.tool), None) or "memcheck"
     version = process.version or next((p.version for p in processes if p.version), None)
     troubles, notes = [], []

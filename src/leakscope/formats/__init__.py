@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Protocol, cast
 
+from leakscope.errors import RecordingError
 from leakscope.formats._file import ForeignFile
 
 if TYPE_CHECKING:
@@ -50,14 +51,24 @@ class Format(Protocol):
 def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
     """Return the recordings in a file of another tool, None when it is of no format known here.
 
-    Raises `RecordingError` when it is of one and cannot be read.
+    A log can hold what several tools wrote; all of it is read. Raises `RecordingError` when
+    nothing in it can be.
     """
     file = ForeignFile.open(path)
     if file is None:
         return None
     with file:
-        name = _recognise(file)
-        return None if name is None else _format(name).read(file)
+        names = _recognise(file)
+        found: list[Recording] = []
+        problem: RecordingError | None = None
+        for name in names:
+            try:
+                found += _format(name).read(file)
+            except RecordingError as error:
+                problem = problem or error
+        if problem is not None and not found:
+            raise problem
+        return tuple(found) if names else None
 
 
 def foreign_format(path: str | os.PathLike[str]) -> str | None:
@@ -66,13 +77,12 @@ def foreign_format(path: str | os.PathLike[str]) -> str | None:
     if file is None:
         return None
     with file:
-        name = _recognise(file)
-        return None if name is None else _FORMATS[name]
+        return " and ".join(_FORMATS[name] for name in _recognise(file)) or None
 
 
-def _recognise(file: ForeignFile) -> str | None:
+def _recognise(file: ForeignFile) -> list[str]:
     head = file.head(_HEAD)
-    return next((name for name in _FORMATS if _format(name).recognises(head)), None)
+    return [name for name in _FORMATS if _format(name).recognises(head)]
 
 
 def _format(name: str) -> Format:

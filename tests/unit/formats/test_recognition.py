@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every real file of every tool is taken for what it is, or for nothing that is known here."""
 
-from foreign import SAMPLES
-from leakscope.formats import foreign_format
+from foreign import SAMPLES, reached, written
+from leakscope.formats import foreign_format, read_foreign
 
 NAMES = {
     "valgrind-xml": "valgrind's XML",
@@ -30,3 +30,10 @@ def test_each_file_is_taken_for_what_it_is():
         if stolen or (folder in read_here and name != expected):
             wrong[f"{folder}/{path.name}"] = name
     assert wrong == {}
+
+
+def test_what_two_tools_wrote_into_one_log_is_all_read(tmp_path):
+    parts = ("valgrind-text/vg319-summary-only.txt", "lsan/gcc12-lsan-suppressed.txt")
+    path = written(tmp_path, b"".join((SAMPLES / part).read_bytes() for part in parts))
+    assert foreign_format(path) == "a report of LeakSanitizer and a log of valgrind"
+    assert sorted(reached(recording)[0] for recording in read_foreign(path)) == [(700, 7), (716, 8)]

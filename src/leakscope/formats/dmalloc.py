@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(
-    rb"Dmalloc version '|Dumping Not-Freed Pointers|not freed: '0x[0-9a-fA-F]{1,16}(?:\|[^'\n]{1,40})?' \("
+    rb"(?i)Dmalloc version '|Dumping Not-Freed Pointers|not freed: '(?:0x)?[0-9a-fA-F]{1,16}(?:\|[^'\n]{1,40})?' \("
 )
 _POINTER = re.compile(
     r"not freed: '(?:0x)?([0-9a-fA-F]{1,16})(?:\|[^']{1,80})?' \((\d{1,20}) bytes?\)"
     r" from '([^']{0,4096})'"
 )
 _IN_USE = re.compile(r"current memory in use: (\d{1,20}) bytes \((\d{1,20}) pnts?\)")
-_VERSION = re.compile(r"Dmalloc version '([^']{1,40})'")
+_VERSION = re.compile(r"Dmalloc version '([^']{1,40})'", re.IGNORECASE)
 _PID = re.compile(r"process pid = (\d{1,10})")
 _ERROR = re.compile(r"ERROR: (.{1,200})")
-_SINCE = re.compile(r"Dumping Not-Freed Pointers Changed Since (.{1,40}?):")
+_SINCE = re.compile(r"Dumping Not-Freed Pointers Changed Since (.{1,40}?):", re.IGNORECASE)
 _MOST_RUNS = 4096
 
 

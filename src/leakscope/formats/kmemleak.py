@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "recognises"]
 
-_KNOWN = re.compile(rb"unreferenced (?:percpu )?object 0x[0-9a-f]{1,16} \(size \d{1,20}\):")
-_OBJECT = re.compile(r"unreferenced (?:percpu )?object 0x[0-9a-f]{1,16} \(size (\d{1,20})\):")
+_KNOWN = re.compile(rb"unreferenced (?:percpu )?object \S{1,40} \(size \d{1,20}\):")
+_OBJECT = re.compile(r"unreferenced (?:percpu )?object \S{1,40} \(size (\d{1,20})\):")
 _TASK = re.compile(r'\s{0,20}comm "(.{0,64})", pid (\d{1,10}), jiffies')
 _FRAME = re.compile(
     r"\s{0,20}(?:\[<([0-9a-f]{1,16})>\] ?)?"

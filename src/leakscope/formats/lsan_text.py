@@ -55,7 +55,7 @@ _SUPPRESSED = re.compile(r"[\s-](\d{1,20})\s{1,30}(\d{1,20})\s{1,8}\S")
 _FATAL = ("LeakSanitizer has encountered a fatal error", "LeakSanitizer does not work under ptrace")
 _RUNTIME = re.compile(r"lib(?:clang_rt\.)?(?:asan|lsan|hwasan|ubsan)\b")
 _ALLOCATES = re.compile(
-    r"_*(?:interceptor_)?(?:malloc|calloc|realloc|reallocarray|valloc|pvalloc)$"
+    r"_*(?:interceptor_)?(?:malloc|calloc|realloc|reallocarray|p?valloc|memalign|posix_memalign|aligned_alloc)$"
 )
 _LOW = 1 << 28  # programs that are not position-independent are loaded below
 _MOST_MODULES = 10_000

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "recognises"]
 
+_DELTA = r"(?:\([-+][\d,]{1,30}\) )?"  # since the check before
 _TIME = r"(?:(\d{1,6}:\d\d:\d\d:\d\d\.\d{3}) )?"
 _KNOWN = re.compile(
     rb"==\s?(?:[\d:.]{13,22} )?\d{1,10}== (?:\s{0,8}(?:Memcheck, a memory error|HEAP SUMMARY:|LEAK SUMMARY:"
@@ -43,13 +44,13 @@ _KNOWN = re.compile(
 )
 _LINE = re.compile(rf"==\s?{_TIME}(\d{{1,10}})==(?: (.*))?$")
 _RECORD = re.compile(
-    r"([\d,]{1,30}) (?:\(([\d,]{1,30}) direct, ([\d,]{1,30}) indirect\) )?bytes in ([\d,]{1,30})"
-    r" blocks? (?:are|is) (definitely lost|indirectly lost|possibly lost|still reachable)"
+    rf"([\d,]{{1,30}}) {_DELTA}(?:\(([\d,]{{1,30}}) {_DELTA}direct, ([\d,]{{1,30}}) {_DELTA}indirect\) )?"
+    rf"bytes in ([\d,]{{1,30}}) {_DELTA}blocks? (?:are|is) (definitely lost|indirectly lost|possibly lost|still reachable)"
     r" in loss record"
 )
 _SUM = re.compile(
     r"\s{0,12}(definitely lost|indirectly lost|possibly lost|still reachable|suppressed):"
-    r" ([\d,]{1,30}) bytes in ([\d,]{1,30}) blocks"
+    rf" ([\d,]{{1,30}}) {_DELTA}bytes in ([\d,]{{1,30}}) {_DELTA}blocks"
 )
 _FRAME = re.compile(r"\s{0,12}(?:at|by) 0x([0-9A-Fa-f]{1,16}): (.{1,16384})$")
 _IN_USE = re.compile(r"in use at exit: ([\d,]{1,30}) bytes in ([\d,]{1,30}) blocks")

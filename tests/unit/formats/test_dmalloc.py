@@ -45,6 +45,7 @@ NONE = "current memory in use: 0 bytes (0 pnts)\n"
         (HEAD, 3),
         (HEAD + DUMP + LEAK.format(1, 2), 3),
         (LEAK.format(1, 2), 3),
+        ("dmalloc version '4.2'\n" + NONE + DUMP.lower(), 0),
     ],
 )
 def test_exit_status(text, status, tmp_path, capsys):

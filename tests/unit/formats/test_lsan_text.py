@@ -114,6 +114,13 @@ def test_reports_that_lie_in_one_another_are_told(tmp_path):
     assert all("not sure" in notes(recording) for recording in found)
 
 
+def test_allocators_of_the_run_time_are_no_place(tmp_path):
+    frames = "    #0 0x1 in aligned_alloc (/a+0x1) (BuildId: ab12)\n    #1 0x2 in main (/a+0x2)\n"
+    (leak,) = findings_of(one(written(tmp_path, HEAD + LEAK + frames + END))).leaks
+    assert leak.kind == "memalign"
+    assert [f.function for f in leak.stack] == ["main"]
+
+
 def test_it_is_named():
     assert "Sanitizer" in foreign_format(SAMPLES / "lsan/gcc12-asan.txt")
 

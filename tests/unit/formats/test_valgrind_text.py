@@ -125,6 +125,17 @@ def test_the_check_at_the_end_counts_and_not_those_before_it(tmp_path):
     assert [(f.function, f.module_path) for f in leak.stack] == [("f(int)", "/a b/x")]
 
 
+def test_counts_with_what_changed_since_the_check_before(tmp_path):
+    text = (
+        HEAD
+        + "==7== 9 (+9) (5 (+5) direct, 4 (+4) indirect) bytes in 1 (+1) blocks are definitely lost"
+        " in loss record 2 of 2\n"
+        + FRAMES
+        + SUMS.replace("{} bytes in 1", "5 (+5) bytes in 1 (+1)")
+    )
+    assert reached(one(written(tmp_path, text)))[0] == (5, 1)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     name=st.sampled_from(["vg319-origins-gensupp.txt", "vg319-multipid-overwritten.txt"]),

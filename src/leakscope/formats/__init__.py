@@ -30,6 +30,10 @@ _FORMATS = {
     "jemalloc_heap": "jemalloc's heap profile",
     "gperftools_heap": "a heap profile of gperftools or Go",
     "heaptrack_data": "what heaptrack recorded",
+    "android_heap": "Android's native heap dump",
+    "android_log": "leaks in a log of Android",
+    "massif_out": "massif's snapshots",
+    "callgrind_out": "a profile by callgrind or cachegrind",
 }
 
 

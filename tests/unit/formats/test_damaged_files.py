@@ -21,6 +21,13 @@ FILES = [
     "heaptrack/heaptrack.leaky.v3.gz",
     "heaptrack/heaptrack.test_sysroot.raw",
     "heaptrack/heaptrack.test_sysroot.expected",
+    "android/native-heap-v1.1.txt",
+    "android/logcat-brief-leak10.txt",
+    "android/dumpsys-unreachable.txt",
+    "massif/vg319-heap.massif",
+    "massif/linuxtools-TiB.massif",
+    "callgrind/vg319.callgrind.out",
+    "callgrind/vg319.cachegrind.out",
 ]
 PARTS = [
     b"\n", b"\r\n", b"@", b" ", b"[", b"-", b"0x", b"\x00", b"\xff\xfe", b"9" * 40, b"f" * 17,
@@ -52,6 +59,8 @@ def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, edits, cut):
         found = read_foreign(path)
     for recording in found or ():
         assert recording.absent
-        assert analyse(recording, debuginfod=False).undecided
+        found = analyse(recording, debuginfod=False)
+        # Only heaptrack tells that all was freed, and only libmemunreachable searches memory.
+        assert found.undecided or name.startswith(("heaptrack", "android/dumpsys"))
         packed.write(recording, path.with_suffix(".kept"))
         packed.read(path.with_suffix(".kept"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Protocol, cast
 
+from leakscope.errors import RecordingError
 from leakscope.formats._file import ForeignFile
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["foreign_format", "read_foreign"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
+
+_SUMS = ("allocs", "alloc_bytes", "live_count", "live_bytes")
+_MOST_SUM = float(1 << 62)
 
 # Module, and the name of the format for people.
 _FORMATS = {
@@ -34,6 +38,8 @@ _FORMATS = {
     "android_log": "leaks in a log of Android",
     "massif_out": "massif's snapshots",
     "callgrind_out": "a profile by callgrind or cachegrind",
+    "dhat_json": "DHAT's program points",
+    "pprof_profile": "a pprof profile",  # binary, without a magic number: the last one asked
 }
 
 
@@ -57,7 +63,7 @@ def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
         return None
     with file:
         name = _recognise(file)
-        return None if name is None else _format(name).read(file)
+        return None if name is None else _believable(file, name)
 
 
 def foreign_format(path: str | os.PathLike[str]) -> str | None:
@@ -68,6 +74,19 @@ def foreign_format(path: str | os.PathLike[str]) -> str | None:
     with file:
         name = _recognise(file)
         return None if name is None else _FORMATS[name]
+
+
+def _believable(file: ForeignFile, name: str) -> tuple[Recording, ...]:
+    """Read a file; numbers that no process can have would overflow in what follows."""
+    try:
+        recordings = _format(name).read(file)
+        sums = (float(r.sites[each].sum(dtype=float)) for r in recordings for each in _SUMS)
+        wild = any(value >= _MOST_SUM for value in sums)
+    except OverflowError:
+        wild = True
+    if wild:
+        raise RecordingError(f"{file.path} has numbers that are larger than any memory")
+    return recordings
 
 
 def _recognise(file: ForeignFile) -> str | None:

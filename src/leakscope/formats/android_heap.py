@@ -21,7 +21,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.errors import RecordingError
-from leakscope.formats._lines import Lines
+from leakscope.formats._lines import RawLines
 from leakscope.formats._maps import Maps
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName
@@ -68,7 +68,7 @@ class _Dump:
         self.has_maps = self.ended = False
         self.left_out = self.unknown = 0
 
-    def read(self, lines: Lines) -> None:
+    def read(self, lines: RawLines) -> None:
         for line in lines:
             self._line(line)
         if lines.rest.strip() == b"END":  # the one line that is whole without an end
@@ -124,7 +124,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     if head is None:
         raise RecordingError(f"{file.path} is no native heap dump")
     minor = int(head[1])
-    lines, dump = Lines(file), _Dump()
+    lines, dump = RawLines(file), _Dump()
     dump.read(lines)
     # Of version 1.0 the number is believed where the head agrees with it.
     num = minor > 0 or dump.sums(num=True) == dump.in_head
@@ -156,7 +156,7 @@ def _frames(build: RecordingBuilder, dump: _Dump, record: _Record) -> list[Built
     return frames
 
 
-def _notes(file: ForeignFile, lines: Lines, dump: _Dump, minor: int, *, num: bool) -> list[str]:
+def _notes(file: ForeignFile, lines: RawLines, dump: _Dump, minor: int, *, num: bool) -> list[str]:
     notes = ["it is what was held when the dump was made; nobody looked whether it is in use"]
     if minor > _NEWEST:
         notes.append(f"version 1.{minor} is newer than what is known: 1.{_NEWEST}")

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
-from leakscope.formats._lines import Lines
+from leakscope.formats._lines import RawLines
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName
 from leakscope.model.reachability import Reachability
@@ -161,7 +161,7 @@ def _decoded(text: bytes) -> str:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return a recording of each process in the file. Raises `RecordingError`."""
-    lines, log = Lines(file), _Log()
+    lines, log = RawLines(file), _Log()
     for line in lines:
         log.line(line)
     cut = file.cut

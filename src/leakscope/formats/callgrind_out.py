@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from leakscope.errors import RecordingError
-from leakscope.formats._lines import Lines
+from leakscope.formats._lines import RawLines
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -33,7 +33,7 @@ def read(file: ForeignFile) -> NoReturn:
     """Raise `RecordingError`, which says what it is."""
     told: dict[bytes, str] = {}
     callgrind = _CALLGRIND.match(file.head(1 << 12)) is not None
-    for line in Lines(file):
+    for line in RawLines(file):
         name, colon, text = line[: _MOST_TEXT * 2].partition(b":")
         if colon and name in {b"cmd", b"events", b"summary", b"totals"}:
             told.setdefault(name, text.strip().decode("utf-8", "replace")[:_MOST_TEXT])

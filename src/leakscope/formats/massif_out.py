@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.formats._frame_text import frame_of
-from leakscope.formats._lines import Lines
+from leakscope.formats._lines import RawLines
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.recordings import Coverage, Process
 from leakscope.words import bytes_text
@@ -88,7 +88,7 @@ class _Massif:
         self._nodes: list[tuple[int, _Node]] | None = None
         self.unknown = 0
 
-    def read(self, lines: Lines) -> None:
+    def read(self, lines: RawLines) -> None:
         for line in lines:
             self._line(line)
         if not lines.rest:
@@ -148,7 +148,7 @@ class _Massif:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording in the file. Raises `RecordingError`."""
-    lines, massif = Lines(file), _Massif()
+    lines, massif = RawLines(file), _Massif()
     massif.read(lines)
     if not massif.snapshots:
         raise RecordingError(f"{file.path} is a file of massif without any snapshot")
@@ -199,7 +199,7 @@ def _add_sites(build: RecordingBuilder, nodes: list[tuple[int, _Node]]) -> None:
             build.site(where, "mmap" if pages else "malloc", live_bytes=node.own)
 
 
-def _notes(file: ForeignFile, lines: Lines, massif: _Massif) -> list[str]:
+def _notes(file: ForeignFile, lines: RawLines, massif: _Massif) -> list[str]:
     notes = ["massif tells how much is held, not whether it leaks; memcheck looks for leaks"]
     last, unit = massif.snapshots[-1], massif.head.get(b"time_unit", "i")
     cut = file.cut or (None if last.whole and not lines.rest else "it ends inside a snapshot")

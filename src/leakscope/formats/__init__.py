@@ -21,6 +21,9 @@ __all__ = ["foreign_format", "read_foreign"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
 
+_SUMS = ("allocs", "alloc_bytes", "live_count", "live_bytes")
+_MOST_SUM = float(1 << 62)
+
 # Module, and the name of the format for people.
 _FORMATS = {
     "valgrind_xml": "valgrind's XML",
@@ -35,7 +38,14 @@ _FORMATS = {
     "dmalloc": "a log of dmalloc",
     "leaktracer": "a report of LeakTracer",
     "memleax": "output of memleax or libleak",
+    "android_heap": "Android's native heap dump",
+    "android_log": "leaks in a log of Android",
+    "massif_out": "massif's snapshots",
+    "callgrind_out": "a profile by callgrind or cachegrind",
+    "dhat_json": "DHAT's program points",
+    "pprof_profile": "a pprof profile",
 }
+_LAST = "pprof_profile"  # binary, without a magic number: asked when it is nothing else
 
 
 class Format(Protocol):
@@ -63,7 +73,7 @@ def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
         problem: RecordingError | None = None
         for name in names:
             try:
-                found += _format(name).read(file)
+                found += _believable(file, name)
             except RecordingError as error:
                 problem = problem or error
         if problem is not None and not found:
@@ -80,9 +90,23 @@ def foreign_format(path: str | os.PathLike[str]) -> str | None:
         return " and ".join(_FORMATS[name] for name in _recognise(file)) or None
 
 
+def _believable(file: ForeignFile, name: str) -> tuple[Recording, ...]:
+    """Read a file; numbers that no process can have would overflow in what follows."""
+    try:
+        recordings = _format(name).read(file)
+        sums = (float(r.sites[each].sum(dtype=float)) for r in recordings for each in _SUMS)
+        wild = any(value >= _MOST_SUM for value in sums)
+    except OverflowError:
+        wild = True
+    if wild:
+        raise RecordingError(f"{file.path} has numbers that are larger than any memory")
+    return recordings
+
+
 def _recognise(file: ForeignFile) -> list[str]:
     head = file.head(_HEAD)
-    return [name for name in _FORMATS if _format(name).recognises(head)]
+    texts = [name for name in _FORMATS if name != _LAST and _format(name).recognises(head)]
+    return texts or [_LAST] * _format(_LAST).recognises(head)
 
 
 def _format(name: str) -> Format:

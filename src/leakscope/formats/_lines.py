@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of a file that somebody else wrote."""
+"""The lines of a file that somebody else wrote, as bytes: for long files and exact formats."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
     from leakscope.formats._file import ForeignFile
 
-__all__ = ["Lines", "number"]
+__all__ = ["RawLines", "number"]
 
 _MOST_LINE = 1 << 20  # bytes; what stands behind them in a line is dropped
 _MOST_NUMBER = 1 << 62
 
 
-class Lines:
+class RawLines:
     """Yields the whole lines, without their ends.
 
     A last line without an end can be cut inside a number: it is in `rest`, and not yielded.

@@ -28,9 +28,13 @@ _DELETED = " (deleted)"
 
 
 class Maps:
-    """Lines of a maps file, and the frames that addresses are in."""
+    """Lines of a maps file, and the frames that addresses are in.
 
-    def __init__(self) -> None:
+    Programs below `fixed` are taken to have been linked there, where their files are not at hand.
+    """
+
+    def __init__(self, *, fixed: int = _FIXED) -> None:
+        self._fixed = fixed
         self._spans: dict[str, list[tuple[int, int, int]]] = {}  # path: (start, end, offset)
         self._count = 0
         self._starts: list[int] = []
@@ -93,16 +97,16 @@ class Maps:
             return None, 0
         spans = sorted(self._spans[path])
         start, _, offset = spans[0]
-        bias = _bias(path, start, offset)
+        bias = _bias(path, start, offset, self._fixed)
         # No build-id: a file of that path here need not be the one that was mapped there.
         return build.module(Module(path, None, start, max(e for _, e, _ in spans), bias)), bias
 
 
-def _bias(path: str, start: int, offset: int) -> int:
+def _bias(path: str, start: int, offset: int, below: int) -> int:
     try:
         fixed = read_elf(path).type == ET_EXEC
     except LeakscopeError:
-        fixed = start < _FIXED
+        fixed = start < below
     return 0 if fixed else max(start - offset, 0)
 
 

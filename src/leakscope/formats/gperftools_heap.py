@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
-from leakscope.formats._lines import Lines, number
+from leakscope.formats._lines import RawLines, number
 from leakscope.formats._maps import Maps
 from leakscope.formats._sampling import unsampled
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
@@ -72,7 +72,7 @@ class _Profile:
         self.statistics: dict[str, int] = {}
         self.left_out = self.unknown = self.negative = 0
 
-    def read(self, lines: Lines) -> None:
+    def read(self, lines: RawLines) -> None:
         header = record = None
         for line in lines:
             if self.has_maps:
@@ -134,7 +134,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
         )
     if kind == b"heap":
         period //= 2
-    lines, profile = Lines(file), _Profile()
+    lines, profile = RawLines(file), _Profile()
     profile.read(lines)
     sampled = period > 1 and kind in _SAMPLED
     growth = kind.startswith(b"growth")
@@ -167,7 +167,7 @@ def _frames(build: RecordingBuilder, profile: _Profile, record: _Record) -> list
 
 
 def _notes(
-    file: ForeignFile, lines: Lines, profile: _Profile, head: re.Match[bytes], period: int
+    file: ForeignFile, lines: RawLines, profile: _Profile, head: re.Match[bytes], period: int
 ) -> list[str]:
     if head[5].startswith(b"growth"):
         notes = [_GROWTH]

@@ -24,7 +24,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from leakscope.errors import RecordingError
-from leakscope.formats._lines import Lines
+from leakscope.formats._lines import RawLines
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName, Module
 from leakscope.model.recordings import Coverage, Process
@@ -66,7 +66,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
             f"{file.path} is a file of heaptrack of version {version}, and {_NEWEST} is the newest that is read"
         )
     data = _Data(raw=_RAW.search(head) is not None, version=version, tool=int(found[1], 16))
-    lines = Lines(file, _MOST)
+    lines = RawLines(file, _MOST)
     data.read(lines)
     return (data.recording(file, lines),)
 
@@ -97,7 +97,7 @@ class _Data:
 
     # ---- reading
 
-    def read(self, lines: Lines) -> None:
+    def read(self, lines: RawLines) -> None:
         handlers = {
             b"+": self._allocated,
             b"-": self._freed,
@@ -246,7 +246,7 @@ class _Data:
 
     # ---- the recording
 
-    def recording(self, file: ForeignFile, lines: Lines) -> Recording:
+    def recording(self, file: ForeignFile, lines: RawLines) -> Recording:
         """Make the recording."""
         exe = self.exe or self.command.split(" ")[0]
         build = RecordingBuilder(
@@ -316,7 +316,7 @@ class _Data:
     def _of(self, index: int) -> str | None:
         return (self._texts[index - 1] or None) if 0 < index <= len(self._texts) else None
 
-    def _part(self, file: ForeignFile, lines: Lines) -> str | None:
+    def _part(self, file: ForeignFile, lines: RawLines) -> str | None:
         """Return why the file is not whole, None when it is."""
         if file.cut or lines.rest:
             return file.cut or "it ends in the middle of a line"

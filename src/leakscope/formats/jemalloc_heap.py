@@ -18,7 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
-from leakscope.formats._lines import Lines, number
+from leakscope.formats._lines import RawLines, number
 from leakscope.formats._maps import Maps
 from leakscope.formats._sampling import unsampled
 from leakscope.model.builder import RecordingBuilder
@@ -52,7 +52,7 @@ class _Profile:
         self.has_maps = False
         self.left_out = self.unknown = 0
 
-    def read(self, lines: Lines) -> None:
+    def read(self, lines: RawLines) -> None:
         current: tuple[int, ...] | None = None
         in_context = False
         for line in lines:
@@ -87,7 +87,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     period = (number(found[1]) if found else None) or 0
     if not period:
         raise RecordingError(f"{file.path} is no heap profile of jemalloc: it has no period")
-    lines, profile = Lines(file), _Profile()
+    lines, profile = RawLines(file), _Profile()
     profile.read(lines)
     if profile.header is None and not profile.stacks:
         raise RecordingError(f"{file.path} is a heap profile of jemalloc without any number")
@@ -112,7 +112,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     return (build.build(),)
 
 
-def _notes(file: ForeignFile, lines: Lines, profile: _Profile, period: int) -> list[str]:
+def _notes(file: ForeignFile, lines: RawLines, profile: _Profile, period: int) -> list[str]:
     notes = ["it is what was held when the file was written; nobody looked whether it is in use"]
     if period > 1:
         notes.append(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _LEAK = re.compile(
-    rb"\+\+\+ (.{1,4096}?) leaked block of size (\d{1,18}) at (?:0x)?([0-9a-f]{1,16})"
+    rb"\+\+\+ (.{1,512}?) leaked block of size (\d{1,18}) at (?:0x)?([0-9a-f]{1,16})"
     rb"(?: \(leak (\d{1,9}) of (\d{1,9})\))?"
 )
 _FRAME = re.compile(
@@ -53,7 +53,7 @@ _SIMILAR = re.compile(
 )
 _OWNED = re.compile(rb"\s*referencing (\d{1,18}) unreachable bytes? in (\d{1,18}) allocations?\s*")
 _PROCESS = re.compile(rb"\*\* MEMINFO in pid (\d{1,7}) \[(.{0,200}?)\]")
-_SECTION = re.compile(rb"^\s*Unreachable memory\s*$", re.MULTILINE)
+_SECTION = re.compile(rb"^[ \t]*Unreachable memory[ \t\r]*$", re.MULTILINE)
 _MOST_LEAKS = 1 << 20
 _MOST_PROCESSES = 1 << 10
 _MOST_FRAMES = 512

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _CALLGRIND = re.compile(
-    rb"\s*# callgrind format|\A(?:[a-z]+:[^\n]*\n|#[^\n]*\n|\s*\n){0,30}creator: "
+    rb"\s*# callgrind format|\A(?:[a-z]+:[^\n]*\n|#[^\n]*\n|[ \t]*\n){0,30}creator: "
 )
 _CACHEGRIND = re.compile(rb"\s*desc: I1 cache:")
 _EVENTS = re.compile(rb"^events: ", re.MULTILINE)

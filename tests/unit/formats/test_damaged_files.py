@@ -3,6 +3,7 @@
 
 import contextlib
 import gzip
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from leakscope._analysis import analyse
 from leakscope.errors import RecordingError
-from leakscope.formats import read_foreign
+from leakscope.formats import foreign_format, read_foreign
 from leakscope.recording import packed
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "samples"
@@ -72,3 +73,13 @@ def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, edits, cut):
         assert found.undecided or name.startswith(COMPLETE)
         packed.write(recording, path.with_suffix(".kept"))
         packed.read(path.with_suffix(".kept"))
+
+
+@pytest.mark.parametrize(
+    "data", [b"\n" * 70_000, b" " * 70_000, b"a:\n" * 20_000, b"#\n" * 30_000, b"+++ " * 15_000]
+)
+def test_no_pattern_runs_away(data, tmp_path):
+    (tmp_path / "file").write_bytes(data)
+    started = time.process_time()
+    assert foreign_format(tmp_path / "file") is None
+    assert time.process_time() - started < 20  # seconds; it did not end in minutes

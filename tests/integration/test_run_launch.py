@@ -105,7 +105,12 @@ def start(agent):
     yield begin
     for process in started:
         if process.poll() is None:
+            # The program as well: it has our pipes, and some run for a minute.
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             process.kill()
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
         process.communicate()
 
 

@@ -13,7 +13,17 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["absolute", "exists", "is_directory", "is_file", "is_link", "resolved", "users_home"]
+__all__ = [
+    "absolute",
+    "as_typed",
+    "current",
+    "exists",
+    "is_directory",
+    "is_file",
+    "is_link",
+    "resolved",
+    "users_home",
+]
 
 _Path: TypeAlias = str | os.PathLike[str]
 
@@ -44,6 +54,23 @@ def absolute(path: _Path) -> Path:
         return Path(path).absolute()
     except OSError:
         return Path(path)
+
+
+def as_typed(path: _Path) -> str:
+    """Return the path as short as it can be typed in the current directory."""
+    try:
+        relative = os.path.relpath(path)
+    except OSError:  # there is no here any more
+        return str(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def current() -> str | None:
+    """Return the current directory, None when it was removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
 
 
 def resolved(path: _Path) -> Path:

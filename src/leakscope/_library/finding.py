@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leakscope import _numpy  # noqa: F401 - before anything that imports numpy
 from leakscope._finding import find as search
 from leakscope._library import values
-from leakscope._library.results import Result
+from leakscope._library.results import Result, fields_of
 from leakscope.errors import UsageError
 from leakscope.model import found as model
 from leakscope.report import find as report
@@ -19,6 +18,7 @@ from leakscope.scan.subject import check_pause
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leakscope._library.results import Look
     from leakscope._library.values import Duration
 
 __all__ = ["Found", "find"]
@@ -32,21 +32,9 @@ class Found(model.Found, Result):
         """Return the document that `leakscope find --json` writes; it has a published schema."""
         return report.to_json(self)
 
-    def report(
-        self,
-        *,
-        width: int = 80,
-        colour: bool = False,
-        unicode: bool = True,
-        limit: int = 10,  # noqa: ARG002 - nothing is left out
-        all: bool = False,  # noqa: A002, ARG002
-        verbose: bool = False,  # noqa: ARG002
-        source: bool = True,  # noqa: ARG002
-    ) -> str:
+    def _text(self, look: Look) -> str:
         """Return the text that `leakscope find` shows, ending in a newline."""
-        from leakscope.report.ink import Ink
-
-        return report.render_found(self, Ink(width, colour, unicode))
+        return report.render_found(self, look.ink)
 
 
 def find(
@@ -77,4 +65,4 @@ def find(
         raise UsageError("nothing says how long to look", hint="Give duration=30.")
     name = target if isinstance(target, str) else str(values.whole("target", target))
     found = search(name, seconds=seconds, stop=stop, max_pause_s=pause or 0.0, say=progress)
-    return Found(**{each.name: getattr(found, each.name) for each in dataclasses.fields(found)})
+    return Found(**fields_of(found))

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from leakscope._paths import as_typed, current
 from leakscope.model import findings as model
 from leakscope.model import watched
 from leakscope.report import watch as watch_report
@@ -18,7 +18,6 @@ from leakscope.trace import launch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import Self
 
     from leakscope._analysis import Analyser
@@ -26,10 +25,31 @@ if TYPE_CHECKING:
     from leakscope.model.heap import HeapScan
     from leakscope.model.recordings import Recording
     from leakscope.model.series import Cause, Trend
+    from leakscope.report.ink import Ink
 
-__all__ = ["Findings", "Result", "Run", "Scan", "Watched"]
+__all__ = ["Findings", "Look", "Result", "Run", "Scan", "Watched", "fields_of"]
 
 _Judged = list[tuple[str, model.Findings]]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a report is to look: the options of `Result.report`."""
+
+    width: int
+    colour: bool
+    unicode: bool
+    limit: int
+    all: bool
+    verbose: bool
+    source: bool
+
+    @property
+    def ink(self) -> Ink:
+        """The same for reports of gauges, which leave nothing out."""
+        from leakscope.report.ink import Ink
+
+        return Ink(self.width, self.colour, self.unicode)
 
 
 class Result(ABC):
@@ -46,7 +66,6 @@ class Result(ABC):
         found: dict[str, Any] = json.loads(self.to_json())
         return found
 
-    @abstractmethod
     def report(
         self,
         *,
@@ -65,6 +84,11 @@ class Result(ABC):
         program around each place. What a kind of result does not have, the options for it change
         nothing about.
         """
+        return self._text(Look(width, colour, unicode, limit, all, verbose, source))
+
+    @abstractmethod
+    def _text(self, look: Look) -> str:
+        """Return the text of the command, ending in a newline."""
 
     def __str__(self) -> str:
         """Return the report, so that `print(result)` shows what the command shows."""
@@ -75,24 +99,20 @@ class Result(ABC):
         return f"<pre>{escape(self.report(width=100))}</pre>"
 
 
-def _text(judged: _Judged, options: dict[str, Any]) -> str:
+def _findings_text(judged: _Judged, look: Look) -> str:
     from leakscope.report.processes import render_processes
     from leakscope.symbols import source_context
 
-    try:
-        base = os.getcwd()  # noqa: PTH109 - as text
-    except OSError:  # it was removed
-        base = None
     return render_processes(
         judged,
-        width=options["width"],
-        colour=options["colour"],
-        unicode=options["unicode"],
-        source_context=source_context if options["source"] else None,
-        limit=options["limit"],
-        show_all=options["all"],
-        verbose=options["verbose"],
-        base=base,
+        width=look.width,
+        colour=look.colour,
+        unicode=look.unicode,
+        source_context=source_context if look.source else None,
+        limit=look.limit,
+        show_all=look.all,
+        verbose=look.verbose,
+        base=current(),
     )
 
 
@@ -102,11 +122,8 @@ def _json(judged: _Judged) -> str:
     return to_json(*(each for _, each in judged), labels=[label for label, _ in judged])
 
 
-def _options(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in {"self", "__class__"}}
-
-
-def _fields(value: Any) -> dict[str, Any]:
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name: for a class with more that it can do."""
     return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
 
 
@@ -120,7 +137,7 @@ class Findings(model.Findings, Result):
     @classmethod
     def of(cls, findings: model.Findings, label: str | None = None) -> Self:
         """Return what the engine found, with what a result can do."""
-        return cls(**_fields(findings) | {"label": label})
+        return cls(**fields_of(findings) | {"label": label})
 
     def to_json(self) -> str:
         """Return the document that `leakscope report --json` writes; it has a published schema."""
@@ -128,19 +145,9 @@ class Findings(model.Findings, Result):
 
         return to_json(self, labels=None if self.label is None else [self.label])
 
-    def report(
-        self,
-        *,
-        width: int = 80,
-        colour: bool = False,
-        unicode: bool = True,
-        limit: int = 10,
-        all: bool = False,  # noqa: A002
-        verbose: bool = False,
-        source: bool = True,
-    ) -> str:
+    def _text(self, look: Look) -> str:
         """Return the text that `leakscope report` shows, ending in a newline."""
-        return _text([(self.label or "", self)], _options(locals()))
+        return _findings_text([(self.label or "", self)], look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +160,7 @@ class Run(launch.Run, Result):
     @classmethod
     def of(cls, run: launch.Run, analyser: Analyser) -> Self:
         """Return what came of a run, to be judged by `analyser` when somebody asks."""
-        return cls(**_fields(run), _analyser=analyser)
+        return cls(**fields_of(run), _analyser=analyser)
 
     @property
     def findings(self) -> tuple[Findings, ...]:
@@ -162,7 +169,7 @@ class Run(launch.Run, Result):
             assert self._analyser is not None
             self._judged.append(
                 tuple(
-                    Findings.of(self._analyser.analyse(recording), _shown(path))
+                    Findings.of(self._analyser.analyse(recording), as_typed(path))
                     for recording, path in zip(self.recordings, self.files, strict=True)
                 )
             )
@@ -177,29 +184,9 @@ class Run(launch.Run, Result):
         """Return the document that `leakscope run --json` writes; it has a published schema."""
         return _json([(each.label or "", each) for each in self.findings])
 
-    def report(
-        self,
-        *,
-        width: int = 80,
-        colour: bool = False,
-        unicode: bool = True,
-        limit: int = 10,
-        all: bool = False,  # noqa: A002
-        verbose: bool = False,
-        source: bool = True,
-    ) -> str:
+    def _text(self, look: Look) -> str:
         """Return the report of `leakscope run` on all processes, ending in a newline."""
-        options = _options(locals())
-        return _text([(each.label or "", each) for each in self.findings], options)
-
-
-def _shown(path: Path) -> str:
-    """Return a path as the command shows it: as short as it can be typed here."""
-    try:
-        relative = os.path.relpath(path)
-    except OSError:  # there is no here any more
-        return str(path)
-    return str(path) if relative.startswith("..") else relative
+        return _findings_text([(each.label or "", each) for each in self.findings], look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,22 +235,12 @@ class Scan(Result):
         assert self.heap is not None
         return heap.to_json(self.heap, self.program)
 
-    def report(
-        self,
-        *,
-        width: int = 80,
-        colour: bool = False,
-        unicode: bool = True,
-        limit: int = 10,
-        all: bool = False,  # noqa: A002
-        verbose: bool = False,
-        source: bool = True,
-    ) -> str:
+    def _text(self, look: Look) -> str:
         """Return the text that `leakscope scan` shows, ending in a newline."""
         from leakscope.report.heap import render_heap
 
         if self.findings is not None:
-            return _text([(self.findings.label or "", self.findings)], _options(locals()))
+            return _findings_text([(self.findings.label or "", self.findings)], look)
         assert self.heap is not None
         return render_heap(self.heap, self.program)
 
@@ -294,18 +271,6 @@ class Watched(watched.Watched, Result):
         """Return the document that `leakscope watch --json` writes; it has a published schema."""
         return watch_report.to_json(self)
 
-    def report(
-        self,
-        *,
-        width: int = 80,
-        colour: bool = False,
-        unicode: bool = True,
-        limit: int = 10,  # noqa: ARG002 - nothing is left out
-        all: bool = False,  # noqa: A002, ARG002
-        verbose: bool = False,  # noqa: ARG002
-        source: bool = True,  # noqa: ARG002
-    ) -> str:
+    def _text(self, look: Look) -> str:
         """Return the text that `leakscope watch` shows at its end, ending in a newline."""
-        from leakscope.report.ink import Ink
-
-        return watch_report.render_watch(self, Ink(width, colour, unicode))
+        return watch_report.render_watch(self, look.ink)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from leakscope._digits import is_number
+from leakscope._paths import current
 from leakscope.cli._progress import Progress
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._writing import write_report
@@ -205,7 +206,7 @@ def _text(
         limit=args.limit,
         show_all=args.all,
         verbose=args.verbose,
-        base=_here(),
+        base=current(),
         command=getattr(args, "typed", None),  # of `run`
         passing=getattr(args, "passing", ()),
     )
@@ -215,13 +216,6 @@ def _source_context(frame: Frame, radius: int) -> list[tuple[int, str]]:
     from leakscope.symbols import source_context  # here: a report without findings shows none
 
     return source_context(frame, radius)
-
-
-def _here() -> str | None:
-    try:
-        return str(Path.cwd())
-    except OSError:  # the directory was removed under us
-        return None
 
 
 def _width(stream: TextIO | None) -> int:

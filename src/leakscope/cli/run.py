@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from leakscope._paths import absolute, exists, is_directory
+from leakscope._paths import absolute, as_typed, exists, is_directory
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._status import worst
 from leakscope.cli._writing import check_outputs
@@ -180,13 +179,13 @@ def run(args: argparse.Namespace) -> int:
             ()
             if args.keep_all
             else {
-                _shown(path)
+                as_typed(path)
                 for path, each in zip(done.files, done.recordings, strict=False)
                 if each.process.pid != done.pid
             }
         )
         labelled = (
-            (_shown(path), each) for path, each in zip(done.files, done.recordings, strict=False)
+            (as_typed(path), each) for path, each in zip(done.files, done.recordings, strict=False)
         )
         judged = judge_recordings(labelled, args, sys.stderr)
         leaks, undecided = statuses(judged, args)
@@ -252,9 +251,9 @@ def _tell_files(done: Run, dropped: int, args: argparse.Namespace) -> None:
         what = "recording of a child" if dropped == 1 else "recordings of children"
         _say(f"{dropped:,} {what} without a leak not kept; --keep-all keeps them")
     if len(done.files) == 1:
-        _say(f"recording: {_shown(done.files[0])}")
+        _say(f"recording: {as_typed(done.files[0])}")
     elif done.files:
-        _say(f"{len(done.files)} recordings, the program's own: {_shown(done.files[0])}")
+        _say(f"{len(done.files)} recordings, the program's own: {as_typed(done.files[0])}")
     if args.report_file and args.report:
         _say(f"report: {args.report_file}")
     for each in done.running:
@@ -262,15 +261,6 @@ def _tell_files(done: Run, dropped: int, args: argparse.Namespace) -> None:
             f"process {each.pid} still runs and is being recorded:"
             f" leakscope report {each.pid}, and when it has ended: leakscope report {each.path}"
         )
-
-
-def _shown(path: os.PathLike[str]) -> str:
-    """A path as short as it can be typed here."""
-    try:
-        relative = os.path.relpath(path)
-    except OSError:  # there is no here any more
-        return str(path)
-    return str(path) if relative.startswith("..") else relative
 
 
 def _say(text: str) -> None:

@@ -40,12 +40,15 @@ class RawLines:
                 yield line[:_MOST_LINE].rstrip(b"\r")
 
 
-def number(text: bytes, base: int = 10) -> int | None:
+def number(text: bytes | str, base: int = 10) -> int | None:
     """Return a whole number that a program can have written; None for everything else."""
-    if len(text) > 24 or b"_" in text:
+    if len(text) > 24 or not text.isascii():
+        return None
+    digits = text if isinstance(text, str) else text.decode("ascii")
+    if "_" in digits:
         return None
     try:
-        value = int(text, base)
+        value = int(digits, base)
     except ValueError:
         return None
     return value if 0 <= value <= (_MOST_NUMBER if base == 10 else (1 << 64) - 1) else None

@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
     from leakscope.formats._file import ForeignFile
 
-__all__ = ["MOST_FRAMES", "MOST_RECORDS", "NO_CHECK", "LogLines", "allocation_kind", "frame"]
-__all__ += ["plain_number", "without_colours", "without_prefix"]
+__all__ = ["LogLines", "allocation_kind", "frame", "plain_number"]
+__all__ += ["without_colours", "without_prefix"]
 
-NO_CHECK = "no_leak_check"  # the trouble of a file that proves nothing
-MOST_FRAMES = 512  # of one stack
-MOST_RECORDS = 1 << 20  # of one process
 _MOST_LINE = 1 << 14  # bytes; the rest of a longer line is not read
 _MOST_NUMBER = 1 << 40  # so that a million of them can be added
 _MOST_ADDRESS = (1 << 64) - 1

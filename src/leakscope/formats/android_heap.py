@@ -21,6 +21,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
 from leakscope.formats._lines import RawLines
 from leakscope.formats._maps import Maps
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
@@ -41,8 +42,6 @@ _TOTAL = re.compile(rb"(Total memory|Allocation records): (\d{1,18})\s*")
 _INFO = re.compile(rb'\{"([^"]*)" ([0-9a-f]{1,16}) "((?:[^"\\]|\\.)*)" ([0-9a-f]{1,16})\}')
 _HARMLESS = (b"Android", b"Build fingerprint:", b"Backtrace size:")
 _NEWEST = 2
-_MOST_RECORDS = 1 << 20
-_MOST_FRAMES = 512
 
 
 def recognises(head: bytes) -> bool:
@@ -79,10 +78,10 @@ class _Dump:
             self.ended = self.ended or line.strip() == b"END"
             self.maps.add(line)
         elif (found := _RECORD.fullmatch(line)) is not None:
-            if len(self.records) >= _MOST_RECORDS:
+            if len(self.records) >= MOST_RECORDS:
                 self.left_out += 1
                 return
-            addresses = [int(each, 16) for each in found[4].split()[:_MOST_FRAMES]]
+            addresses = [int(each, 16) for each in found[4].split()[:MOST_FRAMES]]
             size, num = int(found[2]), int(found[3])
             self.records.append(_Record(found[1] == b"0", size, num, addresses, []))
         elif line.lstrip().startswith(b"bt_info"):
@@ -114,7 +113,7 @@ def _named(line: bytes) -> list[FrameName]:
             function=function.decode("utf-8", "replace") or None,
             module_path=path.decode("utf-8", "replace") or None,
         )
-        for path, _, function, _ in _INFO.findall(line)[:_MOST_FRAMES]
+        for path, _, function, _ in _INFO.findall(line)[:MOST_FRAMES]
     ]
 
 
@@ -138,7 +137,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
         build.site(0, live_count=0, live_bytes=0)
     build.coverage = Coverage(
         mode=f"Android's native heap dump, version 1.{minor}",
-        troubles=("no_leak_check",),
+        troubles=(NO_CHECK,),
         notes=tuple(_notes(file, lines, dump, minor, num=num)),
     )
     return (build.build(),)
@@ -178,7 +177,7 @@ def _notes(file: ForeignFile, lines: RawLines, dump: _Dump, minor: int, *, num: 
     if not any(record.addresses for record in dump.records):
         notes.append("no record has a stack: turn on malloc_debug's option backtrace")
     if dump.left_out:
-        notes.append(f"{dump.left_out:,} records beyond {_MOST_RECORDS:,} were not read")
+        notes.append(f"{dump.left_out:,} records beyond {MOST_RECORDS:,} were not read")
     if dump.unknown:
         notes.append(f"{dump.unknown:,} lines were not understood")
     return notes

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
 from leakscope.formats._lines import RawLines
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName
@@ -56,7 +57,6 @@ _PROCESS = re.compile(rb"\*\* MEMINFO in pid (\d{1,7}) \[(.{0,200}?)\]")
 _SECTION = re.compile(rb"^[ \t]*Unreachable memory[ \t\r]*$", re.MULTILINE)
 _MOST_LEAKS = 1 << 20
 _MOST_PROCESSES = 1 << 10
-_MOST_FRAMES = 512
 
 
 def recognises(head: bytes) -> bool:
@@ -133,7 +133,7 @@ class _Log:
     def _detail(self, process: _Process, text: bytes) -> None:
         leak = process.leaks[-1] if process.leaks else None
         if (frame := _FRAME.search(text)) is not None:
-            if leak is not None and len(leak.frames) < _MOST_FRAMES:
+            if leak is not None and len(leak.frames) < MOST_FRAMES:
                 leak.frames.append(_frame(frame))
         elif not process.unreachable:
             return
@@ -210,7 +210,7 @@ def _recording(process: _Process, cut: str | None) -> Recording:
     unsure = not known and not (process.unreachable and process.leaks)
     build.coverage = Coverage(
         mode="Android's libmemunreachable" if process.unreachable else "Android's malloc_debug",
-        troubles=("no_leak_check",) if unsure else (),
+        troubles=(NO_CHECK,) if unsure else (),
         notes=tuple(notes),
     )
     return build.build()

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
 from leakscope.formats._text import (
-    MOST_FRAMES,
-    MOST_RECORDS,
-    NO_CHECK,
     LogLines,
     frame,
     plain_number,

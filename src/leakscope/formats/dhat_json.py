@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
 from leakscope.formats._frame_text import frame_of
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import FrameName
@@ -27,7 +28,6 @@ __all__ = ["read", "recognises"]
 
 _HEAD = re.compile(rb'\s*\{\s*"dhatFileVersion"\s*:')
 _MOST = 64 << 20  # bytes: all of it is in memory
-_MOST_FRAMES = 512
 _MOST_VALUE = 1 << 60
 _OTHERS = "Make it with: valgrind --tool=dhat PROGRAM (mode heap), or run: leakscope run -- PROGRAM"
 
@@ -100,7 +100,7 @@ def _recording(
     if bad:
         notes.append(f"{bad:,} program points contradict themselves, and were not read")
     build.coverage = Coverage(
-        mode=f"DHAT, mode {mode}", troubles=("no_leak_check",) if bad else (), notes=tuple(notes)
+        mode=f"DHAT, mode {mode}", troubles=(NO_CHECK,) if bad else (), notes=tuple(notes)
     )
     return build.build()
 
@@ -137,7 +137,7 @@ def _stack(numbers: object, frames: list[BuiltFrame | None]) -> list[BuiltFrame]
         return []
     found = [
         frame
-        for number in numbers[:_MOST_FRAMES]
+        for number in numbers[:MOST_FRAMES]
         if type(number) is int
         and 0 <= number < len(frames)
         and (frame := frames[number]) is not None

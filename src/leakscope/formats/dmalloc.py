@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.errors import RecordingError
-from leakscope.formats._text import MOST_RECORDS, NO_CHECK, LogLines, frame, plain_number
+from leakscope.formats._bounds import MOST_RECORDS, NO_CHECK
+from leakscope.formats._text import LogLines, frame, plain_number
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import BLOCK_DTYPE, Coverage, Process, Recording
 from leakscope.words import plural

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
 from leakscope.formats._lines import RawLines, number
 from leakscope.formats._maps import Maps
 from leakscope.formats._sampling import unsampled
@@ -45,8 +46,6 @@ _GROWTH = (
     "it is address space that the heap asked the system for, by who made it grow: that it grew is"
     " no leak, and who holds it is not told"
 )
-_MOST_RECORDS = 1 << 20
-_MOST_FRAMES = 512
 
 
 def recognises(head: bytes) -> bool:
@@ -101,10 +100,10 @@ class _Profile:
         if min(told) < 0:  # of two profiles that were subtracted
             self.negative += 1
             told = [max(each, 0) for each in told]
-        words = found[5].split()[:_MOST_FRAMES]
+        words = found[5].split()[:MOST_FRAMES]
         addresses = tuple(a for w in words if (a := number(w, 16)) is not None)
         record = _Record((told[0], told[1], told[2], told[3]), addresses)
-        if len(self.records) < _MOST_RECORDS:
+        if len(self.records) < MOST_RECORDS:
             self.records.append(record)
         else:
             self.left_out += 1
@@ -112,7 +111,7 @@ class _Profile:
 
     def _comment(self, record: _Record | None, line: bytes) -> None:
         if (found := _NAME.fullmatch(line)) is not None and record is not None:
-            if len(record.names) < _MOST_FRAMES:
+            if len(record.names) < MOST_FRAMES:
                 text = [found[n].decode("utf-8", "replace") for n in (2, 3)]
                 at = number(found[4]) if found[4] else None
                 name = FrameName(function=text[0], file=text[1] or None, line=at)
@@ -154,7 +153,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     build.coverage = Coverage(
         mode="Go's heap profile" if profile.statistics else "gperftools' heap profile",
         sample_bytes=period if sampled else None,
-        troubles=("no_leak_check",),
+        troubles=(NO_CHECK,),
         notes=tuple(_notes(file, lines, profile, head, period if sampled else 1)),
     )
     return (build.build(),)
@@ -197,7 +196,7 @@ def _notes(
     if profile.negative:
         notes.append(f"{profile.negative:,} records are negative, and were taken for 0")
     if profile.left_out:
-        notes.append(f"{profile.left_out:,} records beyond {_MOST_RECORDS:,} were not read")
+        notes.append(f"{profile.left_out:,} records beyond {MOST_RECORDS:,} were not read")
     if profile.unknown:
         notes.append(f"{profile.unknown:,} lines were not understood")
     return notes

@@ -24,6 +24,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
 from leakscope.formats._lines import RawLines
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName, Module
@@ -44,7 +45,6 @@ _MOST = 64 << 30  # bytes: memory follows distinct stacks and live blocks, not t
 _MOST_ENTRIES = 1 << 22  # of each table
 _MOST_TEXT = 1 << 12
 _MOST_LIVE = 1 << 25
-_MOST_FRAMES = 512
 _MOST_MODULES = 60_000
 _MOST_VALUE = 1 << 48  # bytes of an allocation
 _EXACT_SINCE = 0x10300
@@ -193,7 +193,7 @@ class _Data:
         self._add(self._texts, _decoded(self._unsized(line[2:])))
 
     def _address(self, line: bytes) -> None:
-        self._add(self._ips, [_number(each) for each in line.split()[1 : 3 + 3 * _MOST_FRAMES]])
+        self._add(self._ips, [_number(each) for each in line.split()[1 : 3 + 3 * MOST_FRAMES]])
 
     def _time(self, line: bytes) -> None:
         self._ms = max(self._ms or 0, min(_number(line[2:]), 1 << 40))
@@ -273,7 +273,7 @@ class _Data:
             mode="heaptrack" + (", raw" if self.raw else ""),
             alloc_events=self.events,
             free_events=self.frees,
-            troubles=("no_leak_check",) if unsure else (),
+            troubles=(NO_CHECK,) if unsure else (),
             notes=tuple(self._notes(part)),
         )
         return build.build()
@@ -281,11 +281,11 @@ class _Data:
     def _stack(self, trace: int) -> tuple[list[BuiltFrame], bool]:
         """Return the frames, and whether there were more of them."""
         frames: list[BuiltFrame] = []
-        while trace and len(frames) < _MOST_FRAMES:
+        while trace and len(frames) < MOST_FRAMES:
             index, trace = self._traces[trace - 1]
             if 0 < index <= len(self._ips):
                 frames += self._frames(self._ips[index - 1])
-        return frames[:_MOST_FRAMES], trace != 0 or len(frames) > _MOST_FRAMES
+        return frames[:MOST_FRAMES], trace != 0 or len(frames) > MOST_FRAMES
 
     def _frames(self, ip: list[int]) -> list[BuiltFrame]:
         address, module = ip[0], ip[1] if len(ip) > 1 else 0

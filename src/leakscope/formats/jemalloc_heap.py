@@ -18,6 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
 from leakscope.formats._lines import RawLines, number
 from leakscope.formats._maps import Maps
 from leakscope.formats._sampling import unsampled
@@ -32,8 +33,6 @@ __all__ = ["read", "recognises"]
 
 _HEAD = re.compile(rb"\s*heap_v2/(\d{1,18})\s*\n")
 _COUNTS = re.compile(rb"\s*t\*: (\d{1,20}): (\d{1,20}) \[(\d{1,20}): (\d{1,20})\]")
-_MOST_STACKS = 1 << 20
-_MOST_FRAMES = 512
 _OFF = "jemalloc writes such a file where prof_active is off"
 
 
@@ -60,7 +59,7 @@ class _Profile:
                 self.maps.add(line)
             elif line.startswith(b"@"):
                 # More than 512 frames, or a word that is no address: what comes before is kept.
-                words = line[1:].split()[:_MOST_FRAMES]
+                words = line[1:].split()[:MOST_FRAMES]
                 current = tuple(a for w in words if (a := number(w, 16)) is not None)
                 in_context = True
             elif (found := _COUNTS.match(line)) is not None:
@@ -75,7 +74,7 @@ class _Profile:
         counts = (told[0], told[1], told[2], told[3])
         if stack is None:
             self.header = counts
-        elif stack in self.stacks or len(self.stacks) < _MOST_STACKS:
+        elif stack in self.stacks or len(self.stacks) < MOST_RECORDS:
             self.stacks[stack] = counts
         else:
             self.left_out += 1
@@ -106,7 +105,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     build.coverage = Coverage(
         mode="jemalloc's heap profile",
         sample_bytes=period if period > 1 else None,
-        troubles=("no_leak_check",),
+        troubles=(NO_CHECK,),
         notes=tuple(_notes(file, lines, profile, period)),
     )
     return (build.build(),)
@@ -125,7 +124,7 @@ def _notes(file: ForeignFile, lines: RawLines, profile: _Profile, period: int) -
     if any(len(stack) <= 1 for stack in profile.stacks):
         notes.append("some stacks have one frame or none: jemalloc could not unwind them")
     if profile.left_out:
-        notes.append(f"{profile.left_out:,} stacks beyond {_MOST_STACKS:,} were not read")
+        notes.append(f"{profile.left_out:,} stacks beyond {MOST_RECORDS:,} were not read")
     if profile.unknown:
         notes.append(f"{profile.unknown:,} lines were not understood")
     return notes

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS
 from leakscope.formats._text import (
-    MOST_FRAMES,
-    MOST_RECORDS,
     LogLines,
     frame,
     plain_number,

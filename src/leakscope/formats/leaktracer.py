@@ -11,10 +11,8 @@ import re
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
 from leakscope.formats._text import (
-    MOST_FRAMES,
-    MOST_RECORDS,
-    NO_CHECK,
     LogLines,
     frame,
     plain_number,

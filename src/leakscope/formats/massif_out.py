@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
 from leakscope.formats._frame_text import frame_of
 from leakscope.formats._lines import RawLines
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
@@ -47,7 +48,6 @@ _PLACES = re.compile(rb"in \d+ places?, (?:all )?below")
 _NS = {"ms": 1_000_000, "s": 1_000_000_000}
 _MOST_NODES = 1 << 20
 _MOST_SNAPSHOTS = 1 << 20
-_MOST_FRAMES = 512
 
 
 def recognises(head: bytes) -> bool:
@@ -167,7 +167,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     build.site(0, live_bytes=rest)  # by whom is not told
     build.coverage = Coverage(
         mode="valgrind massif",
-        troubles=("no_leak_check",),
+        troubles=(NO_CHECK,),
         notes=tuple(_notes(file, lines, massif)),
     )
     return (build.build(),)
@@ -194,8 +194,8 @@ def _add_sites(build: RecordingBuilder, nodes: list[tuple[int, _Node]]) -> None:
         few = _PLACES.match(node.text) is not None
         path.append(None if few or depth == 0 else frame_of(text))
         if node.own:
-            frames = [frame for frame in path[:_MOST_FRAMES] if frame is not None]
-            where = build.stack(frames, truncated=few or len(path) > _MOST_FRAMES)
+            frames = [frame for frame in path[:MOST_FRAMES] if frame is not None]
+            where = build.stack(frames, truncated=few or len(path) > MOST_FRAMES)
             build.site(where, "mmap" if pages else "malloc", live_bytes=node.own)
 
 

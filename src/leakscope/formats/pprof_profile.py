@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName, Module
 from leakscope.model.recordings import Coverage
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _MOST = 64 << 20  # bytes, unpacked: all of it is in memory
-_MOST_FRAMES = 512
 _MOST_LINE = 1 << 31
 _MOST_MODULES = 60_000
 _MOST_VALUE = 1 << 60
@@ -223,7 +223,7 @@ def _recording(profile: _Profile, columns: dict[str, int]) -> Recording:
             negative += value is not None and value >= 1 << 63
             told[name] = value if value is not None and value < _MOST_VALUE else 0
         frames = stacks.frames(stack)
-        node = build.stack(frames[:_MOST_FRAMES], truncated=len(frames) > _MOST_FRAMES)
+        node = build.stack(frames[:MOST_FRAMES], truncated=len(frames) > MOST_FRAMES)
         build.site(node, "malloc", **told)
     if not profile.samples:
         build.site(0, "malloc", **dict.fromkeys(columns, 0))
@@ -248,7 +248,7 @@ def _recording(profile: _Profile, columns: dict[str, int]) -> Recording:
     build.coverage = Coverage(
         mode="a pprof profile",
         sample_bytes=period if sampled else None,
-        troubles=("no_leak_check",),
+        troubles=(NO_CHECK,),
         notes=tuple(notes),
     )
     return build.build()
@@ -269,7 +269,7 @@ class _Stacks:
             if location not in self._known:
                 self._known[location] = self._of(location)
             found += self._known[location]
-            if len(found) > _MOST_FRAMES:
+            if len(found) > MOST_FRAMES:
                 break
         return found
 
@@ -280,7 +280,7 @@ class _Stacks:
             return []
         path = profile.text(profile.mappings.get(location.mapping, {}).get(5, 0)) or None
         names = []
-        for at, (function, line) in enumerate(location.lines[:_MOST_FRAMES], 1):
+        for at, (function, line) in enumerate(location.lines[:MOST_FRAMES], 1):
             table = profile.functions.get(function, {})
             names.append(
                 FrameName(

@@ -15,15 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.errors import RecordingError
-from leakscope.formats._text import (
-    MOST_FRAMES,
-    MOST_RECORDS,
-    NO_CHECK,
-    LogLines,
-    allocation_kind,
-    frame,
-    plain_number,
-)
+from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
+from leakscope.formats._text import LogLines, allocation_kind, frame, plain_number
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 from leakscope.errors import RecordingError
-from leakscope.model.builder import BuiltFrame, RecordingBuilder
-from leakscope.model.frames import Address, FrameName
+from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
+from leakscope.formats._lines import number
+from leakscope.formats._text import allocation_kind, frame
+from leakscope.model.builder import RecordingBuilder
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from leakscope.formats._file import ForeignFile
+    from leakscope.model.builder import BuiltFrame
 
 __all__ = ["read", "recognises"]
 
@@ -33,12 +36,8 @@ _ROOT = "valgrindoutput"
 _OPENING, _CLOSING = f"<{_ROOT}>", f"</{_ROOT}>"
 _MOST_DEPTH = 64
 _MOST_TEXT = 1 << 16  # characters of one element
-_MOST_FRAMES = 512  # valgrind itself keeps 500
-_MOST_RECORDS = 1 << 20
 _MOST_DISTINCT = 1 << 20  # frames of one body
 _MOST_SILENT = 64  # pieces that are one piece of markup
-_MOST_NUMBER = 1 << 62
-_MOST_LINE = 1 << 31
 
 # Characters that XML 1.0 does not have; programs have them in names all the same.
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -53,15 +52,6 @@ _KINDS = {
     "Leak_StillReachable": Reachability.REACHABLE,
 }
 _LOST = {Reachability.DEFINITELY_LOST, Reachability.INDIRECTLY_LOST}
-_ALLOCATORS = {
-    "calloc": "calloc",
-    "realloc": "realloc",
-    "reallocarray": "realloc",
-    "memalign": "memalign",
-    "posix_memalign": "memalign",
-    "aligned_alloc": "memalign",
-    "valloc": "memalign",
-}
 
 
 def recognises(head: bytes) -> bool:
@@ -316,7 +306,7 @@ class _Body:
         elif parent == "status":
             self._in_status(name, text)
         elif parent == "pair" and name == "count" and "suppcounts" in self._open:
-            self.suppressed += _number(text) or 0
+            self.suppressed += number(text) or 0
 
     def _in_status(self, name: str, text: str) -> None:
         if name == "state":
@@ -332,7 +322,7 @@ class _Body:
         frame, error = self._frame, self._error
         assert frame is not None
         if name == "ip":
-            frame.ip = _number(text, 16)
+            frame.ip = number(text, 16)
         elif name in {"obj", "fn", "dir", "file", "line"}:
             frame.texts.setdefault(name, text)
         elif name == "frame":
@@ -346,7 +336,7 @@ class _Body:
         known = self._known.get(key)
         if known is None and len(self._known) < _MOST_DISTINCT:
             known = self._known[key] = frame
-        if known is None or len(stack) >= _MOST_FRAMES:
+        if known is None or len(stack) >= MOST_FRAMES:
             error.cut = True
         else:
             stack.append(known)
@@ -359,9 +349,9 @@ class _Body:
         elif parent == "xwhat" and name == "text":
             error.what = text
         elif parent == "xwhat" and name == "leakedbytes":
-            error.size = _number(text) or 0
+            error.size = number(text) or 0
         elif parent == "xwhat" and name == "leakedblocks":
-            error.blocks = _number(text) or 0
+            error.blocks = number(text) or 0
         elif name == "error" and parent == _ROOT:
             self._error = None
             self._take(error)
@@ -372,13 +362,13 @@ class _Body:
             if len(self.others) < 1000 or error.kind in self.others:
                 self.others[error.kind or "no kind"] += 1
             return
-        if len(self.records) >= _MOST_RECORDS:
+        if len(self.records) >= MOST_RECORDS:
             self.left_out += 1
             return
         direct, owned = error.size, None
         found = _OWNED.search(error.what)
         if found is not None and kind is Reachability.DEFINITELY_LOST:
-            parts = [_number(each.replace(",", "")) or 0 for each in found.groups()]
+            parts = [number(each.replace(",", "")) or 0 for each in found.groups()]
             # The total has what is lost with it, and that has records of its own.
             if sum(parts) == error.size:
                 direct, owned = parts
@@ -389,17 +379,6 @@ class _Body:
 
 def _has_more(parts: Iterator[str]) -> bool:
     return any(part.strip() for part in parts)
-
-
-def _number(text: str, base: int = 10) -> int | None:
-    """A whole number that a program can have written; None for everything else."""
-    if not text.isascii() or len(text) > 24 or "_" in text:
-        return None
-    try:
-        value = int(text, base)
-    except ValueError:
-        return None
-    return value if 0 <= value <= (_MOST_NUMBER if base == 10 else (1 << 64) - 1) else None
 
 
 # ---- the recording
@@ -437,7 +416,7 @@ def _current(records: list[_Record]) -> list[_Record]:
 
 
 def _pid(text: str | None) -> int | None:
-    return _number(text) if text else None
+    return number(text) if text else None
 
 
 def _stack(frames: list[_Frame]) -> tuple[str, list[BuiltFrame]]:
@@ -445,7 +424,7 @@ def _stack(frames: list[_Frame]) -> tuple[str, list[BuiltFrame]]:
     kind = "malloc"
     inner = list(itertools.takewhile(_is_valgrinds, frames))
     if inner:
-        kind = _kind_of(inner[-1].texts.get("fn", ""))
+        kind = allocation_kind(inner[-1].texts.get("fn", ""))
     return kind, [built for frame in frames[len(inner) :] if (built := _built(frame)) is not None]
 
 
@@ -454,30 +433,13 @@ def _is_valgrinds(frame: _Frame) -> bool:
     return module.startswith("vgpreload_") or frame.texts.get("file") == "vg_replace_malloc.c"
 
 
-def _kind_of(function: str) -> str:
-    if function.startswith(("operator new[]", "_Zna", "__builtin_vec_new")):
-        return "new[]"
-    if function.startswith(("operator new", "_Znw", "__builtin_new")):
-        return "new"
-    return _ALLOCATORS.get(function, "malloc")
-
-
-def _built(frame: _Frame) -> BuiltFrame | None:
-    texts = {name: text for name, text in frame.texts.items() if text}
-    address = None if frame.ip is None else Address(None, frame.ip, exact=True)
+def _built(told: _Frame) -> BuiltFrame | None:
+    texts = told.texts
     file = texts.get("file")
-    if file is not None and "dir" in texts and not file.startswith("/"):
+    if file and texts.get("dir") and not file.startswith("/"):
         file = f"{texts['dir'].rstrip('/')}/{file}"
-    line = _number(texts.get("line", ""))
-    name = FrameName(
-        function=texts.get("fn"),
-        file=file,
-        line=line if line is not None and line < _MOST_LINE else None,
-        module_path=texts.get("obj"),
-    )
-    if name == FrameName():
-        return None if address is None else BuiltFrame(address)
-    return BuiltFrame(address, name)
+    line = number(texts.get("line", ""))
+    return frame(told.ip, texts.get("fn"), file, line, texts.get("obj"), exact=True)
 
 
 def _tool(head: _Body) -> str:
@@ -490,7 +452,7 @@ def _coverage(body: _Body, head: _Body, *, own: bool) -> Coverage:
     mode = f"valgrind {tool}" + (f" {found.group(1)}" if found else "")
     troubles, notes = [], []
     if not _was_checked(body, tool):
-        troubles.append("no_leak_check")
+        troubles.append(NO_CHECK)
         notes.append(_why_unchecked(body, tool))
     elif body.problem is not None or not body.finished:
         notes.append(f"the report is not whole: {body.problem or 'it has no end'}")
@@ -544,5 +506,5 @@ def _other_notes(body: _Body) -> list[str]:
     if body.suppressed:
         notes.append(f"valgrind's own suppressions hid errors {body.suppressed:,} times")
     if body.left_out:
-        notes.append(f"{body.left_out:,} leak records beyond {_MOST_RECORDS:,} were not read")
+        notes.append(f"{body.left_out:,} leak records beyond {MOST_RECORDS:,} were not read")
     return notes

@@ -100,13 +100,7 @@ def _note_growth(looks: list[Look]) -> None:
 
 def _look(series: Series, options: TrendOptions) -> Look:
     look = Look(series)
-    times, values = series.times_ns, series.values
-    if series.cuts and len(times):
-        first = int(np.searchsorted(times, max(cut.time_ns for cut in series.cuts), side="left"))
-        times, values = times[first:], values[first:]
-    good = np.isfinite(values)
-    if not good.all():
-        times, values = times[good], values[good]
+    times, values = series.newest_course()
     n = len(values)
     window_s = (int(times[-1]) - int(times[0])) / 1e9 if n > 1 else 0.0
     look.window_h = window_s / 3600.0

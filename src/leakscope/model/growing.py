@@ -32,13 +32,7 @@ def growth_of(series: Series, newest: int | None = None) -> Growth | None:
 
     With `newest` only so many of its last values are measured, and those before give the peak.
     """
-    times, values = series.times_ns, series.values
-    if series.cuts and len(times):
-        first = int(np.searchsorted(times, max(cut.time_ns for cut in series.cuts), side="left"))
-        times, values = times[first:], values[first:]
-    good = np.isfinite(values)
-    if not good.all():
-        times, values = times[good], values[good]
+    times, values = series.newest_course()
     before = 0.0
     if newest is not None and len(values) > newest:
         before = float(values[:-newest].max())

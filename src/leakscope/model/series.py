@@ -47,6 +47,16 @@ class Series:
     values: npt.NDArray[np.float64]
     cuts: tuple[Cut, ...] = field(default_factory=tuple)
 
+    def newest_course(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return times and values from the last cut on, without those that are no numbers."""
+        times, values = self.times_ns, self.values
+        if self.cuts and len(times):
+            cut = max(cut.time_ns for cut in self.cuts)
+            first = int(np.searchsorted(times, cut, side="left"))
+            times, values = times[first:], values[first:]
+        good = np.isfinite(values)
+        return (times, values) if good.all() else (times[good], values[good])
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -55,9 +55,8 @@ def edits(*parts):
     )
 
 
-def read_damaged(tmp_path_factory, sample, edited):
-    """Read a sample that was edited: recordings of it are judged and kept, or it is refused."""
-    data = (SAMPLES / sample).read_bytes()
+def damaged(tmp_path_factory, data, edited):
+    """Read data that were edited: recordings, judged and kept, with their findings; or none."""
     changes, cut = edited
     for place, length, new in changes:
         at = int(place * len(data))
@@ -68,7 +67,12 @@ def read_damaged(tmp_path_factory, sample, edited):
     with contextlib.suppress(RecordingError):
         found = read_foreign(path) or ()
     for recording in found:
-        assert Column.DEATHS in recording.absent
-        findings_of(recording)
         packed.write(recording, path.with_suffix(".kept"))
         packed.read(path.with_suffix(".kept"))
+    return [(recording, findings_of(recording)) for recording in found]
+
+
+def read_damaged(tmp_path_factory, sample, edited):
+    """Read a sample that was edited: recordings of it are judged and kept, or it is refused."""
+    for recording, _ in damaged(tmp_path_factory, (SAMPLES / sample).read_bytes(), edited):
+        assert Column.DEATHS in recording.absent

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Android's native heap dumps and logs: files of Android's own tests, and made ones."""
 
-from pathlib import Path
-
 import pytest
 
+import foreign
+from foreign import one, written
 from leakscope._analysis import analyse
 from leakscope.cli import main
 from leakscope.formats import read_foreign
 from leakscope.model.columns import Column
 
-SAMPLES = Path(__file__).parents[4] / "shared" / "samples" / "android"
+SAMPLES = foreign.SAMPLES / "android"
 FULL = """Android Native Heap Dump v1.2
 
 Build fingerprint: 'google/taimen/taimen:8.1.0/x:user/release-keys'
@@ -28,17 +28,6 @@ b000-d000 r-xp 00000000 103:00 0    /data/app/base.apk!lib.so
 e000-f000 rw-p 00000000 00:00 0
 END
 """
-
-
-def written(tmp_path, text):
-    path = tmp_path / "dump"
-    path.write_text(text)
-    return path
-
-
-def one(path):
-    (recording,) = read_foreign(path)
-    return recording
 
 
 def numbers(recording):

@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every reader of another tool's file, given damaged ones: a recording or a sentence, at once."""
 
-import contextlib
 import gzip
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from leakscope._analysis import analyse
-from leakscope.errors import RecordingError
-from leakscope.formats import foreign_format, read_foreign
-from leakscope.recording import packed
+import foreign
+from leakscope.formats import foreign_format
 
-SAMPLES = Path(__file__).parents[4] / "shared" / "samples"
+SAMPLES = foreign.SAMPLES
 FILES = [
     "jemalloc/lg19-accum.f.heap",
     "gperftools/gp.0001.heap",
@@ -44,35 +39,14 @@ PARTS = [
 
 @pytest.mark.parametrize("name", FILES)
 @settings(max_examples=25, deadline=None)
-@given(
-    edits=st.lists(
-        st.tuples(
-            st.floats(0, 1), st.integers(0, 200), st.sampled_from(PARTS) | st.binary(max_size=8)
-        ),
-        min_size=1,
-        max_size=6,
-    ),
-    cut=st.floats(0.02, 1),
-)
-def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, edits, cut):
+@given(edited=foreign.edits(*PARTS))
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, edited):
     data = (SAMPLES / name).read_bytes()
     if data.startswith(b"\x1f\x8b"):
         data = gzip.decompress(data)
-    data = data[:12_000]
-    for place, length, new in edits:
-        at = int(place * len(data))
-        data = data[:at] + new + data[at + length :]
-    path = tmp_path_factory.getbasetemp() / "damaged"
-    path.write_bytes(data[: int(cut * len(data))])
-    found = ()
-    with contextlib.suppress(RecordingError):
-        found = read_foreign(path)
-    for recording in found or ():
+    for recording, found in foreign.damaged(tmp_path_factory, data[:12_000], edited):
         assert recording.absent
-        found = analyse(recording, debuginfod=False)
         assert found.undecided or name.startswith(COMPLETE)
-        packed.write(recording, path.with_suffix(".kept"))
-        packed.read(path.with_suffix(".kept"))
 
 
 @pytest.mark.parametrize(

@@ -3,28 +3,18 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 
+import foreign
+from foreign import one, written
 from leakscope._analysis import analyse
 from leakscope.cli import main
 from leakscope.errors import RecordingError
 from leakscope.formats import foreign_format, read_foreign
 from leakscope.model.columns import Column
 
-SAMPLES = Path(__file__).parents[4] / "shared" / "samples"
-
-
-def written(tmp_path, text):
-    path = tmp_path / "profile"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def one(path):
-    (recording,) = read_foreign(path)
-    return recording
+SAMPLES = foreign.SAMPLES
 
 
 def numbers(recording):

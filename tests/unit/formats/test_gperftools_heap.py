@@ -1,31 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """gperftools' heap profiles and Go's text form: real files with google-pprof's values, made ones."""
 
-from pathlib import Path
-
 import pytest
 
+import foreign
+from foreign import one, written
 from leakscope._analysis import analyse
 from leakscope.cli import main
 from leakscope.errors import RecordingError
 from leakscope.formats import read_foreign
 from leakscope.model.columns import Column
 
-SAMPLES = Path(__file__).parents[4] / "shared" / "samples"
+SAMPLES = foreign.SAMPLES
 HEAD = "heap profile:      1:     1024 [     2:     4096] @ {}\n"
 RECORD = "     1:     1024 [     2:     4096] @ 0x7feca414ae84\n"
 MAPS = "\nMAPPED_LIBRARIES:\n"
-
-
-def written(tmp_path, text):
-    path = tmp_path / "profile"
-    path.write_text(text)
-    return path
-
-
-def one(path):
-    (recording,) = read_foreign(path)
-    return recording
 
 
 @pytest.mark.parametrize(
@@ -92,8 +81,9 @@ def test_go_counts_half_the_period(tmp_path):
     ],
 )
 def test_what_is_odd_is_said(text, note, tmp_path, capsys):
-    assert any(note in each for each in one(written(tmp_path, text)).coverage.notes)
-    assert main(["report", str(tmp_path / "profile")]) == 3
+    path = written(tmp_path, text)
+    assert any(note in each for each in one(path).coverage.notes)
+    assert main(["report", str(path)]) == 3
     capsys.readouterr()
 
 

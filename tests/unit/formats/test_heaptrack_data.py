@@ -3,17 +3,18 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+import foreign
+from foreign import one, written
 from leakscope._analysis import analyse
 from leakscope.cli import main
 from leakscope.errors import RecordingError
 from leakscope.formats import read_foreign
 from leakscope.model.columns import Column
 
-SAMPLES = Path(__file__).parents[4] / "shared" / "samples" / "heaptrack"
+SAMPLES = foreign.SAMPLES / "heaptrack"
 RAW = """v 10400 3
 x 6 /bin/a
 X ./a -x
@@ -22,17 +23,6 @@ m 1 -
 m 1 x 1000 0 100
 m 9 /a b.so\u00e9 2000 0 800
 """
-
-
-def written(tmp_path, text):
-    path = tmp_path / "data"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def one(path):
-    (recording,) = read_foreign(path)
-    return recording
 
 
 def numbers(recording):

@@ -3,10 +3,11 @@
 
 import gzip
 import lzma
-from pathlib import Path
 
 import pytest
 
+import foreign
+from foreign import one, written
 from leakscope._analysis import analyse
 from leakscope.cli import main
 from leakscope.errors import RecordingError
@@ -14,7 +15,7 @@ from leakscope.formats import foreign_format, read_foreign
 from leakscope.formats._file import ForeignFile
 from leakscope.model.columns import Column
 
-SAMPLES = Path(__file__).parents[4] / "shared" / "samples" / "jemalloc"
+SAMPLES = foreign.SAMPLES / "jemalloc"
 MADE = """heap_v2/1
   t*: 3: 300 [0: 0]
   t7: 3: 300 [0: 0] a thread: 1
@@ -28,17 +29,6 @@ MAPPED_LIBRARIES:
 00400000-00403000 r-xp 00000000 fe:00 77                    /nowhere/fixed program
 55550000-55560000 r-xp 00001000 fe:00 78                    /nowhere/moved (deleted)
 """
-
-
-def written(tmp_path, text):
-    path = tmp_path / "profile"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def one(path):
-    (recording,) = read_foreign(path)
-    return recording
 
 
 def test_a_profile_of_every_block_is_exact():

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of massif, callgrind and cachegrind: none of them tells of leaks, and that is said."""
 
-from pathlib import Path
-
 import pytest
 
+import foreign
+from foreign import one, written
 from leakscope._analysis import analyse
 from leakscope.cli import main
 from leakscope.errors import RecordingError
 from leakscope.formats import read_foreign
 from leakscope.model.columns import Column
 
-SAMPLES = Path(__file__).parents[4] / "shared" / "samples"
+SAMPLES = foreign.SAMPLES
 HEAD = "desc: (none)\ncmd: ./a -x\ntime_unit: ms\n"
 SNAPSHOT = """#-----------
 snapshot={number}
@@ -23,17 +23,6 @@ mem_stacks_B=0
 heap_tree={tree}
 """
 TREE = "n1: 100 (heap allocation functions) malloc/new/new[], --alloc-fns, etc.\n n0: 100 0x10: f(int (*)(int)) (a b.c:7)\n"
-
-
-def written(tmp_path, text):
-    path = tmp_path / "file"
-    path.write_text(text)
-    return path
-
-
-def one(path):
-    (recording,) = read_foreign(path)
-    return recording
 
 
 @pytest.mark.parametrize(

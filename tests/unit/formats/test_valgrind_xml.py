@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """valgrind's XML: real files with the values that others worked out, and hostile ones."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,33 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakscope._analysis import analyse
+import foreign
+from foreign import findings_of, reached
 from leakscope.cli import main
 from leakscope.errors import RecordingError
 from leakscope.formats import read_foreign
-from leakscope.model.columns import Column
 from leakscope.model.findings import Verdict
 from leakscope.recording import packed
 
-SAMPLES = Path(__file__).parents[4] / "shared" / "samples" / "valgrind-xml"
-
-KINDS = ("definite", "indirect", "possible", "reachable")
+SAMPLES = foreign.SAMPLES / "valgrind-xml"
 OF_ALL = ((716, 8), (224, 9), (5000, 1), (320, 20))
 
 
-def totals(recording):
-    """(bytes, blocks) of each kind."""
-    reach = recording.site_reach
-    return tuple((int(reach[f"{k}_bytes"].sum()), int(reach[f"{k}_count"].sum())) for k in KINDS)
-
-
 def one(name):
-    (recording,) = read_foreign(SAMPLES / name)
-    return recording
-
-
-def findings_of(recording):
-    return analyse(recording, debuginfod=False)
+    return foreign.one(SAMPLES / name)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +58,7 @@ def findings_of(recording):
 )
 def test_real_files_have_their_right_values(name, expected, pid, mode):
     recording = one(name)
-    assert totals(recording) == expected
+    assert reached(recording) == expected
     assert recording.process.pid == pid
     assert recording.coverage.mode == mode
     found = findings_of(recording)
@@ -105,7 +91,7 @@ def test_what_is_lost_behind_an_owner_is_counted_once():
 
 def test_forks_with_one_file_are_processes_of_their_own():
     found = read_foreign(SAMPLES / "vg319-fork-onefile.xml")
-    assert [sum(n for n, _ in totals(each)[:2]) for each in found] == [1240, 1140, 1040, 940]
+    assert [sum(n for n, _ in reached(each)[:2]) for each in found] == [1240, 1140, 1040, 940]
     assert [each.process.pid for each in found] == [None, None, None, 28774]
     assert all(each.process.exe == "./leaky" for each in found)
 
@@ -205,7 +191,7 @@ def test_exit_status(text, status, tmp_path, capsys):
 def test_the_check_at_the_end_counts_and_not_those_before_it(tmp_path):
     text = report(leak(5), leak(6), END, leak(6))
     (recording,) = read_foreign(written(tmp_path, text))
-    assert totals(recording)[0] == (6, 1)
+    assert reached(recording)[0] == (6, 1)
 
 
 def test_names_of_any_bytes_are_shown(tmp_path, capsys):
@@ -248,7 +234,7 @@ def test_numbers_that_no_program_wrote_are_not_believed(tmp_path):
     wild = leak(5).replace("<leakedbytes>5<", f"<leakedbytes>{'9' * 30}<")
     text = report(END, wild.replace("<ip>0x1</ip>", "<ip>0x-1</ip><line>99999999999</line>"))
     (recording,) = read_foreign(written(tmp_path, text))
-    assert totals(recording)[0] == (0, 1)
+    assert reached(recording)[0] == (0, 1)
 
 
 def test_what_is_no_such_file_is_left_to_others(tmp_path):
@@ -269,27 +255,7 @@ PARTS = [
 @settings(max_examples=50, deadline=None)
 @given(
     name=st.sampled_from(["vg319-all.xml", "vg319-fork-onefile.xml", "vg319-usercomment.xml"]),
-    edits=st.lists(
-        st.tuples(
-            st.floats(0, 1), st.integers(0, 200), st.sampled_from(PARTS) | st.binary(max_size=8)
-        ),
-        min_size=1,
-        max_size=6,
-    ),
-    cut=st.floats(0.02, 1),
+    edited=foreign.edits(*PARTS),
 )
-def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, edits, cut):
-    data = (SAMPLES / name).read_bytes()
-    for place, length, new in edits:
-        at = int(place * len(data))
-        data = data[:at] + new + data[at + length :]
-    path = tmp_path_factory.getbasetemp() / "damaged.xml"
-    path.write_bytes(data[: int(cut * len(data))])
-    found = ()
-    with contextlib.suppress(RecordingError):
-        found = read_foreign(path)
-    for recording in found or ():
-        assert Column.DEATHS in recording.absent
-        findings_of(recording)
-        packed.write(recording, path.with_suffix(".kept"))
-        packed.read(path.with_suffix(".kept"))
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, edited):
+    foreign.read_damaged(tmp_path_factory, f"valgrind-xml/{name}", edited)

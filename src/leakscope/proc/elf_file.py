@@ -18,7 +18,6 @@ from leakscope.proc.rights import open_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 __all__ = ["ElfFile", "ElfSegment", "Section", "crc32_of"]
 
@@ -128,12 +127,7 @@ class ElfFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -18,7 +18,6 @@ from leakscope.target.library import library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     import numpy.typing as npt
 
@@ -99,12 +98,7 @@ class Marker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._library.lss_free(self._scan)
         self._scan = None
 

@@ -25,7 +25,6 @@ from leakscope.target.ptrace import ALL, DETACH, INTERRUPT, SEIZE, libc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     import numpy.typing as npt
 
@@ -86,12 +85,7 @@ class Ending:
             self.pending = _pending(self._waiting.tid)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._others.release()
 
     def read(self, address: int, size: int) -> bytes:

@@ -42,7 +42,6 @@ from leakscope.target.restart import Sleepers, call_rank, is_restartable, no_han
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     import numpy.typing as npt
 
@@ -111,12 +110,7 @@ class Frozen:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     @cached_property

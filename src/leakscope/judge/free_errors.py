@@ -19,7 +19,6 @@ from leakscope.model.free_errors import (
     FreeProof,
     RecordedFreeError,
 )
-from leakscope.model.recordings import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +34,7 @@ _NAMES = {
     FreeErrorKind.INTERIOR: "interior free",
     FreeErrorKind.INVALID: "invalid free",
 }
-_ALLOCATORS = {
-    Kind.MALLOC: "malloc",
-    Kind.CALLOC: "calloc",
-    Kind.REALLOC: "realloc",
-    Kind.MEMALIGN: "memalign",
-    Kind.NEW: "new",
-    Kind.NEW_ARRAY: "new[]",
-}
+_ALLOCATORS = {"malloc", "calloc", "realloc", "memalign", "new", "new[]"}  # kinds
 _RIGHT = {"new": "delete", "new[]": "delete[]"}  # all others: free
 
 # What makes an unknown address no evidence: something that was allocated is in no table.
@@ -111,11 +103,17 @@ def _allocated_by(
 ) -> str | None:
     if not error.site:
         return None
-    kind = _ALLOCATORS.get(Kind(int(recording.sites["kind"][error.site])))
+    kind = _kind(recording, error.site)
     operators = _operators(allocation, "operator new")
     if operators and kind not in _RIGHT:
         return "new[]" if any("new[]" in name for name in operators) else "new"
     return kind
+
+
+def _kind(recording: Recording, site: int) -> str | None:
+    """Return the kind of a site's blocks that free or delete takes; None for mappings and others."""
+    kind = recording.kinds[int(recording.sites["kind"][site])]
+    return kind if kind in _ALLOCATORS else None
 
 
 def _is_mislabelled(
@@ -125,7 +123,7 @@ def _is_mislabelled(
 
     Something else came between the two, such as a handler of signals.
     """
-    kind = _ALLOCATORS.get(Kind(int(recording.sites["kind"][error.site])))
+    kind = _kind(recording, error.site)
     allocator = (recording.process.allocator or "").rsplit("/", 1)[-1]
     return (
         kind in _RIGHT

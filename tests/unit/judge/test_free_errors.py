@@ -9,7 +9,7 @@ import pytest
 from leakscope.judge import judge_free_errors
 from leakscope.model.frames import Address, Frame
 from leakscope.model.free_errors import RecordedFreeError
-from leakscope.model.recordings import Coverage, Kind
+from leakscope.model.recordings import KIND_NAMES, Coverage, Kind
 from unit.recording.recordings import built
 
 DOUBLE = RecordedFreeError(2, 1, 1, 1, 0, 4096, 100, 0, 1, 1, 1, 0, 7)
@@ -21,7 +21,15 @@ def frame(function):
     return Frame(Address(0, 16), "/bin/app", None, function)
 
 
-def judged(*errors, kind=Kind.NEW, by="operator new(unsigned long)", free="main", own=False, **how):
+def judged(
+    *errors,
+    kind=Kind.NEW,
+    kinds=KIND_NAMES,
+    by="operator new(unsigned long)",
+    free="main",
+    own=False,
+    **how,
+):
     recording = built()
     sites = np.zeros(2, recording.sites.dtype)
     sites["kind"][1] = kind
@@ -30,7 +38,12 @@ def judged(*errors, kind=Kind.NEW, by="operator new(unsigned long)", free="main"
         recording.process, ended="killed by SIGABRT", allocator="/lib/libc.so.6"
     )
     recording = dataclasses.replace(
-        recording, sites=sites, coverage=coverage, process=process, free_errors=errors
+        recording,
+        sites=sites,
+        coverage=coverage,
+        process=process,
+        free_errors=errors,
+        kinds=kinds,
     )
     return judge_free_errors(
         recording, lambda _: (frame(by), frame("main")), lambda _: (frame(free),), lambda: own
@@ -57,6 +70,15 @@ def test_what_was_recorded_counts_when_all_was(how):
     found, notes = judged(BY_RECORD, **how)
     assert found == ()
     assert "1 free may have been wrong" in notes[0]
+
+
+def test_a_kind_that_another_source_named_is_no_family():
+    kinds = (*KIND_NAMES, "kmalloc")
+    for kind in (Kind.MMAP, len(KIND_NAMES)):
+        (error,), _ = judged(DOUBLE, kind=kind, kinds=kinds, by="make")
+        assert error.allocated_by is None
+        found, notes = judged(MISMATCHED, kind=kind, kinds=kinds, by="make")
+        assert (found, len(notes)) == ((), 1)
 
 
 def test_names_overrule_what_the_agent_saw():

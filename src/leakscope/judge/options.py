@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from leakscope.model.recordings import MOMENT_NS
+
 __all__ = ["Options"]
 
 
@@ -16,7 +18,7 @@ class Options:
     """Leave out sites that hold less, now and at their peak."""
     most_findings: int = 10_000
     """So many sites are described, leaks first; the rest is summed up in a note."""
-    min_age_ns: int = 200_000_000
+    min_age_ns: int = MOMENT_NS
     """A run shorter than this shows no trend: start-up is all there was."""
     busy_moments: int = 32
     """... and so does one that worked in fewer of its clock's ticks, or at every second of its

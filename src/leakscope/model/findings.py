@@ -11,7 +11,7 @@ from leakscope.model.columns import Column
 from leakscope.model.frames import Frame
 from leakscope.model.free_errors import FreeError
 from leakscope.model.reachability import ScanFacts
-from leakscope.model.recordings import Coverage, Process
+from leakscope.model.recordings import MOMENT_NS, Coverage, Process
 
 __all__ = [
     "Evidence",
@@ -137,7 +137,6 @@ class Finding:
         return self.live_count
 
 
-_MOMENT_NS = 200_000_000  # as the engine's `min_age_ns`: what is shorter shows no trend
 # A recording without a single allocation, and one of these counted: something was there to see.
 _NOTHING_SEEN = {
     "paused": "recording was not switched on in time to see anything",
@@ -220,7 +219,7 @@ class Findings:
         """
         process = self.process
         passing = process.forked_from is not None or process.ended == "replaced by exec"
-        if passing and (self.duration_ns or 0) < _MOMENT_NS:
+        if passing and (self.duration_ns or 0) < MOMENT_NS:
             return False
         if self.blind is not None:
             return True

@@ -21,6 +21,7 @@ __all__ = [
     "AGE_BUCKETS",
     "BLOCK_DTYPE",
     "KIND_NAMES",
+    "MOMENT_NS",
     "NODE_DTYPE",
     "NODE_EXACT",
     "NODE_STOPPED",
@@ -55,6 +56,9 @@ class Kind(enum.IntEnum):
 
 KIND_NAMES = ("malloc", "calloc", "realloc", "memalign", "new", "new[]", "mmap", "brk")
 """The names of `Kind`, by number. `Recording.kinds` begins with them."""
+
+MOMENT_NS = 200_000_000
+"""A run shorter than this shows no course over time."""
 
 _DEEPEST = 512  # frames of a stack; the agent keeps 256
 

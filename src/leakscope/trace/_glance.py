@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.model.recordings import MOMENT_NS
 from leakscope.recording import layout
 
 if TYPE_CHECKING:
     from leakscope.trace.live_files import LiveFile
 
-__all__ = ["MOMENT_NS", "Glance"]
-
-MOMENT_NS = 200_000_000
-"""A run shorter than this shows no course over time (`judge.options`, min_age_ns)."""
+__all__ = ["Glance"]
 
 # Larger tables than a brief process has are not looked through: they may hold something.
 _MOST_SLOTS = 1 << 14

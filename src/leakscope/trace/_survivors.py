@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from leakscope.proc.process import pids
+
 __all__ = ["may_survive", "running_processes"]
 
 _AGENT = b"libleakscope-agent"
@@ -17,10 +19,7 @@ _AGENT = b"libleakscope-agent"
 
 def running_processes() -> frozenset[int] | None:
     """Return the numbers of all processes; None when the system does not tell."""
-    try:
-        return frozenset(int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208 - a set of names, at once
-    except OSError:
-        return None
+    return frozenset(pids()) or None
 
 
 def may_survive(before: frozenset[int] | None, directory: Path) -> bool:

@@ -249,12 +249,18 @@ void *pvalloc(size_t size) {
   return finish_aligned(thread, pointer, whole, LS_CALLER);
 }
 
+/* Before the real free of C23's. Returns what is wrong with it, NULL when nothing is known to be. */
+static struct lsr_free_error *record_sized(struct ls_thread *thread, void *pointer, uintptr_t pc,
+                                           uintptr_t sp, uintptr_t fp) {
+  if (!thread || !pointer ||
+      ls_record_free(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, pc, sp, fp))
+    return NULL;
+  return ls_free_examine(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, pc, sp, fp);
+}
+
 void free_sized(void *pointer, size_t size) {
   struct ls_thread *thread = ls_enter(true);
-  struct lsr_free_error *error = NULL;
-  if (thread && pointer &&
-      !ls_record_free(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, LS_CALLER))
-    error = ls_free_examine(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, LS_CALLER);
+  struct lsr_free_error *error = record_sized(thread, pointer, LS_CALLER);
   if (ls_real.free_sized)
     ls_real.free_sized(pointer, size);
   else
@@ -266,10 +272,7 @@ void free_sized(void *pointer, size_t size) {
 
 void free_aligned_sized(void *pointer, size_t alignment, size_t size) {
   struct ls_thread *thread = ls_enter(true);
-  struct lsr_free_error *error = NULL;
-  if (thread && pointer &&
-      !ls_record_free(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, LS_CALLER))
-    error = ls_free_examine(thread, (uintptr_t)pointer, LSR_FREE_VIA_FREE, LS_CALLER);
+  struct lsr_free_error *error = record_sized(thread, pointer, LS_CALLER);
   if (ls_real.free_aligned_sized)
     ls_real.free_aligned_sized(pointer, alignment, size);
   else

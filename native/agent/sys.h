@@ -66,7 +66,6 @@ enum {
   LS_NR_openat = 257,
   LS_NR_newfstatat = 262,
   LS_NR_unlinkat = 263,
-  LS_NR_renameat = 264,
   LS_NR_readlinkat = 267,
   LS_NR_ppoll = 271,
   LS_NR_fallocate = 285,
@@ -76,7 +75,6 @@ enum {
   LS_NR_pkey_mprotect = 329,
   LS_NR_process_vm_readv = 310,
   LS_NR_seccomp = 317,
-  LS_NR_getrandom = 318,
   LS_NR_membarrier = 324,
   LS_NR_close_range = 436,
 };
@@ -96,7 +94,6 @@ static inline long ls_free_syscall6(long number, long a, long b, long c, long d,
 enum {
   LS_NR_flock = 32,
   LS_NR_unlinkat = 35,
-  LS_NR_renameat = 38,
   LS_NR_fstatfs = 44,
   LS_NR_ftruncate = 46,
   LS_NR_fallocate = 47,
@@ -152,7 +149,6 @@ enum {
   LS_NR_prlimit64 = 261,
   LS_NR_process_vm_readv = 270,
   LS_NR_seccomp = 277,
-  LS_NR_getrandom = 278,
   LS_NR_membarrier = 283,
   LS_NR_pkey_mprotect = 288,
   LS_NR_close_range = 436,
@@ -307,9 +303,6 @@ static inline int ls_unlinkat(int directory, const char *name) {
 static inline int ls_unlink(const char *path) {
   return (int)LS_SYSCALL3(LS_NR_unlinkat, LS_AT_FDCWD, path, 0);
 }
-static inline int ls_rename(const char *from, const char *to) {
-  return (int)LS_SYSCALL4(LS_NR_renameat, LS_AT_FDCWD, from, LS_AT_FDCWD, to);
-}
 /* Bytes written to `out`, which gets no terminating zero. */
 static inline long ls_readlink(const char *path, char *out, size_t bytes) {
   return LS_SYSCALL4(LS_NR_readlinkat, LS_AT_FDCWD, path, out, bytes);
@@ -396,9 +389,6 @@ static inline long ls_process_vm_readv(int pid, const struct ls_iovec *local, si
                                        const struct ls_iovec *remote, size_t remotes,
                                        unsigned long flags) {
   return LS_SYSCALL6(LS_NR_process_vm_readv, pid, local, locals, remote, remotes, flags);
-}
-static inline long ls_getrandom(void *out, size_t bytes, unsigned flags) {
-  return LS_SYSCALL3(LS_NR_getrandom, out, bytes, flags);
 }
 static inline int ls_membarrier(int command) {
   return (int)LS_SYSCALL3(LS_NR_membarrier, command, 0, 0);

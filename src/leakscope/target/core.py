@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import platform
 import stat
 import struct
 from bisect import bisect_right
@@ -237,11 +236,6 @@ class Core:
             if kind != _ARM_TLS
         ]
         return Thread(tid, sp, pc, tls, np.concatenate([words, *more]))
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether it comes from another kind of machine than this one."""
-        return self.machine != platform.machine()
 
 
 def _notes(data: bytes) -> Iterator[tuple[int, bytes]]:

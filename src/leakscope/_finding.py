@@ -8,34 +8,28 @@ its recording tells as much, with call stacks.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from leakscope._digits import is_number
 from leakscope.errors import TargetError, UsageError
 from leakscope.judge.allocator_settings import keeps_much, settings_for
 from leakscope.judge.runtimes import runtimes_mapped
 from leakscope.model.found import Found, FoundVerdict, GrownMapping, Rival
+from leakscope.observe.asked import find_processes
 from leakscope.observe.growth import GrowthObserver
 from leakscope.observe.process import points_to
 from leakscope.proc.elf import read_elf
 from leakscope.proc.maps import read_maps
-from leakscope.proc.naming import answers_to, name_of
-from leakscope.proc.process import (
-    may_read_memory,
-    pids,
-    read_executable,
-    read_gauges,
-    read_start,
-)
+from leakscope.proc.naming import name_of
+from leakscope.proc.process import may_read_memory, read_executable, read_gauges, read_start
 from leakscope.proc.smaps import read_areas
 from leakscope.proc.text import read_text
 from leakscope.scan.subject import check_process
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from leakscope.model.census import HeapGrowth
@@ -112,18 +106,7 @@ def _silent(_: str) -> None:
 
 def _choose(target: str, say: Say) -> tuple[int, tuple[Rival, ...]]:
     """Return the process that is meant, and the others of its name."""
-    if not target:
-        raise UsageError("a process has no empty name", hint="Name a program or a pid.")
-    if is_number(target):
-        if len(target) > 10 or read_start(int(target)) is None:
-            raise TargetError(f"there is no process {target[:80]}")
-        return int(target), ()
-    found = [pid for pid in pids() if pid != os.getpid() and answers_to(pid, target)]
-    if not found:
-        raise TargetError(
-            f"there is no process called '{target[:80]}'",
-            hint="The name is that of the program, or of the script that it runs, without directories.",
-        )
+    found = sorted(find_processes([target])[0])
     if len(found) == 1:
         return found[0], ()
     say(f"{len(found)} processes are called so: looking which of them grows fastest")

@@ -50,7 +50,7 @@ def measure_blocks(folder: Path) -> list[str]:
 def measure_sampling(folder: Path, rounds: int) -> list[str]:
     """Estimates of live bytes for each site against an exact run of the same program."""
     from leakscope.judge import judge
-    from leakscope.judge.places import Fingerprints
+    from leakscope.judge.identities import Fingerprints
 
     program = build(folder)
     arguments = ["--live", "100000", "--pairs", "200000", "--sites", "64"]

@@ -2,6 +2,7 @@
 """Modules know each other in one direction, and no package uses what another keeps to itself."""
 
 import ast
+from importlib import import_module
 from pathlib import Path
 
 from conftest import ROOT
@@ -122,3 +123,26 @@ def test_a_trespass_is_seen_and_what_is_inside_the_package_is_none(tmp_path):
         },
     )
     assert trespasses(tmp_path) == ["p/ab/wrong.py:1: p.a._own is private"]
+
+
+def missing_names(script: Path) -> list[str]:
+    """What a script imports of leakscope, early or late, and leakscope has not."""
+    known, missing = modules(SOURCE), []
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "leakscope":
+            home = import_module(str(node.module))
+            missing += [
+                f"{script}:{node.lineno}: {node.module}.{alias.name}"
+                for alias in node.names
+                if not hasattr(home, alias.name) and f"{node.module}.{alias.name}" not in known
+            ]
+    return missing
+
+
+def test_scripts_beside_the_package_import_what_there_is():
+    # Most of them run by hand, some for half an hour before a late import.
+    scripts = [
+        p for folder in ("benchmarks", "examples", "tools") for p in (ROOT / folder).rglob("*.py")
+    ]
+    assert len(scripts) > 20
+    assert [line for script in scripts for line in missing_names(script)] == []

@@ -202,8 +202,10 @@ static bool block_around(struct ls_thread *thread, uintptr_t address, struct lsr
 }
 
 /* On the thread's own stack, or among the data of an object that is no allocator. */
-static bool is_outside_heaps(const struct ls_thread *thread, uintptr_t address, uintptr_t sp) {
-  if (address >= sp && address < thread->stack_high && sp >= thread->stack_low)
+static bool is_outside_heaps(struct ls_thread *thread, uintptr_t address, uintptr_t sp) {
+  /* This call may be the first that came as deep. */
+  if (address >= sp && address < thread->stack_high &&
+      (sp >= thread->stack_low || ls_stack_reaches(thread, sp, 0, 0)))
     return true;
   const struct ls_module *module = ls_module_find(address);
   return module && !module->gone && allocator_is_tcmalloc_or_jemalloc() &&

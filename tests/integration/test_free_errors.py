@@ -157,7 +157,12 @@ def test_each_function_against_each_other(trace, tmp_path, level, allocator):
 @pytest.mark.parametrize("allocator", NAMES)
 def test_other_allocators_are_told_by_what_was_recorded(trace, tmp_path, allocator):
     program = build(tmp_path, "frees.c", "-O0")
-    for what, kind in (("small", TWICE), ("interior", INSIDE), ("stack", INVALID)):
+    for what, kind in (
+        ("small", TWICE),
+        ("interior", INSIDE),
+        ("stack", INVALID),
+        ("deep-stack", INVALID),
+    ):
         found = errors(trace([program, what], env=preload(allocator)))
         assert [each["kind"] for each in found] == [kind]
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Wrong frees of C, one for each argument; each place has a function or a mark of its own.
 #define _GNU_SOURCE
+#include <alloca.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -91,6 +92,10 @@ NOINLINE static int wrong(const char *what) {
     char room[128];
     memset(room, 0, sizeof room);
     other = room;
+    again(other + 16);
+  } else if (!strcmp(what, "deep-stack")) { /* deeper than any call before it */
+    free(make(100));
+    other = memset(alloca(20000), 0, 20000);
     again(other + 16);
   } else if (!strcmp(what, "data")) {
     again(data + 16);

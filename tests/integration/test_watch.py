@@ -317,13 +317,18 @@ def test_a_name_follows_the_program_through_a_restart(tmp_path):
     name = tmp_path / "restarted"
     name.symlink_to("/bin/sleep")
     first = subprocess.Popen([name, "30"])
+    seen = tmp_path / "seen"
+    command = [sys.executable, "-m", "leakscope", "watch", "restarted", "--for", "4s", "--json"]
     watch = subprocess.Popen(
-        [sys.executable, "-m", "leakscope", "watch", "restarted", "--for", "4s", "--json"],
+        [*command, "--every", "0.2s", "--record", seen],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    time.sleep(1.5)
+    while watch.poll() is None and not (
+        seen.exists() and seen.stat().st_size > 500
+    ):  # several looks
+        time.sleep(0.02)
     first.kill()
     first.wait()
     second = subprocess.Popen([name, "30"])

@@ -113,12 +113,12 @@ __attribute__((noinline)) static void drop(void) {
 __attribute__((noinline)) static void keep(int i) {
   table[i % 100] = memset(malloc(5000), 2, 5000);
 }
-// Drops 12 MB a second, until it is killed or has dropped a gigabyte.
+// Drops 80 MB at once and then 3 MB a second, until it is killed or has dropped 300 MB.
 int main(void) {
-  for (int i = 0; i < 10000; i++) {
+  for (int i = 0; i < 3000; i++) {
     drop();
     if (i < 100) keep(i);
-    usleep(8000);
+    usleep(i < 800 ? 1000 : 33000);
   }
   return table[3] == 0;
 }

@@ -162,23 +162,25 @@ def run(
     harvest = Harvest(
         directory, planned, child.pid, settings.children, farewells, keep_all, is_clean=is_clean
     )
+    pressure = None
     if near_limit is not None:
-        harvest.pressure = Pressure(harvest.live_files, planned, child.pid, near_limit, live.read)
-        harvest.pressure.start()
+        pressure = Pressure(harvest.live_files, planned, child.pid, near_limit, live.read)
+        harvest.before_kill = pressure.take
+        pressure.start()
     deadline = Deadline(timeout, child, harvest, farewells)
     starts = Starts(directory, child.pid, environment)
     look = starts.look if settings.children else (lambda: None)
     try:
-        tick = _Tick(harvest, child, deadline, look, progress or (lambda _: None))
+        tick = _Tick(harvest, child, deadline, pressure, look, progress or (lambda _: None))
         status = child.wait(tick)
         deadline.finish()
         lonely = not may_survive(before, directory)
-        if harvest.pressure is not None:
-            harvest.pressure.stop()
+        if pressure is not None:
+            pressure.stop()
         running = _collect(harvest, status, wait_children, deadline, lonely=lonely)
     finally:
-        if harvest.pressure is not None:
-            harvest.pressure.stop()
+        if pressure is not None:
+            pressure.stop()
         if farewells is not None:
             farewells.stop()
     notes = _notes(program, harvest)
@@ -203,7 +205,7 @@ def run(
             *((deadline.note(),) if deadline.passed else ()),
             *notes,
             *_about_filters(status),
-            *_about_memory(status, harvest),
+            *_about_memory(status, pressure),
         ),
         problems=(*harvest.problems, *untraced),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
@@ -257,11 +259,12 @@ class _Tick:
         harvest: Harvest,
         child: Child,
         deadline: Deadline,
+        pressure: Pressure | None,
         look: Callable[[], None],
         progress: Callable[[str], None],
     ) -> None:
         self._harvest, self._child, self._deadline = harvest, child, deadline
-        self._look, self._progress = look, progress
+        self._pressure, self._look, self._progress = pressure, look, progress
         self._heeded = 0  # of the signals that were received
         self._next_look = 0.0
 
@@ -278,7 +281,7 @@ class _Tick:
         harvest.look_who_lives()
         for path in harvest.snapshots[known:]:
             self._progress(f"snapshot written: {path}")
-        for text in harvest.pressure.told() if harvest.pressure is not None else ():
+        for text in self._pressure.told() if self._pressure is not None else ():
             self._progress(text)
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _BACKLOG_SECONDS
@@ -370,10 +373,10 @@ def _about_filters(status: int) -> tuple[str, ...]:
     return (text,)
 
 
-def _about_memory(status: int, harvest: Harvest) -> tuple[str, ...]:
-    if status != -signal.SIGKILL or harvest.pressure is None:
+def _about_memory(status: int, pressure: Pressure | None) -> tuple[str, ...]:
+    if status != -signal.SIGKILL or pressure is None:
         return ()
-    why = harvest.pressure.killed()
+    why = pressure.killed()
     return () if why is None else (f"the kernel killed for memory while it ran: {why}",)
 
 

@@ -16,6 +16,7 @@ from leakscope.trace.launch import run as launch
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from leakscope.model.recordings import Recording
     from leakscope.trace.farewell import Farewell
@@ -58,6 +59,7 @@ def run(
         progress=progress,
         keep_all=keep_all,
         examination=Examination(_begin, _prepare) if scan else None,
+        near_limit=_near_limit if scan else None,
         is_clean=_is_clean if drop_clean else None,
     )
 
@@ -66,6 +68,12 @@ def _is_clean(recording: Recording) -> bool:
     from leakscope.judge.clean import holds_no_leak
 
     return holds_no_leak(recording)
+
+
+def _near_limit(pid: int, path: Path, pause_s: float) -> Recording:
+    from leakscope.scan.process import scan_process
+
+    return scan_process(pid, lambda: live.read(path), own=own_ranges(path), max_pause_s=pause_s)
 
 
 def _prepare() -> None:

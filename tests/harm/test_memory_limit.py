@@ -2,6 +2,7 @@
 """A memory limit, or a small file system, that the program and its recording share."""
 
 import contextlib
+import json
 import os
 import subprocess
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from harm.conftest import LEAKSCOPE, environment
 from leakscope.proc import cgroup
-from leakscope.recording import live
+from leakscope.recording import live, packed
 
 LIMIT = 120 << 20
 pytestmark = pytest.mark.skipif(
@@ -98,6 +99,75 @@ def test_the_recording_takes_an_eighth_of_the_limit(build, group, agent, tmp_pat
     assert recording.coverage.dropped["no_space"] > 0
     assert recording.coverage.dropped["table_full"] > 0
     assert any("held to 15.0 MiB" in note for note in recording.coverage.notes)
+
+
+SLOW = """
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static void *table[100];
+__attribute__((noinline)) static void drop(void) {
+  char *volatile lost = malloc(100000);
+  memset(lost, 1, 100000);
+}
+__attribute__((noinline)) static void keep(int i) {
+  table[i % 100] = memset(malloc(5000), 2, 5000);
+}
+// Drops 80 MB at once and then 3 MB a second, until it is killed or has dropped 300 MB.
+int main(void) {
+  for (int i = 0; i < 3000; i++) {
+    drop();
+    if (i < 100) keep(i);
+    usleep(i < 800 ? 1000 : 33000);
+  }
+  return table[3] == 0;
+}
+"""
+
+
+def test_before_it_is_killed_it_is_scanned(group, tmp_path):
+    (tmp_path / "slow.c").write_text(SLOW)
+    subprocess.run(["gcc", "-g", "-o", tmp_path / "slow", tmp_path / "slow.c"], check=True)
+    enter = f"echo $$ > {group}/cgroup.procs && exec {tmp_path}/slow"
+    options = ["--json", "--report-file", tmp_path / "r", "-o", f"{tmp_path}/out/"]
+    done = subprocess.run(
+        [*LEAKSCOPE, "run", *options, "--", "sh", "-c", enter],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert f"its cgroup /{group.name} reached its memory limit of 120 MiB" in done.stderr
+    assert f"of the memory limit of its cgroup /{group.name} (120 MiB) is used" in done.stderr
+    slow = next(
+        process
+        for process in json.loads((tmp_path / "r").read_text())["processes"]
+        if process["process"]["executable"].endswith("/slow")
+    )
+    assert slow["process"]["ended"] == "killed by SIGKILL"
+    verdicts = {each["source"]["function"]: each["verdict"] for each in slow["findings"]}
+    assert verdicts["drop"] == "lost", done.stderr
+    assert verdicts.get("keep") not in ("lost", "leaking")
+    # The snapshot of then is beside it, for the case that leakscope is killed as well.
+    (snapshot,) = (tmp_path / "out").glob("slow.*.dump*.leakscope")
+    assert packed.read(snapshot).reachability is not None
+
+
+def test_a_limit_that_nobody_comes_near_costs_nothing(group, tmp_path):
+    enter = f"echo $$ > {group}/cgroup.procs && exec sleep 1"
+    done = subprocess.run(
+        [*LEAKSCOPE, "run", "-o", f"{tmp_path}/out/", "--", "sh", "-c", enter],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert "memory limit" not in done.stderr
+    assert not list((tmp_path / "out").glob("*.dump*"))
 
 
 SMALL = """

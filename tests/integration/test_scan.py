@@ -354,6 +354,25 @@ def test_nothing_is_called_lost_in_a_process_under_load(agent, tmp_path):
         process.communicate()
 
 
+def test_the_agents_own_memory_does_not_forbid_a_copy_of_a_traced_process(agent, tmp_path):
+    from leakscope.recording.own import own_ranges
+    from leakscope.target.areas import read_areas, why_not_forked
+
+    recordings = tmp_path / "live"
+    recordings.mkdir(mode=0o700)
+    process = start(
+        build(tmp_path, BUSY, "busy"), LD_PRELOAD=str(agent), LEAKSCOPE_DIR=str(recordings)
+    )
+    try:
+        (path,) = recordings.glob("*.live")
+        areas = read_areas(process.pid)
+        assert "kept from children" in (why_not_forked(areas, []) or "")
+        assert why_not_forked(areas, own_ranges(path)) is None
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
     """A C++ program that loses 300 objects of one class, 100 of another, and 200 secret texts."""

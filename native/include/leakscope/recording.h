@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define LSR_MAGIC 0x31454c45524c534bULL /* "KSLRELE1" in file order */
-#define LSR_VERSION 3u
+#define LSR_VERSION 4u
 
 #define LSR_SHARDS 1024u         /* live-block shards: address >> 20 hashed; capacity 0: unused */
 #define LSR_STRIPES 32u          /* counter stripes; the first half has one owner each */
@@ -32,6 +32,7 @@
 #define LSR_MAX_CHUNKS (1u << 18) /* each stripe has one for all sites */
 #define LSR_TIMELINE_ROWS 64u
 #define LSR_MAX_FREE_ERRORS 128u  /* distinct ones; further ones are counted together */
+#define LSR_MARKS 32u              /* moments that somebody gave a name */
 #define LSR_OWN_RANGES 64u       /* private mappings of the agent */
 #define LSR_AGE_BUCKETS 33u      /* bucket 0: age 0 ticks; bucket k: [2^(k-1), 2^k) ticks */
 
@@ -115,6 +116,12 @@ struct lsr_own_range {
   uint64_t end;
 };
 
+/* A moment that somebody outside gave a name. */
+struct lsr_mark {
+  uint64_t mono_ns; /* CLOCK_MONOTONIC */
+  char name[56];    /* filled up with NULs */
+};
+
 struct lsr_header {
   uint64_t magic;
   uint32_t version;
@@ -181,6 +188,9 @@ struct lsr_header {
   uint32_t free_error_count;
   uint32_t free_errors_lost;   /* for which the list had no room */
   uint64_t frees_unexamined;   /* of unknown blocks, that were too many to look at each */
+  uint32_t mark_count;         /* written from outside, after the mark itself */
+  uint32_t pad3;
+  struct lsr_mark marks[LSR_MARKS];
 };
 
 enum lsr_farewell {

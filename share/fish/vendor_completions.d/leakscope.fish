@@ -54,7 +54,7 @@ complete -c leakscope -n '__fish_seen_subcommand_from report' -l exit-code -x -d
 complete -c leakscope -n '__fish_seen_subcommand_from report' -l undecided-exit-code -x -d 'exit status when the evidence is too little to say either (default 3)'
 complete -c leakscope -n '__fish_seen_subcommand_from report' -l fail-on -x -d 'what gives that status, with commas between: leaks (the default: lost, leaking), lost, leaking, growth (growing, filling), unknown, errors (wrong frees)'
 complete -c leakscope -n '__fish_seen_subcommand_from report' -l of -x -d 'only what is called so'
-complete -c leakscope -n '__fish_seen_subcommand_from report' -l since -x -d 'leave out the first 20s, 30m, 2h'
+complete -c leakscope -n '__fish_seen_subcommand_from report' -l since -x -d 'leave out the first 20s, 30m, 2h; of a program\'s recording: what was allocated before that time, or before a mark of that name (`leakscope control PID mark NAME`)'
 complete -c leakscope -n '__fish_seen_subcommand_from report' -l until -x -d 'leave out what came later than this'
 complete -c leakscope -n '__fish_seen_subcommand_from report' -l html -r -F -d 'also write a page with plots'
 complete -c leakscope -n '__fish_seen_subcommand_from report' -l csv -r -F -d 'also write every value, for sqlite, DuckDB or a sheet'

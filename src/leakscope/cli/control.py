@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from leakscope._digits import is_number
@@ -19,17 +20,20 @@ Steer the recording of a program that runs under `leakscope run` or with the age
   stop     stop recording new allocations; frees of recorded ones are still seen
   start    begin, or go on
   dump     write a snapshot that `leakscope report` can show, without stopping anything
+  mark     give this moment a name: `leakscope report --since NAME` then tells of what was
+           allocated after it and is still there (a load test, a request, a reload)
 
 Exit status: 0 done, 2 could not do it.
 """
 
-_ACTIONS = ("status", "stop", "start", "dump")
+_ACTIONS = ("status", "stop", "start", "dump", "mark")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("pid", metavar="PID|NAME")
     parser.add_argument("action", choices=_ACTIONS, nargs="?", default="status")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="of the mark")
     parser.add_argument(
         "-o",
         "--output",
@@ -46,6 +50,15 @@ def run(args: argparse.Namespace) -> int:
     pid = _pid(args.pid)
     if args.output is not None and args.action != "dump":
         raise UsageError("--output belongs to dump")
+    if (args.name is None) == (args.action == "mark"):
+        raise UsageError(
+            "a mark has a name, and nothing else has one",
+            hint=f"leakscope control {args.pid} mark before-load",
+        )
+    if args.action == "mark":
+        control.mark(pid, args.name)
+        print(f"process {pid}: marked. leakscope report {pid} --since {shlex.quote(args.name)}")
+        return 0
     if args.action == "dump":
         print(control.dump(pid, args.output))
         return 0

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     named = _open(args.recordings, failed)
     runs = [one for one in named if one.kind not in (InputKind.WATCH, InputKind.CORE)]
     alone = [one for one in named if one not in runs]
+    if args.since is not None and any(one.kind is InputKind.CORE for one in alone):
+        raise UsageError("a core file is one moment: --since is for recordings")
     to_files = args.report_file or args.html or args.csv
     if alone and len(named) > 1 and (len(args.recordings) > 1 or args.json or to_files):
         raise UsageError(
@@ -75,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     if runs:
         # Many small values are made and hardly a cycle: looking for some costs a tenth of it.
         gc.set_threshold(200_000)
-        judged = judge_recordings(_load_each(runs, failed, others=len(alone)), args, sys.stdout)
+        judged = judge_recordings(
+            _load_each(runs, failed, others=len(alone), since=args.since), args, sys.stdout
+        )
         leaks, undecided = statuses(judged, args)
     return worst(
         leaks=leaks or next((s for s in found if s == args.exit_code), 0),
@@ -101,7 +105,11 @@ def _open(names: Sequence[str], failed: list[LeakscopeError]) -> list[Named]:
 
 
 def _load_each(
-    named: Sequence[Named], failed: list[LeakscopeError], *, others: int
+    named: Sequence[Named],
+    failed: list[LeakscopeError],
+    *,
+    others: int,
+    since: str | None,
 ) -> Iterator[tuple[str, Recording]]:
     """Load one recording after the other; the bad ones among several do not hide the rest."""
     from leakscope.report.terminal import PART
@@ -109,7 +117,7 @@ def _load_each(
     bad = 0
     for one in named:
         try:
-            found = one.read()
+            found = [_since(recording, since) for recording in one.read()]
         except LeakscopeError as error:
             failed.append(error)
             bad += 1
@@ -119,3 +127,21 @@ def _load_each(
             continue
         for number, recording in enumerate(found, 1):
             yield (one.label if len(found) == 1 else f"{one.label}{PART}{number}"), recording
+
+
+def _since(recording: Recording, wanted: str | None) -> Recording:
+    """Return what came after a mark, or after the first 20s, 30m, 2h."""
+    from leakscope.judge.since import find_mark, since
+    from leakscope.model.recordings import Mark
+    from leakscope.observe.asked import parse_duration
+
+    if wanted is None:
+        return recording
+    try:
+        mark = find_mark(recording, wanted)
+    except UsageError as error:
+        try:
+            mark = Mark(wanted, int(parse_duration(wanted) * 1e9))
+        except UsageError:
+            raise error from None
+    return since(recording, mark)

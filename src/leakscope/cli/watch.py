@@ -188,7 +188,12 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     """Add what `report_store` reads from its `args`."""
     group = parser.add_argument_group("recordings of a watch")
     group.add_argument("--of", metavar="PID|NAME", help="only what is called so")
-    group.add_argument("--since", metavar="TIME", help="leave out the first 20s, 30m, 2h")
+    group.add_argument(
+        "--since",
+        metavar="TIME|MARK",
+        help="leave out the first 20s, 30m, 2h; of a program's recording: what was allocated before"
+        " that time, or before a mark of that name (`leakscope control PID mark NAME`)",
+    )
     group.add_argument("--until", metavar="TIME", help="leave out what came later than this")
     group.add_argument("--html", metavar="FILE", help="also write a page with plots")
     group.add_argument(

@@ -32,6 +32,7 @@ __all__ = [
     "SITE_DTYPE",
     "Coverage",
     "Kind",
+    "Mark",
     "Process",
     "Recording",
     "Timeline",
@@ -140,6 +141,14 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment of the recording that somebody gave a name."""
+
+    name: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """How much was seen, and what was not. A report prints this next to every verdict."""
 
@@ -207,6 +216,7 @@ class Recording:
     absent: frozenset[Column] = frozenset()
     """What the source cannot tell: these columns are zero, or empty, and mean nothing."""
     site_reach: npt.NDArray[np.void] | None = None  # REACH_DTYPE, a row a site
+    marks: tuple[Mark, ...] = ()  # in the order of time
     author: int | None = field(default=None, compare=False)
     """The user whose file it was read from; not kept in files."""
 

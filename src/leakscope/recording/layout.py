@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 MAGIC = 0x31454c45524c534b
-VERSION = 3
+VERSION = 4
 SHARDS = 1024
 STRIPES = 32
 EXCLUSIVE_STRIPES = 16
@@ -25,6 +25,7 @@ CHUNK_SITES = 64
 MAX_CHUNKS = 262144
 TIMELINE_ROWS = 64
 MAX_FREE_ERRORS = 128
+MARKS = 32
 OWN_RANGES = 64
 AGE_BUCKETS = 33
 STRIPE_HEAD_BYTES = 4096
@@ -239,8 +240,14 @@ OWN_RANGE_DTYPE = _struct(
     ("end", "<u8", 8),
 )
 
+MARK_DTYPE = _struct(
+    64,
+    ("mono_ns", "<u8", 0),
+    ("name", "S56", 8),
+)
+
 HEADER_DTYPE = _struct(
-    29808,
+    31864,
     ("magic", "<u8", 0),
     ("version", "<u4", 8),
     ("header_bytes", "<u4", 12),
@@ -305,6 +312,9 @@ HEADER_DTYPE = _struct(
     ("free_error_count", "<u4", 29792),
     ("free_errors_lost", "<u4", 29796),
     ("frees_unexamined", "<u8", 29800),
+    ("mark_count", "<u4", 29808),
+    ("pad3", "<u4", 29812),
+    ("marks", (MARK_DTYPE, (32,)), 29816),
 )
 
 MODULE_DTYPE = _struct(

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.model.recordings import SITE_DTYPE, Coverage, Kind, Process, Recording, Timeline
+from leakscope.model.recordings import (
+    SITE_DTYPE,
+    Coverage,
+    Kind,
+    Mark,
+    Process,
+    Recording,
+    Timeline,
+)
 from leakscope.recording import layout
 from leakscope.recording._blocks import Weigher, decode, read_table
 from leakscope.recording._free_errors import read_free_errors, unseen_free_errors
@@ -112,6 +120,7 @@ def read_source(source: Source) -> Recording:
         tick_ns=tick_ns,
         duration_ns=duration_ns,
         free_errors=free_errors,
+        marks=_marks(header),
         author=source.owner,
     )
 
@@ -165,6 +174,17 @@ def _process(source: Source, header: Header, writer: int | None, duration_ns: in
         ended=ended,
         allocator=header.text("allocator"),
     )
+
+
+def _marks(header: Header) -> tuple[Mark, ...]:
+    given = header.fields["marks"][: header["mark_count"]]
+    start = header["mono_start_ns"]
+    found = [
+        Mark(bytes(each["name"]).split(b"\0", 1)[0].decode(errors="replace"), at - start)
+        for each in given
+        if 0 <= (at := int(each["mono_ns"])) - start < _MOST
+    ]
+    return tuple(sorted(found, key=lambda mark: mark.at_ns))
 
 
 def _coverage(header: Header, counters: Counters, doubts: Doubts, sampled: bool) -> Coverage:

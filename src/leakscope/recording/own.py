@@ -15,11 +15,16 @@ __all__ = ["own_ranges"]
 
 
 def own_ranges(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
-    """Return (start, end) of the agent's private mappings, from a live recording.
+    """Return (start, end) of the agent's private mappings, whole pages, from a live recording.
 
     Raises `RecordingError` like `live.read`.
     """
     with Source(path) as source:
         fields = Header(source).fields
     used = fields["own"][: min(int(fields["own_count"]), len(fields["own"]))]
-    return [(int(row["start"]), int(row["end"])) for row in used if row["start"] < row["end"]]
+    page = int(fields["page_bytes"]) or 4096
+    return [
+        (start // page * page, -(-end // page) * page)
+        for start, end in ((int(row["start"]), int(row["end"])) for row in used)
+        if start < end
+    ]

@@ -39,6 +39,7 @@ from leakscope.model.recordings import (
     REACH_DTYPE,
     SITE_DTYPE,
     Coverage,
+    Mark,
     Process,
     Recording,
     Timeline,
@@ -163,6 +164,7 @@ def _write(recording: Recording, file: BinaryIO) -> None:
         "modules": [to_json(module) for module in recording.modules],
         "scan": to_json(recording.scan) if recording.scan is not None else None,
         "free_errors": [to_json(each) for each in recording.free_errors],
+        "marks": [to_json(each) for each in recording.marks],
         "tick_ns": recording.tick_ns,
         "duration_ns": recording.duration_ns,
         "kinds": list(recording.kinds[len(KIND_NAMES) :]),
@@ -351,6 +353,7 @@ class _Reader:
             kinds=kinds,
             absent=absent,
             site_reach=self._site_reach(sites),
+            marks=tuple(from_json(Mark, value) for value in facts.get("marks") or ()),
             author=self._source.owner,
         )
 

@@ -64,6 +64,7 @@ class Harvest:
     skipped: int = 0  # forks that ended in an exec
     left: str | None = None  # the root's last program, if it ended without a word to us
     empty: int = 0  # processes that freed every block, and whose recordings were not kept
+    before_kill: Callable[[Path], Recording | None] | None = None  # the last examination of one
     is_clean: Callable[[Recording], bool] | None = None  # whether there is nothing to tell of one
     clean: int = 0  # children of which it said so
     quiet: int = 0  # brief children that were searched, without a lost block
@@ -152,6 +153,8 @@ class Harvest:
         if state not in {STATE_EXECED, STATE_EXITED}:
             recording = _lived(recording, alive_ns)
         examined = self.farewells.take(file.path) if self.farewells is not None else None
+        if examined is None and self.before_kill is not None:
+            examined = self.before_kill(file.path)
         if examined is not None:
             recording = with_reachability(recording, examined)
         elif status is not None and status >= 0 and state not in {STATE_EXECED, STATE_EXITED}:

@@ -23,7 +23,7 @@ from leakscope.trace.settings import CONFIG_FILE
 if TYPE_CHECKING:
     import os
 
-__all__ = ["AgentStatus", "dump", "look", "start", "stop"]
+__all__ = ["AgentStatus", "dump", "look", "mark", "start", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,14 @@ def start(pid: int) -> AgentStatus:
     """Start recording in `pid`, or go on with it."""
     _live_file(pid).set_paused(False)
     return look(pid)
+
+
+def mark(pid: int, name: str) -> None:
+    """Give this moment of the recording of `pid` a name, for `leakscope report --since`.
+
+    Raises `TargetError`, `RecordingError`, or `UsageError` for the name.
+    """
+    _live_file(pid).add_mark(name)
 
 
 def dump(pid: int, output: str | os.PathLike[str] | None = None) -> Path:

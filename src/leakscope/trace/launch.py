@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from leakscope._paths import absolute, exists, is_directory
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 from leakscope.proc.status import read_status
+from leakscope.recording import live
 from leakscope.trace._deadline import Deadline
 from leakscope.trace._filters import inherited_filters
 from leakscope.trace._harvest import Harvest, signal_name
@@ -31,6 +32,7 @@ from leakscope.trace.farewell import Examination, Farewells
 from leakscope.trace.live_files import count_files, removed_unread
 from leakscope.trace.output import make_live_directory, plan_output, private_part
 from leakscope.trace.preflight import Program, inspect_program
+from leakscope.trace.pressure import Pressure
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def run(
     streams: Sequence[int | None] = (),
     progress: Callable[[str], None] | None = None,
     examination: Examination | None = None,
+    near_limit: Callable[[int, Path, float], Recording] | None = None,
     keep_all: bool = True,
     is_clean: Callable[[Recording], bool] | None = None,
 ) -> Run:
@@ -113,7 +116,8 @@ def run(
     stand for program and pid; `wait_children` waits for daemons and background processes too.
     The program starts in the directory `cwd`, from where its name is looked up too. It and all that it started are ended after `timeout` seconds;
     for that it leads a process group of its own. `streams` are descriptors for its standard streams.
-    `examination` says how each process is examined right before it ends; None: not at all.
+    `examination` says how each process is examined right before it ends, `near_limit` how when its
+    memory runs short (see `pressure`); None: not at all.
     Without `keep_all`, children that ended at once and freed every block leave no recording, nor do
     those of whose recordings `is_clean` says that there is nothing to tell.
 
@@ -158,16 +162,25 @@ def run(
     harvest = Harvest(
         directory, planned, child.pid, settings.children, farewells, keep_all, is_clean=is_clean
     )
+    pressure = None
+    if near_limit is not None:
+        pressure = Pressure(harvest.live_files, planned, child.pid, near_limit, live.read)
+        harvest.before_kill = pressure.take
+        pressure.start()
     deadline = Deadline(timeout, child, harvest, farewells)
     starts = Starts(directory, child.pid, environment)
     look = starts.look if settings.children else (lambda: None)
     try:
-        tick = _Tick(harvest, child, deadline, look, progress or (lambda _: None))
+        tick = _Tick(harvest, child, deadline, pressure, look, progress or (lambda _: None))
         status = child.wait(tick)
         deadline.finish()
         lonely = not may_survive(before, directory)
+        if pressure is not None:
+            pressure.stop()
         running = _collect(harvest, status, wait_children, deadline, lonely=lonely)
     finally:
+        if pressure is not None:
+            pressure.stop()
         if farewells is not None:
             farewells.stop()
     notes = _notes(program, harvest)
@@ -188,7 +201,12 @@ def run(
         files=(),
         snapshots=tuple(harvest.snapshots),
         running=tuple(Running(file.writer() or file.pid, file.path) for file in running),
-        notes=(*((deadline.note(),) if deadline.passed else ()), *notes, *_about_filters(status)),
+        notes=(
+            *((deadline.note(),) if deadline.passed else ()),
+            *notes,
+            *_about_filters(status),
+            *_about_memory(status, pressure),
+        ),
         problems=(*harvest.problems, *untraced),
         interrupted=any(number in (signal.SIGINT, signal.SIGTERM) for number in child.received),
         timed_out=deadline.passed,
@@ -241,11 +259,12 @@ class _Tick:
         harvest: Harvest,
         child: Child,
         deadline: Deadline,
+        pressure: Pressure | None,
         look: Callable[[], None],
         progress: Callable[[str], None],
     ) -> None:
         self._harvest, self._child, self._deadline = harvest, child, deadline
-        self._look, self._progress = look, progress
+        self._pressure, self._look, self._progress = pressure, look, progress
         self._heeded = 0  # of the signals that were received
         self._next_look = 0.0
 
@@ -262,6 +281,8 @@ class _Tick:
         harvest.look_who_lives()
         for path in harvest.snapshots[known:]:
             self._progress(f"snapshot written: {path}")
+        for text in self._pressure.told() if self._pressure is not None else ():
+            self._progress(text)
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _BACKLOG_SECONDS
             self._look()
@@ -350,6 +371,13 @@ def _about_filters(status: int) -> tuple[str, ...]:
         " the filter was installed in a way that the agent could not see"
     )
     return (text,)
+
+
+def _about_memory(status: int, pressure: Pressure | None) -> tuple[str, ...]:
+    if status != -signal.SIGKILL or pressure is None:
+        return ()
+    why = pressure.killed()
+    return () if why is None else (f"the kernel killed for memory while it ran: {why}",)
 
 
 def _untraced(left: str | None, last_name: str) -> tuple[str, ...]:

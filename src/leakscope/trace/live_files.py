@@ -7,14 +7,18 @@ traced process for anything. Only files of the user (or, for root, of anybody) a
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.errors import RecordingError, TargetError
+import numpy as np
+
+from leakscope.errors import RecordingError, TargetError, UsageError
 from leakscope.proc.maps import Mapping, read_maps
 from leakscope.proc.process import living_task
 from leakscope.recording import layout
@@ -28,6 +32,8 @@ __all__ = ["LiveFile", "count_files", "find_live_file", "list_live_files", "remo
 _HEADER = dict(layout.HEADER_DTYPE.fields or {})
 _NAME = re.compile(r"(\d{1,10})\.(\d{1,5})\.live")
 _COUNT_NAME = re.compile(r"removed\.\d{1,10}")
+_MARK_BYTES = layout.MARK_DTYPE["name"].itemsize
+_COARSE = 6  # CLOCK_MONOTONIC_COARSE, which the time module has no name for
 PAUSED = 1
 """Bit of the header's control word: recording is switched off."""
 
@@ -68,6 +74,47 @@ class LiveFile:
 
     def set_paused(self, paused: bool) -> None:
         """Switch recording off or on. Raises `RecordingError` when it cannot be written."""
+        self._check_version()
+        value = self.field("control")
+        self.put("control", value | PAUSED if paused else value & ~PAUSED)
+
+    def add_mark(self, name: str) -> None:
+        """Give this moment a name; one of that name from before is moved here.
+
+        Raises `UsageError` for a name that cannot be kept and `RecordingError` when there is no
+        room or the file cannot be written.
+        """
+        text = name.encode(errors="replace")
+        if not name.isprintable() or not 0 < len(text) < _MARK_BYTES:
+            raise UsageError(f"a mark has a printable name of 1 to {_MARK_BYTES - 1} bytes")
+        self._check_version()
+        fd = self._open(os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # marks of two at once; the program has no descriptor
+            there = self.field("mark_count")
+            first = _HEADER["marks"][1]
+            step = layout.MARK_DTYPE.itemsize
+            table = os.pread(fd, step * min(there, layout.MARKS), first)
+            names = np.frombuffer(table, layout.MARK_DTYPE)["name"].tolist()
+            at = names.index(text) if text in names else len(names)
+            if at >= layout.MARKS:
+                raise RecordingError(
+                    f"process {self.pid} has {layout.MARKS} marks, and no room for another",
+                    hint="Give a name again that is there: its mark is moved.",
+                )
+            # The agent's clock, which is late by some milliseconds: what follows is not before it.
+            now = time.clock_gettime_ns(_COARSE)
+            row = np.array([(now, text)], layout.MARK_DTYPE)
+            os.pwrite(fd, row.tobytes(), first + at * step)
+            if at >= there:
+                form, offset = _HEADER["mark_count"][:2]
+                os.pwrite(fd, (at + 1).to_bytes(form.itemsize, "little"), offset)
+        except OSError as error:
+            raise RecordingError(f"cannot write {self.path}: {error.strerror}") from error
+        finally:
+            os.close(fd)
+
+    def _check_version(self) -> None:
         version = self.field("version")
         if version != layout.VERSION:
             raise RecordingError(
@@ -75,8 +122,6 @@ class LiveFile:
                 f" this leakscope knows version {layout.VERSION}",
                 hint="Use the leakscope that the agent belongs to.",
             )
-        value = self.field("control")
-        self.put("control", value | PAUSED if paused else value & ~PAUSED)
 
     def put(self, name: str, value: int) -> None:
         """Store one number of the header. Raises `RecordingError` when it cannot be written."""

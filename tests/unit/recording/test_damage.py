@@ -207,7 +207,7 @@ def test_trouble_that_the_agent_had_is_told(file):
 @pytest.mark.parametrize(
     ("member", "form", "value", "sentence"),
     [
-        ("version", "I", 4, "newer leakscope: its format is version 4"),
+        ("version", "I", 5, "newer leakscope: its format is version 5"),
         ("magic", "Q", 1, "is not a recording"),
         ("magic", "Q", 0, "holds nothing yet"),
         ("header_bytes", "I", 100, "another build of the agent"),

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before memory runs out: traced processes near their limit are examined while there is room.
+
+What a process is killed for is in its live recording, but whether anything still pointed to the
+blocks only the process itself could tell. So it is asked before, and a snapshot is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from leakscope.errors import LeakscopeError
+from leakscope.proc.cgroup import above, find_hierarchy, own_path, read_cgroup
+from leakscope.proc.text import read_text
+from leakscope.proc.vm import parse_numbers, read_vmstat
+from leakscope.recording import packed
+from leakscope.trace._harvest import program_name
+from leakscope.words import bytes_text, share_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from leakscope.model.recordings import Recording
+    from leakscope.proc.cgroup import Hierarchy
+    from leakscope.trace.live_files import LiveFile
+    from leakscope.trace.output import Output
+
+__all__ = ["Pressure", "Squeeze", "squeeze_of"]
+
+_LEVELS = (0.7, 0.85, 0.95)  # of what there is: each is looked at once …
+_PAUSES_S = (0.1, 0.3, 1.0)  # … and the process may stand still the longer, the closer its end is
+_WORTH = 0.1  # of the limit: a process that holds less is not what fills it
+_LOOK_S = 0.5
+_STOP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Squeeze:
+    """How full the memory is that a process lives in."""
+
+    share: float
+    limit: int  # bytes
+    whose: str  # for people: "the memory limit of its cgroup /x"
+
+
+def squeeze_of(pid: int) -> Squeeze | None:
+    """Return the fullest of the process's memory cgroups and the machine; None: nothing is known.
+
+    What can be dropped at once, as the idle page cache, does not count.
+    """
+    found = [each for each in (_machine(), *_groups(pid)) if each is not None]
+    return max(found, key=lambda each: each.share, default=None)
+
+
+def _machine() -> Squeeze | None:
+    text = (read_text("/proc/meminfo") or "").replace(":", "").replace(" kB", "")
+    numbers = parse_numbers(text)
+    total, free = numbers.get("MemTotal", 0) << 10, numbers.get("MemAvailable")
+    if not total or free is None:
+        return None
+    return Squeeze(1 - (free << 10) / total, total, "the machine's memory")
+
+
+def _groups(pid: int) -> list[Squeeze]:
+    hierarchy = find_hierarchy()
+    if hierarchy is None:
+        return []
+    path = own_path(hierarchy, pid)
+    found = []
+    for each in (path, *above(path)):
+        group = read_cgroup(hierarchy, each)
+        used = group.working_set if group is not None else None
+        if group is not None and used is not None and group.limit:
+            found.append(
+                Squeeze(used / group.limit, group.limit, f"the memory limit of its cgroup {each}")
+            )
+    return found
+
+
+class Pressure:
+    """Looks at the traced processes of one run, and examines those whose memory runs short.
+
+    `examine` is given a process, its live recording and for how many seconds it may stand still,
+    and returns the recording with the reachability of its blocks; it raises `LeakscopeError` where
+    that cannot be had, and then the snapshot is without.
+    """
+
+    def __init__(
+        self,
+        files: Callable[[], Sequence[LiveFile]],
+        output: Output,
+        root: int,
+        examine: Callable[[int, Path, float], Recording],
+        read: Callable[[Path], Recording],
+    ) -> None:
+        self._files, self._output = files, output
+        self._examine, self._read = examine, read
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._levels: dict[Path, int] = {}
+        self._found: dict[Path, Recording] = {}
+        self._written: dict[Path, Path] = {}  # the last snapshot
+        self._told: list[str] = []
+        self._thread: threading.Thread | None = None
+        self._kills = _Kills(root)
+
+    def start(self) -> None:
+        """Begin to look."""
+        # A signal for us must find the thread that waits for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._thread = threading.Thread(target=self._work, daemon=True)
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def stop(self) -> None:
+        """Look no more; an examination that is under way is waited for, not for long."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
+
+    def told(self) -> list[str]:
+        """Return what was done since the last call, in sentences."""
+        with self._lock:
+            told, self._told = self._told, []
+        return told
+
+    def take(self, path: Path) -> Recording | None:
+        """Return the last examination of the process with this live recording, if there was one."""
+        with self._lock:
+            return self._found.pop(path, None)
+
+    def killed(self) -> str | None:
+        """Say for which limit the kernel killed something since the start; None: it did not."""
+        return self._kills.since()
+
+    def _work(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            for file in self._files():
+                with contextlib.suppress(LeakscopeError, OSError):
+                    self._look(file)
+                if self._stopping.is_set():
+                    return
+
+    def _look(self, file: LiveFile) -> None:
+        pid = file.writer()
+        squeeze = squeeze_of(pid) if pid is not None else None
+        if pid is None or squeeze is None:
+            return
+        self._kills.look(pid)
+        level = sum(squeeze.share >= each for each in _LEVELS)
+        if level <= self._levels.get(file.path, 0) or not file.started():
+            return
+        if _resident(pid) < _WORTH * squeeze.limit:
+            return
+        self._levels[file.path] = level
+        why = None
+        try:
+            recording = self._examine(pid, file.path, _PAUSES_S[level - 1])
+            with self._lock:
+                self._found[file.path] = recording
+        except LeakscopeError as error:
+            if file.path in self._found:
+                return  # an earlier scan is worth more than a later state
+            recording, why = self._read(file.path), str(error)
+        recording = replace(recording, process=replace(recording.process, ended="running"))
+        written = self._write(recording, pid, squeeze, why)
+        before, self._written[file.path] = self._written.get(file.path), written
+        if before is not None:
+            before.unlink(missing_ok=True)  # the later one tells more
+
+    def _write(self, recording: Recording, pid: int, squeeze: Squeeze, why: str | None) -> Path:
+        path = self._output.snapshot(program_name(recording.process), pid)
+        full = f"{share_text(squeeze.share)} of {squeeze.whose} ({bytes_text(squeeze.limit)})"
+        how = "with a scan" if why is None else f"without a scan ({why})"
+        try:
+            packed.write(recording, path)
+        except BaseException:
+            self._output.release(path)
+            raise
+        with self._lock:
+            self._told.append(f"{full} is used: snapshot {how} written: {os.fspath(path)}")
+        return path
+
+
+class _Kills:
+    """What the kernel has killed for memory where the processes of a run live."""
+
+    def __init__(self, pid: int) -> None:
+        self._hierarchy = find_hierarchy()
+        self._machine = read_vmstat().get("oom_kill", 0)
+        self._groups: dict[str, int] = {}  # kills when each was first seen
+        self.look(pid)
+
+    def look(self, pid: int) -> None:
+        """Note the cgroups of a process, which may move to others."""
+        if self._hierarchy is None:
+            return
+        path = own_path(self._hierarchy, pid)
+        for each in (path, *above(path)):
+            if each not in self._groups:
+                self._groups[each] = _oom_kills(self._hierarchy, each)
+
+    def since(self) -> str | None:
+        for path, before in self._groups.items():
+            if self._hierarchy is None or _oom_kills(self._hierarchy, path) <= before:
+                continue
+            group = read_cgroup(self._hierarchy, path)
+            limit = group.limit if group is not None else None
+            size = f" of {bytes_text(limit)}" if limit is not None else ""
+            return f"its cgroup {path} reached its memory limit{size}"
+        if read_vmstat().get("oom_kill", 0) > self._machine:
+            return "memory ran out"
+        return None
+
+
+def _oom_kills(hierarchy: Hierarchy, path: str) -> int:
+    group = read_cgroup(hierarchy, path)
+    return (group.oom_kills or 0) if group is not None else 0
+
+
+def _resident(pid: int) -> int:
+    pages = (read_text(f"/proc/{pid}/statm", 256) or "").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else 0

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of other tools as recordings. What a file is, its content tells, never its name.
+"""Files of other tools as recordings, or as tables. What a file is, its content tells, never its name.
 
-A format is one module here with `recognises` and `read`, and its line in `_FORMATS`.
+A format is one module here with `recognises` and `read`, and its line in `_FORMATS`; what is read
+as a `Snapshot` of what was held, its line in `_TABLES`.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Protocol, cast
 
 from leakscope.errors import RecordingError
 from leakscope.formats._file import ForeignFile
+from leakscope.formats._tables import as_recording
 
 if TYPE_CHECKING:
-    import os
-
     from leakscope.model.recordings import Recording
+    from leakscope.model.snapshots import Snapshot
 
-__all__ = ["foreign_format", "read_foreign"]
+__all__ = ["foreign_format", "is_table", "read_foreign", "read_tables"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
 
@@ -45,7 +47,36 @@ _FORMATS = {
     "dhat_json": "DHAT's program points",
     "pprof_profile": "a pprof profile",
 }
+# Asked where it is none of those: what was held at a moment, without stacks' history.
+_TABLES = {
+    "slabinfo_text": "a table of the kernel's caches (slabinfo, slabtop)",
+    "vmallocinfo_text": "a table of the kernel's large areas (vmallocinfo)",
+    "allocinfo_text": "a table of the kernel's allocations (allocinfo)",
+    "page_owner": "a list of page_owner",
+    "slab_traces": "alloc_traces of a kernel cache",
+    "jmap_histogram": "a class histogram of a JVM",
+    "nmt": "native memory tracking of a JVM",
+    "tracemalloc_text": "statistics of tracemalloc",
+    "proc_smaps": "mappings of a process (smaps, maps)",
+    "pmap_text": "output of pmap",
+    "proc_status": "the status of a process",
+    "buddyinfo_text": "free blocks of the kernel (buddyinfo)",
+    "meminfo_text": "the memory of a machine (meminfo)",
+    "free_text": "output of free",
+    "vmstat_text": "output of vmstat",
+    "memory_profiler_dat": "memory_profiler's record",
+}
 _LAST = "pprof_profile"  # binary, without a magic number: asked when it is nothing else
+
+
+class TableFormat(Protocol):
+    """What a module of `_TABLES` offers."""
+
+    def recognises(self, head: bytes) -> bool:
+        """Whether a file that begins with `head` is of this format."""
+
+    def read(self, file: ForeignFile) -> tuple[Snapshot, ...]:
+        """Return each look that the file has. Raises `RecordingError`."""
 
 
 class Format(Protocol):
@@ -69,6 +100,9 @@ def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
         return None
     with file:
         names = _recognise(file)
+        if names and names[0] in _TABLES:
+            tables = _read_tables(file, names)
+            return (as_recording(tables[-1], file.path),)
         found: list[Recording] = []
         problem: RecordingError | None = None
         for name in names:
@@ -87,7 +121,45 @@ def foreign_format(path: str | os.PathLike[str]) -> str | None:
     if file is None:
         return None
     with file:
-        return " and ".join(_FORMATS[name] for name in _recognise(file)) or None
+        names = {**_FORMATS, **_TABLES}
+        return " and ".join(names[name] for name in _recognise(file)) or None
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of another tool tells what was held at moments, and not who leaked."""
+    file = ForeignFile.open(path)
+    if file is None:
+        return False
+    with file:
+        return any(name in _TABLES for name in _recognise(file))
+
+
+def read_tables(path: str | os.PathLike[str]) -> tuple[Snapshot, ...]:
+    """Return the looks at memory in a file, in the order in which they stand there.
+
+    Raises `RecordingError` for what has none, or cannot be read.
+    """
+    file = ForeignFile.open(path)
+    if file is None:
+        raise RecordingError(f"cannot read {os.fspath(path)}")
+    with file:
+        names = [name for name in _recognise(file) if name in _TABLES]
+        if not names:
+            raise RecordingError(f"{file.path} has no table of memory that leakscope reads")
+        return _read_tables(file, names)
+
+
+def _read_tables(file: ForeignFile, names: list[str]) -> tuple[Snapshot, ...]:
+    found: list[Snapshot] = []
+    problem: RecordingError | None = None
+    for name in names:
+        try:
+            found += cast("TableFormat", _module(name)).read(file)
+        except RecordingError as error:
+            problem = problem or error
+    if problem is not None and not found:
+        raise problem
+    return tuple(found)
 
 
 def _believable(file: ForeignFile, name: str) -> tuple[Recording, ...]:
@@ -106,8 +178,15 @@ def _believable(file: ForeignFile, name: str) -> tuple[Recording, ...]:
 def _recognise(file: ForeignFile) -> list[str]:
     head = file.head(_HEAD)
     texts = [name for name in _FORMATS if name != _LAST and _format(name).recognises(head)]
-    return texts or [_LAST] * _format(_LAST).recognises(head)
+    if texts:
+        return texts
+    tables = [name for name in _TABLES if cast("TableFormat", _module(name)).recognises(head)]
+    return tables or [_LAST] * _format(_LAST).recognises(head)
 
 
 def _format(name: str) -> Format:
-    return cast("Format", importlib.import_module(f"{__name__}.{name}"))
+    return cast("Format", _module(name))
+
+
+def _module(name: str) -> object:
+    return importlib.import_module(f"{__name__}.{name}")

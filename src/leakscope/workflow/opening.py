@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from leakscope._digits import is_number
 from leakscope._paths import exists, is_directory
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
-from leakscope.formats import foreign_format, read_foreign
+from leakscope.formats import foreign_format, is_table, read_foreign, read_tables
 from leakscope.observe.asked import find_processes
 from leakscope.observe.store import MAGIC as WATCH_MAGIC
 from leakscope.proc.process import read_start
@@ -26,6 +26,7 @@ from leakscope.trace.live_files import find_live_file
 
 if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
+    from leakscope.model.snapshots import Snapshot
 
 __all__ = ["InputKind", "Named", "not_traced", "open_file"]
 __all__ += ["open_named", "open_one", "open_process", "refuse_file"]
@@ -47,6 +48,7 @@ class InputKind(StrEnum):
     WATCH = "a recording of a watch"
     CORE = "a core file"
     FOREIGN = "a file of another tool"
+    TABLE = "a saved table of memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Named:
         """
         if self.kind in (InputKind.TRACED, InputKind.RECORDING) and self.path is not None:
             return (load(self.path),)
-        if self.kind is InputKind.FOREIGN and self.path is not None:
+        if self.kind in (InputKind.FOREIGN, InputKind.TABLE) and self.path is not None:
             return read_foreign(self.path) or ()
         if self.kind is InputKind.PROCESS and self.pid is not None:
             raise not_traced(self.pid)
@@ -78,6 +80,10 @@ class Named:
             f"{self.label} is a recording of a watch, which holds no allocations",
             hint=f"See it with: leakscope report {self.label}",
         )
+
+    def tables(self) -> tuple[Snapshot, ...]:
+        """Return the looks at memory in a `TABLE`. Raises `RecordingError`."""
+        return () if self.path is None else read_tables(self.path)
 
 
 def open_named(name: str) -> list[Named]:
@@ -210,7 +216,7 @@ def open_file(name: str) -> Named:
             hint=f"To trace a program: leakscope run -- {name if '/' in name else './' + name}",
         )
     if foreign_format(path) is not None:
-        return Named(name, InputKind.FOREIGN, path)
+        return Named(name, InputKind.TABLE if is_table(path) else InputKind.FOREIGN, path)
     if path.suffix in _RECORDINGS:
         return Named(name, InputKind.RECORDING, path)  # reading it says what is wrong with it
     for magic, what in _PACKED_UP.items():

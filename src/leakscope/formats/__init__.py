@@ -45,6 +45,15 @@ _FORMATS = {
     "massif_out": "massif's snapshots",
     "callgrind_out": "a profile by callgrind or cachegrind",
     "dhat_json": "DHAT's program points",
+    "drmemory": "a report of Dr. Memory",
+    "efence": "output of Electric Fence or DUMA",
+    "memwatch": "a log of memwatch",
+    "ccmalloc": "a report of ccmalloc",
+    "leaky_log": "a log of Leaky",
+    "tracemalloc_dump": "a snapshot of tracemalloc",
+    "android_records": "allocations recorded by Android's malloc_debug",
+    "ftrace_kmem": "kmem events of ftrace",
+    "hook_log": "a log of a malloc hook",
     "pprof_profile": "a pprof profile",
 }
 # Asked where it is none of those: what was held at a moment, without stacks' history.

@@ -8,8 +8,10 @@ path where one is there, else the name of running programs. `./1234` is always a
 from __future__ import annotations
 
 import os
+import re
 import stat
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from leakscope.model.snapshots import Snapshot
 
 __all__ = ["InputKind", "Named", "not_traced", "open_file"]
-__all__ += ["open_named", "open_one", "open_process", "refuse_file"]
+__all__ += ["open_named", "open_one", "open_process", "open_standard_input"]
+__all__ += ["refuse_file"]
 
 _HEAD = 4096  # bytes that tell what a file is
 _RECORDINGS = (".leakscope", ".live")  # named so, a file in a folder is told of, whatever it holds
@@ -92,6 +95,8 @@ def open_named(name: str) -> list[Named]:
     Nothing but the beginning of files is read. Raises `UsageError`, `TargetError` or
     `RecordingError` in a sentence on what it is instead.
     """
+    if name == "-":
+        return [open_standard_input()]
     if not name:
         raise UsageError("an empty name stands for nothing", hint="Name a file or a process.")
     if is_number(name) and (_is_process(name) or not exists(name)):
@@ -115,6 +120,37 @@ def open_named(name: str) -> list[Named]:
         f"{name[:200]!r} is neither a process nor a file",
         hint="Name a process by its number or its program, or a file that is there.",
     )
+
+
+def open_standard_input() -> Named:
+    """Return what standard input holds; a pipe is copied to a file without a name first.
+
+    Raises `RecordingError` for nothing, for a terminal, and for what is none of the things that
+    are read.
+    """
+    try:
+        mode = os.fstat(0).st_mode
+        if os.isatty(0):
+            raise RecordingError(
+                "standard input is a terminal",
+                hint="Give a file, or pipe one: … | leakscope report -",
+            )
+        name = "/proc/self/fd/0" if stat.S_ISREG(mode) else f"/proc/self/fd/{_copied()}"
+        return replace(open_file(name), label="-")
+    except OSError as error:
+        raise RecordingError(f"cannot read standard input: {error.strerror}") from error
+    except RecordingError as error:
+        text = re.sub(r"/proc/self/fd/\d+", "standard input", str(error))
+        raise RecordingError(text, hint=error.hint) from error
+
+
+def _copied() -> int:
+    """Copy standard input; returns the descriptor, which stays open until the end."""
+    with tempfile.TemporaryFile() as file:
+        while piece := os.read(0, 1 << 20):
+            file.write(piece)
+        file.flush()
+        return os.dup(file.fileno())
 
 
 def open_one(name: str) -> Named:

@@ -66,12 +66,15 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     """
     lines = LogLines(file, MOST_BYTES)
     runs: list[_Run] = []
-    count = skipped = 0
+    count = skipped = unended = 0
     for line in lines:
         head = _HEAD.search(line)
+        if head is None and not runs and not line.startswith("unfreed: <"):
+            continue
         if head is not None or not runs:
             if runs and not (runs[-1].held or runs[-1].errors):
                 skipped += 1
+                unended += not runs[-1].stopped
                 runs.pop()
             if len(runs) >= _MOST_RUNS:
                 raise RecordingError(f"{file.path} has more than {_MOST_RUNS:,} runs in it")
@@ -82,7 +85,12 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
         raise RecordingError(f"{file.path} has a line of memwatch in it, and no log")
     cut = file.cut or ("its last line has no end" if lines.cut else None)
     return tuple(
-        _recording(run, skipped, several=len(runs) + skipped, cut=cut if run is runs[-1] else None)
+        _recording(
+            run,
+            (skipped, unended),
+            several=len(runs) + skipped,
+            cut=cut if run is runs[-1] else None,
+        )
         for run in runs
     )
 
@@ -109,7 +117,7 @@ def _take(run: _Run, line: str, *, full: bool) -> bool:
     return False
 
 
-def _recording(run: _Run, skipped: int, *, several: int, cut: str | None) -> Recording:
+def _recording(run: _Run, others: tuple[int, int], *, several: int, cut: str | None) -> Recording:
     build = RecordingBuilder(Process(ended="exited" if run.stopped else None))
     table = np.zeros(len(run.held), BLOCK_DTYPE)
     for row, (address, size, file, line) in enumerate(run.held):
@@ -136,9 +144,10 @@ def _recording(run: _Run, skipped: int, *, several: int, cut: str | None) -> Rec
         notes.append(f"at most {run.figures['L']:,} bytes were held at once")
     if several > 1:
         text = f"one of {several:,} runs in this file"
-        notes.append(
-            text + (f"; {plural(skipped, 'run')} that held nothing not shown" if skipped else "")
-        )
+        if others[0]:
+            text += f"; not shown: {plural(others[0], 'run')} without an unfreed block"
+            text += f", {others[1]:,} of which did not end" if others[1] else ""
+        notes.append(text)
     if run.left_out:
         notes.append(f"not read: {plural(run.left_out, 'line')}")
     if cut:

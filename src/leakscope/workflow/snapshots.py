@@ -64,7 +64,21 @@ def judge_snapshots(snapshots: Iterable[Snapshot], *, every_s: float | None = No
             )
         )
     causes = find_causes([trend for course in courses for trend in course.trends])
-    return Snapshots(tuple(courses), tuple(cause.trend for cause in causes))
+    leaks = [cause.trend for cause in causes]
+    return Snapshots(tuple(courses), tuple(t for t in leaks if not _is_sum_of(t, leaks)))
+
+
+def _is_sum_of(trend: Trend, leaks: Sequence[Trend]) -> bool:
+    """Whether the growth of the machine's memory in use is that of parts which are known."""
+    series = trend.series
+    if (series.subject.kind, series.metric) != ("system", "used"):
+        return False
+    parts = [t.series for t in leaks if t is not trend and t.series.unit == "bytes"]
+    return sum(map(_change, parts)) >= 0.5 * _change(series)
+
+
+def _change(series: Series) -> float:
+    return float(series.values[-1] - series.values[0])
 
 
 def _groups(snapshots: Iterable[Snapshot]) -> list[list[Snapshot]]:
@@ -111,7 +125,8 @@ def _series(group: Sequence[Snapshot], spacing_s: float | None) -> list[Series]:
             found.setdefault(key, {})[number] = float(max(0, unexplained(fields)))
             subjects[key] = one.subject, "bytes"
     series = []
-    for key, values in found.items():
+    # A sum behind what it is made of.
+    for key, values in sorted(found.items(), key=lambda each: each[0][2] == "used"):
         subject, unit = subjects[key]
         if (key[0], key[2]) != ("system", "used"):
             subject = replace(subject, limit=None)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.model.snapshots import Snapshot
 
-__all__ = ["foreign_format", "is_table", "read_foreign", "read_tables"]
+__all__ = ["foreign_format", "has_block_files", "is_table", "read_block_files", "read_foreign"]
+__all__ += ["read_tables"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
 
@@ -141,6 +142,20 @@ def is_table(path: str | os.PathLike[str]) -> bool:
         return False
     with file:
         return any(name in _TABLES for name in _recognise(file))
+
+
+def has_block_files(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds what a malloc hook left: a file for each block that was not freed."""
+    from leakscope.formats import hook_log
+
+    return hook_log.is_folder(os.fspath(folder))
+
+
+def read_block_files(folder: str | os.PathLike[str]) -> tuple[Recording, ...]:
+    """Return the recording of such a folder. Raises `RecordingError`."""
+    from leakscope.formats import hook_log
+
+    return hook_log.read_folder(os.fspath(folder))
 
 
 def read_tables(path: str | os.PathLike[str]) -> tuple[Snapshot, ...]:

@@ -29,7 +29,7 @@ __all__ = ["is_folder", "read", "read_folder", "recognises"]
 _FUNCTION = r"(?:_{0,2}(?:my|hook|dbg|debug|trace|xx?|wrap)?_{0,2})?(malloc|calloc|realloc|memalign|posix_memalign|aligned_alloc|strdup|new(?:\[\])?|free|delete(?:\[\])?)_?(?:hook)?"
 _HEX = r"(?:0x)?[0-9a-fA-F]{4,16}"
 _BRACKET = re.compile(
-    rf"\[\s?([+-])\s?(?:(0x[0-9a-fA-F]{{1,16}})|([^\[\]\n]{{1,1000}}?):(?:[^\[\]:\n]{{1,200}}:)?(\d{{1,9}})|([^\[\]\n]{{0,400}}))\s?\]\s*(?:{_FUNCTION})?\b(.*)"
+    rf"\[\s?([+-])\s?(?:(0x[0-9a-fA-F]{{1,16}})|([^\[\]\n]{{1,1000}}?):(?:[^\[\]:\n]{{1,200}}:)?(\d{{1,9}})|([^\[\]\n]{{0,400}}))\s?\]\s*(?:{_FUNCTION}(?![A-Za-z]))?(.*)"
 )
 _PLAIN = re.compile(
     rf"(?:\[?(?:([^\[\]\s:]{{1,400}}):(\d{{1,9}})\]?:?\s+))?{_FUNCTION}\s?\(([^()]{{0,80}})\)\s?(?:=|-->|->|returns?|:)?\s*((?:0x)[0-9a-fA-F]{{1,16}}|\(nil\))?.*"

@@ -8,7 +8,7 @@ functions that it names are remembered by name and never looked up. What is buil
     Snapshot.__dict__ = {"traces": _Traces {"_traces": [(domain, size, ((file, line), …)[, frames])]},
                          "traceback_limit": 1}
 
-The frames of a trace are oldest first since Python 3.7.
+The frames of a trace are innermost first, whatever `Traceback` makes of them later.
 """
 
 from __future__ import annotations
@@ -226,10 +226,10 @@ def _is_size(value: Any) -> bool:
 
 
 def _flat(told: Any) -> tuple[tuple[str, int], ...]:
-    """Return the frames that make sense, oldest first: nothing nested is ever hashed."""
+    """Return the frames that make sense, innermost first: nothing nested is ever hashed."""
     return tuple(
         (one[0][:4096], one[1])
-        for one in (told[-MOST_FRAMES:] if isinstance(told, tuple) else ())
+        for one in (told[:MOST_FRAMES] if isinstance(told, tuple) else ())
         if isinstance(one, tuple)
         and len(one) == 2
         and isinstance(one[0], str)
@@ -246,5 +246,5 @@ def _frames(told: tuple[tuple[str, int], ...]) -> list[BuiltFrame]:
                 file=file or "?", line=line if 0 < line < 1 << 31 else None, interpreter="python"
             ),
         )
-        for file, line in reversed(told)
+        for file, line in told
     ]

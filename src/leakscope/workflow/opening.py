@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 from leakscope._digits import is_number
 from leakscope._paths import exists, is_directory
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
-from leakscope.formats import foreign_format, is_table, read_foreign, read_tables
+from leakscope.formats import (
+    foreign_format,
+    has_block_files,
+    is_table,
+    read_block_files,
+    read_foreign,
+    read_tables,
+)
 from leakscope.observe.asked import find_processes
 from leakscope.observe.store import MAGIC as WATCH_MAGIC
 from leakscope.proc.process import read_start
@@ -71,6 +78,8 @@ class Named:
         if self.kind in (InputKind.TRACED, InputKind.RECORDING) and self.path is not None:
             return (load(self.path),)
         if self.kind in (InputKind.FOREIGN, InputKind.TABLE) and self.path is not None:
+            if self.path.is_dir():
+                return read_block_files(self.path)
             return read_foreign(self.path) or ()
         if self.kind is InputKind.PROCESS and self.pid is not None:
             raise not_traced(self.pid)
@@ -215,6 +224,8 @@ def _called(name: str) -> list[Named]:
 
 
 def _folder(name: str) -> list[Named]:
+    if has_block_files(name):
+        return [Named(name, InputKind.FOREIGN, Path(name))]
     try:
         paths = sorted(Path(name).iterdir())
     except OSError as error:

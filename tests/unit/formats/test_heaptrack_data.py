@@ -2,7 +2,6 @@
 """heaptrack's files: real ones with the values of heaptrack_print, and made ones."""
 
 import subprocess
-import sys
 
 import pytest
 

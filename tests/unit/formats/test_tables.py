@@ -81,7 +81,11 @@ def test_status():
 
 def test_free():
     series = tables("process-memory/free-series.txt")
-    assert [facts(one)["used"] for one in series] == [1_893_656 * KB, 1_936_520 * KB, 1_980_932 * KB]
+    assert [facts(one)["used"] for one in series] == [
+        1_893_656 * KB,
+        1_936_520 * KB,
+        1_980_932 * KB,
+    ]
     (wide,) = tables("process-memory/free-hw.txt")
     assert facts(wide)["available"] == 21 << 30
     assert facts(wide)["swap total"] == 0
@@ -91,12 +95,16 @@ def test_free():
 @pytest.mark.parametrize(
     "text",
     [
-        "              gesamt        benutzt     frei       gemns.  Puffer/Cache verfügbar\n"
-        "Speicher:       15Gi       1,5Gi        12Gi        54Mi       1,8Gi        13Gi\n"
-        "Swap:          2,0Gi          0B       2,0Gi\n",
-        "             total       used       free     shared    buffers     cached\n"
-        "Mem:      16777216    1572864   15204352          0       1024       2048\n"
-        "-/+ buffers/cache:    1569792   15207424\nSwap:      2097152          0    2097152\n",
+        (
+            "              gesamt        benutzt     frei       gemns.  Puffer/Cache verfügbar\n"
+            "Speicher:       15Gi       1,5Gi        12Gi        54Mi       1,8Gi        13Gi\n"
+            "Swap:          2,0Gi          0B       2,0Gi\n"
+        ),
+        (
+            "             total       used       free     shared    buffers     cached\n"
+            "Mem:      16777216    1572864   15204352          0       1024       2048\n"
+            "-/+ buffers/cache:    1569792   15207424\nSwap:      2097152          0    2097152\n"
+        ),
     ],
 )
 def test_free_of_other_languages_and_ages(text, tmp_path):
@@ -105,7 +113,9 @@ def test_free_of_other_languages_and_ages(text, tmp_path):
     assert facts(table)["swap total"] == 2 << 30
 
 
-@pytest.mark.parametrize(("name", "free"), [("vmstat-w.txt", 18_807_156), ("vmstat-t.txt", 18_743_388)])
+@pytest.mark.parametrize(
+    ("name", "free"), [("vmstat-w.txt", 18_807_156), ("vmstat-t.txt", 18_743_388)]
+)
 def test_the_first_line_of_vmstat_is_left_out(name, free):
     series = tables(f"process-memory/{name}")
     assert [facts(one)["free"] for one in series] == [free * KB] * 2
@@ -153,9 +163,11 @@ def test_allocinfo():
     looks = [*read_tables(LAB / "allocinfo.before.txt"), *read_tables(LAB / "allocinfo.after.txt")]
     module = "kmemleak_test_init samples/kmemleak/kmemleak-test.c:68 [kmemleak_test]"
     (course,) = judge_snapshots(looks).courses
-    found = next(row for row in course.last.rows if row.name == module) if any(
-        row.name == module for row in course.last.rows
-    ) else None
+    found = (
+        next(row for row in course.last.rows if row.name == module)
+        if any(row.name == module for row in course.last.rows)
+        else None
+    )
     assert course.last.total == sum(row.bytes for row in course.last.rows)
     assert grown(course)["__rb_allocate_pages kernel/trace/ring_buffer.c:2207"] == (352 * 4096, 352)
     assert found is None or found.count == 10
@@ -253,7 +265,9 @@ def meminfo(looks, *, grows=True, dates=False):
     for n in range(looks):
         used = 1_000_000 + (n * 8_000 if grows else n % 2 * 100)
         date = f"Mon Nov 30 {10 + n // 60:02}:{n % 60:02}:00 UTC 2026\n" if dates else ""
-        text += f"{date}MemTotal: 8000000 kB\nMemFree: {7_000_000 - used} kB\nAnonPages: {used} kB\n"
+        text += (
+            f"{date}MemTotal: 8000000 kB\nMemFree: {7_000_000 - used} kB\nAnonPages: {used} kB\n"
+        )
     return text
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from leakscope.errors import RecordingError
 from leakscope.formats._file import ForeignFile
+from leakscope.formats._nearest import Guess, nearest
 from leakscope.formats._tables import as_recording
 
 if TYPE_CHECKING:
@@ -20,9 +21,26 @@ if TYPE_CHECKING:
     from leakscope.model.snapshots import Snapshot
 
 __all__ = ["foreign_format", "has_block_files", "is_table", "read_block_files", "read_foreign"]
-__all__ += ["read_tables"]
+__all__ += ["nearest_format", "read_tables"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
+
+# What is found in long logs of something else, and a word that all of it has.
+_IN_LOGS: dict[str, tuple[bytes, ...]] = {
+    "lsan_text": (b"Sanitizer", b"byte(s) in "),
+    "valgrind_text": (b"== ",),
+    "drmemory": (b"Dr. Memory", b"~~Dr.M~~"),
+    "kmemleak": (b"unreferenced ",),
+    "efence": (b"Electric", b"DUMA"),
+    "memwatch": (b"MEMWATCH", b"unfreed: <"),
+    "dmalloc": (b"not freed: '", b"malloc version '"),
+    "memleax": (b"allStack[", b"allstack["),
+    "android_log": (b"leaked block", b"Unreachable memory", b"unreachable"),
+    "bcc_memleak": (b"outstanding allocations", b"from stack"),
+    "hook_log": (b"[+",),
+}
+_MOST_SEARCHED = 64 << 20  # bytes of a log that are looked through for a report
+_OVERLAP = 4096
 
 _SUMS = ("allocs", "alloc_bytes", "live_count", "live_bytes")
 _MOST_SUM = float(1 << 62)
@@ -135,6 +153,21 @@ def foreign_format(path: str | os.PathLike[str]) -> str | None:
         return " and ".join(names[name] for name in _recognise(file)) or None
 
 
+def nearest_format(path: str | os.PathLike[str]) -> Guess | None:
+    """Return what a file that is of no known format is nearest to, and why it is not that."""
+    file = ForeignFile.open(path)
+    if file is None:
+        return None
+    with file:
+        head = file.head(_HEAD)
+        if not head and file.size:
+            for _ in file.pieces(_HEAD):
+                break
+            why = file.cut or "nothing in it can be unpacked"
+            return Guess(f"it is damaged: {why}", "Get the file again.")
+        return nearest(head)
+
+
 def is_table(path: str | os.PathLike[str]) -> bool:
     """Whether a file of another tool tells what was held at moments, and not who leaked."""
     file = ForeignFile.open(path)
@@ -201,11 +234,29 @@ def _believable(file: ForeignFile, name: str) -> tuple[Recording, ...]:
 
 def _recognise(file: ForeignFile) -> list[str]:
     head = file.head(_HEAD)
-    texts = [name for name in _FORMATS if name != _LAST and _format(name).recognises(head)]
+    found = _recognise_in(head) or [_LAST] * _format(_LAST).recognises(head)
+    if found or len(head) < _HEAD or b"\0\0\0\0" in head:
+        return found
+    # A report can stand behind a long log of something else.
+    before, read = b"", 0
+    for piece in file.pieces(_MOST_SEARCHED * 2):
+        read += len(piece)
+        text = before + piece
+        # To search for a word is a hundred times as fast as for a pattern.
+        likely = [name for name, words in _IN_LOGS.items() if any(word in text for word in words)]
+        if any(cast("Format", _module(name)).recognises(text) for name in likely):
+            return [n for n in likely if cast("Format", _module(n)).recognises(text)]
+        before = piece[-_OVERLAP:]
+        if read > _MOST_SEARCHED:
+            break
+    return []
+
+
+def _recognise_in(text: bytes) -> list[str]:
+    texts = [name for name in _FORMATS if name != _LAST and _format(name).recognises(text)]
     if texts:
         return texts
-    tables = [name for name in _TABLES if cast("TableFormat", _module(name)).recognises(head)]
-    return tables or [_LAST] * _format(_LAST).recognises(head)
+    return [name for name in _TABLES if cast("TableFormat", _module(name)).recognises(text)]
 
 
 def _format(name: str) -> Format:

@@ -50,9 +50,7 @@ class TableLines:
                 self.cut = not self._last
                 if self.cut:
                     return
-            if (":" in line or line.isdecimal()) and (
-                found := time_line(line, self.time_ns)
-            ) is not None:
+            if (found := time_line(line, self.time_ns)) is not None:
                 self.time_ns = found
             yield line
 

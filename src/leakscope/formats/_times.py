@@ -23,6 +23,7 @@ _EPOCH = re.compile(r"(?:^|[\s#=:@-])(1\d{9})(?:[.,](\d{1,9}))?(?=$|[\s#=:@-])")
 _CLOCK = re.compile(
     r"(?:^|[\s#=@-])([01]?\d|2[0-3]):([0-5]\d):([0-5]\d)(?:[.,]\d{1,9})?(?=$|[\s#=@-])"
 )
+_MAYBE = re.compile(r"\d:\d\d:\d\d|(?<!\d)1\d{9}(?!\d)")  # quick to exclude
 _MOST = 120  # characters of a line that is a time and nothing else
 
 
@@ -48,7 +49,7 @@ def time_line(text: str, before: int | None = None) -> int | None:
 
     A time of day alone is taken to be the next one of that hour after `before`.
     """
-    if len(text) > _MOST:
+    if len(text) > _MOST or _MAYBE.search(text) is None:
         return None
     if (found := time_in(text)) is not None:
         return found

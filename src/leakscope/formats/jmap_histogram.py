@@ -78,6 +78,8 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     count = 0
     for line in lines:
         if _HEAD.match(line) is not None:
+            if tables and not tables[-1].classes:
+                tables.pop()
             tables.append(_Table(lines.time_ns, pid))
         elif (row := _ROW.fullmatch(line)) is not None:
             if not tables or tables[-1].total is not None:

@@ -52,6 +52,8 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     count = 0
     for line in lines:
         if line.startswith("slabinfo - version") or "OBJ/SLAB" in line:
+            if tables and not tables[-1][2]:
+                tables.pop()  # a head without a table
             tables.append((lines.time_ns, "slabtop" if "OBJ/SLAB" in line else "slabinfo", {}))
             continue
         found = _row(line)

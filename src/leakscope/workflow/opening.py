@@ -23,6 +23,7 @@ from leakscope.formats import (
     foreign_format,
     has_block_files,
     is_table,
+    nearest_format,
     read_block_files,
     read_foreign,
     read_tables,
@@ -266,18 +267,17 @@ def open_file(name: str) -> Named:
         return Named(name, InputKind.TABLE if is_table(path) else InputKind.FOREIGN, path)
     if path.suffix in _RECORDINGS:
         return Named(name, InputKind.RECORDING, path)  # reading it says what is wrong with it
+    guess = nearest_format(path)
     for magic, what in _PACKED_UP.items():
         if head.startswith(magic):
-            raise RecordingError(f"{name} is packed with {what}", hint=_unpacking(what, name))
+            told = "" if guess is None else f", and of no format that is known: {guess.text}"
+            raise RecordingError(f"{name} is packed with {what}{told}", hint="Unpack it first.")
+    told = "" if guess is None else f": {guess.text}"
     raise RecordingError(
-        f"{name} is not a core file, a recording, or a file of a tool that leakscope reads",
-        hint="Recordings are left by `leakscope run` and by `leakscope watch --record FILE`.",
+        f"{name} is not a core file, a recording, or a file of a tool that leakscope reads{told}",
+        hint=(guess.hint if guess is not None else None)
+        or "Recordings are left by `leakscope run` and by `leakscope watch --record FILE`.",
     )
-
-
-def _unpacking(what: str, name: str) -> str:
-    # Python reads zstd since 3.14.
-    return f"Unpack it first: zstd -d {name}" if what == "zstd" else "Unpack it first."
 
 
 def _head(name: str) -> bytes:

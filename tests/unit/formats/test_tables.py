@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saved tables of memory: real ones with their right values, courses, and odd ones."""
 
+import json
+from pathlib import Path
+
+import jsonschema
 import pytest
 
+import leakscope.report
 from foreign import SAMPLES, written
+from leakscope.cli import main
 from leakscope.errors import RecordingError
 from leakscope.formats import foreign_format, is_table, read_foreign, read_tables
 from leakscope.model.series import TrendVerdict
 from leakscope.workflow.snapshots import judge_snapshots
 
 LAB = SAMPLES.parent / "kernel-lab" / "samples-6.12"
+SCHEMAS = Path(leakscope.report.__file__).parent / "schemas"
 KB = 1024
 
 
@@ -314,3 +321,34 @@ def test_what_has_no_table_is_said(text, tmp_path):
             read_tables(path)
     else:
         assert foreign_format(path) is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["kernel-proc/rhcos4-slabinfo.txt"], ["nmt/jdk17-nmt-detail-diff.txt"],
+     ["jmap-histo/jdk17-histo-before.txt", "jmap-histo/jdk17-histo-after.txt"],
+     ["process-memory/free-series.txt"]],
+)  # fmt: skip
+def test_the_document_follows_its_schema(names, capsys):
+    schema = json.loads((SCHEMAS / "leakscope-snapshots-1.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert main(["report", "--json", *(str(SAMPLES / name) for name in names)]) == 3
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.validate(document, schema)
+    (first, *_) = document["courses"]
+    assert first["looks"] == (1 if names[0].endswith("slabinfo.txt") else first["looks"])
+
+
+@pytest.mark.parametrize(("grows", "status"), [(True, 1), (False, 0)])
+def test_exit_statuses_of_a_course(grows, status, tmp_path, capsys):
+    path = written(tmp_path, meminfo(90, grows=grows, dates=True))
+    assert main(["report", str(path)]) == status
+    out = capsys.readouterr().out
+    assert ("LEAK  this machine" in out or "LEAK  the machine" in out) is grows
+    assert main(["report", str(path), "--every", "x"]) == 2
+
+
+def test_what_is_in_names_reaches_no_terminal(tmp_path, capsys):
+    text = " num     #instances         #bytes  class name\n   1:  3  30 a\x1b[31mb\u202e\nTotal 3 30\n"
+    assert main(["report", str(written(tmp_path, text))]) == 3
+    assert "\x1b" not in capsys.readouterr().out

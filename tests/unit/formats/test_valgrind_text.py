@@ -65,8 +65,8 @@ def test_a_killed_program_proves_nothing(capsys):
     path = SAMPLES / "valgrind-text/vg319-sigkill.txt"
     assert main(["report", str(path)]) == 3
     assert "killed" in capsys.readouterr().out
-    counts = {error.kind: error.count for error in one(path).errors}
-    assert counts == {"conditional jump": 3, "use of uninitialised": 1}
+    kinds = [error.kind for error in one(path).errors for _ in range(error.count)]
+    assert sorted(kinds) == [*["conditional jump"] * 3, "use of uninitialised"]
 
 
 def test_an_old_log_with_one_record():

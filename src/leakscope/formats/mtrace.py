@@ -16,7 +16,9 @@ import numpy as np
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_RECORDS, NO_CHECK
-from leakscope.formats._text import LogLines, frame, plain_number
+from leakscope.formats._lines import RawLines
+from leakscope.formats._tables import MOST_BYTES
+from leakscope.formats._text import frame, plain_number, without_colours
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import BLOCK_DTYPE, Coverage, Process, Recording
 from leakscope.words import plural
@@ -35,6 +37,7 @@ _EVENT = re.compile(
     r"(?: (0x[0-9a-fA-F]{1,16}|[0-9]{1,20}))?\s*$"
 )
 _CALLER = re.compile(r"(?:(.{0,4096}):)?(?:\(([^()+-]{1,4096})[+-](?:0x)?[0-9a-fA-F]{1,16}\))?$")
+_PLAIN = re.compile(r"[ -~]{0,4096}\[0x[0-9a-fA-F]{1,16}\]")
 _MOST_PROCESSES = 4096
 
 
@@ -45,33 +48,39 @@ def recognises(head: bytes) -> bool:
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return a recording of each process in the log. Raises `RecordingError`."""
-    lines = LogLines(file)
+    lines = RawLines(file, MOST_BYTES)  # its rest may be the beginning of another number
     processes: list[_Log] = []
     strange = 0
+    log: _Log | None = None
     for line in lines:
-        if lines.cut:
-            break  # its number may be the beginning of another one
-        if line.endswith("= Start"):
+        words = line.split(b" ")
+        if words[0] == b"@" and 4 <= len(words) <= 5 and log is not None and log.quick(words):
+            continue
+        text = without_colours(line.replace(b"\0", b"").decode("utf-8", "replace"))
+        if text.endswith("= Start"):
             if len(processes) >= _MOST_PROCESSES:
                 raise RecordingError(
                     f"{file.path} has more than {_MOST_PROCESSES:,} processes in it",
                     hint="Cut out the part that matters.",
                 )
-            processes.append(_Log())
+            log = _Log()
+            processes.append(log)
             continue
-        if not processes:
-            processes.append(_Log(begun=False))
-        if line.endswith("= End"):
-            processes[-1].ended = True
-        elif (found := _EVENT.search(line)) is not None:
-            processes[-1].take(line, found)
-        elif line.strip():
+        if log is None:
+            log = _Log(begun=False)
+            processes.append(log)
+        if text.endswith("= End"):
+            log.ended = True
+        elif (found := _EVENT.search(text)) is not None:
+            log.take(text, found)
+        elif text.strip():
             strange += 1
     if not any(log.events or log.ended or log.begun for log in processes):
         raise RecordingError(f"{file.path} has a line of mtrace in it, and no log")
     logs = [log for log in processes if log.events or log.begun]
     for log in logs:
-        log.cut = lines.cut and log is logs[-1]
+        log.cut = bool(lines.rest.strip(b"\0\r\t ")) and log is logs[-1]
+        log.damage = file.cut if log is logs[-1] else None
     return tuple(_recording(log, several=len(logs) > 1, strange=strange) for log in logs)
 
 
@@ -81,12 +90,46 @@ class _Log:
     def __init__(self, *, begun: bool = True) -> None:
         self.begun = begun
         self.ended = self.cut = False
+        self.damage: str | None = None
         self.events = 0
         self.failed = self.unknown_frees = self.replaced = self.left_out = 0
         self.callers: dict[str, int] = {}
+        self.keys: dict[tuple[bytes, bytes], str] = {}
         self.counts: list[list[int]] = []  # allocs, their bytes, frees, their bytes; by caller
         self.live: dict[int, tuple[int, int]] = {}  # address: size, caller
         self.pending: tuple[int, int] | None = None  # a block that is being resized
+
+    def quick(self, words: list[bytes]) -> bool:
+        """Take `@ CALLER MARK ADDRESS [SIZE]`; returns whether it was one, and nothing odd in it."""
+        mark = words[2]
+        freed = mark in {b"-", b"<"}
+        if freed is (len(words) == 5) or not (freed or mark in {b"+", b">"}):
+            return False
+        try:
+            at = int(words[3], 16)
+            size = 0 if freed else int(words[4], 16)
+        except ValueError:
+            return False
+        if not 0 < at < 1 << 64 or not 0 <= size < 1 << 40:
+            return False
+        if freed:
+            self.events += 1
+            block = self._free(at)
+            if mark == b"<":
+                self.pending = block
+            return True
+        pair = (mark, words[1])
+        key = self.keys.get(pair)
+        if key is None:
+            text = words[1].decode("utf-8", "replace")
+            if not _PLAIN.fullmatch(text) or len(self.keys) >= MOST_RECORDS:
+                return False
+            key = self.keys[pair] = f"{mark.decode()}@ {text}"
+        self.events += 1
+        if mark == b">":
+            self.pending = None
+        self._allocate(at, size, key)
+        return True
 
     def take(self, line: str, found: re.Match[str]) -> None:
         """Read one line."""
@@ -178,6 +221,8 @@ def _coverage(log: _Log, *, several: bool, strange: int) -> Coverage:
         notes.append(
             "the log has no end: the program did not call muntrace(), was killed, or still ran"
         )
+    if log.damage:
+        notes.append(f"the file is not whole: {log.damage}")
     if log.cut:
         notes.append("the last line of the log is cut, and was not read")
     if log.pending is not None:

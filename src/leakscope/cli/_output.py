@@ -76,10 +76,12 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--debug-dir",
+        "--sysroot",
         action="append",
         default=[],
         metavar="DIR",
-        help="look for separate debug files here as well; repeatable",
+        help="look for programs, libraries and debug files here first: the root of another"
+        " machine, or a folder of debug files; repeatable",
     )
     group.add_argument(
         "--no-debuginfod",

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import NO_CHECK
 from leakscope.formats._file import ForeignFile
 from leakscope.formats._nearest import Guess, nearest
 from leakscope.formats._tables import as_recording
@@ -229,7 +231,21 @@ def _believable(file: ForeignFile, name: str) -> tuple[Recording, ...]:
         wild = True
     if wild:
         raise RecordingError(f"{file.path} has numbers that are larger than any memory")
-    return recordings
+    return tuple(_with_cut(recording, file.cut) for recording in recordings)
+
+
+def _with_cut(recording: Recording, cut: str | None) -> Recording:
+    """Say that a file is cut, where its reader did not; without a leak it then proves nothing."""
+    coverage = recording.coverage
+    if cut is None:
+        return recording
+    notes, troubles = coverage.notes, coverage.troubles
+    if not any(cut in note for note in notes):
+        notes = (*notes, f"the file is not whole: {cut}")
+    reach = recording.site_reach
+    if NO_CHECK not in troubles and (reach is None or not reach["definite_count"].any()):
+        troubles = (*troubles, NO_CHECK)
+    return replace(recording, coverage=replace(coverage, notes=notes, troubles=troubles))
 
 
 def _recognise(file: ForeignFile) -> list[str]:

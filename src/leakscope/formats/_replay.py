@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from leakscope.model.builder import RecordingBuilder
 
-__all__ = ["Replay"]
+__all__ = ["EventReplay"]
 
 _Key = TypeVar("_Key", bound="Hashable")
 _MOST_LIVE = 1 << 25
 _MOST_SIZE = 1 << 40  # bytes of a block
 
 
-class Replay(Generic[_Key]):
+class EventReplay(Generic[_Key]):
     """What a log tells; memory follows the blocks that live and the places that allocate."""
 
     def __init__(self) -> None:

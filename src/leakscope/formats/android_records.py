@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import NO_CHECK
-from leakscope.formats._replay import Replay
+from leakscope.formats._replay import EventReplay
 from leakscope.formats._tables import MOST_BYTES
 from leakscope.formats._text import LogLines
 from leakscope.model.builder import RecordingBuilder
@@ -49,7 +49,7 @@ def recognises(head: bytes) -> bool:
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording of the log. Raises `RecordingError`."""
     lines = LogLines(file, MOST_BYTES)
-    replay: Replay[_Place] = Replay()
+    replay: EventReplay[_Place] = EventReplay()
     strange = events = 0
     threads: set[int] = set()
     for line in lines:
@@ -87,8 +87,8 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     return (build.build(),)
 
 
-def _take(replay: Replay[_Place], found: re.Match[str]) -> bool:
-    """Replay a line; returns whether it has all that it needs."""
+def _take(replay: EventReplay[_Place], found: re.Match[str]) -> bool:
+    """EventReplay a line; returns whether it has all that it needs."""
     function, address = found[2], int(found[3], 16)
     if function == "thread_done":
         return True

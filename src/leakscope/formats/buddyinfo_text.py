@@ -65,8 +65,7 @@ def _snapshot(time_ns: int | None, zones: dict[str, list[int]], notes: tuple[str
         total_count=sum(row.count or 0 for row in rows),
         of="free",
         facts=tuple(
-            (f"free blocks of {_PAGE << n >> 10} KiB", count, "count")
-            for n, count in enumerate(orders)
+            (f"free blocks of {1 << n} pages", count, "count") for n, count in enumerate(orders)
         ),
         notes=("a page is taken to be 4 KiB", *notes),
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import NO_CHECK
-from leakscope.formats._replay import Replay
+from leakscope.formats._replay import EventReplay
 from leakscope.formats._tables import MOST_BYTES
 from leakscope.formats._text import LogLines
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
@@ -54,8 +54,8 @@ def recognises(head: bytes) -> bool:
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording of the kernel. Raises `RecordingError`."""
     lines = LogLines(file, MOST_BYTES)
-    objects: Replay[_Place] = Replay()
-    pages: Replay[_Place] = Replay()
+    objects: EventReplay[_Place] = EventReplay()
+    pages: EventReplay[_Place] = EventReplay()
     first = last = None
     kinds: Counter[str] = Counter()
     lost = 0
@@ -81,7 +81,7 @@ def _cut(file: ForeignFile, lines: LogLines) -> str | None:
 
 
 def _take(
-    kind: str, fields: dict[str, str], objects: Replay[_Place], pages: Replay[_Place]
+    kind: str, fields: dict[str, str], objects: EventReplay[_Place], pages: EventReplay[_Place]
 ) -> None:
     if kind in {"mm_page_alloc", "mm_page_free"}:
         frame, order = _number(fields.get("pfn")), _number(fields.get("order"))
@@ -116,8 +116,8 @@ def _number(text: str | None) -> int | None:
 
 
 def _recording(
-    objects: Replay[_Place],
-    pages: Replay[_Place],
+    objects: EventReplay[_Place],
+    pages: EventReplay[_Place],
     kinds: Counter[str],
     lost: int,
     seconds: float,

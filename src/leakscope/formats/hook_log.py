@@ -18,7 +18,7 @@ import re
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import NO_CHECK
 from leakscope.formats._file import ForeignFile
-from leakscope.formats._replay import Replay
+from leakscope.formats._replay import EventReplay
 from leakscope.formats._tables import MOST_BYTES
 from leakscope.formats._text import LogLines, allocation_kind, frame, without_prefix
 from leakscope.model.builder import RecordingBuilder
@@ -119,7 +119,7 @@ class _Log:
     """What is read line by line."""
 
     def __init__(self) -> None:
-        self.replay: Replay[_Place] = Replay()
+        self.replay: EventReplay[_Place] = EventReplay()
         self.events = self.strange = 0
 
     def read(self, file: ForeignFile, *, name: str | None = None) -> str | None:

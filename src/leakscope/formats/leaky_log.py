@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
-from leakscope.formats._replay import Replay
+from leakscope.formats._replay import EventReplay
 from leakscope.formats._tables import MOST_BYTES
 from leakscope.formats._text import LogLines
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
@@ -97,7 +97,7 @@ class _Events:
     """What was done, whatever the form it was told in."""
 
     def __init__(self) -> None:
-        self.replay: Replay[_Stack] = Replay()
+        self.replay: EventReplay[_Stack] = EventReplay()
         self.count = 0
 
     def take(self, kind: str, address: int, size: int, old: int, stack: tuple[object, ...]) -> None:

@@ -218,7 +218,7 @@ def _categories(report: _Report, lines: TableLines, *, before: bool) -> Snapshot
     ]
     notes = ["native memory that libraries take by themselves is not in it"]
     if report.unit in {"M", "G"}:
-        notes.append(f"figures are rounded to {report.unit}iB; scale=KB is finer")
+        notes.append(f"figures are rounded to units of {report.unit}; scale=KB is finer")
     if before:
         notes.append("the baseline of a difference")
     return Snapshot(

@@ -86,7 +86,7 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
                 raise RecordingError(f"{file.path} has more than {MOST_ROWS:,} mappings")
         elif maps and (total := _TOTAL.fullmatch(line)) is not None:
             maps[-1].told = int(total[1]) * _KIB
-        elif maps and words[-1:] == ["KB"] and words[0].isdecimal():
+        elif maps and words and line.rstrip().endswith(" KB") and words[0].isdecimal():
             maps[-1].told = int(words[0]) * _KIB
     full = [each for each in maps if each.addresses]
     if not full:

@@ -12,7 +12,7 @@ from leakscope.model.frames import FrameName
 from leakscope.model.measures import Measure
 from leakscope.model.series import Subject, Trend
 
-__all__ = ["Course", "Grown", "Row", "Snapshot", "Snapshots"]
+__all__ = ["Course", "GrownRow", "Row", "Snapshot", "Snapshots"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Grown:
+class GrownRow:
     """One row in the first and in the last snapshot of a course."""
 
     name: str
@@ -96,7 +96,7 @@ class Course:
 
     label: str
     snapshots: tuple[Snapshot, ...]
-    grown: tuple[Grown, ...] = ()
+    grown: tuple[GrownRow, ...] = ()
     """Rows that changed, those that grew most first."""
     trends: tuple[Trend, ...] = ()
     spacing_s: float | None = None

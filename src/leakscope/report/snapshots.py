@@ -23,7 +23,7 @@ from leakscope.words import (
 
 if TYPE_CHECKING:
     from leakscope.model.series import Series, Subject, Trend
-    from leakscope.model.snapshots import Course, Grown, Row, Snapshot, Snapshots
+    from leakscope.model.snapshots import Course, GrownRow, Row, Snapshot, Snapshots
     from leakscope.report.ink import Ink
 
 __all__ = ["headline", "render_snapshots", "to_json"]
@@ -194,7 +194,7 @@ def _growth(course: Course, ink: Ink, most: int) -> list[str]:
     return lines
 
 
-def _change(row: Grown, ink: Ink) -> str:
+def _change(row: GrownRow, ink: Ink) -> str:
     count = f"{row.count:+,}" if row.count else ""
     new = " (new)" if row.first_bytes is None and row.first_count is None else ""
     text = f"  {signed_amount(row.bytes, 'bytes'):>10}  {count:>10}  {printable(row.name)}{new}"
@@ -296,7 +296,7 @@ def _frame_json(frame: object) -> dict[str, object]:
     }
 
 
-def _grown_json(row: Grown) -> dict[str, object]:
+def _grown_json(row: GrownRow) -> dict[str, object]:
     return {
         "name": printable(row.name),
         "bytes": row.bytes,

@@ -17,7 +17,7 @@ import numpy as np
 from leakscope.judge.causes import find_causes
 from leakscope.judge.trends import judge_series
 from leakscope.model.series import Series, TrendVerdict
-from leakscope.model.snapshots import Course, Grown, Snapshot, Snapshots
+from leakscope.model.snapshots import Course, GrownRow, Snapshot, Snapshots
 from leakscope.observe.machine import account, unexplained
 from leakscope.words import amount_text, plural, signed_amount
 
@@ -175,7 +175,7 @@ def _by_shape(trend: Trend) -> Trend:
     )  # fmt: skip
 
 
-def _grown(group: Sequence[Snapshot]) -> list[Grown]:
+def _grown(group: Sequence[Snapshot]) -> list[GrownRow]:
     """Compare the rows of the first and the last look, and count the steps between."""
     named = [{row.key: row for row in reversed(one.rows)} for one in group]
     first, last = named[0], named[-1]
@@ -188,7 +188,7 @@ def _grown(group: Sequence[Snapshot]) -> list[Grown]:
     found = []
     for name in first.keys() | last.keys():
         one, other = first.get(name), last.get(name)
-        grown = Grown(
+        grown = GrownRow(
             next(row.name for row in (other, one) if row is not None),
             None if one is None else one.bytes,
             None if other is None else other.bytes,

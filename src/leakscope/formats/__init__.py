@@ -94,6 +94,7 @@ _TABLES = {
     "meminfo_text": "the memory of a machine (meminfo)",
     "free_text": "output of free",
     "vmstat_text": "output of vmstat",
+    "proc_vmstat": "counters of a machine (/proc/vmstat)",
     "memory_profiler_dat": "memory_profiler's record",
 }
 _LAST = "pprof_profile"  # binary, without a magic number: asked when it is nothing else

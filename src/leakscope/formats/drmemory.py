@@ -49,6 +49,7 @@ _DUPLICATE = re.compile(r"\s*Error #\s{0,8}(\d{1,9}):\s{1,12}([\d,]{1,20})\s*$")
 _SUM = re.compile(
     r"\s*([\d,]{1,20}) unique,\s{1,20}([\d,]{1,20}) total,?\s{1,20}(?:([\d,]{1,20}) byte\(s\) of )?(.{1,60}?)\s*$"
 )
+_POTENTIAL = re.compile(r"\s*([\d,]{1,20}) potential (?:error|leak)\(s\) \(suspected")
 _KINDS = {
     None: Reachability.DEFINITELY_LOST,
     "POSSIBLE ": Reachability.POSSIBLY_LOST,
@@ -90,6 +91,7 @@ class _Run:
     ended: bool = False
     cut: bool = False
     left_out: int = 0
+    potential: int = 0
 
 
 def recognises(head: bytes) -> bool:
@@ -139,6 +141,8 @@ def _take(run: _Run, line: str) -> None:
             current.done = True
     elif (found := _RESULTS.search(line)) is not None:
         run.pid, run.exe = plain_number(found[1]), found[2]
+    elif (found := _POTENTIAL.match(line)) is not None:
+        run.potential = plain_number(found[1]) or 0
     elif "FINAL SUMMARY" in line or "ERRORS FOUND:" in line:
         run.ended = True
     elif (found := _SUM.match(line)) is not None:
@@ -223,6 +227,10 @@ def _recording(run: _Run, *, several: bool) -> Recording:
         notes.append("it has no sum of leaks: it was cut, or Dr. Memory did not count leaks")
     elif not run.ended:
         notes.append("the report is not whole: it has no final summary")
+    if run.potential:
+        notes.append(
+            f"{plural(run.potential, 'potential error')}, suspected to be none, stand in another file"
+        )
     if several:
         notes.append("one of several runs in this file")
     if run.cut:

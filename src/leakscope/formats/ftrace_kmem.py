@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(
-    rb": (?:kmalloc(?:_node)?|kmem_cache_alloc(?:_node)?|kfree|kmem_cache_free): call_site=\S{1,200} ptr="
-    rb"|: mm_page_(?:alloc|free): page="
+    rb":\s{1,12}(?:kmem:)?(?:kmalloc(?:_node)?|kmem_cache_alloc(?:_node)?|kfree|kmem_cache_free):\s{1,30}"
+    rb"(?:\([^)\n]{1,200}\)\s{1,8})?call_site=\S{1,200} ptr="
+    rb"|:\s{1,12}(?:kmem:)?mm_page_(?:alloc|free):\s{1,30}page="
 )
 _EVENT = re.compile(
-    r"\[(\d{1,5})\]\s+(?:\S{4,6}\s+)?(\d{1,12}\.\d{1,9}): "
-    r"(kmalloc|kmalloc_node|kmem_cache_alloc|kmem_cache_alloc_node|kfree|kmem_cache_free|mm_page_alloc|mm_page_free): (.*)"
+    r"\[(\d{1,5})\]\s+(?:\S{4,6}\s+)?(\d{1,12}\.\d{1,9}):\s+(?:kmem:)?"
+    r"(kmalloc|kmalloc_node|kmem_cache_alloc|kmem_cache_alloc_node|kfree|kmem_cache_free|mm_page_alloc|mm_page_free):\s+(.*)"
 )
 _FIELD = re.compile(r"(\w{1,20})=(\S{1,300})")
 _SITE = re.compile(r"([A-Za-z_$][\w.$]{0,200})(?:\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16})?")

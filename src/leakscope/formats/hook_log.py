@@ -42,7 +42,7 @@ _SIZE = re.compile(
 )
 _NUMBER = re.compile(r"(?<![\w.])(\d{1,15})(?![\w.])")
 _KNOWN = re.compile(
-    rb"(?:^|\n)[^\n]{0,80}?\[\s?[+-]\s?(?:0x[0-9a-fA-F]{1,16}|[^\[\]\n]{1,400}:\d{1,9})\s?\]\s?(?:[\w ]{0,20}(?:alloc|free|new|delete|strdup)|\s{0,4}--?> ?(?:addr|ptr)|\s{0,4}(?:addr|ptr))"
+    rb"(?:^|\n)[^\n]{0,80}?\[\s?[+-]\s?(?:0x[0-9a-fA-F]{1,16}|[^\[\]\n]{1,400}:\d{1,9})\s?\]\s?(?:[\w ]{0,20}(?:alloc|free|new|delete|strdup)|\s{0,4}--?> ?(?:addr|ptr)|\s{0,4}(?:addr|ptr|0x[0-9a-fA-F]{4,16}\b))"
     rb"|(?:^|\n)[^\n]{0,60}\bmalloc\(\d{1,15}\) ?(?:=|-->|->|returns?) ?0x[0-9a-fA-F]{4,16}[^\n]{0,80}\r?\n"
 )
 _FILE_NAME = re.compile(

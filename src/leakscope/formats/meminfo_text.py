@@ -42,14 +42,19 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     """Return each copy of meminfo in the file. Raises `RecordingError`."""
     lines = TableLines(file, last=True)
     copies: list[tuple[int | None, dict[str, int]]] = []
+    within = False
     for raw in lines:
         found = _FIELD.fullmatch(without_prefix(raw))
         if found is None:
+            within = within and not raw.strip()
             continue
-        if found[1] == "MemTotal" or not copies:
+        if found[1] == "MemTotal":
+            within = True
             if len(copies) >= MOST_ROWS:
                 raise RecordingError(f"{file.path} has more than {MOST_ROWS:,} copies of meminfo")
             copies.append((lines.time_ns, {}))
+        elif not within:
+            continue
         copies[-1][1].setdefault(found[1], int(found[2]) * (1024 if found[3] else 1))
     full = [each for each in copies if "MemTotal" in each[1]]
     if not full:

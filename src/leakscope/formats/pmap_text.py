@@ -29,15 +29,15 @@ __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(
     rb"(?:^|\n)\d{1,10}: {1,8}\S[^\n]{0,4096}\r?\n(?: *Address +(?:Kbytes|Perm)|[0-9a-f]{8,16} +\d{1,15}K? )"
-    rb"|(?:^|\n) *Address +(?:Kbytes +(?:PSS +)?(?:RSS|Mode)|Perm +Offset +Device)"
+    rb"|(?:^|\n) *Address +(?:Kbytes +(?:PSS|RSS|Anon|Mode)|Perm +Offset +Device)"
 )
 _START = re.compile(r"(\d{1,10}): {1,8}(\S.{0,4096}?)\s*")
-_PLAIN = re.compile(r"([0-9a-f]{8,16})\s+(\d{1,15})K\s+([rwxsR-]{5})\s+(.{1,4096}?)\s*")
+_PLAIN = re.compile(r"([0-9a-f]{8,16})\s+(\d{1,15})K\s+([rwxspR-]{4,5})\s+(.{1,4096}?)\s*")
 _DEVICE = re.compile(
-    r"([0-9a-f]{8,16})\s+(\d{1,15})\s+([rwxsR-]{5})\s+[0-9a-f]{8,16}\s+[0-9a-f]{1,4}:[0-9a-f]{1,6}\s+(.{1,4096}?)\s*"
+    r"([0-9a-f]{8,16})\s+(\d{1,15})\s+([rwxspR-]{4,5})\s+[0-9a-f]{8,16}\s+[0-9a-f]{1,4}:[0-9a-f]{1,6}\s+(.{1,4096}?)\s*"
 )
 _WIDE = re.compile(
-    r"([0-9a-f]{8,16})((?:\s+(?:\d{1,15}|-)){2,6})\s+([rwxsR-]{5})\s+(.{1,4096}?)\s*"
+    r"([0-9a-f]{8,16})((?:\s+(?:\d{1,15}|-)){2,6})\s+([rwxspR-]{4,5})\s+(.{1,4096}?)\s*"
 )
 _EXTENDED = re.compile(
     r"\s*([0-9a-f]{4,16}) ([rwxsp-]{4}) +([0-9a-f]{8,16}) +\S{3,9} +\d{1,20} +(\d.*)"
@@ -113,7 +113,7 @@ def _row(one: _Map, line: str) -> bool:
                 rest.pop(0)
         _add(one, found[1], " ".join(rest), values)
         return True
-    if (found := _WIDE.fullmatch(line)) is not None and "RSS" in one.columns:
+    if (found := _WIDE.fullmatch(line)) is not None and "Mode" in one.columns[2:]:
         names = one.columns[1 : one.columns.index("Mode")]
         values = {
             name: int(word) * _KIB
@@ -143,7 +143,7 @@ def _add(one: _Map, address: str, mapping: str, values: dict[str, int]) -> None:
     row = one.rows.setdefault(name, [0, 0, 0, 0])
     row[0] += 1
     row[1] += values.get("Kbytes", values.get("Size", 0))
-    row[2] += values.get("RSS", values.get("Rss", 0))
+    row[2] += values.get("RSS", values.get("Rss", values.get("PSS", 0)))
     row[3] += values.get("Anonymous", values.get("Dirty", 0))
 
 
@@ -151,7 +151,7 @@ def _snapshot(one: _Map, lines: TableLines) -> Snapshot:
     subject = Subject("process", "?" if one.pid is None else str(one.pid), one.name, pid=one.pid)
     sums = one.sums
     size = sums.get("Kbytes", sums.get("Size", 0))
-    resident = sums.get("RSS", sums.get("Rss"))
+    resident = next((sums[name] for name in ("RSS", "Rss", "PSS") if name in sums), None)
     rows = [
         Row(
             name,

@@ -32,6 +32,7 @@ _KNOWN = re.compile(
 )
 _HEADER = re.compile(_AREA)
 _FIELD = re.compile(r"([A-Z]\w{1,30}):\s{1,30}(\d{1,15}) kB\s*")
+_OTHERS = ("VmFlags:", "THPeligible:", "ProtectionKey:", "Name:")
 _SHOWN = (
     *("Size", "Pss", "Private_Clean", "Private_Dirty", "Shared_Clean", "Shared_Dirty"),
     *("Anonymous", "Swap", "SwapPss", "AnonHugePages", "Locked", "Pss_Dirty"),
@@ -60,7 +61,7 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     """Return each look at the mappings in the file. Raises `RecordingError`."""
     lines = TableLines(file)
     looks: list[_Look] = []
-    count = 0
+    count, within = 0, False
     for line in lines:
         if (area := _HEADER.fullmatch(line)) is not None:
             count += 1
@@ -70,11 +71,16 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
             if not looks or start <= looks[-1].last:
                 looks.append(_Look(lines.time_ns))
             _begin(looks[-1], start, end, area[4])
-        elif looks and (found := _FIELD.fullmatch(line)) is not None:
+            within = True
+        elif not within:
+            continue
+        elif (found := _FIELD.fullmatch(line)) is not None:
             look, size = looks[-1], int(found[2]) * 1024
             look.sums[found[1]] += size
             if look.current is not None and found[1] in {"Rss", "Anonymous"}:
                 look.current[2 if found[1] == "Rss" else 3] += size
+        elif not line.startswith(_OTHERS):
+            within = False
     if not looks:
         raise RecordingError(f"{file.path} has no whole mapping")
     return tuple(_snapshot(each, lines) for each in looks)

@@ -59,8 +59,8 @@ def _process_text(label: str | None, findings: Findings, frames: dict[int, Any])
     members = ",".join(f"\n{_dump(_finding(each, frames))}" for each in findings.findings)
     wrong = ",".join(f"\n{_dump(_free_error(each, frames))}" for each in findings.free_errors)
     told = ",".join(f"\n{_dump(_error(each, frames))}" for each in findings.errors)
-    told = f',\n"errors": [{told}]' if told else ""
-    return f'{head[:-1]},\n"findings": [{members}],\n"free_errors": [{wrong}]{told}}}'
+    lists = f'"findings": [{members}],\n"free_errors": [{wrong}],\n"errors": [{told}]'
+    return f"{head[:-1]},\n{lists}}}"
 
 
 def _place(place: SharedPlace) -> dict[str, Any]:

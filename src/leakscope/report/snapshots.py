@@ -31,6 +31,7 @@ __all__ = ["headline", "render_snapshots", "to_json"]
 SCHEMA = "leakscope-snapshots/1"
 _ROWS = 10
 _OPEN = (TrendVerdict.NOT_ENOUGH_DATA, TrendVerdict.GROWING)
+_QUIET = (*_OPEN, TrendVerdict.PLATEAU)
 _KIND_NAMES = {"class": "class ", "nmt": "category ", "pages": "pages by "}
 
 
@@ -203,10 +204,13 @@ def _change(row: GrownRow, ink: Ink) -> str:
 
 def _gauges(course: Course, ink: Ink) -> list[str]:
     """The gauges that are no rows of the table, and those that have a verdict."""
+    subject = course.last.subject
     own = [
-        t for t in course.trends if t.series.subject == course.last.subject or not course.last.rows
+        t for t in course.trends if t.series.subject.kind == subject.kind or not course.last.rows
     ]
-    own = own or [t for t in course.trends if t.verdict not in _OPEN][:_ROWS]
+    rows = [t for t in course.trends if t not in own and t.verdict not in _QUIET]
+    rows.sort(key=lambda t: -float(t.series.values[-1] - t.series.values[0]))
+    own += rows[:_ROWS]
     lines = []
     for trend in own:
         series = trend.series
@@ -214,7 +218,10 @@ def _gauges(course: Course, ink: Ink) -> list[str]:
             continue
         bars = spark(series, 12, unicode=ink.unicode)
         now = amount_text(float(series.values[-1]), series.unit)
-        row = f"  {now:>10}  {bars:<12}  {gauge_name(series.metric)}: {trend.verdict}"
+        name = gauge_name(series.metric)
+        if trend in rows:
+            name = printable(series.subject.name)
+        row = f"  {now:>10}  {bars:<12}  {name}: {trend.verdict}"
         lines.append(clip_right(row, ink.width, ink.ellipsis))
         lines += ink.wrap(f"{printable(trend.sentence)}.", indent=" " * 26)
     return lines

@@ -171,7 +171,8 @@ def next_lines(
         text = f"nothing to mend; {what}"
     elif members and members[0].is_leak:
         frame = chief_frame(members[0])
-        where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
+        place = "" if frame is None else location_text(frame, ink) or frame.function or ""
+        where = f"look at {printable(place)}; " if place else ""
         text = f"{where}whole stacks: leakscope report --verbose {shlex.quote(recording or 'FILE')}"
     elif findings.process.ended == "running" and findings.process.pid is not None:
         text = f"see how it goes on: leakscope watch {findings.process.pid}"

@@ -228,7 +228,7 @@ def _folder(name: str) -> list[Named]:
     if has_block_files(name):
         return [Named(name, InputKind.FOREIGN, Path(name))]
     try:
-        paths = sorted(Path(name).iterdir())
+        paths = sorted(Path(name).iterdir(), key=_natural)
     except OSError as error:
         raise RecordingError(f"cannot read {name}: {error.strerror}") from error
     found = []
@@ -244,6 +244,12 @@ def _folder(name: str) -> list[Named]:
             hint="`leakscope run -o DIRECTORY` leaves them; their names end in .leakscope.",
         )
     return found
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Order names as people number them: a.2 before a.10."""
+    parts = re.split(r"(\d{1,18})", path.name)
+    return [(int(part), "") if n % 2 else (-1, part) for n, part in enumerate(parts)]
 
 
 def open_file(name: str) -> Named:

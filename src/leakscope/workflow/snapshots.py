@@ -63,9 +63,17 @@ def judge_snapshots(snapshots: Iterable[Snapshot], *, every_s: float | None = No
                 account=_account(group[-1]),
             )
         )
-    causes = find_causes([trend for course in courses for trend in course.trends])
-    leaks = [cause.trend for cause in causes]
+    trends = [trend for course in courses for trend in course.trends]
+    leaks = [cause.trend for cause in find_causes(trends)]
+    # Rows of tables (classes, stacks) belong to nothing that could explain them.
+    rows = [t for t in trends if t.verdict is TrendVerdict.LEAK and not _is_a_watchs(t)]
+    leaks += sorted(rows, key=lambda t: (t.series.unit != "bytes", -_change(t.series)))
     return Snapshots(tuple(courses), tuple(t for t in leaks if not _is_sum_of(t, leaks)))
+
+
+def _is_a_watchs(trend: Trend) -> bool:
+    """Whether it is a gauge that a watch knows, and puts to its cause."""
+    return trend.series.subject.kind in {"process", "cgroup", "system", "slab", "vmalloc"}
 
 
 def _is_sum_of(trend: Trend, leaks: Sequence[Trend]) -> bool:

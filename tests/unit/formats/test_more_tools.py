@@ -342,3 +342,21 @@ def test_errors_of_dmalloc():
     recording = one("dmalloc/dmalloc552-overrun.log")
     assert errors(recording) == {"error": 1}
     assert "OVER picket-fence" in recording.errors[0].text
+
+
+def test_a_place_that_has_only_a_name_is_no_empty_place(capsys):
+    assert main(["report", str(SAMPLES / "drmemory/warnings-ng-results.txt")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "   in test_open_address_hashmap_compute_complex_hash" in lines
+    assert not any(line.rstrip().endswith(" at") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "            bash-1234  [001]  1234.567890: kmalloc:              (f+0x1) call_site=ffffffff81000000 ptr=0xffff888000 bytes_req=9 bytes_alloc=16 gfp_flags=0",
+        "bash  1234 [001]  1234.567890:       kmem:kmalloc: call_site=f+0x1/0x2 ptr=0xffff888000 bytes_req=9 bytes_alloc=16 gfp_flags=0",
+    ],
+)
+def test_events_as_trace_cmd_and_perf_print_them(line, tmp_path):
+    assert held(one(written(tmp_path, line + "\n"))) == (16, 1)

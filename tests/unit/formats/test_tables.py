@@ -352,3 +352,42 @@ def test_what_is_in_names_reaches_no_terminal(tmp_path, capsys):
     text = " num     #instances         #bytes  class name\n   1:  3  30 a\x1b[31mb\u202e\nTotal 3 30\n"
     assert main(["report", str(written(tmp_path, text))]) == 3
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_class_that_leaks_in_many_histograms(tmp_path, capsys):
+    for n in range(40):
+        rows = [("Session", 100 + 20 * n, 2400 + 480_000 * n), ("[B", 3000, 300_000 + n % 3 * 999)]
+        text = " num     #instances         #bytes  class name\n"
+        text += "".join(
+            f"{k}: {count} {size} {name}\n" for k, (name, count, size) in enumerate(rows, 1)
+        )
+        (tmp_path / f"histo.{n}").write_text(text + "Total 1 1\n")
+    assert main(["report", str(tmp_path)]) == 1  # in the order in which people number files
+    out = capsys.readouterr().out
+    assert "1 leak in 40 looks: class Session" in out
+    assert "rose in 39 of 39 steps" in out
+
+
+def test_two_tables_in_one_file(tmp_path):
+    text = (SAMPLES / "process-memory/status.txt").read_text() + (
+        SAMPLES / "kernel-proc/rhcos4-meminfo.txt"
+    ).read_text()
+    found = {table.source: table.total for table in read_tables(written(tmp_path, text))}
+    assert found == {"/proc/PID/status": 1168 * KB, "/proc/meminfo": 8_164_548 * KB}
+
+
+def test_pmap_of_busybox(tmp_path):
+    text = (
+        "5: {a} /bin/a\nAddress                   Kbytes     PSS   Dirty    Swap  Mode  Mapping\n"
+        "0000000000400000      48      40      12       0  r-xp  /bin/a\n"
+        "----------------  ------  ------  ------  ------\ntotal                 48      40      12       0\n"
+    )
+    (table,) = read_tables(written(tmp_path, text))
+    assert (table.total, facts(table)["size"]) == (40 * KB, 48 * KB)
+
+
+def test_proc_vmstat(tmp_path):
+    text = "nr_free_pages 10\nnr_anon_pages 3\nnr_kernel_stack 8\npgfault 5\n"
+    looks = read_tables(written(tmp_path, text * 2))
+    assert [facts(one)["nr_anon_pages"] for one in looks] == [3 * 4096] * 2
+    assert facts(looks[0])["nr_kernel_stack"] == 8 * KB

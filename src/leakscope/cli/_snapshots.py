@@ -12,7 +12,6 @@ from leakscope.cli._status import UNDECIDED
 from leakscope.cli._streams import complain
 from leakscope.cli._writing import write_report
 from leakscope.errors import LeakscopeError
-from leakscope.model.series import TrendVerdict
 
 if TYPE_CHECKING:
     import argparse
@@ -73,6 +72,8 @@ def report_snapshots(
 
 def _status(found: Snapshots, args: argparse.Namespace) -> int:
     """Return the status for leaks, or for what one look, or a short course, cannot tell."""
+    from leakscope.model.series import TrendVerdict
+
     growing = any(trend.verdict is TrendVerdict.GROWING for trend in found.trends)
     if found.causes or (growing and "growing" in map(str, args.fail_on)):
         return int(args.exit_code)

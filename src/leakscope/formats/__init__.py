@@ -252,6 +252,11 @@ def _with_cut(recording: Recording, cut: str | None) -> Recording:
 def _recognise(file: ForeignFile) -> list[str]:
     head = file.head(_HEAD)
     found = _recognise_in(head) or [_LAST] * _format(_LAST).recognises(head)
+    if not found:
+        from leakscope.formats import hook_log  # here: numpy takes its time
+
+        if hook_log.recognises_loosely(head):
+            return ["hook_log"]
     if found or len(head) < _HEAD or b"\0\0\0\0" in head:
         return found
     # A report can stand behind a long log of something else.

@@ -24,12 +24,23 @@ from leakscope.formats._text import LogLines, allocation_kind, frame, without_pr
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import Coverage, Recording
 
-__all__ = ["is_folder", "read", "read_folder", "recognises"]
+__all__ = ["is_folder", "read", "read_folder", "recognises", "recognises_loosely"]
 
 _FUNCTION = r"(?:_{0,2}(?:my|hook|dbg|debug|trace|xx?|wrap)?_{0,2})?(malloc|calloc|realloc|memalign|posix_memalign|aligned_alloc|strdup|new(?:\[\])?|free|delete(?:\[\])?)_?(?:hook)?"
 _HEX = r"(?:0x)?[0-9a-fA-F]{4,16}"
 _BRACKET = re.compile(
-    rf"\[\s?([+-])\s?(?:(0x[0-9a-fA-F]{{1,16}})|([^\[\]\n]{{1,1000}}?):(?:[^\[\]:\n]{{1,200}}:)?(\d{{1,9}})|([^\[\]\n]{{0,400}}))\s?\]\s*(?:{_FUNCTION}(?![A-Za-z]))?(.*)"
+    rf"\[\s?([+-])((?:[^\[\]\n]{{0,600}}\[[^\[\]\n]{{0,40}}\])?[^\[\]\n]{{0,600}})\]\s*(?:{_FUNCTION}(?![A-Za-z]))?(.*)"
+)
+_WHERE = re.compile(
+    r"([^\s:,;()\[\]]{1,200}\.\w{1,8}|[^\s:,;()\[\]]{1,200})\s?:\s?(?:[A-Za-z_]\w{0,200}\s?:\s?)?(\d{1,9})(?!\d)"
+)
+_FILE_LINE = re.compile(
+    r"file\s?[:=]\s?([^\s,;()\[\]]{1,1000})[,; ]\s?(?:line|l)\s?[:=]?\s?(\d{1,9})"
+)
+_CALLER = re.compile(r"0x([0-9a-fA-F]{1,16})")
+_LOOSE = re.compile(rf"(?<![\w.]){_FUNCTION}(?![\w])(.{{0,2000}})")
+_LOOSE_LINE = re.compile(
+    rb"(?<![\w.])(?:malloc|calloc|realloc|new|free|delete)(?![\w])[^\n]{0,120}0x[0-9a-fA-F]{4,16}|0x[0-9a-fA-F]{4,16}[^\n]{0,120}\bfree"
 )
 _PLAIN = re.compile(
     rf"(?:\[?(?:([^\[\]\s:]{{1,400}}):(\d{{1,9}})\]?:?\s+))?{_FUNCTION}\s?\(([^()]{{0,80}})\)\s?(?:=|-->|->|returns?|:)?\s*((?:0x)[0-9a-fA-F]{{1,16}}|\(nil\))?.*"
@@ -42,7 +53,7 @@ _SIZE = re.compile(
 )
 _NUMBER = re.compile(r"(?<![\w.])(\d{1,15})(?![\w.])")
 _KNOWN = re.compile(
-    rb"(?:^|\n)[^\n]{0,80}?\[\s?[+-]\s?(?:0x[0-9a-fA-F]{1,16}|[^\[\]\n]{1,400}:\d{1,9})\s?\]\s?(?:[\w ]{0,20}(?:alloc|free|new|delete|strdup)|\s{0,4}--?> ?(?:addr|ptr)|\s{0,4}(?:addr|ptr|0x[0-9a-fA-F]{4,16}\b))"
+    rb"(?:^|\n)[^\n]{0,80}?\[\s?[+-]\s?(?:0x[0-9a-fA-F]{1,16}|[^\[\]\n]{1,400}: ?\d{1,9}(?:, ?\w{1,80})?|[^\n]{1,400}\[0x[0-9a-f]{1,16}\]|)\s?\]\s?(?:[\w ]{0,20}(?:alloc|free|new|delete|strdup)|\s{0,4}--?> ?(?:addr|ptr)|\s{0,4}(?:addr|ptr|p ?= ?0x|0x[0-9a-fA-F]{4,16}\b))"
     rb"|(?:^|\n)[^\n]{0,60}\bmalloc\(\d{1,15}\) ?(?:=|-->|->|returns?) ?0x[0-9a-fA-F]{4,16}[^\n]{0,80}\r?\n"
 )
 _FILE_NAME = re.compile(
@@ -56,6 +67,16 @@ _Place = tuple[str, int, str]  # kind; address; "file:line"
 def recognises(head: bytes) -> bool:
     """Whether a file that begins with `head` is a log of such a hook."""
     return _KNOWN.search(head) is not None
+
+
+def recognises_loosely(head: bytes) -> bool:
+    """Whether most lines of a text tell of allocations and frees in no form that is known.
+
+    Asked where it is of no other format.
+    """
+    lines = [line for line in head.split(b"\n")[:400] if line.strip()]
+    told = sum(_LOOSE_LINE.search(line[:400]) is not None for line in lines)
+    return told >= 2 and told * 2 >= len(lines)
 
 
 def read(file: ForeignFile) -> tuple[Recording, ...]:
@@ -136,12 +157,10 @@ class _Log:
     def _take(self, line: str, name: str | None) -> bool:
         found = _BRACKET.search(line)
         if found is None:
-            return self._take_plain(line)
-        sign, function, rest = found[1], found[6], found[7] or ""
+            return self._take_plain(line) or self._take_loose(line)
+        sign, inner, function, rest = found[1], found[2], found[3], found[4] or ""
         freed = sign == "-" or function in _FREES
-        text = found[5] or ""
-        at = _address(rest)
-        size = _size(rest)
+        at, size = _address(rest), _size(rest)
         if at is None and name is not None:
             at = _address(f"addr: {name.partition('.')[0]}")
         if at is None or (not freed and size is None):
@@ -149,8 +168,13 @@ class _Log:
         if freed:
             self.replay.free(at)
             return True
-        caller = int(found[2], 16) if found[2] else 0
-        place = f"{found[3]}:{found[4]}" if found[3] else text
+        callers = _CALLER.findall(inner)
+        where = _WHERE.search(inner)
+        if where is not None:
+            place = f"{where[1]}:{where[2]}"
+        else:
+            place = "" if callers and inner.strip().startswith("0x") else inner.strip()
+        caller = int(callers[-1], 16) if callers else 0
         self.replay.allocate(at, size or 0, (function or "malloc", caller, place))
         return True
 
@@ -174,6 +198,37 @@ class _Log:
             if old is not None and at:
                 self.replay.free(old)
         place = f"{found[1]}:{found[2]}" if found[1] else ""
+        self.replay.allocate(at, size, (function, 0, place))
+        return True
+
+    def _take_loose(self, line: str) -> bool:
+        """Take a line that names a function, an address and, for an allocation, a size."""
+        found = _LOOSE.search(line)
+        if found is None:
+            return False
+        function, rest = found[1], found[2]
+        hexadecimal = _CALLER.search(rest)
+        if hexadecimal is None:
+            return False
+        at = int(hexadecimal[1], 16)
+        if function in _FREES:
+            self.replay.free(at)
+            return True
+        named = _FILE_LINE.search(line)
+        where = (
+            named
+            or _WHERE.search(rest[hexadecimal.end() :])
+            or _WHERE.search(line[: found.start()])
+        )
+        without = rest[hexadecimal.end() :]
+        if named is not None or where is not None:
+            without = without.replace(where[0], " ") if where is not None else without
+        size = _size(without)
+        if size is None:
+            size = _size(rest[: hexadecimal.start()])
+        if size is None:
+            return False
+        place = f"{where[1]}:{where[2]}" if where is not None else ""
         self.replay.allocate(at, size, (function, 0, place))
         return True
 

@@ -37,7 +37,9 @@ _KNOWN = re.compile(
     rb"={4,20} MEMWATCH (?:\d|\()|(?:^|\n)unfreed: <\d{1,12}> [^\n]{1,400}\(\d{1,9}\), \d{1,12} bytes at"
 )
 _HEAD = re.compile(r"={4,20} MEMWATCH (\d[\d.]{0,8})?")
-_LINE = re.compile(r"([a-z][a-z -]{1,30}): <(\d{1,15})> (.{1,1000}?)\((\d{1,9})\),? ?(.{0,400})")
+_LINE = re.compile(
+    r"([A-Za-z][A-Za-z -]{1,30}): <(\d{1,15})> (.{1,1000}?)\((\d{1,9})\),? ?(.{0,400})"
+)
 _HELD = re.compile(r"(\d{1,15}) bytes at (?:0x)?([0-9a-fA-F]{1,16})")
 _FIGURE = re.compile(r"\s([NLTU])\)(\S.{0,60}?):\s{1,8}(\d{1,18})\s*$")
 _MOST_RUNS = 100_000

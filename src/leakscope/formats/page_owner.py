@@ -36,7 +36,7 @@ _KNOWN = re.compile(
 )
 _HEAD = re.compile(r"Page allocated via order (\d{1,2})(?:,|$)")
 _TASK = re.compile(r"pid (\d{1,10})(?:, tgid \d{1,10})?(?: \(([^)]{0,64})\))?")
-_TIMES = re.compile(r"(\d{1,15}) times(?:, (\d{1,15}) pages)?:?$")
+_TIMES = re.compile(r"(\d{1,15}) times(?:, (\d{1,15}) pages)?(?:[,:]|$)")
 _BASE = re.compile(r"(?:nr_base_pages|stack_count): (\d{1,15})")
 _FRAME = re.compile(
     r"\s*(?:\[<[0-9a-f]{1,16}>\] )?(?:([A-Za-z_$][\w.$]{0,200})\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16}(?: \[([\w-]{1,64})\])?"
@@ -75,7 +75,7 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
         if not text:
             table.add(record)
             record = _Record()
-        elif (times := _TIMES.search(text)) is not None and "allocated" not in text:
+        elif (times := _TIMES.match(text)) is not None:
             table.add(record)
             record = _Record(times=int(times[1]))
             if times[2] is not None:

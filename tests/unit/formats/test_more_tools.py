@@ -288,6 +288,32 @@ def test_home_made_logs(text, size, place, tmp_path):
     assert place in (inner.line, inner.address.offset if inner.address else None)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[+]malloc: 0x55aa0020, 32\n", None),
+        ("malloc 0x55aa0010 size=10 at main.c:12\nfree 0x55aa0010 at main.c:13\nmalloc 0x55aa0020 size=32 at main.c:14\n", 14),
+        ("[+./app(main+0x1b) [0x40092c]] malloc --> addr: 0x1b3f2a0, size: 32\n", 0x40092C),
+        ("[malloc] addr=0x1b3f2a0 size=5 file=a.c line=6\n[free] addr=0x1b3f2a0\n[malloc] addr=0x1b3f2b0 size=32 file=a.c line=7\n", 7),
+        ("[+a.c: 51] malloc --> addr:0x1b3f2a0,size:32\n", 51),
+        ("_malloc: [+memleak.c:51, main] p=0x1b3f2a0, size=32\n", 51),
+    ],
+)  # fmt: skip
+def test_logs_in_other_words(text, place, tmp_path):
+    recording = one(written(tmp_path, text))
+    assert held(recording) == (32, 1)
+    (found,) = [f for f in findings_of(recording).findings if f.live_bytes]
+    known = [f.line or (f.address.offset if f.address else None) for f in found.stack]
+    assert known == ([place] if place else [])
+
+
+@pytest.mark.parametrize(
+    "text", ["see malloc at 0x1234567 of 12\nno\nno\nno\nno\n", "int *p = malloc(12);\nfree(p);\n"]
+)
+def test_text_about_malloc_is_no_log(text, tmp_path):
+    assert read_foreign(written(tmp_path, text)) is None
+
+
 def test_files_that_are_left_for_blocks(tmp_path, capsys):
     for n in range(300):
         text = f"[+list.c:{10 + n % 2}] --> addr:{0x5581000 + 64 * n:#x}, size:48\n"

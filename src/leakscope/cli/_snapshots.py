@@ -39,13 +39,14 @@ def report_snapshots(
     A file that cannot be read is complained of and added to `failed`; raised where nothing else
     can be reported.
     """
+    from leakscope.formats import reading_told
     from leakscope.observe.asked import parse_duration
     from leakscope.report.snapshots import render_snapshots, to_json
     from leakscope.workflow.snapshots import judge_snapshots
 
     every = None if args.every is None else parse_duration(args.every)
     looks: list[Snapshot] = []
-    with Progress() as progress:
+    with Progress() as progress, reading_told(progress.share):
         for number, one in enumerate(named, 1):
             progress.stage(f"reading {one.label}")
             try:

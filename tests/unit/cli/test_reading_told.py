@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_bar_shows_how_far_it_is(tmp_path):
-    (tmp_path / "long").write_text("MemTotal: 1 kB\nMemFree: 1 kB\n" + "x\n" * 2_000_000)
+    (tmp_path / "long").write_text("MemTotal: 1 kB\nMemFree: 1 kB\n" + ("x" * 999 + "\n") * 4000)
     shares = []
     terminal = Terminal()
     with Progress(delay_s=0.0, stream=terminal) as progress:

@@ -53,6 +53,7 @@ _FORMATS = {
     "lsan_text": "a report of LeakSanitizer",
     "valgrind_text": "a log of valgrind",
     "mtrace": "a log of mtrace",
+    "mtrace_report": "what the script mtrace prints",
     "bcc_memleak": "output of memleak (bcc)",
     "jemalloc_heap": "jemalloc's heap profile",
     "gperftools_heap": "a heap profile of gperftools or Go",

@@ -386,3 +386,40 @@ def test_a_place_that_has_only_a_name_is_no_empty_place(capsys):
 )
 def test_events_as_trace_cmd_and_perf_print_them(line, tmp_path):
     assert held(one(written(tmp_path, line + "\n"))) == (16, 1)
+
+
+def test_errors_of_androids_malloc_debug(tmp_path, capsys):
+    text = (
+        "04-15 12:00:32.304  7412  7412 E malloc_debug: +++ ALLOCATION 0x12345678 SIZE 100 HAS A CORRUPTED REAR GUARD\n"
+        "04-15 12:00:32.304  7412  7412 E malloc_debug:   allocation[100] = 0x00 (expected 0xbb)\n"
+        "04-15 12:00:32.304  7412  7412 E malloc_debug: Backtrace at time of failure:\n"
+        "04-15 12:00:32.304  7412  7412 E malloc_debug:           #00  pc 00029310  /system/lib/libc.so (free+7)\n"
+        "04-15 12:00:32.304  7412  7412 E malloc_debug:           #01  pc 00003438  /system/bin/app (main+9)\n"
+    )
+    path = written(tmp_path, text)
+    recording = one(path)
+    assert errors(recording) == {"corrupted rear guard": 1}
+    assert [f.function for f in findings_of(recording).errors[0].stack] == ["free", "main"]
+    assert main(["report", str(path)]) == 3
+
+
+def test_deletes_of_the_wrong_kind(tmp_path):
+    text = "# LeakReport\nS 0x401196 0x4011a6 # new[] but delete normal ; size 12\n# leak 0 Bytes\t:-)\n"
+    recording = one(written(tmp_path, text))
+    assert [(e.kind, e.text) for e in recording.errors] == [
+        ("mismatched free", "new[] but delete normal")
+    ]
+
+
+def test_what_the_script_mtrace_prints(tmp_path):
+    text = (
+        "- 0x0000000000000077 Free 3 was never alloc'd 0x1\n\nMemory not freed:\n-----------------\n"
+        "           Address     Size     Caller\n0x000055dd1088d4a0    0x1f4  at /b/churn.c:10\n"
+        "0x000055dd1088d6a0     0x10  at /b/churn.c:10\n0x000055dd1088d6c0      0x4  at 0x5581\n"
+    )
+    path = written(tmp_path, text)
+    recording = one(path)
+    assert held(recording) == (520, 3)
+    assert places(recording)["/b/churn.c", 10] == (516, 2)
+    assert main(["report", str(path)]) == 3
+    assert main(["report", str(written(tmp_path, "No memory leaks.\n"))]) == 0

@@ -23,6 +23,7 @@ from leakscope.model.recordings import (
     NODE_TRUNCATED,
     NODE_UNADDRESSED,
 )
+from leakscope.model.tool_errors import FoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -191,11 +192,15 @@ class Analyser:
                 recording, stacks, self._suppressions, self._options, stacks.prepare, code
             )
             wrong, doubts = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
+            errors = tuple(
+                FoundError(each.kind, each.text, each.count, stacks.of_node(each.node))
+                for each in recording.errors
+            )
             notes = (*findings.notes, *doubts, *stacks.notes)
         if findings.blind is not None and not findings.leaks:
             headline = f"nothing is known of leaks: {findings.blind}"
             findings = replace(findings, headline=headline)
-        return replace(findings, free_errors=wrong, notes=notes)
+        return replace(findings, free_errors=wrong, errors=errors, notes=notes)
 
     def _symbolizer(self, recording: Recording) -> Symbolizer:
         from leakscope.symbols import Symbolizer  # here: a recording without blocks needs none

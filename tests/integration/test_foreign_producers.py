@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from leakscope.formats import read_foreign
+from leakscope._analysis import analyse
+from leakscope.errors import RecordingError
+from leakscope.formats import read_foreign, read_tables
 
 PROGRAM = """
 #include <mcheck.h>
@@ -83,9 +85,135 @@ def test_valgrind(folder, options):
     assert int(recording.site_reach["reachable_bytes"].sum()) == 7
 
 
-def test_mtrace(folder):
+@pytest.mark.parametrize("option", ["-pie", "-no-pie"])
+def test_mtrace(folder, option):
+    program = folder / f"traced{option}"
+    subprocess.run(["gcc", "-g", "-O0", option, "-o", program, folder / "p.c"], check=True)
     library = "libc_malloc_debug.so.0"
-    run(folder, "./plain", LD_PRELOAD=library, MALLOC_TRACE=str(folder / "log"))
+    run(folder, program, LD_PRELOAD=library, MALLOC_TRACE=str(folder / "log"))
     (recording,) = read_foreign(folder / "log")
     assert int(recording.sites["live_bytes"].sum()) == 307
     assert recording.coverage.free_events == 1
+    heaviest = analyse(recording, debuginfod=False).findings[0].stack[0]
+    assert (heaviest.function, Path(heaviest.file).name) == ("lose", "p.c")
+
+
+def held(recording):
+    return int(recording.sites["live_bytes"].sum()), int(recording.sites["live_count"].sum())
+
+
+def test_heaptrack(folder):
+    run(folder, "heaptrack", "-o", str(folder / "ht"), "./plain")
+    (path,) = folder.glob("ht.*")
+    (recording,) = read_foreign(path)
+    printed = subprocess.run(
+        ["heaptrack_print", path], check=True, capture_output=True, text=True
+    ).stdout
+    calls = int(re.search(r"calls to allocation functions: (\d+)", printed)[1])
+    assert recording.coverage.alloc_events == calls
+    assert held(recording)[0] >= 307
+
+
+@pytest.mark.parametrize("tool", ["massif", "dhat", "callgrind"])
+def test_other_tools_of_valgrind(folder, tool):
+    out = folder / f"{tool}.out"
+    run(folder, "valgrind", f"--tool={tool}", f"--{tool}-out-file={out}", "./plain")
+    if tool == "callgrind":
+        with pytest.raises(RecordingError, match="callgrind"):
+            read_foreign(out)
+        return
+    (recording,) = read_foreign(out)
+    assert held(recording)[0] in {307, 316}  # massif's last snapshot can be before the last free
+
+
+def test_electric_fence(folder):
+    (folder / "bad.c").write_text(
+        "#include <stdlib.h>\nint main(void) { char *p = malloc(8); free(p + 4); return 0; }\n"
+    )
+    subprocess.run(
+        ["gcc", "-w", "-g", "-o", folder / "bad", folder / "bad.c", "-lefence"], check=True
+    )
+    (recording,) = read_foreign(run(folder, "./bad"))
+    assert [error.kind for error in recording.errors] == ["invalid free"]
+
+
+def test_dmalloc(folder):
+    text = PROGRAM.replace("#include <stdlib.h>", "#include <stdlib.h>\n#include <dmalloc.h>")
+    (folder / "dm.c").write_text(text)
+    command = ["gcc", "-w", "-g", "-DDMALLOC", "-o", folder / "dm", folder / "dm.c", "-ldmalloc"]
+    subprocess.run(command, check=True)
+    settings = f"debug=0x4f48d03,log={folder}/dm.log"
+    run(folder, "./dm", DMALLOC_OPTIONS=settings)
+    (recording,) = read_foreign(folder / "dm.log")
+    assert held(recording) == (307, 4)
+
+
+def test_leaktracer(folder):
+    (folder / "lt.cc").write_text("int main() { for (int i = 0; i < 3; i++) new int[10]; }\n")
+    subprocess.run(["g++", "-g", "-O0", "-o", folder / "lt", folder / "lt.cc"], check=True)
+    run(folder, "LeakCheck", "./lt")
+    (recording,) = read_foreign(folder / "leak.out")
+    assert held(recording) == (120, 3)
+
+
+def test_jemalloc(folder):
+    prefix = f"prof:true,lg_prof_sample:0,prof_final:true,prof_prefix:{folder}/je"
+    library = "libjemalloc.so.2"
+    run(folder, "./plain", LD_PRELOAD=library, MALLOC_CONF=prefix)
+    (path,) = folder.glob("je*.heap")
+    (recording,) = read_foreign(path)
+    assert held(recording)[0] >= 307
+
+
+def test_javas_tables(folder):
+    (folder / "Sleeps.java").write_text(
+        "public class Sleeps { public static void main(String[] a) throws Exception {"
+        ' System.out.println("up"); Thread.sleep(60000); } }\n'
+    )
+    java = subprocess.Popen(
+        ["java", "-Xshare:auto", "-Xmx64m", "-XX:+UseSerialGC", "-XX:NativeMemoryTracking=summary", "Sleeps.java"],
+        cwd=folder, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert java.stdout.readline() == "up\n"
+        for command in ("GC.class_histogram", "VM.native_memory"):
+            done = subprocess.run(["jcmd", str(java.pid), command], check=True, capture_output=True)
+            (folder / command).write_bytes(done.stdout)
+    finally:
+        java.kill()
+        java.communicate()
+    (classes,) = read_tables(folder / "GC.class_histogram")
+    assert classes.total == sum(row.bytes for row in classes.rows)
+    assert any(row.name == "java.lang.String" for row in classes.rows)
+    (native,) = read_tables(folder / "VM.native_memory")
+    assert native.subject.pid == java.pid
+    assert native.total == sum(row.bytes for row in native.rows)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["free"], ["free", "-hw"], ["free", "-s", "0.1", "-c", "3"], ["vmstat", "1", "2"], ["vmstat", "-wt", "1", "2"],
+     ["pmap", "1"], ["pmap", "-x", "1"], ["pmap", "-X", "1"], ["pmap", "-XX", "1"], ["pmap", "-d", "1"],
+     ["cat", "/proc/self/smaps"], ["cat", "/proc/self/maps"], ["cat", "/proc/self/smaps_rollup"],
+     ["cat", "/proc/meminfo"], ["cat", "/proc/self/status"], ["cat", "/proc/buddyinfo"]],
+)  # fmt: skip
+def test_what_linux_and_procps_print(command, tmp_path):
+    if command[0] == "pmap":
+        command = [*command[:-1], str(os.getpid())]
+    done = subprocess.run(command, check=True, capture_output=True)
+    (tmp_path / "saved").write_bytes(done.stdout)
+    looks = read_tables(tmp_path / "saved")
+    assert len(looks) == (3 if "-s" in command else 1)
+    assert looks[0].measures
+    assert not any("total is" in note for one in looks for note in one.notes)
+
+
+def test_tables_that_root_may_read(tmp_path):
+    for name in ("slabinfo", "vmallocinfo"):
+        path = tmp_path / name
+        try:
+            path.write_bytes(Path(f"/proc/{name}").read_bytes())
+        except PermissionError:
+            continue
+        (table,) = read_tables(path)
+        assert len(table.rows) > 5

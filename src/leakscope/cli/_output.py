@@ -76,10 +76,12 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--debug-dir",
+        "--sysroot",
         action="append",
         default=[],
         metavar="DIR",
-        help="look for separate debug files here as well; repeatable",
+        help="look for programs, libraries and debug files here first: the root of another"
+        " machine, or a folder of debug files; repeatable",
     )
     group.add_argument(
         "--no-debuginfod",
@@ -141,9 +143,10 @@ def judge_recordings(
 ) -> list[tuple[str, Findings]]:
     """Judge each recording, write one report on all of them, return what was found in each."""
     from leakscope._analysis import Analyser
+    from leakscope.formats import reading_told
 
     judged: list[tuple[str, Findings]] = []
-    with Progress() as progress:
+    with Progress() as progress, reading_told(progress.share):
         analyser = Analyser(
             suppressions=[Path(name) for name in args.suppressions],
             debug_dirs=[Path(name) for name in args.debug_dir],

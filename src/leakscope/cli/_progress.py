@@ -9,6 +9,8 @@ from typing import Self, TextIO
 
 __all__ = ["Progress"]
 
+_BAR = 20  # characters
+
 
 class Progress:
     """Says on standard error what takes so long, once it has taken two seconds.
@@ -46,6 +48,15 @@ class Progress:
             self._stage = text
             if self._shown:
                 self._put(text)
+
+    def share(self, path: str, share: float) -> None:
+        """Show how much of a file has been read, as a bar."""
+        if self._timer is not None:
+            from leakscope.words import share_text
+
+            done = round(share * _BAR)
+            bar = "#" * done + "-" * (_BAR - done)
+            self.stage(f"reading [{bar}] {share_text(share)} {path.rsplit('/', 1)[-1]}")
 
     def _first(self) -> None:
         with self._lock:

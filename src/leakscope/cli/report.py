@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.cli._heap import report_core
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
+from leakscope.cli._snapshots import add_snapshot_options, report_snapshots
 from leakscope.cli._status import worst
 from leakscope.cli._streams import complain, require_output
 from leakscope.cli._writing import check_outputs
@@ -27,8 +28,10 @@ Show the report on one or more recordings: what leaks, where, and why we think s
 
 A recording is a file that `leakscope run` or `leakscope watch --record` left, a directory
 of such files, a process that is being traced right now, by its number or name, or a file
-of another tool: valgrind's XML. A core file is scanned, as `leakscope scan` does. What a
-file is, its content tells.
+of another tool, such as valgrind, a sanitizer or heaptrack; `-` is standard input. Saved
+tables of memory (smaps, slabinfo, class histograms, output of free) that are named in
+order, or stand in one file, are a course, and their growth is judged. A core file is
+scanned, as `leakscope scan` does. What a file is, its content tells.
 Exit status: 0 clean, 1 leaks found (see --exit-code), 2 a recording cannot be read,
 3 undecided.
 """
@@ -39,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recordings", nargs="+", metavar="FILE|DIRECTORY|PID|NAME")
     add_report_options(parser)
     add_store_options(parser)
+    add_snapshot_options(parser)
     parser.add_argument("-o", "--output", dest="report_file", help="same as --report-file")
 
 
@@ -51,11 +55,17 @@ def run(args: argparse.Namespace) -> int:
         require_output()
     failed: list[LeakscopeError] = []
     named = _open(args.recordings, failed)
-    runs = [one for one in named if one.kind not in (InputKind.WATCH, InputKind.CORE)]
-    alone = [one for one in named if one not in runs]
+    tables = [one for one in named if one.kind is InputKind.TABLE]
+    alone = [one for one in named if one.kind in (InputKind.WATCH, InputKind.CORE)]
+    runs = [one for one in named if one not in alone and one not in tables]
     if args.since is not None and any(one.kind is InputKind.CORE for one in alone):
         raise UsageError("a core file is one moment: --since is for recordings")
     to_files = args.report_file or args.html or args.csv
+    if tables and len(tables) < len(named) and (args.json or to_files):
+        raise UsageError(
+            f"{tables[0].label} is {tables[0].kind}, which is reported apart from the others",
+            hint=f"leakscope report {tables[0].label}",
+        )
     if alone and len(named) > 1 and (len(args.recordings) > 1 or args.json or to_files):
         raise UsageError(
             f"{alone[0].label} is {alone[0].kind}, which is reported alone",
@@ -74,11 +84,15 @@ def run(args: argparse.Namespace) -> int:
         for one in alone
     ]
     leaks = undecided = 0
+    if tables:
+        found.append(report_snapshots(tables, args, failed, others=len(alone) + len(runs)))
     if runs:
         # Many small values are made and hardly a cycle: looking for some costs a tenth of it.
         gc.set_threshold(200_000)
         judged = judge_recordings(
-            _load_each(runs, failed, others=len(alone), since=args.since), args, sys.stdout
+            _load_each(runs, failed, others=len(alone) + len(tables), since=args.since),
+            args,
+            sys.stdout,
         )
         leaks, undecided = statuses(judged, args)
     return worst(

@@ -3,25 +3,46 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import itertools
 import lzma
 import os
 import stat
+import sys
 import zlib
+from collections.abc import Callable  # noqa: TC003 (a ContextVar is made of it)
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, Self
 
 from leakscope.errors import RecordingError
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["ForeignFile"]
+__all__ = ["ForeignFile", "reading_told"]
 
 _MOST = 256 << 20  # bytes, unpacked
 _PIECE = 1 << 16
+_STEP = 1 << 20  # bytes between two words on how far it is
 _MOST_XZ = 128 << 20  # bytes that an .xz file may ask its reader to set aside
 _CHECKSUM = 8  # bytes at the end of a gzip stream
+_PLAIN = frozenset(b"\t\r\n") | frozenset(range(0x20, 0x7F))
 _GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
+
+
+_TELL: ContextVar[Callable[[str, float], None] | None] = ContextVar("tell", default=None)
+
+
+@contextlib.contextmanager
+def reading_told(tell: Callable[[str, float], None]) -> Iterator[None]:
+    """Call `tell` with the path, and the share read (0 to 1), while long files are read."""
+    token = _TELL.set(tell)
+    try:
+        yield
+    finally:
+        _TELL.reset(token)
 
 
 class ForeignFile:
@@ -60,7 +81,7 @@ class ForeignFile:
     def head(self, count: int) -> bytes:
         """Return the first `count` bytes, fewer where there are not so many, or none to unpack."""
         found = b""
-        for piece in self._unpacked():
+        for piece in self._content():
             found += piece
             if len(found) >= count:
                 break
@@ -75,7 +96,7 @@ class ForeignFile:
         """
         self.cut = None
         count = 0
-        for piece in self._unpacked():
+        for piece in self._content():
             count += len(piece)
             if count > most:
                 raise RecordingError(
@@ -94,7 +115,28 @@ class ForeignFile:
             if not piece:
                 return
             at += len(piece)
+            tell = _TELL.get()
+            if tell is not None and at % _STEP < len(piece) and self.size > _STEP:
+                tell(self.path, min(at / self.size, 1.0))
             yield piece
+
+    def _content(self) -> Iterator[bytes]:
+        """Yield what is in the file; text of UTF-16 as UTF-8, which PowerShell and editors write."""
+        pieces = self._unpacked()
+        first = next(pieces, b"")
+        coding = _coding(first)
+        if coding is None:
+            if first:
+                yield first.removeprefix(codecs.BOM_UTF8)
+            yield from pieces
+            return
+        decoder = codecs.getincrementaldecoder(coding)("replace")
+        for piece in itertools.chain((first,), pieces):
+            text = decoder.decode(piece)
+            if text:
+                yield text.lstrip("\ufeff").encode("utf-8", "replace")
+        if rest := decoder.decode(b"", final=True):
+            yield rest.encode("utf-8", "replace")
 
     def _unpacked(self) -> Iterator[bytes]:
         try:
@@ -110,13 +152,18 @@ class ForeignFile:
         return self._raw()
 
     def _unzstd(self) -> Iterator[bytes]:
-        try:
-            from compression import zstd  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:  # before Python 3.14
-            return iter(())
-        return self._unpack(zstd.ZstdDecompressor, "zstd")
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+        return self._unpack(zstd.ZstdDecompressor, "zstd", (zstd.ZstdError, EOFError))
 
-    def _unpack(self, make: Callable[[], _Unpacker], what: str) -> Iterator[bytes]:
+    def _unpack(
+        self,
+        make: Callable[[], _Unpacker],
+        what: str,
+        errors: tuple[type[Exception], ...] = (zlib.error, lzma.LZMAError, EOFError, ValueError),
+    ) -> Iterator[bytes]:
         """Yield what is packed, in bounded pieces; one stream may follow another."""
         unpacker, fresh = make(), True
         for raw in _end_apart(self._raw()):
@@ -130,7 +177,7 @@ class ForeignFile:
                         break
                 try:
                     piece = unpacker.decompress(data, _PIECE)
-                except (zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+                except errors as error:
                     self.cut = f"the {what} data are damaged: {error}"
                     return
                 fresh = False
@@ -156,6 +203,23 @@ def _end_apart(pieces: Iterator[bytes]) -> Iterator[bytes]:
         kept = data[-_CHECKSUM:]
     if kept:
         yield kept
+
+
+def _coding(first: bytes) -> str | None:
+    """Return the coding of a text of 16-bit units, None for everything else."""
+    if first.startswith(codecs.BOM_UTF16_LE):
+        return "utf-16-le"
+    if first.startswith(codecs.BOM_UTF16_BE):
+        return "utf-16-be"
+    begin = first[:64]  # without a mark: every other byte of plain text is a zero
+    if len(begin) == 64:
+        for zeros, others, coding in (
+            (begin[1::2], begin[::2], "utf-16-le"),
+            (begin[::2], begin[1::2], "utf-16-be"),
+        ):
+            if not any(zeros) and all(byte in _PLAIN for byte in others):
+                return coding
+    return None
 
 
 class _Unpacker(Protocol):

@@ -49,14 +49,14 @@ _ALLOCATORS = {
 class LogLines:
     """The lines of a file, once. `cut` tells that the last one, just given, has no end."""
 
-    def __init__(self, file: ForeignFile) -> None:
-        self._file = file
+    def __init__(self, file: ForeignFile, most: int | None = None) -> None:
+        self._pieces = file.pieces() if most is None else file.pieces(most)
         self.cut = False
         self.holes = 0  # NULs: parts of the file that nobody wrote
 
     def __iter__(self) -> Iterator[str]:
         rest = b""  # what of a line is not ended
-        for piece in self._file.pieces():
+        for piece in self._pieces:
             parts = (rest + piece).split(b"\n")
             rest = parts.pop()
             for part in parts:

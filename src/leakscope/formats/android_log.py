@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
 from leakscope.formats._lines import RawLines
-from leakscope.model.builder import BuiltFrame, RecordingBuilder
+from leakscope.model.builder import MOST_ERRORS, BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process
@@ -38,6 +38,10 @@ __all__ = ["read", "recognises"]
 _LEAK = re.compile(
     rb"\+\+\+ (.{1,512}?) leaked block of size (\d{1,18}) at (?:0x)?([0-9a-f]{1,16})"
     rb"(?: \(leak (\d{1,9}) of (\d{1,9})\))?"
+)
+_ERROR = re.compile(
+    rb"\+\+\+ (?:ALLOCATION )?(?:0x)?([0-9a-f]{1,16})(?: SIZE \d{1,18})?"
+    rb" (HAS A CORRUPTED (?:FRONT|REAR) GUARD|USED AFTER FREE|UNKNOWN POINTER|HAS INVALID TAG)(.{0,200})"
 )
 _FRAME = re.compile(
     rb"#\d{2,4}\s+pc (?:0x)?([0-9a-f]{1,16})\s+(.+?)"
@@ -61,7 +65,7 @@ _MOST_PROCESSES = 1 << 10
 
 def recognises(head: bytes) -> bool:
     """Whether a file that begins with `head` has leaks in Android's form."""
-    return _LEAK.search(head) is not None or _SECTION.search(head) is not None
+    return any(known.search(head) is not None for known in (_LEAK, _SECTION, _ERROR))
 
 
 @dataclass(slots=True)
@@ -81,6 +85,8 @@ class _Process:
         self.pid, self.name = pid, name
         self.unreachable = False
         self.leaks: list[_Leak] = []
+        self.errors: list[tuple[str, str, list[BuiltFrame]]] = []
+        self.error: list[BuiltFrame] | None = None  # the stack of the newest one, while it is read
         self.promised = 0  # leaks, as malloc_debug counts them
         self.total: tuple[int, int] | None = None  # bytes, blocks
         self.left_out = 0
@@ -111,15 +117,27 @@ class _Log:
             process.unreachable = True
         elif (leak := _LEAK.search(text)) is not None:
             self._leaked(pid, leak)
+        elif (error := _ERROR.search(text)) is not None:
+            self._wrong(pid, error)
         elif pid in self._current:
             self._detail(self._current[pid], text)
 
     def _leaked(self, pid: int | None, found: re.Match[bytes]) -> None:
         process = self._process(pid, pid, _decoded(found[1]), run=-1)
+        process.error = None
         if found[4] is not None:
             process.promised = max(process.promised, int(found[5]))
         size = int(found[2])
         process.add(_Leak(int(found[3], 16), size, total=size))
+
+    def _wrong(self, pid: int | None, found: re.Match[bytes]) -> None:
+        process = self._current.get(pid) or self._process(pid, pid, None, run=-1)
+        if len(process.errors) >= MOST_ERRORS:
+            return
+        process.error = []
+        kind = _decoded(found[2]).lower().removeprefix("has a ").removeprefix("has ")
+        text = f"0x{_decoded(found[1])} {_decoded(found[2])}{_decoded(found[3])}"
+        process.errors.append((kind, text.strip(), process.error))
 
     def _process(self, key: int | None, pid: int | None, name: str | None, *, run: int) -> _Process:
         known = self.processes.get((pid, name, run))
@@ -133,7 +151,10 @@ class _Log:
     def _detail(self, process: _Process, text: bytes) -> None:
         leak = process.leaks[-1] if process.leaks else None
         if (frame := _FRAME.search(text)) is not None:
-            if leak is not None and len(leak.frames) < MOST_FRAMES:
+            if process.error is not None:
+                if len(process.error) < MOST_FRAMES and (not process.error or b"#00 " not in text):
+                    process.error.append(_frame(frame))
+            elif leak is not None and len(leak.frames) < MOST_FRAMES:
                 leak.frames.append(_frame(frame))
         elif not process.unreachable:
             return
@@ -185,6 +206,8 @@ def _recording(process: _Process, cut: str | None) -> Recording:
             site = build.site(0, live_count=leak.owned[1], live_bytes=leak.owned[0])
             build.reach(site, Reachability.INDIRECTLY_LOST, leak.owned[1], leak.owned[0])
             size, count = size + leak.owned[0], count + leak.owned[1]
+    for kind, text, frames in process.errors:
+        build.error(kind, text, frames)
     notes = [] if cut is None else [f"the file is not whole: {cut}"]
     known = process.unreachable and process.total is not None
     if process.total is not None:

@@ -53,6 +53,7 @@ class _Run:
     in_use: tuple[int, int] | None = None
     errors: int = 0
     error: str | None = None
+    wrong: dict[str, int] = field(default_factory=dict)
     ended: bool = False
     cut: bool = False
     left_out: int = 0
@@ -101,6 +102,8 @@ def _take(run: _Run, line: str) -> None:
     elif (found := _ERROR.search(line)) is not None:
         run.errors += 1
         run.error = run.error or found[1].strip()
+        if len(run.wrong) < 1000 or found[1].strip() in run.wrong:
+            run.wrong[found[1].strip()] = run.wrong.get(found[1].strip(), 0) + 1
     elif "ending time = " in line:
         run.ended = True
 
@@ -114,6 +117,8 @@ def _recording(run: _Run, *, several: bool) -> Recording:
     for row, (address, (size, source)) in enumerate(run.pointers.items()):
         table[row] = (address, size, build.site(_place(build, source), "malloc"), 0)
     build.blocks(table)
+    for text, count in run.wrong.items():
+        build.error("error", text, count=count)
     return build.build()
 
 
@@ -148,8 +153,6 @@ def _coverage(run: _Run, *, several: bool) -> Coverage:
         notes.append(
             f"the place of {plural(unknown, 'block')} is not known: build with dmalloc.h and -DDMALLOC"
         )
-    if run.errors:
-        notes.append(f"errors in this log that are no leak: {run.errors:,}, the first: {run.error}")
     if several:
         notes.append("one of several runs in this file")
     if run.cut:

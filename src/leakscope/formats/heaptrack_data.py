@@ -23,6 +23,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
 from leakscope.formats._lines import RawLines
@@ -32,6 +34,10 @@ from leakscope.model.recordings import Coverage, Process
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
     from leakscope.formats._file import ForeignFile
     from leakscope.model.recordings import Recording
 
@@ -40,12 +46,19 @@ __all__ = ["read", "recognises"]
 _T = TypeVar("_T")
 _HEAD = re.compile(rb"v ([0-9a-f]{1,8})(?: ([0-9a-f]{1,4}))?\r?\n(?=[XxISmst#] |A\r?\n)")
 _RAW = re.compile(rb"^[mx] ", re.MULTILINE)
+_FIRST = re.compile(rb"^\+ [0-9a-f]+ [0-9a-f]+ [0-9a-f]+", re.MULTILINE)
 _NEWEST = 3
 _MOST = 64 << 30  # bytes: memory follows distinct stacks and live blocks, not the length
 _MOST_ENTRIES = 1 << 22  # of each table
 _MOST_TEXT = 1 << 12
 _MOST_LIVE = 1 << 25
 _MOST_MODULES = 60_000
+_AT_ONCE = 2 << 20  # bytes
+_MOST_LINE = 1 << 20
+_DIGITS = 8  # of an index
+_VALUES = np.full(256, 255, np.int64)
+for _digit in b"0123456789abcdefABCDEF":
+    _VALUES[_digit] = int(chr(_digit), 16)
 _MOST_VALUE = 1 << 48  # bytes of an allocation
 _EXACT_SINCE = 0x10300
 
@@ -66,9 +79,8 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
             f"{file.path} is a file of heaptrack of version {version}, and {_NEWEST} is the newest that is read"
         )
     data = _Data(raw=_RAW.search(head) is not None, version=version, tool=int(found[1], 16))
-    lines = RawLines(file, _MOST)
-    data.read(lines)
-    return (data.recording(file, lines),)
+    data.read(file)
+    return (data.recording(file),)
 
 
 class _Data:
@@ -90,14 +102,103 @@ class _Data:
         self._spans: list[tuple[int, int, int]] = []  # start, end, index in _modules
         self._found: dict[int, int] = {}  # index in _ips of an address
         self._sites: dict[int, list[int]] = {}  # trace: allocations, bytes, frees, bytes
-        self._count: list[int] = []  # interpreted: living blocks of each kind
+        self._plus = np.zeros(0, np.int64)  # interpreted: allocations of each kind, and frees
+        self._minus = np.zeros(0, np.int64)
+        self._sizes = np.zeros(0, np.int64)
+        self.rest = b""  # behind the last newline
         self.live = self.peak = self.events = 0
         self.wrong = self.left_out = self.unmatched = 0
         self.frees = 0
 
     # ---- reading
 
-    def read(self, lines: RawLines) -> None:
+    def read(self, file: ForeignFile) -> None:
+        if self.raw or _FIRST.search(file.head(1 << 16)) is not None:
+            lines = RawLines(file, _MOST)
+            self._read_lines(lines)
+            self.rest = lines.rest
+            return
+        kept: list[bytes] = []
+        size = 0
+        for piece in file.pieces(_MOST):
+            kept.append(piece)
+            size += len(piece)
+            if size >= _AT_ONCE:
+                kept = [self._read_part(b"".join(kept))]
+                size = len(kept[0])
+        self.rest = self._read_part(b"".join(kept)).strip(b"\r")
+
+    def _read_part(self, text: bytes) -> bytes:
+        """Read whole lines; returns what is behind the last of them.
+
+        Nearly all of them are `+ INFO` and `- INFO`, and are read as columns. What they refer to
+        stands before them, and so may be read first.
+        """
+        data = np.frombuffer(text, np.uint8)
+        ends = np.flatnonzero(data == ord("\n"))
+        if not len(ends):
+            return text if len(text) < _MOST_LINE else text[:_MOST_LINE]
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        padded = np.concatenate([data, np.zeros(_DIGITS + 4, np.uint8)])
+        first = padded[starts]
+        events = ((first == ord("+")) | (first == ord("-"))) & (padded[starts + 1] == ord(" "))
+        places = starts[events] + 2
+        lengths = ends[events] - places
+        lengths -= padded[np.maximum(ends[events] - 1, 0)] == ord("\r")
+        values, good = _hexadecimal(padded, places, lengths)
+        where = np.flatnonzero(events)
+        events[where[~good]] = False
+        self._read_lines(text[starts[n] : ends[n]].rstrip(b"\r") for n in np.flatnonzero(~events))
+        self._happened(values[good], first[where[good]] == ord("+"))
+        return text[int(ends[-1]) + 1 :]
+
+    def _happened(self, infos: npt.NDArray[np.int64], plus: npt.NDArray[np.bool_]) -> None:
+        """Take allocations and frees, in their order, of known kinds."""
+        count = len(self._infos)
+        known = infos < count
+        self.wrong += int(np.count_nonzero(~known))
+        infos, plus = infos[known], plus[known]
+        if not len(infos):
+            return
+        if len(self._sizes) < count:
+            more = [size for size, _ in self._infos[len(self._sizes) :]]
+            self._sizes = np.concatenate([self._sizes, np.array(more, np.int64)])
+            empty = np.zeros(count - len(self._plus), np.int64)
+            self._plus = np.concatenate([self._plus, empty])
+            self._minus = np.concatenate([self._minus, empty])
+        born = np.bincount(infos[plus], minlength=count)
+        died = np.bincount(infos[~plus], minlength=count)
+        if (self._plus + born < self._minus + died).any():
+            kept = self._matched(infos, plus)
+            infos, plus = infos[kept], plus[kept]
+            died = np.bincount(infos[~plus], minlength=count)
+        self._plus += born
+        self._minus += died
+        sizes = self._sizes[infos]
+        course = np.cumsum(np.where(plus, sizes, -sizes))
+        if len(course):
+            self.peak = max(self.peak, self.live + int(course.max()))
+            self.live += int(course[-1])
+        self.events += int(born.sum())
+        self.frees += int(died.sum())
+
+    def _matched(
+        self, infos: npt.NDArray[np.int64], plus: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Leave out frees of blocks that were not allocated."""
+        living = (self._plus - self._minus).tolist()
+        kept = np.ones(len(infos), bool)
+        for at, (info, is_plus) in enumerate(zip(infos.tolist(), plus.tolist(), strict=True)):
+            if is_plus:
+                living[info] += 1
+            elif living[info] > 0:
+                living[info] -= 1
+            else:
+                self.unmatched += 1
+                kept[at] = False
+        return kept
+
+    def _read_lines(self, lines: Iterable[bytes]) -> None:
         handlers = {
             b"+": self._allocated,
             b"-": self._freed,
@@ -125,21 +226,16 @@ class _Data:
                 self.wrong += 1
 
     def _allocated(self, line: bytes) -> None:
-        words = line.split()
-        if len(words) >= 4:  # raw, and interpreted by the first versions
-            size, trace, pointer = (_number(each) for each in words[1:4])
-            if size >= _MOST_VALUE or trace > len(self._traces):
-                raise ValueError
-            if pointer in self._pointers:
-                self._release(*self._pointers.pop(pointer))
-            elif len(self._pointers) >= _MOST_LIVE:
-                self.left_out += 1
-                return
-            self._pointers[pointer] = (size, trace)
-        else:
-            index = _number(words[1])
-            size, trace = self._infos[index]
-            self._count[index] += 1
+        words = line.split()  # raw, and interpreted by the first versions
+        size, trace, pointer = (_number(each) for each in words[1:4])
+        if size >= _MOST_VALUE or trace > len(self._traces):
+            raise ValueError
+        if pointer in self._pointers:
+            self._release(*self._pointers.pop(pointer))
+        elif len(self._pointers) >= _MOST_LIVE:
+            self.left_out += 1
+            return
+        self._pointers[pointer] = (size, trace)
         site = self._sites.get(trace)
         if site is None:
             site = self._sites[trace] = [0, 0, 0, 0]
@@ -151,17 +247,10 @@ class _Data:
 
     def _freed(self, line: bytes) -> None:
         number = _number(line[2:])
-        if self.raw or not self._infos:
-            block = self._pointers.pop(number, None)
-            if block is None:  # from before heaptrack was there, or of memory it does not know
-                self.unmatched += 1
-                return
-        elif self._count[number] <= 0:
+        block = self._pointers.pop(number, None)
+        if block is None:  # from before heaptrack was there, or of memory it does not know
             self.unmatched += 1
             return
-        else:
-            self._count[number] -= 1
-            block = self._infos[number]
         self._release(*block)
 
     def _release(self, size: int, trace: int) -> None:
@@ -186,8 +275,6 @@ class _Data:
         good = size < _MOST_VALUE and trace <= len(self._traces)
         self.wrong += not good
         self._add(self._infos, (size, trace) if good else (0, 0))
-        if len(self._count) < len(self._infos):
-            self._count.append(0)
 
     def _text(self, line: bytes) -> None:
         self._add(self._texts, _decoded(self._unsized(line[2:])))
@@ -246,7 +333,7 @@ class _Data:
 
     # ---- the recording
 
-    def recording(self, file: ForeignFile, lines: RawLines) -> Recording:
+    def recording(self, file: ForeignFile) -> Recording:
         """Make the recording."""
         exe = self.exe or self.command.split(" ")[0]
         build = RecordingBuilder(
@@ -254,6 +341,7 @@ class _Data:
         )
         for path, base, end in self._modules:
             build.module(Module(path, None, base, end, base))
+        self._add_up()
         for trace, (allocs, size, frees, freed) in self._sites.items():
             frames, more = self._stack(trace)
             build.site(
@@ -267,7 +355,7 @@ class _Data:
             )
         if not self._sites:
             build.site(0, allocs=0, frees=0, live_count=0, live_bytes=0)
-        part = self._part(file, lines)
+        part = self._part(file)
         unsure = part is not None or self.attached or self.raw or self.wrong or self.left_out
         build.coverage = Coverage(
             mode="heaptrack" + (", raw" if self.raw else ""),
@@ -277,6 +365,17 @@ class _Data:
             notes=tuple(self._notes(part)),
         )
         return build.build()
+
+    def _add_up(self) -> None:
+        """Put the counts of each kind of allocation to its place."""
+        for index in np.flatnonzero(self._plus).tolist():
+            size, trace = self._infos[index]
+            site = self._sites.setdefault(trace, [0, 0, 0, 0])
+            born, died = int(self._plus[index]), int(self._minus[index])
+            site[0] += born
+            site[1] += born * size
+            site[2] += died
+            site[3] += died * size
 
     def _stack(self, trace: int) -> tuple[list[BuiltFrame], bool]:
         """Return the frames, and whether there were more of them."""
@@ -316,9 +415,9 @@ class _Data:
     def _of(self, index: int) -> str | None:
         return (self._texts[index - 1] or None) if 0 < index <= len(self._texts) else None
 
-    def _part(self, file: ForeignFile, lines: RawLines) -> str | None:
+    def _part(self, file: ForeignFile) -> str | None:
         """Return why the file is not whole, None when it is."""
-        if file.cut or lines.rest:
+        if file.cut or self.rest:
             return file.cut or "it ends in the middle of a line"
         return None if self.ended or self.raw else "it has no end"
 
@@ -340,6 +439,20 @@ class _Data:
         if self.left_out:
             notes.append(f"{self.left_out:,} entries are too many, and were not read")
         return notes
+
+
+def _hexadecimal(
+    data: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the numbers at these places of a text, and which of them are numbers."""
+    values = np.zeros(len(places), np.int64)
+    good = (lengths > 0) & (lengths <= _DIGITS)
+    for at in range(int(min(lengths.max(initial=0), _DIGITS))):
+        there = at < lengths
+        digits = _VALUES[data[places + at]]
+        good &= ~there | (digits < 16)
+        values = np.where(there, values * 16 + digits, values)
+    return values, good
 
 
 def _number(text: bytes) -> int:

@@ -34,7 +34,9 @@ _NEW = re.compile(
     r"leak, time=[\d.]{1,30}, stack=((?:0x[0-9a-fA-F]{1,16} ?){0,600}), size=(\d{1,20}), data="
 )
 _SUM = re.compile(r"# leak\s{1,20}(\d{1,20}) Bytes")
-_WRONG = re.compile(r"S 0x[0-9a-fA-F]{1,16} 0x[0-9a-fA-F]{1,16}\s")
+_WRONG = re.compile(
+    r"S 0x[0-9a-fA-F]{1,16}\s{1,8}0x([0-9a-fA-F]{1,16})\s{1,30}(?:#\s?)?(.{0,200}?)(?: ; size.*)?$"
+)
 
 
 def recognises(head: bytes) -> bool:
@@ -47,7 +49,8 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     lines = LogLines(file)
     total: int | None = None
     blocks: list[tuple[tuple[int, ...], int]] = []
-    wrong = left_out = 0
+    wrong: list[tuple[str, int]] = []
+    left_out = 0
     for line in lines:
         found = _OLD.search(line) or _NEW.search(line)
         if found is not None:
@@ -59,8 +62,8 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
             blocks.append((stack[:MOST_FRAMES], size))
         elif (found := _SUM.search(line)) is not None:
             total = plain_number(found[1])
-        elif _WRONG.match(line):
-            wrong += 1
+        elif (found := _WRONG.match(line)) is not None and len(wrong) < MOST_RECORDS:
+            wrong.append((found[2].strip() or "delete of the wrong kind", int(found[1], 16)))
     told = sum(size for _, size in blocks)
     troubles, notes = [], ["LeakTracer sees what C++ allocates with new, and no more"]
     notes.append("the file does not tell what was mapped: its addresses have no names")
@@ -70,10 +73,6 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
         notes.append(f"its own sum is {total:,} bytes, and {told:,} are listed")
     if total is None:
         notes.append("it has no sum: whether it is whole is not known")
-    if wrong:
-        notes.append(
-            f"errors in this report that are no leak: deletes of the wrong kind, {wrong:,}"
-        )
     if left_out:
         notes.append(f"not read: {plural(left_out, 'line')}")
     if lines.cut:
@@ -84,6 +83,9 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
         Process(),
         Coverage(mode="LeakTracer", troubles=tuple(troubles), notes=tuple(notes)),
     )
+    for text, address in wrong:
+        at = frame(address)
+        build.error("mismatched free", text, [] if at is None else [at])
     for stack, size in blocks:
         frames = [built for address in stack if (built := frame(address)) is not None]
         build.site(build.stack(frames), "new", live_bytes=size, live_count=1)

@@ -10,7 +10,6 @@ the parts are searched for in each line.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,7 +80,7 @@ class _Report:
     fatal: bool = False
     cut: bool = False
     left_out: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
+    wrong: list[tuple[str, str, _Record]] = field(default_factory=list)  # kind, text, stack
 
 
 def recognises(head: bytes) -> bool:
@@ -110,9 +109,9 @@ def _merged(reports: list[_Report]) -> list[_Report]:
     for report in reports:
         known = next((each for each in kept if each.pid == report.pid is not None), None)
         if known is not None and not (known.leaks and report.leaks):
-            known.errors += report.errors
+            known.wrong += report.wrong
             if report.leaks:
-                report.errors = known.errors
+                report.wrong = known.wrong
                 kept[kept.index(known)] = report
             continue
         kept.append(report)
@@ -179,7 +178,9 @@ class _Reader:
             self._hidden = (0, 0)
             report.leaks = "detected memory leaks" in found[3]
             if not report.leaks:
-                report.errors[found[3].split(" ", 1)[0] or "error"] += 1
+                kind = found[3].split(" ", 1)[0] or "error"
+                self._record = _Record(Reachability.REACHABLE, 0, 0)
+                report.wrong.append((kind, found[3].strip() or "error", self._record))
             self.reports.append(report)
         elif (found := _SUMMARY.search(line)) is not None:
             self._end(int(found[2]), int(found[3]), found[1])
@@ -188,7 +189,11 @@ class _Reader:
         elif any(text in line for text in _FATAL):
             self.reports.append(_Report(fatal=True))
         elif not self.reports and any(text in line for text in _OTHERS):
-            self.reports.append(_Report(tool="AddressSanitizer", errors=Counter({"error": 1})))
+            report = _Report(tool="AddressSanitizer")
+            text = line.partition("SUMMARY: ")[2].partition(": ")[2].strip()
+            nowhere = _Record(Reachability.REACHABLE, 0, 0)
+            report.wrong.append((text.split(" ", 1)[0] or "error", text or "error", nowhere))
+            self.reports.append(report)
 
     def _start_record(self, found: re.Match[str]) -> None:
         size, count = plain_number(found[2]), plain_number(found[3])
@@ -309,6 +314,8 @@ def _recording(report: _Report, modules: list[Module], *, stray: int) -> Recordi
         # They are listed in this order; what is left out behind an indirect leak is one.
         last = report.records[-1].kind if report.records else Reachability.DEFINITELY_LOST
         build.reach(site, last, max(count, 0), max(size, 0))
+    for name, text, record in report.wrong:
+        build.error(name, text, record.stack)
     if known:
         build.reach_is_known()
     return build.build()
@@ -355,9 +362,6 @@ def _coverage(report: _Report, *, stray: int, known: bool) -> Coverage:
     if report.suppressed[0]:
         blocks, hidden = report.suppressed
         notes.append(f"its own suppressions hid {hidden:,} bytes in {plural(blocks, 'block')}")
-    if report.errors:
-        names = ", ".join(f"{n} {kind}" for kind, n in report.errors.most_common(5))
-        notes.append(f"errors in this report that are no leak: {names}")
     if report.left_out:
         notes.append(f"not read: {plural(report.left_out, 'leak record')}")
     if known:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
 from leakscope.formats._text import LogLines, allocation_kind, frame, plain_number
-from leakscope.model.builder import RecordingBuilder
+from leakscope.model.builder import MOST_ERRORS, RecordingBuilder
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording
 from leakscope.words import plural
@@ -108,6 +108,8 @@ class _Process:
     last_ns: int | None = None
     others: Counter[str] = field(default_factory=Counter)
     record: _Record | None = None  # whose stack is being read
+    errors: list[tuple[str, str, list[_Frame]]] = field(default_factory=list)
+    error: list[_Frame] | None = None  # the stack of the newest one, while it is read
 
     @property
     def checked(self) -> bool:
@@ -174,13 +176,15 @@ def _take(process: _Process, text: str, *, cut: bool) -> None:
     """Read one line of a process."""
     if (found := _FRAME.match(text)) is not None:
         record = process.record
+        if process.error is not None and not cut and len(process.error) < MOST_FRAMES:
+            process.error.append(_frame_of(int(found[1], 16), found[2]))
         if record is not None and not (cut and not text.endswith(")")):
             if len(record.stack) < MOST_FRAMES:
                 record.stack.append(_frame_of(int(found[1], 16), found[2]))
             else:
                 record.cut = True
         return
-    process.record = None
+    process.record = process.error = None
     if (found := _RECORD.match(text)) is not None:
         _start(process, found)
     elif (found := _SUM.match(text)) is not None:
@@ -236,6 +240,9 @@ def _take_about(process: _Process, text: str) -> None:
         process.finished = True
     elif (found := _OTHER.match(text)) is not None:
         process.others[found[1]] += 1
+        if found[1] != "Process terminating" and len(process.errors) < MOST_ERRORS:
+            process.error = []
+            process.errors.append((found[1].lower(), text.strip()[:_MOST_TEXT], process.error))
 
 
 def _frame_of(address: int, text: str) -> _Frame:
@@ -290,6 +297,9 @@ def _recording(process: _Process, processes: list[_Process], lines: LogLines) ->
         node = build.stack(frames, truncated=record.cut)
         site = build.site(node, kind, live_bytes=record.size, live_count=record.count)
         build.reach(site, record.kind, record.count, record.size)
+    for name, text, stack in process.errors:
+        built_stack = [built for one in stack if (built := _built(one)) is not None]
+        build.error(name, text, built_stack)
     for name, (size, count) in _unlisted(process).items():
         if size > 0 or count > 0:
             more = max(size, 0), max(count, 0)
@@ -332,9 +342,6 @@ def _coverage(process: _Process, processes: list[_Process], lines: LogLines) -> 
     size, count = process.sums.get("suppressed", (0, 0))
     if count:
         notes.append(f"valgrind's own suppressions hid {size:,} bytes in {plural(count, 'block')}")
-    if process.others:
-        names = ", ".join(f"{n} {kind}" for kind, n in process.others.most_common(5))
-        notes.append(f"errors in this report that are no leak: {names}")
     if process.left_out:
         notes.append(f"not read: {plural(process.left_out, 'leak record')}")
     return Coverage(

@@ -20,7 +20,7 @@ from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
 from leakscope.formats._lines import number
 from leakscope.formats._text import allocation_kind, frame
-from leakscope.model.builder import RecordingBuilder
+from leakscope.model.builder import MOST_ERRORS, RecordingBuilder
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording
 
@@ -209,6 +209,7 @@ class _Body:
         self.exe: str | None = None
         self.records: list[_Record] = []
         self.others: Counter[str] = Counter()
+        self.errors: list[tuple[str, str, list[_Frame]]] = []
         self.suppressed = 0
         self.finished = False
         self.duration_ns: int | None = None
@@ -346,7 +347,7 @@ class _Body:
         assert error is not None
         if parent == "error" and name == "kind":
             error.kind = text[:200]
-        elif parent == "xwhat" and name == "text":
+        elif (parent == "xwhat" and name == "text") or (parent == "error" and name == "what"):
             error.what = text
         elif parent == "xwhat" and name == "leakedbytes":
             error.size = number(text) or 0
@@ -361,6 +362,9 @@ class _Body:
         if kind is None:
             if len(self.others) < 1000 or error.kind in self.others:
                 self.others[error.kind or "no kind"] += 1
+            if len(self.errors) < MOST_ERRORS:
+                kind_name = error.kind or "no kind"
+                self.errors.append((kind_name, error.what[:4096] or kind_name, error.stack or []))
             return
         if len(self.records) >= MOST_RECORDS:
             self.left_out += 1
@@ -404,6 +408,8 @@ def _recording(body: _Body, *, shared: bool, last: bool) -> Recording:
         node = build.stack(frames, truncated=record.cut)
         site = build.site(node, kind, live_bytes=record.size, live_count=record.blocks)
         build.reach(site, record.kind, record.blocks, record.size)
+    for name, text, stack in body.errors:
+        build.error(name, text, [b for one in stack if (b := _built(one)) is not None])
     if _was_checked(body, _tool(head)):
         build.reach_is_known()
     return build.build()

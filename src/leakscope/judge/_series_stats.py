@@ -45,6 +45,7 @@ class Line:
     inflation: float  # variance inflation by autocorrelation, >= 1
 
 
+_ROUNDING = 1e-11
 _SURE = 2e-4  # below it the signs alone decide
 
 
@@ -101,6 +102,8 @@ def fit_line(t: Array, y: Array) -> Line:
     slope = float(np.median(dy[good] / dt[good]))
     residuals = y - slope * t
     residuals = residuals - np.median(residuals)
+    # What the sums of floating-point numbers leave of a straight line is no noise.
+    residuals[np.abs(residuals) < _ROUNDING * float(np.max(np.abs(y)))] = 0.0
     sigma = float(np.sqrt(residuals @ residuals / max(1, n - 2)))
     inflation = _inflation(residuals)
     spread = float(np.std(t)) * math.sqrt(n)
@@ -132,7 +135,7 @@ def saturation(t: Array, y: Array) -> tuple[float, float, float]:
     x = t - t[0]
     line = np.polynomial.polynomial.polyfit(x, y, 1)
     straight = float(np.sum((y - line[0] - line[1] * x) ** 2))
-    if span <= 0 or straight <= 0:
+    if span <= 0 or straight <= len(y) * (_ROUNDING * float(np.max(np.abs(y)))) ** 2:
         return math.inf, 1.0, 0.0
     yc = y - y.mean()
     best = (math.inf, 1.0, 0.0)

@@ -30,6 +30,7 @@ from leakscope.model.recordings import (
     Recording,
     Timeline,
 )
+from leakscope.model.tool_errors import RecordedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
 
     from leakscope.model.reachability import ScanFacts
 
-__all__ = ["BuiltFrame", "RecordingBuilder"]
+__all__ = ["MOST_ERRORS", "BuiltFrame", "RecordingBuilder"]
 
+MOST_ERRORS = 10_000
+"""Errors of one recording that are told apart."""
 _MOST_KINDS = 256
 _MOST_LINE = (1 << 32) - 2
 _COUNTERS = {column.site_field: column for column in Column if column.site_field is not None}
@@ -95,6 +98,8 @@ class RecordingBuilder:
         self._timeline: Timeline | None = None
         self._reachability: npt.NDArray[np.uint8] | None = None
         self._scan: ScanFacts | None = None
+        self._errors: dict[tuple[str, int, str], int] = {}
+        self._error_texts: dict[tuple[str, int, str], str] = {}
 
     # ---- one by one
 
@@ -167,6 +172,21 @@ class RecordingBuilder:
                 table[: len(self._deaths)] = self._deaths
             self._deaths = table
         np.add.at(self._deaths[site], bucket.astype(int).clip(max=AGE_BUCKETS - 1), np.uint64(1))
+
+    def error(
+        self, kind: str, text: str, frames: Sequence[BuiltFrame] = (), count: int = 1
+    ) -> None:
+        """Add an error that is no leak; those of one kind and stack are counted together.
+
+        Where there is no stack, those of one text are. At most `MOST_ERRORS` are told apart.
+        """
+        node = self.stack(frames)
+        key = (kind, node, "" if node else text)
+        if key not in self._errors and len(self._errors) >= MOST_ERRORS:
+            key = ("other errors", 0, "")
+            text = "errors beyond those that are told apart"
+        self._errors[key] = self._errors.get(key, 0) + count
+        self._error_texts.setdefault(key, text)
 
     # ---- whole columns
 
@@ -242,6 +262,10 @@ class RecordingBuilder:
             kinds=tuple(self._kinds),
             absent=frozenset(Column) - told,
             site_reach=self._reach_of_all(len(sites)),
+            errors=tuple(
+                RecordedError(key[0], self._error_texts[key], count, key[1])
+                for key, count in self._errors.items()
+            ),
         )
 
     def _name(self, name: FrameName) -> int:

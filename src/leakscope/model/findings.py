@@ -12,6 +12,7 @@ from leakscope.model.frames import Frame
 from leakscope.model.free_errors import FreeError
 from leakscope.model.reachability import ScanFacts
 from leakscope.model.recordings import MOMENT_NS, Coverage, Process
+from leakscope.model.tool_errors import FoundError
 
 __all__ = [
     "Evidence",
@@ -180,6 +181,8 @@ class Findings:
     scan: ScanFacts | None = None  # None: memory was not searched for pointers
     free_errors: tuple[FreeError, ...] = ()
     """Wrong frees, in the order in which they were met first."""
+    errors: tuple[FoundError, ...] = ()
+    """What another tool found that is no leak."""
     absent: tuple[Column, ...] = ()
     """What the source cannot tell, and was therefore not asked."""
     too_few_samples: bool = False  # of a sampled recording: too few to prove anything

@@ -16,6 +16,7 @@ from leakscope.model.columns import Column
 from leakscope.model.frames import Address, FrameName, Module
 from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.reachability import ScanFacts
+from leakscope.model.tool_errors import RecordedError
 
 __all__ = [
     "AGE_BUCKETS",
@@ -217,6 +218,8 @@ class Recording:
     """What the source cannot tell: these columns are zero, or empty, and mean nothing."""
     site_reach: npt.NDArray[np.void] | None = None  # REACH_DTYPE, a row a site
     marks: tuple[Mark, ...] = ()  # in the order of time
+    errors: tuple[RecordedError, ...] = ()
+    """What another tool found that is no leak."""
     author: int | None = field(default=None, compare=False)
     """The user whose file it was read from; not kept in files."""
 

@@ -44,6 +44,7 @@ from leakscope.model.recordings import (
     Recording,
     Timeline,
 )
+from leakscope.model.tool_errors import RecordedError
 from leakscope.recording._columns import ROWS, ChunkError, encode, find_chunks
 from leakscope.recording._facts import FactError, from_json, to_json
 from leakscope.recording._free_errors import check_free_errors
@@ -54,7 +55,7 @@ from leakscope.recording._workers import Workers
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     import numpy.typing as npt
 
@@ -165,6 +166,7 @@ def _write(recording: Recording, file: BinaryIO) -> None:
         "scan": to_json(recording.scan) if recording.scan is not None else None,
         "free_errors": [to_json(each) for each in recording.free_errors],
         "marks": [to_json(each) for each in recording.marks],
+        "errors": [to_json(each) for each in recording.errors],
         "tick_ns": recording.tick_ns,
         "duration_ns": recording.duration_ns,
         "kinds": list(recording.kinds[len(KIND_NAMES) :]),
@@ -349,6 +351,7 @@ class _Reader:
             reachability=self._reachability(len(tables["blocks"])),
             scan=from_json(ScanFacts, scan) if scan is not None else None,
             free_errors=free_errors,
+            errors=_errors(facts.get("errors") or (), len(tables["nodes"])),
             names=names,
             kinds=kinds,
             absent=absent,
@@ -490,6 +493,14 @@ class _Reader:
         if found.max(initial=0) > max(Reachability):
             raise FactError("a block's reachability is none that leakscope knows")
         return found
+
+
+def _errors(found: Iterable[Any], nodes: int) -> tuple[RecordedError, ...]:
+    """Return the errors of another tool; a file of before has none."""
+    errors = tuple(from_json(RecordedError, value) for value in found)
+    if any(not 0 <= each.node < max(nodes, 1) or each.count < 1 for each in errors):
+        raise FactError("an error has no such stack")
+    return errors
 
 
 def _kinds(facts: dict[str, Any]) -> tuple[str, ...]:

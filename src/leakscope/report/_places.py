@@ -103,6 +103,8 @@ def _place(frame: Frame, how: str, ink: Ink, mark: Callable[[str], str]) -> list
         lead = "" if how == "in" else f"{how} "
         return [f"{_INDENT}{lead}{mark(location)}{inside}"]
     name = name_within(function, ink.width - len(_INDENT) - len(how) - 1, ink.ellipsis)
+    if not location:  # a source that tells a name and nothing else
+        return [f"{_INDENT}{how} {mark(name)}"]
     if cells(f"{_INDENT}{how} {name} at {location}") <= ink.width:
         return [f"{_INDENT}{how} {mark(name)} at {mark(location)}"]
     return [f"{_INDENT}{how} {mark(name)}", f"{_INDENT}at {mark(location)}"]

@@ -40,6 +40,13 @@ _NAMES = {
     "reclaimable": "objects",
     "buffers": "buffers",
     "pss": "PSS",
+    "rss": "resident memory",
+    "instances_bytes": "bytes of instances",
+    "taken": "memory taken since the first look",
+    "private_dirty": "private memory",
+    "writable": "writable address space",
+    "committed": "committed memory",
+    "held": "bytes held",
     "uss": "USS",
 }
 _KINDS = {

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Evidence, Finding, Findings
     from leakscope.model.frames import Frame
     from leakscope.model.free_errors import FreeError
+    from leakscope.model.tool_errors import FoundError
 
 __all__ = ["SCHEMA", "to_json"]
 
@@ -57,7 +58,9 @@ def _process_text(label: str | None, findings: Findings, frames: dict[int, Any])
     head = _dump(_clean(_process(label, findings)))
     members = ",".join(f"\n{_dump(_finding(each, frames))}" for each in findings.findings)
     wrong = ",".join(f"\n{_dump(_free_error(each, frames))}" for each in findings.free_errors)
-    return f'{head[:-1]},\n"findings": [{members}],\n"free_errors": [{wrong}]}}'
+    told = ",".join(f"\n{_dump(_error(each, frames))}" for each in findings.errors)
+    lists = f'"findings": [{members}],\n"free_errors": [{wrong}],\n"errors": [{told}]'
+    return f"{head[:-1]},\n{lists}}}"
 
 
 def _place(place: SharedPlace) -> dict[str, Any]:
@@ -218,6 +221,13 @@ def _free_error(error: FreeError, frames: dict[int, Any]) -> dict[str, Any]:
         cleaned[f"{name}_stack" if name != "stack" else name] = [
             _shared(each, frames) for each in getattr(error, name)
         ]
+    return cleaned
+
+
+def _error(error: FoundError, frames: dict[int, Any]) -> dict[str, Any]:
+    found = {"kind": error.kind, "text": error.text, "count": error.count}
+    cleaned: dict[str, Any] = _clean(found)
+    cleaned["stack"] = [_shared(each, frames) for each in error.stack]
     return cleaned
 
 

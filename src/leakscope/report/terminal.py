@@ -31,6 +31,7 @@ from leakscope.report.free_errors import free_error_lines, free_error_summary
 from leakscope.report.ink import ALARM, CALM, STEP, WARNING, Ink
 from leakscope.report.steps import step_lines
 from leakscope.report.text import cells, printable
+from leakscope.report.tool_errors import tool_error_lines
 from leakscope.words import (
     bytes_text,
     confidence_words,
@@ -115,6 +116,7 @@ def render(
             lines += _undecided(title.format(end=end), members, ink, limit)
         lines += _undecided("Not enough data to judge", undecided, ink, limit)
     lines += free_error_lines(findings.free_errors, ink, limit=limit, verbose=verbose)
+    lines += tool_error_lines(findings, ink, limit=limit, verbose=verbose)
     if show_known:
         for title, members in _by_verdict(quiet):
             lines += ["", *_table(title, members, ink, limit)]
@@ -169,7 +171,8 @@ def next_lines(
         text = f"nothing to mend; {what}"
     elif members and members[0].is_leak:
         frame = chief_frame(members[0])
-        where = f"look at {location_text(frame, ink)}; " if frame is not None else ""
+        place = "" if frame is None else location_text(frame, ink) or frame.function or ""
+        where = f"look at {printable(place)}; " if place else ""
         text = f"{where}whole stacks: leakscope report --verbose {shlex.quote(recording or 'FILE')}"
     elif findings.process.ended == "running" and findings.process.pid is not None:
         text = f"see how it goes on: leakscope watch {findings.process.pid}"

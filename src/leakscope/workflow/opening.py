@@ -8,8 +8,10 @@ path where one is there, else the name of running programs. `./1234` is always a
 from __future__ import annotations
 
 import os
+import re
 import stat
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,15 @@ from typing import TYPE_CHECKING
 from leakscope._digits import is_number
 from leakscope._paths import exists, is_directory
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
-from leakscope.formats import foreign_format, read_foreign
+from leakscope.formats import (
+    foreign_format,
+    has_block_files,
+    is_table,
+    nearest_format,
+    read_block_files,
+    read_foreign,
+    read_tables,
+)
 from leakscope.observe.asked import find_processes
 from leakscope.observe.store import MAGIC as WATCH_MAGIC
 from leakscope.proc.process import read_start
@@ -26,9 +36,11 @@ from leakscope.trace.live_files import find_live_file
 
 if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
+    from leakscope.model.snapshots import Snapshot
 
 __all__ = ["InputKind", "Named", "not_traced", "open_file"]
-__all__ += ["open_named", "open_one", "open_process", "refuse_file"]
+__all__ += ["open_named", "open_one", "open_process", "open_standard_input"]
+__all__ += ["refuse_file"]
 
 _HEAD = 4096  # bytes that tell what a file is
 _RECORDINGS = (".leakscope", ".live")  # named so, a file in a folder is told of, whatever it holds
@@ -47,6 +59,7 @@ class InputKind(StrEnum):
     WATCH = "a recording of a watch"
     CORE = "a core file"
     FOREIGN = "a file of another tool"
+    TABLE = "a saved table of memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,9 @@ class Named:
         """
         if self.kind in (InputKind.TRACED, InputKind.RECORDING) and self.path is not None:
             return (load(self.path),)
-        if self.kind is InputKind.FOREIGN and self.path is not None:
+        if self.kind in (InputKind.FOREIGN, InputKind.TABLE) and self.path is not None:
+            if self.path.is_dir():
+                return read_block_files(self.path)
             return read_foreign(self.path) or ()
         if self.kind is InputKind.PROCESS and self.pid is not None:
             raise not_traced(self.pid)
@@ -79,6 +94,10 @@ class Named:
             hint=f"See it with: leakscope report {self.label}",
         )
 
+    def tables(self) -> tuple[Snapshot, ...]:
+        """Return the looks at memory in a `TABLE`. Raises `RecordingError`."""
+        return () if self.path is None else read_tables(self.path)
+
 
 def open_named(name: str) -> list[Named]:
     """Return what `name` stands for: one thing, or all of a folder or of the processes called so.
@@ -86,6 +105,8 @@ def open_named(name: str) -> list[Named]:
     Nothing but the beginning of files is read. Raises `UsageError`, `TargetError` or
     `RecordingError` in a sentence on what it is instead.
     """
+    if name == "-":
+        return [open_standard_input()]
     if not name:
         raise UsageError("an empty name stands for nothing", hint="Name a file or a process.")
     if is_number(name) and (_is_process(name) or not exists(name)):
@@ -109,6 +130,37 @@ def open_named(name: str) -> list[Named]:
         f"{name[:200]!r} is neither a process nor a file",
         hint="Name a process by its number or its program, or a file that is there.",
     )
+
+
+def open_standard_input() -> Named:
+    """Return what standard input holds; a pipe is copied to a file without a name first.
+
+    Raises `RecordingError` for nothing, for a terminal, and for what is none of the things that
+    are read.
+    """
+    try:
+        mode = os.fstat(0).st_mode
+        if os.isatty(0):
+            raise RecordingError(
+                "standard input is a terminal",
+                hint="Give a file, or pipe one: … | leakscope report -",
+            )
+        name = "/proc/self/fd/0" if stat.S_ISREG(mode) else f"/proc/self/fd/{_copied()}"
+        return replace(open_file(name), label="-")
+    except OSError as error:
+        raise RecordingError(f"cannot read standard input: {error.strerror}") from error
+    except RecordingError as error:
+        text = re.sub(r"/proc/self/fd/\d+", "standard input", str(error))
+        raise RecordingError(text, hint=error.hint) from error
+
+
+def _copied() -> int:
+    """Copy standard input; returns the descriptor, which stays open until the end."""
+    with tempfile.TemporaryFile() as file:
+        while piece := os.read(0, 1 << 20):
+            file.write(piece)
+        file.flush()
+        return os.dup(file.fileno())
 
 
 def open_one(name: str) -> Named:
@@ -173,8 +225,10 @@ def _called(name: str) -> list[Named]:
 
 
 def _folder(name: str) -> list[Named]:
+    if has_block_files(name):
+        return [Named(name, InputKind.FOREIGN, Path(name))]
     try:
-        paths = sorted(Path(name).iterdir())
+        paths = sorted(Path(name).iterdir(), key=_natural)
     except OSError as error:
         raise RecordingError(f"cannot read {name}: {error.strerror}") from error
     found = []
@@ -190,6 +244,12 @@ def _folder(name: str) -> list[Named]:
             hint="`leakscope run -o DIRECTORY` leaves them; their names end in .leakscope.",
         )
     return found
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Order names as people number them: a.2 before a.10."""
+    parts = re.split(r"(\d{1,18})", path.name)
+    return [(int(part), "") if n % 2 else (-1, part) for n, part in enumerate(parts)]
 
 
 def open_file(name: str) -> Named:
@@ -210,21 +270,20 @@ def open_file(name: str) -> Named:
             hint=f"To trace a program: leakscope run -- {name if '/' in name else './' + name}",
         )
     if foreign_format(path) is not None:
-        return Named(name, InputKind.FOREIGN, path)
+        return Named(name, InputKind.TABLE if is_table(path) else InputKind.FOREIGN, path)
     if path.suffix in _RECORDINGS:
         return Named(name, InputKind.RECORDING, path)  # reading it says what is wrong with it
+    guess = nearest_format(path)
     for magic, what in _PACKED_UP.items():
         if head.startswith(magic):
-            raise RecordingError(f"{name} is packed with {what}", hint=_unpacking(what, name))
+            told = "" if guess is None else f", and of no format that is known: {guess.text}"
+            raise RecordingError(f"{name} is packed with {what}{told}", hint="Unpack it first.")
+    told = "" if guess is None else f": {guess.text}"
     raise RecordingError(
-        f"{name} is not a core file, a recording, or a file of a tool that leakscope reads",
-        hint="Recordings are left by `leakscope run` and by `leakscope watch --record FILE`.",
+        f"{name} is not a core file, a recording, or a file of a tool that leakscope reads{told}",
+        hint=(guess.hint if guess is not None else None)
+        or "Recordings are left by `leakscope run` and by `leakscope watch --record FILE`.",
     )
-
-
-def _unpacking(what: str, name: str) -> str:
-    # Python reads zstd since 3.14.
-    return f"Unpack it first: zstd -d {name}" if what == "zstd" else "Unpack it first."
 
 
 def _head(name: str) -> bytes:

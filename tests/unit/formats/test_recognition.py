@@ -15,6 +15,17 @@ NAMES = {
     "leaktracer": "a report of LeakTracer",
     "memleax": "output of memleax or libleak",
     "libleak": "output of memleax or libleak",
+    "drmemory": "a report of Dr. Memory",
+    "efence": "output of Electric Fence or DUMA",
+    "memwatch": "a log of memwatch",
+    "jmap-histo": "a class histogram of a JVM",
+    "nmt": "native memory tracking of a JVM",
+    "python": "statistics of tracemalloc",
+    "massif": "massif's snapshots",
+    "heaptrack": "what heaptrack recorded",
+    "jemalloc": "jemalloc's heap profile",
+    "dhat": "DHAT's program points",
+    "callgrind": "a profile by callgrind or cachegrind",
 }
 
 

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `vmstat DELAY` prints, with -w and -t too: one line a moment.
+
+    procs -----------memory---------- ---swap-- …
+     r  b   swpd   free   buff  cache   si   so …
+     8  0      0 18743388  33964 4250828    0    0 …
+
+The head comes again on every screen; the first line is an average since the machine began, and is
+left out. Figures are KiB unless -S says otherwise, which the output does not tell. How much memory
+there is it does not tell either: the course is that of what is neither free nor of files.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from leakscope.errors import RecordingError
+from leakscope.formats._tables import MOST_ROWS, TableLines
+from leakscope.formats._times import time_in
+from leakscope.model.measures import Measure
+from leakscope.model.series import Subject
+from leakscope.model.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from leakscope.formats._file import ForeignFile
+
+__all__ = ["read", "recognises"]
+
+_KNOWN = re.compile(rb"(?:^|\n) *r +b +swpd +free +(?:buff +cache|inact +active) +si +so")
+_KIB = 1024
+
+
+def recognises(head: bytes) -> bool:
+    """Whether a file that begins with `head` is output of vmstat."""
+    return _KNOWN.search(head) is not None
+
+
+def read(file: ForeignFile) -> tuple[Snapshot, ...]:
+    """Return a snapshot of each moment. Raises `RecordingError`."""
+    lines = TableLines(file)
+    columns: list[str] = []
+    found: list[tuple[int | None, dict[str, int]]] = []
+    runs = 0
+    for line in lines:
+        words = line.split()
+        if words[:3] == ["r", "b", "swpd"]:
+            columns = words
+        elif (columns and words[:1] == ["procs"]) or words[:1] == ["--procs--"]:
+            continue
+        elif columns and len(words) >= 6 and all(w.isdecimal() for w in words[:6]):
+            values = {
+                name: int(word) * _KIB
+                for name, word in zip(columns, words, strict=False)
+                if word.isdecimal() and len(word) < 16
+            }
+            if not {"swpd", "free"} <= values.keys():
+                continue
+            if len(found) >= MOST_ROWS:
+                raise RecordingError(f"{file.path} has more than {MOST_ROWS:,} lines of vmstat")
+            found.append((time_in(line) or lines.time_ns, values))
+            runs += 1
+    if not found:
+        raise RecordingError(f"{file.path} has the head of vmstat's output, and no whole line")
+    first = found if len(found) == 1 else found[1:]
+    notes = ("figures are taken to be KiB, as vmstat prints them without -S", *lines.notes())
+    if first is not found:
+        notes = ("its first line is an average since the machine began, and left out", *notes)
+    most = max(_spare(values) for _, values in first)
+    return tuple(_snapshot(at, values, most, notes) for at, values in first)
+
+
+def _spare(values: dict[str, int]) -> int:
+    return sum(values.get(name, 0) for name in ("free", "buff", "cache", "inact"))
+
+
+def _snapshot(
+    time_ns: int | None, values: dict[str, int], most: int, notes: tuple[str, ...]
+) -> Snapshot:
+    machine = Subject("system", "machine", "the machine")
+    shown = ("swpd", "free", "buff", "cache", "inact", "active")
+    return Snapshot(
+        source="output of vmstat",
+        subject=machine,
+        measures=(
+            Measure(machine, "taken", "bytes", most - _spare(values)),
+            Measure(machine, "swap", "bytes", values["swpd"]),
+        ),
+        time_ns=time_ns,
+        of="of memory",
+        facts=tuple((name, values[name], "bytes") for name in shown if name in values),
+        notes=notes,
+    )

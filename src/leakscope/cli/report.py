@@ -7,6 +7,7 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
+from leakscope.cli._gate import export_names
 from leakscope.cli._heap import report_core
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._status import worst
@@ -62,7 +63,13 @@ def run(args: argparse.Namespace) -> int:
             hint=f"leakscope report {alone[0].label}",
         )
     read = [one.path for one in named if one.path is not None]
-    check_outputs([args.report_file, args.html, args.csv], read)
+    outputs = [args.report_file, args.html, args.csv, *export_names(args)]
+    check_outputs(outputs, [*read, args.baseline] if args.baseline else read)
+    if alone and (args.export or args.baseline or args.budget):
+        raise UsageError(
+            f"{alone[0].label} is {alone[0].kind}: --export, --baseline and --budget are for"
+            " recordings of allocations"
+        )
     if (args.html is not None or args.csv is not None) and any(
         one.kind is not InputKind.WATCH for one in named
     ):

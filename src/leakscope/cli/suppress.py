@@ -19,8 +19,12 @@ from leakscope.report.text import printable
 from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from leakscope.cli._sides import Judged
     from leakscope.errors import LeakscopeError
     from leakscope.judge.together import SharedPlace
+    from leakscope.model.findings import Finding
 
 HELP = """\
 Write suppressions for what leaks, to be read by --suppressions, LeakSanitizer or valgrind.
@@ -74,26 +78,34 @@ def run(args: argparse.Namespace) -> int:
     places = leaking_places([(one.label, one.findings) for one in judged])
     if not places:
         raise UsageError("nothing leaks there, so there is nothing to suppress")
-    texts: list[str] = []
+    texts: dict[str, str] = {}  # by the rule: several stacks at one place may have the same
     for place in _chosen(places, args.finding):
-        text = _text_of(place, args)
-        if text not in texts:
-            texts.append(text)
-            _tell_of_others(text, place, places, args)
+        for finding in _at(place, judged):
+            text = _text_of(finding, args)
+            rule = "".join(line for line in text.splitlines(True) if not line.startswith("#"))
+            if rule not in texts:
+                texts[rule] = text
+                _tell_of_others(text, place, places, args)
     if args.output is None:
-        write_text(sys.stdout, "\n".join(texts))
+        write_text(sys.stdout, "\n".join(texts.values()))
     else:
         path = Path(args.output)
         before = _existing(path)
         gap = "\n" if before and not before.endswith("\n\n") else ""
-        write_private(path, f"{before}{gap}" + "\n".join(texts))
+        write_private(path, f"{before}{gap}" + "\n".join(texts.values()))
         name = printable(args.output)
         print(f"leakscope: {plural(len(texts), 'suppression')} added to {name}", file=sys.stderr)
     return FAILED if failed else CLEAN
 
 
-def _text_of(place: SharedPlace, args: argparse.Namespace) -> str:
-    finding = place.worst.finding
+def _at(place: SharedPlace, judged: Sequence[Judged]) -> list[Finding]:
+    """Return all that leaks at a place, heaviest first, in any of the processes."""
+    at = place.worst.finding.place
+    found = [each for one in judged for each in one.findings.leaks if each.place == at]
+    return sorted(found, key=lambda each: -each.leak_bytes)
+
+
+def _text_of(finding: Finding, args: argparse.Namespace) -> str:
     text = suppression_text(finding, args.syntax, args.until, args.why)
     if text is None:
         raise UsageError(

@@ -24,15 +24,19 @@ def write(every: Sequence[Exported], root: str) -> bytes:
     """Return the document; `root` says nothing here."""
     del root
     frames: dict[str, int] = {"[root]": 0}
-    points = []
+    held: dict[tuple[int, ...], tuple[int, int]] = {}
     for _, sample in samples(every):
-        stack = [frames.setdefault(_text(frame), len(frames)) for frame in sample.stack]
-        size, count = sample.held_bytes, sample.held_count
-        if not count and size:
-            count = 1  # the viewer divides by it
-        sums = dict.fromkeys(("tb", "mb", "gb", "eb"), size)
-        counts = dict.fromkeys(("tbk", "mbk", "gbk", "ebk"), count)
-        points.append(sums | counts | {"tl": 0, "fs": stack})
+        stack = tuple(frames.setdefault(_text(frame), len(frames)) for frame in sample.stack)
+        # The viewer divides by the number of blocks, and takes each stack once.
+        count = max(sample.held_count, 1)
+        before = held.get(stack, (0, 0))
+        held[stack] = (before[0] + sample.held_bytes, before[1] + count)
+    points = [
+        dict.fromkeys(("tb", "mb", "gb", "eb"), size)
+        | dict.fromkeys(("tbk", "mbk", "gbk", "ebk"), count)
+        | {"tl": 0, "fs": list(stack)}
+        for stack, (size, count) in held.items()
+    ]
     duration = max((one.findings.duration_ns or 0 for one in every), default=0)
     document = {
         "dhatFileVersion": 2,

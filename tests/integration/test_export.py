@@ -20,8 +20,11 @@ import pyarrow.parquet
 import pytest
 
 from conftest import ROOT
+from foreign import SAMPLES, findings_of
 from integration.test_diff import CXX, C, built, leakscope, recorded
+from leakscope.errors import LeakscopeError
 from leakscope.formats import read_foreign
+from leakscope.judge.diff import compare, looked_at
 from leakscope.report.export import EXPORTS, Exported, exported
 from unit.report.built_findings import STACK, finding, findings, frame
 
@@ -330,6 +333,29 @@ def test_cplusplus_and_a_report_that_was_written_before(agent, tmp_path):
         ])  # fmt: skip
     assert results[0] == results[1]
     assert results[0][0][1][0]["physicalLocation"]["artifactLocation"]["uri"] == "src/program.cc"
+
+
+def test_files_of_all_tools_are_exported_and_are_no_change_to_themselves():
+    files = [path for path in sorted(SAMPLES.rglob("*")) if path.is_file()]
+    seen = 0
+    for path in files:
+        try:
+            judged = [(str(path), findings_of(each)) for each in read_foreign(path) or ()]
+        except LeakscopeError:
+            continue
+        if not judged:
+            continue
+        looked = looked_at(judged)
+        assert compare(looked, looked).changes == (), path
+        every = [Exported(label, each) for label, each in judged]
+        written = {name: exported(name, every, "/") for name in EXPORTS}
+        held = sum(max(each.live_bytes or 0, sum(f.live_bytes for f in each.findings))
+                   for _, each in judged)  # fmt: skip
+        folded = [int(line.rsplit(b" ", 1)[1]) for line in written["folded"].splitlines()]
+        assert sum(folded) == held, path
+        check_sarif(json.loads(written["sarif"]))
+        seen += 1
+    assert seen > 60
 
 
 @pytest.mark.parametrize(

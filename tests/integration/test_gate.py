@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from conftest import ROOT
-from integration.test_diff import MOVED, C, built, leakscope, recorded
+from integration.test_diff import CXX, MOVED, C, built, leakscope, recorded
 from integration.test_schemas import schema_of
 
 LEAKSCOPE = [sys.executable, "-m", "leakscope"]
@@ -106,8 +106,10 @@ def test_a_suppression_hides_its_leak_and_says_what(syntax, recording, tmp_path)
     assert "in record" not in flat
 
 
-def test_suppressions_are_read_by_the_tools_whose_syntax_it_is(recording, tmp_path):
-    program = recording.with_suffix("")
+@pytest.mark.parametrize(("text", "level"), [(C, "-O0"), (CXX, "-O0"), (CXX, "-O2")])
+def test_suppressions_are_read_by_the_tools_whose_syntax_it_is(text, level, tmp_path, agent):
+    program = built(tmp_path / "src", text, "-g", level)
+    recording = recorded(program)
     for syntax in ("lsan", "valgrind"):
         leakscope("suppress", recording, "--syntax", syntax, "-o", tmp_path / syntax, status=0)
     done = subprocess.run(
@@ -116,7 +118,7 @@ def test_suppressions_are_read_by_the_tools_whose_syntax_it_is(recording, tmp_pa
         capture_output=True, text=True, check=False, timeout=100,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    checked = built(tmp_path / "asan", C, "-g", "-O0", "-fsanitize=address")
+    checked = built(tmp_path / "asan", text, "-g", level, "-fsanitize=address")
     done = subprocess.run(
         [checked], capture_output=True, text=True, check=False, timeout=100,
         env={"LSAN_OPTIONS": f"suppressions={tmp_path / 'lsan'}"},

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
 
-__all__ = ["add_gate_options", "export_names", "gate_for", "judges_all"]
+__all__ = ["add_gate_options", "export_names", "gate_for", "judges_all", "refuse_gate"]
 __all__ += ["percent_value", "write_exports"]
 
 
@@ -82,6 +82,14 @@ def gate_for(args: argparse.Namespace) -> Gate | None:
 def export_names(args: argparse.Namespace) -> list[str]:
     """Return the files that `write_exports` will write."""
     return [name for _, name in args.export if name != "-"]
+
+
+def refuse_gate(args: argparse.Namespace, label: str, kind: str) -> None:
+    """Raise `UsageError` where a gate was asked for what is no recording of allocations."""
+    if args.export or args.baseline or args.budget:
+        raise UsageError(
+            f"{label} is {kind}: --export, --baseline and --budget are for recordings of allocations"
+        )
 
 
 def judges_all(args: argparse.Namespace) -> bool:

@@ -7,7 +7,7 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
-from leakscope.cli._gate import export_names
+from leakscope.cli._gate import export_names, refuse_gate
 from leakscope.cli._heap import report_core
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._status import worst
@@ -65,11 +65,8 @@ def run(args: argparse.Namespace) -> int:
     read = [one.path for one in named if one.path is not None]
     outputs = [args.report_file, args.html, args.csv, *export_names(args)]
     check_outputs(outputs, [*read, args.baseline] if args.baseline else read)
-    if alone and (args.export or args.baseline or args.budget):
-        raise UsageError(
-            f"{alone[0].label} is {alone[0].kind}: --export, --baseline and --budget are for"
-            " recordings of allocations"
-        )
+    if alone:
+        refuse_gate(args, alone[0].label, alone[0].kind)
     if (args.html is not None or args.csv is not None) and any(
         one.kind is not InputKind.WATCH for one in named
     ):

@@ -121,15 +121,17 @@ def _tell_of_others(
     """Say what else a suppression hides: one on a function hides all that is called from it."""
     from leakscope.judge.suppressions import parse_suppressions
 
-    (rule,) = parse_suppressions(text, "it")
+    rules = parse_suppressions(text, "it")
     others = [each for each in places if each is not place]
     hidden = [
-        each for each in others if any(rule.matches(part.finding.stack) for part in each.parts)
+        each
+        for each in others
+        if any(rule.matches(part.finding.stack) for part in each.parts for rule in rules)
     ]
     if hidden:
         size = bytes_text(sum(each.bytes for each in hidden))
         print(
-            f"leakscope: {printable(rule.name)} also hides {plural(len(hidden), 'other leak')}"
+            f"leakscope: {printable(rules[0].name)} also hides {plural(len(hidden), 'other leak')}"
             f" ({size})",
             file=sys.stderr,
         )

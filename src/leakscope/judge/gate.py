@@ -7,7 +7,7 @@ budget stays loud.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from leakscope.errors import UsageError
@@ -41,6 +41,7 @@ class Budget:
 
     pattern: str
     limit_bytes: int
+    glob: Glob = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, limit_bytes: int) -> Budget:
@@ -51,13 +52,12 @@ class Budget:
                 "a budget needs the name of a function or a place",
                 hint="--budget 'parse_row=64KiB', --budget 'table.c:31=1MiB'",
             )
-        return cls(pattern, limit_bytes)
+        return cls(pattern, limit_bytes, Glob(pattern))
 
     def matches(self, stack: Sequence[Frame]) -> bool:
         """Whether the budget is about this stack."""
-        pattern = Glob(self.pattern)
         return any(
-            pattern.matches(text)
+            self.glob.matches(text)
             for frame in stack
             if not frame.artificial
             for text in _texts(frame)

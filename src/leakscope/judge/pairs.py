@@ -21,7 +21,7 @@ __all__ = ["Pair", "paired"]
 _T = TypeVar("_T")
 
 _MOST_DROPPED = 3  # functions that end in a call, on one stack
-_MOST_TRIED = 200  # candidates for one stack
+_MOST_TRIED = 64  # candidates for one stack
 _INNER = 4  # innermost functions by which candidates are found
 _SAME_SIZE = 0.01
 _SAME_SUM = 0.1

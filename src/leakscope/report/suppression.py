@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from leakscope.judge.identities import stable_names
 from leakscope.judge.places import is_runtime
 from leakscope.model.frames import plain_name
 from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leakscope.model.findings import Finding
     from leakscope.model.frames import Frame
 
@@ -24,6 +27,7 @@ SYNTAXES = ("lsan", "valgrind")
 
 _CALLERS = 2  # frames beyond the line to look at
 _ALLOCATORS = {"new": "_Znw*", "new[]": "_Zna*", "memalign": "*memalign*", "mmap": "mmap*"}
+_CPLUSPLUS = (".cc", ".cpp", ".cxx", ".C", ".hh", ".hpp", ".hxx", ".ipp", ".tcc")
 _SPECIAL = re.compile(r"[*?]")
 
 
@@ -34,15 +38,17 @@ def suppression_text(
 
     `until` is the last day on which it hides anything, `why` what is said of it.
     """
-    rule = _sanitizer(finding) if syntax == "lsan" else _valgrind(finding)
-    if rule is None:
+    rules = _sanitizer(finding) if syntax == "lsan" else _valgrind(finding)
+    if not rules:
         return None
     lines = [f"# {_one_line(_about(finding))}"]
-    if until is not None:
-        lines.append(f"# until: {until}{f' {_one_line(why)}' if why else ''}")
-    elif why:
+    if why and until is None:
         lines.append(f"# {_one_line(why)}")
-    return "\n".join([*lines, rule]) + "\n"
+    for rule in rules:  # a last day is that of the next rule alone
+        if until is not None:
+            lines.append(f"# until: {until}{f' {_one_line(why)}' if why else ''}")
+        lines.append(rule)
+    return "\n".join(lines) + "\n"
 
 
 def _about(finding: Finding) -> str:
@@ -58,24 +64,33 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _sanitizer(finding: Finding) -> str | None:
+def _sanitizer(finding: Finding) -> list[str]:
     frame = finding.source or next((f for f in finding.stack if not f.artificial), None)
     if frame is None:
-        return None
-    name = frame.function or frame.symbol
-    if name is None:
+        return []
+    if not (frame.function or frame.symbol):
         module = (frame.module_path or "").rsplit("/", 1)[-1]
-        return f"leak:{module}" if module else None
-    plain = plain_name(name)
-    if not plain or "*" in plain or plain != _one_line(plain):
-        return None
-    if plain == name and "::" not in name:
-        return f"leak:^{plain}$"
-    # LeakSanitizer prints C++ functions with their parameters, other tools without.
-    return f"leak:^{plain}(" if name.startswith(f"{plain}(") else f"leak:{plain}"
+        return [f"leak:{module}"] if module and module == _one_line(module) else []
+    name = next(iter(stable_names((frame,))), "")
+    if not name or "*" in name or name != _one_line(name):
+        return []
+    if not _is_cplusplus(frame, finding.stack):
+        return [f"leak:^{name}$"]
+    # Debug information names some functions alone, others with scope and parameters.
+    return [f"leak:^{name}$", f"leak:::{name}(", f"leak:^{name}("]
 
 
-def _valgrind(finding: Finding) -> str | None:
+def _is_cplusplus(frame: Frame, stack: Sequence[Frame]) -> bool:
+    text = frame.function or ""
+    return (
+        "::" in text
+        or "(" in text
+        or (frame.file or "").endswith(_CPLUSPLUS)
+        or any((each.symbol or "").startswith("_Z") for each in stack if not is_runtime(each))
+    )
+
+
+def _valgrind(finding: Finding) -> list[str]:
     lines = [f"fun:{_ALLOCATORS.get(finding.kind, '*alloc*')}"]
     frames = [frame for frame in finding.stack if not frame.artificial]
     end = _end(finding, frames)
@@ -89,14 +104,15 @@ def _valgrind(finding: Finding) -> str | None:
             lines.append(text)
             named += 1
     if not named:
-        return None
+        return []
     while lines[-1] == "...":
         lines.pop()
-    name = next((f.function or f.symbol for f in frames if f.function or f.symbol), "a leak")
-    title = _one_line(plain_name(name)).strip("{} ") or "a leak"
+    shown = [finding.source] if finding.source is not None else frames
+    name = next((f.function or f.symbol for f in shown if f.function or f.symbol), None)
+    title = _one_line(plain_name(name or "")).strip("{} ") or "a leak"
     kinds = ["match-leak-kinds: definite,indirect"] if finding.verdict.value == "lost" else []
     body = [f"{title} ({finding.stable_fingerprint or finding.fingerprint})", "Memcheck:Leak"]
-    return "\n".join(["{", *(f"   {line}" for line in (*body, *kinds, *lines)), "}"])
+    return ["\n".join(["{", *(f"   {line}" for line in (*body, *kinds, *lines)), "}"])]
 
 
 def _end(finding: Finding, frames: list[Frame]) -> int:
@@ -107,9 +123,10 @@ def _end(finding: Finding, frames: list[Frame]) -> int:
 
 def _frame_line(frame: Frame) -> str | None:
     """Return the line for one frame; valgrind compares mangled names."""
-    # An inlined function is a frame of its own only where valgrind was asked for it.
-    if frame.inlined:
-        return None
+    if frame.inlined:  # valgrind reads inlined functions from the debug information as well
+        inlined = next(iter(stable_names((frame,))), "")
+        fits = inlined and inlined == _one_line(inlined) and not _SPECIAL.search(inlined)
+        return f"fun:*{inlined}*" if fits else None
     name = frame.symbol or (frame.function and plain_name(frame.function))
     if name:
         if name == _one_line(name) and not _SPECIAL.search(name):

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.workflow.opening import Named
 
-__all__ = ["Judged", "add_reading_options", "input_files", "read_judged"]
+__all__ = ["JudgedInput", "add_reading_options", "input_files", "read_judged"]
 
 
-class Judged(NamedTuple):
+class JudgedInput(NamedTuple):
     """What was found in one recording, which is None for a report written as JSON."""
 
     label: str
@@ -68,7 +68,7 @@ def input_files(names: Sequence[str]) -> list[str]:
 
 def read_judged(
     names: Sequence[str], args: argparse.Namespace, failed: list[LeakscopeError]
-) -> list[Judged]:
+) -> list[JudgedInput]:
     """Return what is found in everything that is named; `failed` gets what could not be read.
 
     Raises the error where nothing could be.
@@ -81,7 +81,7 @@ def read_judged(
         debuginfod=not args.no_debuginfod,
         min_bytes=args.min_bytes,
     )
-    found: list[Judged] = []
+    found: list[JudgedInput] = []
     problems: list[LeakscopeError] = []
     with Progress() as progress:
         progress.stage("reading")
@@ -90,7 +90,7 @@ def read_judged(
                 if isinstance(source, str):
                     from leakscope.workflow.told import told_findings
 
-                    found += [Judged(*each, None) for each in told_findings(source)]
+                    found += [JudgedInput(*each, None) for each in told_findings(source)]
                     continue
                 recordings = source.read()
             except LeakscopeError as error:
@@ -99,7 +99,7 @@ def read_judged(
             for number, recording in enumerate(recordings, 1):
                 label = _label(source.label, number, len(recordings))
                 progress.stage(f"judging {label}")
-                found.append(Judged(label, analyser.analyse(recording), recording))
+                found.append(JudgedInput(label, analyser.analyse(recording), recording))
     if problems and not found:
         raise problems[0]
     for problem in problems:

@@ -21,7 +21,7 @@ from leakscope.words import bytes_text, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.cli._sides import Judged
+    from leakscope.cli._sides import JudgedInput
     from leakscope.errors import LeakscopeError
     from leakscope.judge.together import SharedPlace
     from leakscope.model.findings import Finding
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if failed else CLEAN
 
 
-def _at(place: SharedPlace, judged: Sequence[Judged]) -> list[Finding]:
+def _at(place: SharedPlace, judged: Sequence[JudgedInput]) -> list[Finding]:
     """Return all that leaks at a place, heaviest first, in any of the processes."""
     at = place.worst.finding.place
     found = [each for one in judged for each in one.findings.leaks if each.place == at]

@@ -40,7 +40,7 @@ def paired(before: Mapping[str, Stand], after: Mapping[str, Stand]) -> list[Pair
     found = [Pair((before[key],), (after[key],)) for key in before if key in after]
     left = [stand for key, stand in before.items() if key not in after]
     right = [stand for key, stand in after.items() if key not in before]
-    for match in (_by_names, _by_inner_frames, _by_dropped_frames, _together):
+    for match in (_by_names, _by_inner_frames, _by_dropped_frames, _together, _arenas):
         pairs = match(left, right)
         found += pairs
         taken = {id(stand) for pair in pairs for stand in (*pair.before, *pair.after)}
@@ -214,6 +214,18 @@ def _together(left: Sequence[Stand], right: Sequence[Stand]) -> list[Pair]:
                 here, there = (stand,), tuple(chosen)
                 found.append(Pair(here, there, True) if few_are_left else Pair(there, here, True))
     return found
+
+
+def _arenas(left: Sequence[Stand], right: Sequence[Stand]) -> list[Pair]:
+    """Mappings of one size that one function makes: an allocator's, whoever needed the next one."""
+
+    def key(stand: Stand) -> list[Hashable]:
+        if not stand.mapping or not stand.held_count:
+            return []
+        return [(stand.names[0], stand.held_bytes // stand.held_count)]
+
+    here, there = _index(left, key), _index(right, key)
+    return [Pair(tuple(here[each]), tuple(there[each]), True) for each in here if each in there]
 
 
 def _within(one: Stand, other: Stand) -> bool:

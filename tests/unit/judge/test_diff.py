@@ -161,6 +161,18 @@ def test_stacks_that_are_one_where_a_frame_is_left_out(before):
     assert {how for how, _ in changed(side(*before), side(twice))} & {"new", "grown"}
 
 
+def test_an_arena_that_another_call_needed_is_the_same():
+    def arenas(*callers, count=1):
+        return side(*(held(["map", *each], count, 1 << 20, kind="mmap") for each in callers))
+
+    before = arenas(["parse"], ["load"])
+    assert changed(before, arenas(["parse"], ["run", "x"])) == set()
+    assert changed(before, arenas(["parse"], ["run"], ["x"])) == {("grown", "map")}
+    assert changed(before, arenas(["parse"], ["load"], ["run"])) == {("new", "map")}
+    other = side(held(["map", "run"], 1, 1 << 24, kind="mmap"))
+    assert len(changed(arenas(["load"]), other)) == 2
+
+
 def test_what_only_one_side_knows_is_not_compared():
     checker = side(lost(["a"], 5), coverage=Coverage(mode="a report of LeakSanitizer"))
     whole = side(lost(["a"], 5), held(["b"], 500))

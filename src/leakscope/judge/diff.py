@@ -9,7 +9,7 @@ the counts of samples differ by more than chance makes of all the stacks that we
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from leakscope.judge.pairs import paired
@@ -129,9 +129,11 @@ def _limits(findings: Findings) -> list[str]:
 
 def compare(before: Looked, after: Looked, tolerance: Tolerance | None = None) -> Comparison:
     """Return what changed from one side to the other."""
+    before, after = _placed(before), _placed(after)
     lost = before.knows.lost and after.knows.lost
     held = before.knows.held and after.knows.held
-    rows = changes_of(before, after, tolerance)
+    told = before.side.blind is None and after.side.blind is None
+    rows = changes_of(before, after, tolerance) if told else []
     rows.sort(key=lambda row: (-abs(row.bytes), row.stable_fingerprint))
     kept = [row for row in rows if row.change is not Change.SAME]
     same = [row for row in rows if row.change is Change.SAME]
@@ -148,6 +150,21 @@ def compare(before: Looked, after: Looked, tolerance: Tolerance | None = None) -
         quiet_count=quiet,
         notes=tuple(_notes(before, after, kept)),
     )
+
+
+def _placed(looked: Looked) -> Looked:
+    """Leave out what has no call stack: of a side that is mostly so, nothing can be said."""
+    stands = {key: each for key, each in looked.stands.items() if each.names}
+    if len(stands) == len(looked.stands):
+        return looked
+    held = sum(each.held_bytes for each in looked.stands.values())
+    bare = held - sum(each.held_bytes for each in stands.values())
+    limit = f"{bytes_text(bare)} have no call stack, and are not compared"
+    blind = looked.side.blind
+    if bare * 2 > held:
+        blind, stands = "most of what it holds has no call stack", {}
+    side = replace(looked.side, limits=(*looked.side.limits, limit), blind=blind)
+    return replace(looked, stands=stands, side=side)
 
 
 def _notes(before: Looked, after: Looked, rows: Sequence[StackChange]) -> list[str]:
@@ -357,8 +374,6 @@ def _weight(stand: Stand | None, other: Stand | None, knows: Knows) -> float:
 
 def _without_chance(rows: list[StackChange]) -> list[StackChange]:
     """Take for the same what chance alone may have made (Benjamini and Hochberg, 1995)."""
-    from dataclasses import replace
-
     values = sorted(row.p_value for row in rows if row.p_value is not None)
     limit = 0.0
     for rank, value in enumerate(values, 1):

@@ -34,6 +34,12 @@ _CLONE = re.compile(
     r"(?:\.\d+)*)|(?:::h[0-9a-f]{16}$)"
 )
 _BRACKETS = re.compile(r"<[^<>]*>|\([^()]*\)|\{[^{}]*\}")
+_STD_HEADER = re.compile(
+    r"stl_\w+\.h|(?:basic_string|regex\w*|std_function|functional_hash)\.(?:h|tcc)|(?:new_)?allocator\.h"
+    r"|alloc_traits\.h|char_traits\.h|(?:shared|unique|allocated)_ptr(?:_base)?\.h|hashtable(?:_policy)?\.h"
+    r"|unordered_(?:map|set)\.h|(?:vector|deque|list|istream|ostream|fstream|sstream)\.tcc"
+    r"|(?:invoke|move|std_thread|ios_base|refwrap|range_access|predefined_ops|atomic_base)\.h"
+)
 _VERSION = re.compile(r"(?:\.so)?(?:[-.]\d[\w.]*)?(?: \(deleted\))?$")
 # A compiler turns malloc and memset into calloc: what the program asked for is one thing.
 _SAME = dict.fromkeys(("calloc", "realloc", "memalign"), "malloc") | {"new[]": "new"}
@@ -110,8 +116,13 @@ def stable_names(stack: Sequence[Frame]) -> tuple[str, ...]:
 
 
 def _own(stack: Sequence[Frame]) -> list[Frame]:
-    own = [frame for frame in stack if not is_runtime(frame)]
+    own = [frame for frame in stack if not is_runtime(frame) and not _is_header(frame)]
     return own or [frame for frame in stack if not frame.artificial]
+
+
+def _is_header(frame: Frame) -> bool:
+    """Whether it is inlined code of libstdc++, by a file that a tool names without its folder."""
+    return frame.file is not None and _STD_HEADER.fullmatch(frame.file) is not None
 
 
 def _folded(keys: Iterable[bytes]) -> list[bytes]:

@@ -39,7 +39,7 @@ def render_diff(comparison: Comparison, ink: Ink, *, limit: int = 10, verbose: b
         lines += ink.wrap(_side(side), f"  {name:6}  ", " " * 10)
     for name, side in (("before", comparison.before), ("after", comparison.after)):
         if side.blind is not None:
-            text = f"the side {name} says nothing: {side.blind}"
+            text = f"{name}: {side.blind}"
             lines += ink.paint_all(WARNING, ink.wrap(text, "warning: ", "  "))
     for change in _ORDER:
         rows = comparison.of(change)
@@ -66,6 +66,9 @@ def render_diff(comparison: Comparison, ink: Ink, *, limit: int = 10, verbose: b
 def _headline(comparison: Comparison) -> str:
     if comparison.measure == "nothing":
         return "nothing can be compared: no number is known of both sides"
+    if comparison.before.blind is not None or comparison.after.blind is not None:
+        name = "before" if comparison.before.blind is not None else "after"
+        return f"nothing can be compared: the side {name} says nothing"
     parts = []
     for change in _ORDER:
         rows = comparison.of(change)

@@ -269,3 +269,26 @@ def test_absent_bytes_are_not_zero():
     told = side(lost(["a"], 5), absent=(Column.LIVE_BYTES,))
 
     assert not told.knows.held
+
+
+def test_a_side_without_stacks_leaves_it_undecided():
+    total = finding(stack=(), source=None, stable_fingerprint=None, verdict=Verdict.UNKNOWN)
+
+    found = compare(side(lost(["a"], 5)), side(total))
+    assert found.undecided
+    assert found.after.blind == "most of what it holds has no call stack"
+    some = compare(side(lost(["a"], 5)), side(lost(["a"], 5), replace(total, live_bytes=10)))
+    assert (some.undecided, some.changes) == (False, ())
+    assert any("10 B have no call stack" in text for text in some.after.limits)
+
+
+def test_inlined_code_of_the_standard_library_is_known_by_its_files_names():
+    bare = [
+        frame("allocate", "new_allocator.h", 3),
+        frame("_M_create_storage", "stl_vector.h", 3),
+        frame("make", "a.c", 3),
+        frame("main", "a.c", 3),
+    ]
+    whole = lost([], 9, whole=tuple(bare), kind="new")
+
+    assert changed(side(lost(["make"], 9, kind="new")), side(whole)) == set()

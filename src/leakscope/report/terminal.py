@@ -166,7 +166,13 @@ def next_lines(
         what = f"try other inputs: leakscope run -- {again}"
         if findings.findings and recording is not None:
             what = f"what is held: leakscope report --all {shlex.quote(recording)}"
-        text = f"nothing to mend; {what}"
+        over = next((each for each in findings.budgets if each.exceeded), None)
+        start = (
+            "nothing to mend"
+            if over is None
+            else f"raise the budget, or hold less in {over.pattern}"
+        )
+        text = f"{start}; {what}"
     elif members and members[0].is_leak:
         frame = chief_frame(members[0])
         where = f"look at {location_text(frame, ink)}; " if frame is not None else ""

@@ -174,7 +174,7 @@ def _finding(told: dict[str, Any]) -> Finding:
         kind=_text(told, "kind") or "malloc",
         verdict=Verdict(told["verdict"]),
         pattern=None if pattern is None else Pattern(pattern),
-        confidence=float(told.get("confidence") or 0),
+        confidence=_share(told.get("confidence")),
         live_bytes=number("live_bytes") or 0,
         live_count=number("live_count"),
         allocs=number("allocation_count"),
@@ -198,6 +198,12 @@ def _finding(told: dict[str, Any]) -> Finding:
         unexamined_bytes=number("unexamined_bytes"),
         stable_fingerprint=_text(told, "stable_fingerprint"),
     )
+
+
+def _share(value: object) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError("a confidence is no number from 0 to 1")
+    return float(value)
 
 
 def _frame(told: dict[str, Any]) -> Frame:

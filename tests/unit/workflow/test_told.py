@@ -92,6 +92,7 @@ def test_what_is_no_file_is_no_document_and_waited_for_by_nobody(tmp_path, what)
         json.dumps({"schema": "leakscope-watch/1"}),
         '{"schema": "leakscope-findings/1", "processes": [{"findings": [{"verdict": "x"}]}]}',
         '{"schema": "leakscope-findings/1", "processes": [[]]}',
+        to_json(WHOLE).replace('"confidence": 0.99', '"confidence": NaN'),
         '{"schema": "leakscope-findings/1", "processes": [' + "[" * 50_000,
     ],
 )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from leakscope.judge.gate import Gate
     from leakscope.model.findings import Findings
     from leakscope.model.frames import FrameName
     from leakscope.model.recordings import Recording
@@ -161,7 +162,9 @@ class Analyser:
         debug_dirs: Sequence[str | os.PathLike[str]] = (),
         debuginfod: bool = True,
         min_bytes: int = 0,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate
         self._suppressions = load_suppressions(suppressions)
         self._debug_dirs = [os.fspath(each) for each in debug_dirs]
         self._debuginfod = debuginfod
@@ -189,7 +192,13 @@ class Analyser:
 
             stacks = Stacks(recording, symbolizer)
             findings = judge(
-                recording, stacks, self._suppressions, self._options, stacks.prepare, code
+                recording,
+                stacks,
+                self._suppressions,
+                self._options,
+                stacks.prepare,
+                code,
+                self._gate,
             )
             wrong, doubts = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
             errors = tuple(

@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "Command", "main"]
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _INTERRUPTED = 130
 _FAILED = 2
-_REPORTING = {"find", "report", "scan", "watch"}  # all they do is to tell …
+_REPORTING = {"diff", "find", "report", "scan", "watch"}  # all they do is to tell …
 _FILES = ("report_file", "html", "csv", "record")  # … on the output, or in one of these
 
 
@@ -46,6 +46,10 @@ COMMANDS = (
         "scan", "say which blocks of a running process nothing points to", "leakscope.cli.scan"
     ),
     Command("find", "say whether a process leaks, what, and who holds it", "leakscope.cli.find"),
+    Command("diff", "say what is new, grown or gone between two runs", "leakscope.cli.diff"),
+    Command("export", "write what was found for other programs", "leakscope.cli.export"),
+    Command("baseline", "keep what is held now, for a gate in CI", "leakscope.cli.baseline"),
+    Command("suppress", "write a suppression for a finding", "leakscope.cli.suppress"),
     Command("watch", "say which processes and kernel caches leak", "leakscope.cli.watch"),
     Command(
         "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"

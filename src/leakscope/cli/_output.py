@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from leakscope._digits import is_number
 from leakscope._paths import current
+from leakscope.cli._gate import add_gate_options, gate_for, write_exports
 from leakscope.cli._progress import Progress
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._writing import write_report
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from leakscope.report.ink import Ink
 
 __all__ = ["add_colour_option", "add_report_options", "ink_for", "judge_recordings"]
-__all__ += ["report_recordings", "statuses"]
+__all__ += ["exit_code_value", "report_recordings", "size_value", "statuses", "whole_number"]
 
 _FAIL_ON = {
     "leaks": frozenset({"lost", "leaking"}),
@@ -33,6 +34,8 @@ _FAIL_ON = {
     "growth": frozenset({"growing", "filling"}),
     "unknown": frozenset({"unknown"}),
     "errors": frozenset({"error"}),
+    "new": frozenset({"new"}),
+    "grown": frozenset({"grown"}),
 }
 _PLAIN_WIDTH = 80
 _NARROWEST = 20
@@ -47,7 +50,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--limit",
-        type=_whole_number,
+        type=whole_number,
         default=10,
         metavar="N",
         help="show at most N findings in full (default 10)",
@@ -62,7 +65,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--min-bytes",
-        type=_size,
+        type=size_value,
         default=0,
         metavar="SIZE",
         help="leave out findings that hold less, for example 64KiB",
@@ -92,14 +95,14 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     add_colour_option(group)
     group.add_argument(
         "--exit-code",
-        type=_exit_code,
+        type=exit_code_value,
         default=LEAKS,
         metavar="N",
         help="exit status when leaks are found (default 1)",
     )
     group.add_argument(
         "--undecided-exit-code",
-        type=_exit_code,
+        type=exit_code_value,
         default=UNDECIDED,
         metavar="N",
         help="exit status when the evidence is too little to say either (default 3)",
@@ -110,8 +113,10 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         default=_FAIL_ON["leaks"],
         metavar="WHAT",
         help="what gives that status, with commas between: leaks (the default: lost, leaking), lost,"
-        " leaking, growth (growing, filling), unknown, errors (wrong frees)",
+        " leaking, growth (growing, filling), unknown, errors (wrong frees); with --baseline also new,"
+        " grown: whatever else is new or has grown",
     )
+    add_gate_options(parser)
 
 
 def add_colour_option(parser: argparse._ActionsContainer) -> None:
@@ -146,17 +151,21 @@ def judge_recordings(
     from leakscope.formats import reading_told
 
     judged: list[tuple[str, Findings]] = []
+    every: list[Recording] = []
     with Progress() as progress, reading_told(progress.share):
         analyser = Analyser(
             suppressions=[Path(name) for name in args.suppressions],
             debug_dirs=[Path(name) for name in args.debug_dir],
             debuginfod=not args.no_debuginfod,
             min_bytes=args.min_bytes,
+            gate=gate_for(args),
         )
         progress.stage("reading")
         for label, recording in recordings:
             progress.stage(f"judging {label}")
             judged.append((label, analyser.analyse(recording)))
+            if args.export:
+                every.append(recording)
             progress.stage("reading")
         progress.stage("writing the report")
         if args.json:
@@ -166,6 +175,7 @@ def judge_recordings(
         else:
             text = _text(judged, args, None if args.report_file else stream)
     write_report(text, args, stream)
+    write_exports(judged, every, args)
     return judged
 
 
@@ -184,11 +194,11 @@ def statuses(judged: Iterable[tuple[str, Findings]], args: argparse.Namespace) -
     )
 
 
-def ink_for(stream: TextIO | None, colour: str = "auto") -> Ink:
-    """Return how to mark a report for `stream`; None is a file."""
+def ink_for(stream: TextIO | None, colour: str = "auto", *, base: str | None = None) -> Ink:
+    """Return how to mark a report for `stream`; None is a file. `base` is as in `Ink`."""
     from leakscope.report.ink import Ink
 
-    return Ink(_width(stream), _colour(colour, stream), _can_show(stream, "…·▶│─▁█"))
+    return Ink(_width(stream), _colour(colour, stream), _can_show(stream, "…·▶│─▁█"), base)
 
 
 # -- text ---------------------------------------------------------------------
@@ -255,14 +265,16 @@ def _can_show(stream: TextIO | None, text: str) -> bool:
 # -- values of options --------------------------------------------------------
 
 
-def _whole_number(text: str) -> int:
+def whole_number(text: str) -> int:
+    """Return a whole number; for argparse."""
     if not is_number(text) or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
-def _exit_code(text: str) -> int:
-    number = _whole_number(text)
+def exit_code_value(text: str) -> int:
+    """Return an exit status; for argparse."""
+    number = whole_number(text)
     if number > 255:
         raise argparse.ArgumentTypeError(f"an exit status is between 0 and 255, not {number}")
     return number
@@ -276,7 +288,8 @@ def _verdicts(text: str) -> frozenset[str]:
     return frozenset[str]().union(*(_FAIL_ON[word] for word in words))
 
 
-def _size(text: str) -> int:
+def size_value(text: str) -> int:
+    """Return bytes from a size with a unit; for argparse."""
     from leakscope.trace.settings import parse_size
 
     try:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from leakscope._paths import absolute, is_directory, resolved
 from leakscope.cli._streams import silence
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-__all__ = ["check_outputs", "open_private", "write_private", "write_report", "write_text"]
+__all__ = ["check_outputs", "open_private", "open_private_bytes", "write_private"]
+__all__ += ["write_report", "write_text"]
 
 
 def write_report(text: str, args: argparse.Namespace, stream: TextIO) -> None:
@@ -95,6 +97,16 @@ def write_private(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def open_private(path: Path) -> Iterator[TextIO]:
     """Open `path` for this user only; it appears when all is written, or not at all."""
+    with (
+        open_private_bytes(path) as data,
+        io.TextIOWrapper(data, encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        yield file
+
+
+@contextlib.contextmanager
+def open_private_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` in the same way for bytes."""
     import tempfile
 
     from leakscope.trace.output import check_replaceable
@@ -103,7 +115,7 @@ def open_private(path: Path) -> Iterator[TextIO]:
     temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
         Path(temporary).replace(path)
         temporary = None

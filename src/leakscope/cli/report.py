@@ -7,6 +7,7 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
+from leakscope.cli._gate import export_names, refuse_gate
 from leakscope.cli._heap import report_core
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._snapshots import add_snapshot_options, report_snapshots
@@ -72,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
             hint=f"leakscope report {alone[0].label}",
         )
     read = [one.path for one in named if one.path is not None]
-    check_outputs([args.report_file, args.html, args.csv], read)
+    outputs = [args.report_file, args.html, args.csv, *export_names(args)]
+    check_outputs(outputs, [*read, args.baseline] if args.baseline else read)
+    if alone:
+        refuse_gate(args, alone[0].label, alone[0].kind)
     if (args.html is not None or args.csv is not None) and any(
         one.kind is not InputKind.WATCH for one in named
     ):

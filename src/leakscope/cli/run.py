@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from leakscope._paths import absolute, as_typed, exists, is_directory
+from leakscope.cli._gate import export_names, gate_for, judges_all
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._status import worst
 from leakscope.cli._writing import check_outputs
@@ -164,7 +165,8 @@ def run(args: argparse.Namespace) -> int:
         scan=args.scan,
         keep_all=args.keep_all,
         # What is to be shown of them, or counts as a failure, has to be judged in full.
-        drop_clean=args.report and not (args.all or args.json or "unknown" in args.fail_on),
+        drop_clean=args.report
+        and not (args.all or args.json or "unknown" in args.fail_on or judges_all(args)),
         progress=lambda text: None if args.quiet else _say(text),
     )
     if not args.quiet:
@@ -212,6 +214,9 @@ def _check(args: argparse.Namespace) -> None:
     if not args.report and (args.report_file or args.json):
         option = "--report-file" if args.report_file else "--json"
         raise UsageError(f"{option} asks for a report and --no-report for none")
+    if not args.report and (args.export or args.baseline or args.budget):
+        raise UsageError("--export, --baseline and --budget need what --no-report leaves out")
+    gate_for(args)  # a baseline that cannot be read is told of before the program runs
     if args.suppressions:
         from leakscope.judge.suppressions import load_suppressions
 
@@ -223,7 +228,8 @@ def _check(args: argparse.Namespace) -> None:
     report = args.report_file
     if made and report and absolute(report).parent == absolute(made) and not exists(made):
         return  # it is made right before the start, and then looked at
-    check_outputs([report], [args.output] if args.output else [])
+    inputs = [name for name in (args.output, args.baseline) if name]
+    check_outputs([report, *export_names(args)], inputs)
 
 
 def _without_clean_children(

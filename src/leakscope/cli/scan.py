@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from leakscope._digits import is_number
 from leakscope._paths import exists
+from leakscope.cli._gate import export_names, refuse_gate
 from leakscope.cli._heap import report_core, report_heap
 from leakscope.cli._output import add_report_options, report_recordings
 from leakscope.cli._writing import check_outputs, write_report
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.scan.subject import check_pause, check_process
     from leakscope.workflow.opening import InputKind, open_one
 
-    check_outputs([args.report_file], [args.pid])
+    check_outputs([args.report_file, *export_names(args)], [args.pid])
     check_pause(args.max_pause)
     if is_number(args.pid) and not exists(args.pid):
         check_process(int(args.pid))
@@ -75,10 +76,12 @@ def run(args: argparse.Namespace) -> int:
                 hint=f"leakscope report {one.label}",
             )
         _refuse_held_by(args)
+        refuse_gate(args, one.label, one.kind)
         return report_core(one.label, args)
     check_process(one.pid)
     if one.path is None:
         _refuse_held_by(args)
+        refuse_gate(args, one.label, one.kind)
         return _untraced(one.pid, args)
     return (_held_by if args.held_by else _traced)(one.pid, one.path, args)
 

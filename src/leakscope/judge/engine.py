@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.judge.gate import Passed
 from leakscope.judge.held import judge_held
 from leakscope.judge.identities import Fingerprints, stable_identity
 from leakscope.judge.known import interpreter_state, known_one_off
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from leakscope.judge.gate import Gate
     from leakscope.judge.suppressions import Suppression
+    from leakscope.model.findings import BudgetUse
     from leakscope.model.frames import Code, Frame
     from leakscope.model.recordings import Recording
 
@@ -48,6 +51,8 @@ _EXCUSABLE = (
     Verdict.RETAINED,
     Verdict.LOST,
 )
+# How the reasons begin for which somebody lets a leak pass.
+_PASSED = ("suppressed", "in the baseline", "within the budget")
 _FEW = 4  # undecided or lost blocks that still count as a one-off of a library
 
 
@@ -58,11 +63,12 @@ def judge(
     options: Options | None = None,
     prepare: Callable[[npt.NDArray[np.int64]], None] | None = None,
     code: Callable[[Frame], Code] | None = None,
+    gate: Gate | None = None,
 ) -> Findings:
     """Judge every allocation site that holds memory.
 
     `frames_of` returns the resolved call stack of a site number, innermost first; `prepare`
-    is told before which sites it will be asked for, `code` tells about a frame's function. The findings are ordered by the bytes that
+    is told before which sites it will be asked for, `code` tells about a frame's function, `gate` what passes. The findings are ordered by the bytes that
     they hold. Nothing is read but the arguments.
     """
     options = options or Options()
@@ -91,21 +97,26 @@ def judge(
         )
         if finding.verdict is Verdict.LOST and finding.site in unjoined:
             finding = about_threads(finding, unjoined[finding.site])
-        rule = next((s for s in suppressions if _applies(s, finding, judged, i)), None)
-        if rule is not None:
-            finding = _quiet(finding, f"suppressed: {rule.name}")
+        for rule in suppressions:
+            if not _applies(rule, finding, judged, i):
+                continue
             use = uses.setdefault(rule, [0, 0, 0])
             use[0] += 1
             use[1] += finding.leak_count or 0
             use[2] += finding.leak_bytes
+            if not rule.expired:
+                finding = _quiet(finding, f"suppressed: {rule.name}")
+                break
         findings.append(finding)
-    findings = of_one_place(findings)
+    passed = Passed(findings) if gate is None else gate(findings, recording)
+    findings = of_one_place(passed.findings)
     runtimes = (*runtimes, *go_in(finding.stack for finding in findings))
     return Findings(
         process=recording.process,
         coverage=recording.coverage,
         verdict=_overall(findings, judged, options),
-        headline=_headline(findings, recording, judged, options, runtimes),
+        headline=_headline(findings, recording, judged, options, runtimes)
+        + _over_budget(passed.budgets),
         findings=tuple(findings),
         live_bytes=recording.total(Column.LIVE_BYTES),
         live_count=recording.total(Column.LIVE_COUNT),
@@ -116,9 +127,20 @@ def judge(
         duration_ns=recording.duration_ns if recording.knows(Column.DURATION) else None,
         absent=tuple(column for column in Column if column in recording.absent),
         suppressions=tuple(
-            SuppressionUse(rule.name, rule.source, *use) for rule, use in uses.items()
+            SuppressionUse(
+                rule.name,
+                rule.source,
+                use[0],
+                use[1],
+                use[2],
+                until=rule.until,
+                why=rule.why,
+                expired=rule.expired,
+            )
+            for rule, use in uses.items()
         ),
-        notes=_notes(recording, judged, described),
+        budgets=passed.budgets,
+        notes=(*passed.notes, *_notes(recording, judged, described)),
         runtimes=tuple(each.sentence for each in runtimes),
         scan=recording.scan,
         too_few_samples=judged.samples is not None and judged.samples < options.min_samples,
@@ -270,6 +292,18 @@ def _overall(findings: Sequence[Finding], judged: Judged, options: Options) -> V
     return None if heaviest is None else heaviest.verdict
 
 
+def _over_budget(budgets: Sequence[BudgetUse]) -> str:
+    over = [each for each in budgets if each.exceeded]
+    if not over:
+        return ""
+    first = over[0]
+    more = f" and {len(over) - 1} more" if over[1:] else ""
+    return (
+        f"; over budget: {first.pattern} holds {bytes_text(first.bytes)} and may hold"
+        f" {bytes_text(first.limit_bytes)}{more}"
+    )
+
+
 def _headline(
     findings: Sequence[Finding],
     recording: Recording,
@@ -291,17 +325,17 @@ def _result(
         return _leaks(leaks, recording)
     if judged.samples is not None and judged.samples < options.min_samples:
         return too_few_samples(judged.samples, recording)
-    suppressed = [
-        f for f in findings if f.verdict.is_leak and (f.known or "").startswith("suppressed")
-    ]
+    suppressed = [f for f in findings if f.verdict.is_leak and (f.known or "").startswith(_PASSED)]
     other = "no other leak" if suppressed else "no leak"
     if options.min_bytes:
         other += f" of {bytes_text(options.min_bytes)} or more"
     after = ""
     if suppressed:
         held = sum(f.leak_bytes for f in suppressed)
-        one = "1 suppressed place leaks"
-        many = f"{len(suppressed):,} suppressed places leak"
+        all_of = all((f.known or "").startswith("suppressed") for f in suppressed)
+        how = "suppressed" if all_of else "known"
+        one = f"1 {how} place leaks"
+        many = f"{len(suppressed):,} {how} places leak"
         after = f"; {one if len(suppressed) == 1 else many} {bytes_text(held)}"
     for verdict, what in (
         (Verdict.GROWING, "grew until the end"),

@@ -19,12 +19,12 @@ from leakscope.model.frames import plain_name
 from leakscope.model.recordings import KIND_NAMES, NODE_UNADDRESSED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from leakscope.model.frames import Frame, FrameName
     from leakscope.model.recordings import Recording
 
-__all__ = ["Fingerprints", "stable_identity"]
+__all__ = ["Fingerprints", "stable_identity", "stable_names"]
 
 _DEEPEST = 1024
 
@@ -34,6 +34,12 @@ _CLONE = re.compile(
     r"(?:\.\d+)*)|(?:::h[0-9a-f]{16}$)"
 )
 _BRACKETS = re.compile(r"<[^<>]*>|\([^()]*\)|\{[^{}]*\}")
+_STD_HEADER = re.compile(
+    r"stl_\w+\.h|(?:basic_string|regex\w*|std_function|functional_hash)\.(?:h|tcc)|(?:new_)?allocator\.h"
+    r"|alloc_traits\.h|char_traits\.h|(?:shared|unique|allocated)_ptr(?:_base)?\.h|hashtable(?:_policy)?\.h"
+    r"|unordered_(?:map|set)\.h|(?:vector|deque|list|istream|ostream|fstream|sstream)\.tcc"
+    r"|(?:invoke|move|std_thread|ios_base|refwrap|range_access|predefined_ops|atomic_base)\.h"
+)
 _VERSION = re.compile(r"(?:\.so)?(?:[-.]\d[\w.]*)?(?: \(deleted\))?$")
 # A compiler turns malloc and memset into calloc: what the program asked for is one thing.
 _SAME = dict.fromkeys(("calloc", "realloc", "memalign"), "malloc") | {"new[]": "new"}
@@ -97,17 +103,42 @@ def stable_identity(stack: Sequence[Frame], kind: str) -> str:
     A frame without a name keeps its module and offset, so that two places without symbols are not
     taken for one; it is then no more stable than the exact identity.
     """
-    own = [frame for frame in stack if not is_runtime(frame)]
-    frames = own or [frame for frame in stack if not frame.artificial]
-    keys: list[bytes] = []
-    for frame in frames:
-        key = _key(frame)
-        # The same function again: what recursed on the way counts once.
-        if key in keys:
-            del keys[keys.index(key) + 1 :]
+    return _digest([_bytes(_SAME.get(kind, kind)), *_folded(_key(f) for f in _own(stack))])
+
+
+def stable_names(stack: Sequence[Frame]) -> tuple[str, ...]:
+    """Return the functions that the stable identity is made of, without their files and classes.
+
+    A build without debug information, and most other tools, tell nothing but these.
+    """
+    keys = _folded(_name_key(frame) for frame in _own(stack))
+    return tuple(key.decode(errors="backslashreplace") for key in keys)
+
+
+def _own(stack: Sequence[Frame]) -> list[Frame]:
+    own = [frame for frame in stack if not is_runtime(frame) and not _is_header(frame)]
+    return own or [frame for frame in stack if not frame.artificial]
+
+
+def _is_header(frame: Frame) -> bool:
+    """Whether it is inlined code of libstdc++, by a file that a tool names without its folder."""
+    return frame.file is not None and _STD_HEADER.fullmatch(frame.file) is not None
+
+
+def _folded(keys: Iterable[bytes]) -> list[bytes]:
+    """Leave out what recursed on the way: the same function again counts once."""
+    found: list[bytes] = []
+    for key in keys:
+        if key in found:
+            del found[found.index(key) + 1 :]
         else:
-            keys.append(key)
-    return _digest([_bytes(_SAME.get(kind, kind)), *keys])
+            found.append(key)
+    return found
+
+
+def _name_key(frame: Frame) -> bytes:
+    name = frame.function or frame.symbol
+    return _key(frame) if name is None else _bytes(_plain(name))
 
 
 def _key(frame: Frame) -> bytes:

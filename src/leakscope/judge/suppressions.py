@@ -6,15 +6,19 @@ file or module of any frame; `*` matches any text, `^` and `$` anchor (the compi
 documentation). Valgrind: blocks in braces whose frame lines (`fun:`, `obj:`, `src:`, `...`)
 must match from the innermost frame outwards (valgrind manual 2.5); only blocks for
 Memcheck:Leak apply. Both may stand in one file.
+
+A comment `# until: 2027-03-01 why`, before a line or block or inside of the block, gives what
+follows it a last day; other tools take it for a comment.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.errors import UsageError
 
@@ -23,9 +27,10 @@ if TYPE_CHECKING:
 
     from leakscope.model.frames import Frame
 
-__all__ = ["Suppression", "load_suppressions", "parse_suppressions"]
+__all__ = ["Glob", "Suppression", "load_suppressions", "parse_suppressions"]
 
 _MOST_BYTES = 16 << 20
+_UNTIL = re.compile(r"#+\s*until:\s*(\S+)(.*)", re.IGNORECASE)
 _LEAK_KINDS = frozenset({"definite", "indirect", "possible", "reachable", "all", "none"})
 
 _ALLOCATORS = re.compile(
@@ -34,7 +39,7 @@ _ALLOCATORS = re.compile(
 )
 
 
-class _Glob:
+class Glob:
     """A pattern in which `*` is any text and `?` any character; matching takes linear steps."""
 
     def __init__(self, pattern: str, *, question: bool = True) -> None:
@@ -66,7 +71,7 @@ class _Glob:
 @dataclass(frozen=True, slots=True)
 class _Line:
     kind: str  # "fun", "obj", "src", "..."
-    pattern: _Glob | None
+    pattern: Glob | None
 
     def matches(self, frame: Frame) -> bool:
         if self.kind == "obj":
@@ -87,9 +92,12 @@ class Suppression:
 
     name: str
     source: str  # file:line
-    anywhere: _Glob | None = None
+    anywhere: Glob | None = None
     lines: tuple[_Line, ...] = ()
     kinds: frozenset[str] = frozenset({"all"})
+    until: str | None = None  # the last day on which it hides anything, "2027-03-01"
+    why: str | None = None  # what stands behind that
+    expired: bool = False
 
     def matches(self, stack: Sequence[Frame], kind: str | None = None) -> bool:
         """Whether this rule hides the stack. `kind` is memcheck's leak kind, None when unknown."""
@@ -124,8 +132,13 @@ class Suppression:
         return allocator and len(self.lines) > 1 and _match(self.lines[1:], frames)
 
 
-def load_suppressions(paths: Iterable[str | os.PathLike[str]]) -> tuple[Suppression, ...]:
-    """Read suppression files. Raises `UsageError` naming the file and line that is wrong."""
+def load_suppressions(
+    paths: Iterable[str | os.PathLike[str]], today: dt.date | None = None
+) -> tuple[Suppression, ...]:
+    """Read suppression files. Raises `UsageError` naming the file and line that is wrong.
+
+    `today` is the day on which they are to hold, this day when it is None.
+    """
     found: list[Suppression] = []
     for path in paths:
         try:
@@ -137,7 +150,7 @@ def load_suppressions(paths: Iterable[str | os.PathLike[str]]) -> tuple[Suppress
             ) from error
         if len(text) > _MOST_BYTES:
             raise UsageError(f"the suppressions {path} are larger than 16 MiB")
-        found += parse_suppressions(text, str(path))
+        found += parse_suppressions(text, str(path), today)
     return tuple(found)
 
 
@@ -154,37 +167,73 @@ def _text_of(path: str | os.PathLike[str]) -> str:
         return file.read(_MOST_BYTES + 1)
 
 
-def parse_suppressions(text: str, name: str) -> list[Suppression]:
+def parse_suppressions(text: str, name: str, today: dt.date | None = None) -> list[Suppression]:
     """Parse one file's text; `name` is used in messages and in `Suppression.source`."""
-    found = []
+    today = today or dt.datetime.now().astimezone().date()
+    found: list[Suppression] = []
+    until: _Until | None = None
     lines = enumerate(text.splitlines(), 1)
     for number, raw in lines:
         line = raw.strip()
-        if not line or line.startswith("#"):
+        before = len(found)
+        if not line:
+            continue
+        if line.startswith("#"):
+            until = _until(line, number, name) or until
             continue
         if line == "{":
-            found += _block(lines, number, name)
+            block, inner = _block(lines, number, name)
+            found += block
+            until = inner or until
         elif line.startswith("leak:"):
             pattern = line.removeprefix("leak:").strip()
             if not pattern:
                 raise _wrong(name, number, "there is no pattern after 'leak:'")
             found.append(Suppression(line, f"{name}:{number}", anywhere=_sanitizer(pattern)))
         elif re.match(r"[a-z_]+:", line):
-            continue  # other sanitizers' suppressions live in the same files
+            pass  # other sanitizers' suppressions live in the same files
         else:
             raise _wrong(
                 name, number, f"{line[:60]!r} is neither 'leak:PATTERN' nor a valgrind block"
             )
+        if until is not None:
+            found[before:] = [_limited(each, until, today) for each in found[before:]]
+            until = None
     return found
 
 
-def _block(lines: enumerate[str], start: int, name: str) -> list[Suppression]:
+class _Until(NamedTuple):
+    """A last day, and why there is one."""
+
+    day: dt.date
+    why: str | None
+
+
+def _until(line: str, number: int, name: str) -> _Until | None:
+    """Return what a comment says of a last day, None where it says nothing of it."""
+    found = _UNTIL.match(line)
+    if found is None:
+        return None
+    try:
+        return _Until(dt.date.fromisoformat(found[1]), found[2].strip() or None)
+    except ValueError:
+        raise _wrong(name, number, f"{found[1][:40]!r} is no date such as 2027-03-01") from None
+
+
+def _limited(rule: Suppression, until: _Until, today: dt.date) -> Suppression:
+    return replace(rule, until=until.day.isoformat(), why=until.why, expired=today > until.day)
+
+
+def _block(lines: enumerate[str], start: int, name: str) -> tuple[list[Suppression], _Until | None]:
     body: list[tuple[int, str]] = []
+    until: _Until | None = None
     for number, raw in lines:
         line = raw.strip()
         if line == "}":
             break
-        if line and not line.startswith("#"):
+        if line.startswith("#"):
+            until = _until(line, number, name) or until
+        elif line:
             body.append((number, line))
     else:
         raise _wrong(name, start, "the block that starts here has no closing '}'")
@@ -194,7 +243,7 @@ def _block(lines: enumerate[str], start: int, name: str) -> list[Suppression]:
     if not kind:
         raise _wrong(name, body[1][0], f"{body[1][1][:60]!r} is no kind such as Memcheck:Leak")
     if kind.strip() != "Leak" or "Memcheck" not in [tool.strip() for tool in tools.split(",")]:
-        return []
+        return [], None
     kinds = frozenset({"all"})
     frames: list[_Line] = []
     for number, line in body[2:]:
@@ -209,12 +258,12 @@ def _block(lines: enumerate[str], start: int, name: str) -> list[Suppression]:
                     name, number, f"{', '.join(sorted(kinds - _LEAK_KINDS))} is no leak kind"
                 )
         elif key in {"fun", "obj", "src"}:
-            frames.append(_Line(key, _Glob(value)))
+            frames.append(_Line(key, Glob(value)))
         else:
             raise _wrong(name, number, f"{line[:60]!r} is no frame (fun:, obj:, src: or ...)")
     if not frames:
         raise _wrong(name, start, "the block has no frames, it would hide everything")
-    return [Suppression(body[0][1], f"{name}:{start}", lines=tuple(frames), kinds=kinds)]
+    return [Suppression(body[0][1], f"{name}:{start}", lines=tuple(frames), kinds=kinds)], until
 
 
 def _match(lines: Sequence[_Line], frames: Sequence[Frame]) -> bool:
@@ -233,10 +282,10 @@ def _match(lines: Sequence[_Line], frames: Sequence[Frame]) -> bool:
     return True
 
 
-def _sanitizer(pattern: str) -> _Glob:
+def _sanitizer(pattern: str) -> Glob:
     front, back = pattern.startswith("^"), pattern.endswith("$")
     body = pattern[front : len(pattern) - back]
-    return _Glob(f"{'' if front else '*'}{body}{'' if back else '*'}", question=False)
+    return Glob(f"{'' if front else '*'}{body}{'' if back else '*'}", question=False)
 
 
 def _bare(function: str | None) -> str | None:

@@ -15,6 +15,7 @@ from leakscope.model.recordings import MOMENT_NS, Coverage, Process
 from leakscope.model.tool_errors import FoundError
 
 __all__ = [
+    "BudgetUse",
     "Evidence",
     "Finding",
     "Findings",
@@ -98,6 +99,8 @@ class Finding:
     unexamined_bytes: int | None = None
     stable_fingerprint: str | None = None
     """16 hex digits that a rebuild leaves as they are; None without a call stack."""
+    change: str | None = None
+    """"new" or "grown" against a baseline, None where it is neither, or there is none."""
     through: tuple[Frame, ...] = ()
     """The allocation helpers between `source` and the allocator, or what it called; innermost first."""
 
@@ -156,6 +159,24 @@ class SuppressionUse:
     sites: int
     blocks: int
     bytes: int
+    until: str | None = None  # "2027-03-01": the last day on which it hides anything
+    why: str | None = None
+    expired: bool = False  # it is later: nothing of this was hidden
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """What is held by what a budget is for."""
+
+    pattern: str
+    limit_bytes: int
+    bytes: int
+    sites: int
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more is held than the budget allows."""
+        return self.bytes > self.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +206,7 @@ class Findings:
     """What another tool found that is no leak."""
     absent: tuple[Column, ...] = ()
     """What the source cannot tell, and was therefore not asked."""
+    budgets: tuple[BudgetUse, ...] = ()
     too_few_samples: bool = False  # of a sampled recording: too few to prove anything
 
     @property
@@ -242,10 +264,14 @@ class Findings:
     def fail(self, verdicts: Collection[str]) -> bool:
         """Whether one of `verdicts` was given to what is neither known nor suppressed, or overall.
 
-        "error" stands for wrong frees.
+        "error" stands for wrong frees, "new" and "grown" for a change against a baseline. An
+        exceeded budget fails whatever is asked for.
         """
         if "error" in verdicts and self.free_errors:
             return True
+        if any(budget.exceeded for budget in self.budgets):
+            return True
         return self.verdict in verdicts or any(
-            f.known is None and f.verdict in verdicts for f in self.findings
+            f.known is None and (f.verdict in verdicts or f.change in verdicts)
+            for f in self.findings
         )

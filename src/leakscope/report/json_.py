@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from leakscope.model.free_errors import FreeError
     from leakscope.model.tool_errors import FoundError
 
-__all__ = ["SCHEMA", "to_json"]
+__all__ = ["SCHEMA", "as_json", "frame_fields", "to_json"]
 
 SCHEMA = "leakscope-findings/1"
 
@@ -84,6 +84,16 @@ def _place(place: SharedPlace) -> dict[str, Any]:
             for part in place.parts
         ],
     }
+
+
+def as_json(value: Any) -> str:
+    """Return a value of a document as one line of ASCII that every JSON reader takes."""
+    return _dump(_clean(value))
+
+
+def frame_fields(frame: Frame) -> dict[str, Any]:
+    """Return a frame as every document has it."""
+    return _frame(frame)
 
 
 def _dump(value: Any) -> str:
@@ -152,9 +162,23 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
                 "source": use.source,
                 "site_count": use.sites,
                 "block_count": use.blocks,
-                "hidden_bytes": use.bytes,
+                "hidden_bytes": 0 if use.expired else use.bytes,
+                "matched_bytes": use.bytes,
+                "until": use.until,
+                "why": use.why,
+                "expired": use.expired,
             }
             for use in findings.suppressions
+        ],
+        "budgets": [
+            {
+                "pattern": use.pattern,
+                "limit_bytes": use.limit_bytes,
+                "held_bytes": use.bytes,
+                "site_count": use.sites,
+                "exceeded": use.exceeded,
+            }
+            for use in findings.budgets
         ],
         "notes": findings.notes,
     }
@@ -171,6 +195,7 @@ def _finding(finding: Finding, frames: dict[int, Any]) -> dict[str, Any]:
         "verdict": finding.verdict,
         "is_leak": finding.is_leak,
         "known": finding.known,
+        "change": finding.change,
         "pattern": finding.pattern,
         "confidence": finding.confidence,
         "confidence_words": confidence_words(finding.confidence),

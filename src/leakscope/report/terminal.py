@@ -168,7 +168,13 @@ def next_lines(
         what = f"try other inputs: leakscope run -- {again}"
         if findings.findings and recording is not None:
             what = f"what is held: leakscope report --all {shlex.quote(recording)}"
-        text = f"nothing to mend; {what}"
+        over = next((each for each in findings.budgets if each.exceeded), None)
+        start = (
+            "nothing to mend"
+            if over is None
+            else f"raise the budget, or hold less in {over.pattern}"
+        )
+        text = f"{start}; {what}"
     elif members and members[0].is_leak:
         frame = chief_frame(members[0])
         place = "" if frame is None else location_text(frame, ink) or frame.function or ""
@@ -447,17 +453,36 @@ def _hidden(quiet: Sequence[Finding], ink: Ink) -> list[str]:
 def _quiet_name(known: str) -> str:
     if known.startswith("run-time: "):
         return f"of {known.removeprefix('run-time: ')} itself"
-    if known.startswith("suppressed"):
-        return "suppressed"
+    for passed in ("suppressed", "in the baseline", "within the budget"):
+        if known.startswith(passed):
+            return passed
     return "kept by libraries" if known.startswith(_LIBRARIES) else "known"
 
 
 def _suppressions(findings: Findings, ink: Ink) -> list[str]:
     lines = []
     for use in findings.suppressions:
+        if use.expired:
+            why = f" ({use.why})" if use.why else ""
+            text = (
+                f"{use.name} ({use.source}) was to hold until {use.until}{why}: it no longer hides"
+                f" {bytes_text(use.bytes)} at {plural(use.sites, 'site')}"
+            )
+            lines += ink.paint_all(WARNING, ink.wrap(text, "Expired: ", "  "))
+            continue
         text = (
             f"{use.name} ({use.source}) hid {bytes_text(use.bytes)} in "
             f"{plural(use.blocks, 'block')} at {plural(use.sites, 'site')}"
         )
+        if use.until is not None:
+            text += f", until {use.until}"
         lines += ink.wrap(text, "Suppressed: ", "  ")
+    for budget in findings.budgets:
+        over = "over budget: " if budget.exceeded else ""
+        text = (
+            f"{over}{budget.pattern} holds {bytes_text(budget.bytes)} at"
+            f" {plural(budget.sites, 'site')} and may hold {bytes_text(budget.limit_bytes)}"
+        )
+        wrapped = ink.wrap(text, "Budget: ", "  ")
+        lines += ink.paint_all(WARNING, wrapped) if over else wrapped
     return lines

@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "Command", "main"]
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _INTERRUPTED = 130
 _FAILED = 2
-_REPORTING = {"find", "report", "scan", "watch"}  # all they do is to tell …
+_REPORTING = {"find", "kernel", "report", "scan", "watch"}  # all they do is to tell …
 _FILES = ("report_file", "html", "csv", "record")  # … on the output, or in one of these
 
 
@@ -47,6 +47,9 @@ COMMANDS = (
     ),
     Command("find", "say whether a process leaks, what, and who holds it", "leakscope.cli.find"),
     Command("watch", "say which processes and kernel caches leak", "leakscope.cli.watch"),
+    Command(
+        "kernel", "say what the kernel itself holds, and what leaks in it", "leakscope.cli.kernel"
+    ),
     Command(
         "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"
     ),

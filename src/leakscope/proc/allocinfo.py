@@ -30,11 +30,11 @@ class AllocPlace(NamedTuple):
 
 
 class AllocLine(NamedTuple):
-    """What one place holds now. `exact` is False where the kernel says that it lost count."""
+    """What one place holds now, from so many calls that were not freed yet. `exact` is False where the kernel says that it lost count."""
 
     place: AllocPlace
     bytes: int
-    count: int
+    calls: int
     exact: bool = True
 
 

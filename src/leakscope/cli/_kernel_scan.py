@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING
 from leakscope.cli._output import add_report_options, report_recordings
 from leakscope.cli._progress import Progress
 from leakscope.cli._writing import check_outputs, write_text
-from leakscope.errors import TargetError, UsageError
+from leakscope.errors import LeakscopeError, TargetError, UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from pathlib import Path
 
     from leakscope.kernel.kmemleak import Kmemleak
+    from leakscope.model.recordings import Recording
 
 HELP = """\
 Say which objects of the kernel nothing points to any more, and which code allocated them.
@@ -207,8 +208,21 @@ def _scan(kmemleak: Kmemleak, args: argparse.Namespace) -> int:
         known.save(folder)
     config = kernel_config()
     recording = record_lost(seen, read_ticks(config), places, [*notes, *lines.notes])
-    if args.output is not None:
-        from leakscope.recording import packed
+    return report_recordings([(_keep(recording, args.output, folder), recording)], args, sys.stdout)
 
-        packed.write(recording, args.output)
-    return report_recordings([("the kernel", recording)], args, sys.stdout)
+
+def _keep(recording: Recording, output: str | None, folder: Path | None) -> str:
+    """Write the recording where it was asked for, else where the last scan is kept; return where."""
+    from leakscope.recording import packed
+
+    if output is not None:
+        packed.write(recording, output)
+        return output
+    if folder is None:
+        return "the kernel"
+    last = folder / "kernel-scan.leakscope"
+    try:
+        packed.write(recording, last)
+    except LeakscopeError:  # asked for by nobody
+        return "the kernel"
+    return str(last)

@@ -77,7 +77,7 @@ class Kmemleak:
         """Have the kernel tell all about the object at `address`, and return what it says."""
         before = time.clock_gettime(time.CLOCK_MONOTONIC)
         self.command(f"dump={address:#x}")
-        records = read_log(lambda text: True, "/dev/kmsg")
+        records = read_log(lambda _: True)
         if records is None:
             raise TargetError("the kernel's log, where the answer is, may not be read")
         lines = [text for at, text in records if at >= before - 0.001]
@@ -146,7 +146,7 @@ def scan_twice(
     apart_s: float = APART_S,
     name: Callable[[KmemleakObject], tuple[KernelFrame, ...]] | None = None,
     wait: Callable[[float], None] = time.sleep,
-    stage: Callable[[str], None] = lambda text: None,
+    stage: Callable[[str], None] = lambda _: None,
 ) -> Seen:
     """Scan, wait, scan again, and return what both reports have. Raises `TargetError`.
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from leakscope.errors import SymbolError
 from leakscope.kernel.linked import build_id_of, link_module, read_image
 from leakscope.model.frames import Address, Module
-from leakscope.proc.kernel_frames import KernelFrame
 from leakscope.symbols import Symbolizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from leakscope.kernel.linked import KernelImage
+    from leakscope.proc.kernel_frames import KernelFrame
 
 __all__ = ["KernelLines"]
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["record_lost"]
 
 _SHOWN = 4
+# A path of the system's, so that a module's own code has precedence over the kernel's helpers.
+_CORE = "/lib/modules/vmlinux"
 
 
 def record_lost(
@@ -38,6 +40,7 @@ def record_lost(
     )
     for group in seen.groups:
         frames = [one for frame in group.frames for one in (lines or {}).get(frame, (frame,))]
+        frames = [one if one.module else one._replace(module=_CORE) for one in frames]
         node = build.stack(built_frames(frames), truncated=group.cut)
         site = build.site(node, group.kind, live_bytes=group.bytes, live_count=group.count)
         build.reach(site, Reachability.DEFINITELY_LOST, group.count, group.bytes)

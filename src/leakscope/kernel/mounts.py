@@ -75,9 +75,10 @@ def _mounted() -> str | None:
     places = []
     for line in read_lines("/proc/self/mountinfo"):
         words = line.split(" ")
-        if "-" in words[6:] and words[words.index("-", 6) + 1 :][:1] == ["debugfs"]:
-            if words[3] == "/":
-                places.append(words[4].encode().decode("unicode_escape", "replace"))
+        if "-" not in words[6:] or words[3] != "/":
+            continue
+        if words[words.index("-", 6) + 1 :][:1] == ["debugfs"]:
+            places.append(words[4].encode().decode("unicode_escape", "replace"))
     return _USUAL if _USUAL in places else next(iter(places), None)
 
 

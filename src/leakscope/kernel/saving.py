@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from leakscope.kernel.kmemleak import Kmemleak
 
 __all__ = ["save_report"]

@@ -22,12 +22,13 @@ _FRAME = re.compile(
     r"(?: \[([\w-]{1,64})(?: [0-9a-f]{4,64})?\])?(?: (\S{1,4096}):(\d{1,9}))?( \[inline\])?\s{0,20}"
 )
 _ALLOCATOR = re.compile(
-    r"kmemleak_\w+|(?:__|do_)*(?:k[mvz]{1,2}alloc|kcalloc|krealloc|kmem_cache_|slab_|vmalloc|vzalloc"
-    r"|___?slab|pcpu_alloc|alloc_percpu|kmemdup|kstrn?dup|kvmalloc|kvrealloc|get_free_pages"
+    r"(?:kmemleak_(?:alloc|vmalloc|no_scan|update_trace|not_leak|ignore)"
+    r"|(?:__|do_)*(?:k[mvz]{1,2}alloc|kcalloc|krealloc|kmem_cache_|slab_|vmalloc|vzalloc|v[mz]alloc"
+    r"|___?slab|pcpu_alloc|alloc_percpu|kmemdup|kstrn?dup|kvcalloc|kvrealloc|get_free_pages"
     r"|alloc_pages|alloc_frozen_pages|get_page_from_freelist|post_alloc_hook|prep_new_page"
-    r"|alloc_tag|create_object|save_stack|kasan_\w{1,40}|register_early_stack"
-    r"|folio_alloc|set_page_owner|set_track|stack_depot)\w*(?:\.\w{1,40})*"
-    r"|(?:alloc|new|allocate)_slab\w*|alloc_slab_page(?:\.\w{1,40})*"
+    r"|alloc_tag|create_object|save_stack|kasan_|register_early_stack|alloc_slab_|alloc_tagging_"
+    r"|folio_alloc|set_page_owner|set_track|stack_depot|allocate_slab|new_slab|refill_objects"
+    r"|alloc_from_pcs|refill_sheaf))\w*(?:\.\w{1,40})*"
 )
 _KINDS = (
     ("vmalloc", "vmalloc"),
@@ -88,7 +89,8 @@ def without_allocators(frames: Sequence[KernelFrame]) -> tuple[str, tuple[Kernel
     """
     kind = "kmalloc"
     for at, frame in enumerate(frames):
-        if frame.function is None or not is_allocator(frame.function):
+        own = frame.function is not None and is_allocator(frame.function)
+        if frame.function is None or frame.module is not None or not own:
             return kind, tuple(frames[at:])
         if kind == "kmalloc":
             name = frame.function

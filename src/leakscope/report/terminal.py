@@ -308,9 +308,7 @@ def _said(group: Sequence[Finding]) -> str:
         of = "All" if lost == live else "Some"
     else:
         of = f"All {lost:,}" if live in (lost, None) else f"{lost:,} of {live:,}"
-    text = (
-        f"{of} blocks from here are lost, by {len(group):,} stacks: nothing in the process points"
-    )
+    text = f"{of} blocks from here are lost, by {len(group):,} stacks: nothing points"
     text += " to them any more, or only other lost blocks do."
     unknown = sum(f.unexamined_count or 0 for f in group)
     return f"{text} {unknown:,} more were not examined." if unknown else text

@@ -39,6 +39,9 @@ _NAMES = {
     "unreclaimable": "objects",
     "reclaimable": "objects",
     "buffers": "buffers",
+    "allocated": "allocated there",
+    "cached": "cached there",
+    "dying_cgroups": "removed cgroups that still hold memory",
     "pss": "PSS",
     "uss": "USS",
 }
@@ -47,6 +50,7 @@ _KINDS = {
     "slab": "slab cache ",
     "tmpfs": "tmpfs ",
     "vmalloc": "vmalloc by ",
+    "page_stack": "pages by ",
 }
 
 

@@ -20,11 +20,23 @@ KERNEL_KINDS = frozenset({"allocinfo", "page_stack", "slab", "vmalloc"})
 
 # Parts of the name of a source line whose objects are there for a gauge of a process, and how
 # many bytes one of them brings at most.
-_FILES: tuple[str, ...] = ("fs/file_table.c", "fs/pipe.c", "fs/eventpoll.c", "fs/eventfd.c", "fs/signalfd.c")
+_FILES: tuple[str, ...] = (
+    "fs/file_table.c",
+    "fs/pipe.c",
+    "fs/eventpoll.c",
+    "fs/eventfd.c",
+    "fs/signalfd.c",
+)
 _FILES += ("fs/timerfd.c", "fs/inode.c", "fs/dcache.c", "fs/anon_inodes.c", "fs/file.c")
 _FILES += ("net/socket.c", "net/core/sock.c", "net/core/skbuff.c", "net/unix/", "net/ipv4/")
 _FILES += ("net/ipv6/", "net/netlink/", "security/", "ipc/mqueue.c", "kernel/bpf/", "io_uring/")
-_TASKS: tuple[str, ...] = ("kernel/fork.c", "kernel/pid.c", "kernel/cred.c", "kernel/signal.c", "mm/vma")
+_TASKS: tuple[str, ...] = (
+    "kernel/fork.c",
+    "kernel/pid.c",
+    "kernel/cred.c",
+    "kernel/signal.c",
+    "mm/vma",
+)
 _TASKS += ("mm/mmap.c", "mm/rmap.c", "lib/maple_tree.c", "security/", "kernel/sched/", "fs/file.c")
 _MAPPINGS = ("mm/vma", "mm/mmap.c", "mm/rmap.c", "lib/maple_tree.c", "kernel/fork.c")
 _BEHIND = {

@@ -107,7 +107,7 @@ class KernelLines:
             module = Module(readable, image.build_id, 0, 1 << 64, 0)
             with Symbolizer(
                 [module],
-                debug_dirs=self._folders,
+                debug_dirs=() if image.relocatable else self._folders,
                 debuginfod=self._debuginfod,
                 cache_dir="" if image.relocatable else None,
             ) as symbolizer:

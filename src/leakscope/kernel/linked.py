@@ -8,7 +8,9 @@ sections are applied, and the result is a file that any reader of DWARF understa
 
 from __future__ import annotations
 
+import mmap
 import os
+import stat
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ import numpy as np
 from leakscope.errors import SymbolError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
 __all__ = ["Function", "KernelImage", "link_module", "read_image"]
@@ -92,12 +96,14 @@ def _open(path: str) -> _File:
     """Read an ELF file of 64 bits, little-endian. Raises `SymbolError`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            if os.fstat(fd).st_size > _MOST_FILE:
-                raise SymbolError(f"{path} is too large to be read")
-            data = np.frombuffer(file.read(_MOST_FILE), np.uint8).copy()
-    except OSError as error:
-        raise SymbolError(f"{path} cannot be read: {error.strerror}") from error
+        with os.fdopen(fd, "rb"):
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= _MOST_FILE:
+                raise SymbolError(f"{path} is no file of a size that can be read")
+            # Mapped, not read: vmlinux with debug information may be larger than memory.
+            data = np.frombuffer(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY), np.uint8)
+    except (OSError, ValueError) as error:
+        raise SymbolError(f"{path} cannot be read: {error}") from error
     try:
         head = _EHDR.unpack(data[: _EHDR.size].tobytes())
         ident, kind, machine, _, _, _, at, _, _, _, _, entry, count, strings = head
@@ -124,6 +130,15 @@ def _bytes(data: npt.NDArray[np.uint8], section: np.void) -> bytes:
 def _string(table: bytes, at: int) -> str:
     end = table.find(b"\0", at)
     return table[at : end if end >= 0 else None][:512].decode("utf-8", "replace")
+
+
+def _places(table: bytes, name: str) -> Iterator[int]:
+    """Yield where a name stands in a table of strings; names may share their ends."""
+    text = name.encode() + b"\0"
+    at = table.find(text)
+    while at >= 0:
+        yield at
+        at = table.find(text, at + 1)
 
 
 def _symbols(file: _File) -> tuple[npt.NDArray[np.void], bytes]:
@@ -158,7 +173,8 @@ def read_image(path: str, wanted: set[str]) -> KernelImage:
         bases = _bases(file)
         table, strings = _symbols(file)
         functions: dict[str, list[Function]] = {}
-        for row in table[(table["info"] & 15) == _FUNC]:
+        places = np.array([at for name in wanted for at in _places(strings, name)], np.uint32)
+        for row in table[((table["info"] & 15) == _FUNC) & np.isin(table["name"], places)]:
             name = _string(strings, int(row["name"]))
             section = int(row["shndx"])
             if name in wanted and 0 < section < len(bases):
@@ -212,7 +228,7 @@ def link_module(path: str, to: str) -> None:
     except (ValueError, IndexError, struct.error) as error:
         raise SymbolError(f"{path} is damaged") from error
     with open(to, "wb") as out:
-        out.write(file.data.tobytes())
+        out.write(file.data.data)
 
 
 def _relocate(

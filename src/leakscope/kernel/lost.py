@@ -11,6 +11,7 @@ from leakscope.formats.kmemleak import built_frames, task_note
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording
+from leakscope.proc.kernel_frames import without_allocators
 from leakscope.words import plural, seconds_text
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def record_lost(
     )
     for group in seen.groups:
         frames = [one for frame in group.frames for one in (lines or {}).get(frame, (frame,))]
-        frames = [one if one.module else one._replace(module=_CORE) for one in frames]
+        _, rest = without_allocators(frames)  # of what was inlined
+        frames = [one if one.module else one._replace(module=_CORE) for one in rest]
         node = build.stack(built_frames(frames), truncated=group.cut)
         site = build.site(node, group.kind, live_bytes=group.bytes, live_count=group.count)
         build.reach(site, Reachability.DEFINITELY_LOST, group.count, group.bytes)

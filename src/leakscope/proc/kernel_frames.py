@@ -89,8 +89,13 @@ def without_allocators(frames: Sequence[KernelFrame]) -> tuple[str, tuple[Kernel
     """
     kind = "kmalloc"
     for at, frame in enumerate(frames):
-        own = frame.function is not None and is_allocator(frame.function)
-        if frame.function is None or frame.module is not None or not own:
+        name = frame.function
+        # A module's own functions may be called so; what the kernel's headers put into them may not.
+        if (
+            name is None
+            or not is_allocator(name)
+            or (frame.module is not None and not frame.inlined)
+        ):
             return kind, tuple(frames[at:])
         if kind == "kmalloc":
             name = frame.function

@@ -179,7 +179,6 @@ def _save(kmemleak: Kmemleak) -> tuple[Path | None, int]:
 
 def _scan(kmemleak: Kmemleak, args: argparse.Namespace) -> int:
     from leakscope.kernel.clock import read_ticks
-    from leakscope.kernel.facts import kernel_config
     from leakscope.kernel.kmemleak import scan_twice
     from leakscope.kernel.lines import KernelLines
     from leakscope.kernel.lost import record_lost
@@ -206,8 +205,7 @@ def _scan(kmemleak: Kmemleak, args: argparse.Namespace) -> int:
         places = lines.resolve(frame for group in seen.groups for frame in group.frames)
     if folder is not None:
         known.save(folder)
-    config = kernel_config()
-    recording = record_lost(seen, read_ticks(config), places, [*notes, *lines.notes])
+    recording = record_lost(seen, read_ticks(), places, [*notes, *lines.notes])
     return report_recordings([(_keep(recording, args.output, folder), recording)], args, sys.stdout)
 
 

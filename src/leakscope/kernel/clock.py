@@ -7,18 +7,14 @@ import re
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from leakscope.proc.text import read_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Ticks", "read_ticks"]
 
 _JIFFIES = re.compile(r"jiffies: (\d{1,20})")
-_RATES = (100, 250, 300, 1000)  # that CONFIG_HZ can be; the kernel starts five minutes before zero
-_WRAP = 1 << 32
+_COARSE = 6  # CLOCK_MONOTONIC_COARSE
+_WRAP = 1 << 32  # the count begins five minutes before it
 _HEADER_LINES = 4000
 
 
@@ -37,25 +33,17 @@ class Ticks:
         return age if age <= self.now / self.hz + 600 else None
 
 
-def read_ticks(config: Mapping[str, str] | None = None) -> Ticks | None:
-    """Return the kernel's clock; None where neither it nor its configuration tells it."""
-    up = time.clock_gettime(time.CLOCK_MONOTONIC)
-    shown = None
+def read_ticks() -> Ticks:
+    """Return the kernel's clock. Its coarse clocks step with it, so their resolution is a tick."""
+    hz = max(1, round(1.0 / time.clock_getres(_COARSE)))
+    now = _started(hz) + round(time.clock_gettime(time.CLOCK_MONOTONIC) * hz)
     for number, line in enumerate(read_lines("/proc/timer_list")):
         found = _JIFFIES.search(line)
         if found is not None:
-            shown = int(found[1])
-            break
+            return Ticks(int(found[1]), hz)
         if number > _HEADER_LINES:
             break
-    known = (config or {}).get("CONFIG_HZ", "")
-    if known.isascii() and known.isdecimal() and 0 < int(known[:6]) <= 10_000:
-        hz = int(known[:6])
-    elif shown is not None:
-        hz = min(_RATES, key=lambda rate: abs(_started(rate) + up * rate - shown))
-    else:
-        return None
-    return Ticks(shown if shown is not None else round(_started(hz) + up * hz), hz)
+    return Ticks(now, hz)
 
 
 def _started(hz: int) -> int:

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from leakscope.kernel.kmemleak import Kmemleak
 
 __all__ = ["save_report"]
@@ -23,12 +23,11 @@ def save_report(kmemleak: Kmemleak, folder: Path) -> tuple[Path | None, int]:
     None, 0 for an empty report. Raises `TargetError` when it cannot be kept whole.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    path = folder / f"kmemleak-{stamp}-{os.getpid()}.txt"
+    path = None
     count = 0
     try:
-        fd = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        fd, name = tempfile.mkstemp(prefix=f"kmemleak-{stamp}-", suffix=".txt", dir=folder)
+        path = Path(name)
         with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
             for line in kmemleak.lines():
                 count += line.startswith("unreferenced")
@@ -38,9 +37,10 @@ def save_report(kmemleak: Kmemleak, folder: Path) -> tuple[Path | None, int]:
         if not count:
             path.unlink()
     except OSError as error:
-        path.unlink(missing_ok=True)
+        if path is not None:
+            path.unlink(missing_ok=True)
         raise TargetError(
-            f"the report cannot be saved to {path}, so it is not cleared: {error.strerror}",
+            f"the report cannot be saved in {folder}, so it is not cleared: {error.strerror}",
             hint="Make room there.",
         ) from error
     return (path if count else None), count

@@ -98,6 +98,5 @@ def without_allocators(frames: Sequence[KernelFrame]) -> tuple[str, tuple[Kernel
         ):
             return kind, tuple(frames[at:])
         if kind == "kmalloc":
-            name = frame.function
             kind = next((kind for part, kind in _KINDS if part in name), kind)
     return kind, tuple(frames)

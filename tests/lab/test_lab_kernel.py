@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel that tells all: every way of leaking is named by function and line, and nothing else."""
+
+import pytest
+
+from lab_boot import boot, document, source_lines
+
+pytestmark = pytest.mark.timeout(1500)
+
+# What module/leaks.c loses, by the function that asked for memory: kind, objects, bytes.
+LOST = {
+    "leaks_lose_object": ("kmem_cache_alloc", 1, 328),
+    "leaks_lose_kmalloc": ("kmalloc", 200, 200 * 96),
+    "leaks_lose_vmalloc": ("vmalloc", 20, 20 * 3 * 4096),
+    "leaks_lose_percpu": ("percpu", 10, 640),
+    "leaks_on_error": ("kmalloc", 10, 5120),
+}
+SCRIPT = """
+section empty $L kernel --json
+insmod {module}/leaks.ko
+section before $L kernel state -o /run/before.leakscope
+(echo once >/proc/leaks)
+(echo loop >/proc/leaks)
+section scan $L kernel scan --json --debug-dir {module}
+section report $L report /run/leakscope/kernel-scan.leakscope --limit 1
+section state $L kernel --json
+section mounts grep -c debugfs /proc/mounts
+section lines grep leaks /proc/allocinfo
+rmmod leaks
+section unloaded $L kernel scan --json --debug-dir {module}
+section cleared $L kernel scan --clear
+section saved ls /run/leakscope
+section nothing $L kernel scan --json
+section dump $L kernel scan --dump 0xffff888000001000
+section auto $L kernel scan --auto off
+section off $L kernel scan --off --irreversible
+section refused $L kernel scan
+"""  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def said(lab_kernel, tmp_path_factory):
+    return boot(
+        SCRIPT.format(module=f"{lab_kernel}/leaks"),
+        tmp_path_factory.mktemp("lab"),
+        kernel=lab_kernel / "arch/x86/boot/bzImage",
+        append="page_owner=on slub_debug=U kmemleak=on",
+    )
+
+
+def by_function(answer):
+    (process,) = document(answer)["processes"]
+    return {f["source"]["function"]: f for f in process["findings"]}
+
+
+def test_a_kernel_at_rest_has_no_suspects(said):
+    state = document(said["empty"])
+    assert (said["empty"].status, state["suspects"], state["oddities"]) == (0, 0, [])
+    assert {s["name"]: s["state"] for s in state["sources"]} == dict.fromkeys(
+        ("kmemleak", "allocinfo", "page_owner", "slab traces", "slabinfo", "vmallocinfo", "meminfo"),
+        "works",
+    )  # fmt: skip
+
+
+def test_each_leak_is_named_by_function_and_line_and_nothing_else_is(said, lab_kernel):
+    assert said["scan"].status == 1
+    places = source_lines(lab_kernel / "leaks/leaks.c")
+    found = by_function(said["scan"])
+    told = {
+        name: (f["kind"], f["lost_count"], f["lost_bytes"], f["source"]["line"])
+        for name, f in found.items()
+    }
+    assert told == {name: (*what, places[name]) for name, what in LOST.items()}
+    assert all(f["verdict"] == "lost" for f in found.values())
+    assert said["report"].status == 1
+
+
+def test_pages_and_what_a_bounded_cache_keeps_are_in_the_lines(said):
+    lines = {line.split("func:")[1].strip(): line.split()[:2] for line in said["lines"].text.split("\n") if "func:" in line}  # fmt: skip
+    assert lines["leaks_lose_pages"] == [str(50 * 2 * 4096), "50"]
+    assert lines["leaks_remember"][1] == "64"
+    holders = {h["name"].split(" ")[0]: h for h in document(said["state"])["holders"]}
+    assert holders["leaks_lose_vmalloc"]["bytes"] == 20 * 3 * 4096
+
+
+def test_debugfs_is_mounted_for_nobody_else(said):
+    assert said["mounts"].text.strip() == "0"
+
+
+def test_code_is_named_after_its_module_is_gone(said):
+    found = by_function(said["unloaded"])
+    assert set(LOST) <= set(found)
+    assert {f["lost_count"] for name, f in found.items() if name == "leaks_lose_kmalloc"} == {200}
+
+
+def test_clearing_saves_the_report_and_says_what_it_hides(said):
+    assert said["cleared"].status == 0
+    assert "now hidden" in said["cleared"].text
+    assert "kmemleak-" in said["saved"].text
+    assert (said["nothing"].status, document(said["nothing"])["findings"]) == (0, [])
+
+
+def test_controls_and_what_is_refused_after_the_end(said):
+    assert said["dump"].status == 0
+    assert "scans: off" in said["auto"].text
+    assert "off until the next boot" in said["off"].text
+    assert said["refused"].status == 2
+    assert "kmemleak cannot be used" in said["refused"].text
+    assert "Traceback" not in said["refused"].text

@@ -59,7 +59,9 @@ class _Module(Protocol):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs, and the options of the one that is meant without a verb."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="VERB", title="verbs", help="state is meant where none is named"
+    )
     for verb in SUBVERBS:
         module = _module(verb.module)
         below = verbs.add_parser(

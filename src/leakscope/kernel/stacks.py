@@ -15,7 +15,7 @@ from leakscope.model.series import TrendVerdict
 from leakscope.proc.kernel_frames import parse_frame, without_allocators
 from leakscope.proc.page_owner import sum_pages, sum_stacks
 from leakscope.proc.slab_traces import parse_traces
-from leakscope.proc.text import read_lines
+from leakscope.proc.text import read_lines, read_text
 from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _TOLD = (TrendVerdict.LEAK, TrendVerdict.GROWING)
 _MOST = 6  # subjects
 _STACKS = 2  # of each
 _FRAMES = 8
+_MOST_TEXT = 64 << 20
 _MOST_LINES = 4_000_000  # of page_owner, which reaches gigabytes
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -88,7 +89,10 @@ def _of_function(function: str, debug: DebugFiles) -> list[str]:
         return []
     lines: list[str] = []
     for name in names:
-        for trace in parse_traces(read_lines(f"{folder}/{name}/alloc_traces")):
+        text = read_text(f"{folder}/{name}/alloc_traces", _MOST_TEXT) or ""
+        if f"{function}+0x" not in text:
+            continue
+        for trace in parse_traces(text.split("\n")):
             if _calls(trace.frames, function) and len(lines) < _STACKS * (_FRAMES + 1):
                 what = f"{plural(trace.count, 'object')} in {name}, allocated by"
                 lines += [what, *_frames(trace.frames)]

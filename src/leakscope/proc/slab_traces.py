@@ -54,7 +54,8 @@ def parse_traces(lines: Iterable[str]) -> tuple[SlabTrace, ...]:
         found.append(SlabTrace(int(head[1]), tuple(frames) or (head[2],), low, high, waste))
 
     for line in lines:
-        if (start := _HEAD.fullmatch(line)) is not None:
+        start = _HEAD.fullmatch(line) if " age=" in line else None  # the rest is frames
+        if start is not None:
             end()
             head, frames = start, []
         elif head is not None and len(frames) < _MOST_FRAMES:

@@ -5,7 +5,7 @@ import pytest
 
 from lab_boot import boot, document
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(2400)
 
 SCRIPT = """
 section version uname -r

@@ -5,7 +5,7 @@ import pytest
 
 from lab_boot import boot, document, source_lines
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(2400)
 
 # What module/leaks.c loses, by the function that asked for memory: kind, objects, bytes.
 LOST = {

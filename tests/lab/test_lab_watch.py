@@ -5,7 +5,7 @@ import pytest
 
 from lab_boot import boot, document, source_lines
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(2400)
 
 # The module takes 1,000 bytes five times a second for ever, and remembers the newest 64 of
 # something. A program opens a descriptor every other second and closes none.
@@ -32,7 +32,6 @@ def watched(lab_kernel, tmp_path_factory):
         kernel=lab_kernel / "arch/x86/boot/bzImage",
         append="page_owner=on slub_debug=U kmemleak=on",
         options=("-icount", "shift=2,sleep=off"),
-        seconds=900,
     )["watch"]
 
 

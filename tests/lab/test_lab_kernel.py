@@ -15,7 +15,7 @@ LOST = {
     "leaks_lose_percpu": ("percpu", 10, 640),
     "leaks_on_error": ("kmalloc", 10, 5120),
 }
-SCRIPT = """
+SCRIPT = r"""
 section empty $L kernel --json
 insmod {module}/leaks.ko
 (echo once >/proc/leaks)
@@ -29,7 +29,9 @@ section unloaded $L kernel scan --json --debug-dir {module}
 section cleared $L kernel scan --clear
 section saved ls /run/leakscope
 section nothing $L kernel scan --json
-section dump $L kernel scan --dump 0xffff888000001000
+object=$(sed -n 's/unreferenced object \(0x[0-9a-f]*\).*/\1/p' /run/leakscope/kmemleak-*.txt | head -n1)
+section dump $L kernel scan --dump $object
+section unknown $L kernel scan --dump 0xffff888000001001
 section auto $L kernel scan --auto off
 section off $L kernel scan --off --irreversible
 section refused $L kernel scan
@@ -64,11 +66,13 @@ def test_each_leak_is_named_by_function_and_line_and_nothing_else_is(said, lab_k
     assert said["scan"].status == 1
     places = source_lines(lab_kernel / "leaks/leaks.c")
     found = by_function(said["scan"])
-    told = {
-        name: (f["kind"], f["lost_count"], f["lost_bytes"], f["source"]["line"])
-        for name, f in found.items()
-    }
-    assert told == {name: (*what, places[name]) for name, what in LOST.items()}
+    told = {name: (f["kind"], f["source"]["line"]) for name, f in found.items()}
+    assert told == {name: (kind, places[name]) for name, (kind, _, _) in LOST.items()}
+    for name, (_, count, size) in LOST.items():
+        # A stale word on some stack may hide one, as in every conservative search; none is invented.
+        hidden = count - found[name]["lost_count"]
+        assert hidden in {0, 1}, (name, found[name]["lost_count"])
+        assert found[name]["lost_bytes"] == size - hidden * size // count
     assert all(f["verdict"] == "lost" for f in found.values())
 
 
@@ -87,18 +91,20 @@ def test_debugfs_is_mounted_for_nobody_else(said):
 def test_code_is_named_after_its_module_is_gone(said):
     found = by_function(said["unloaded"])
     assert set(LOST) <= set(found)
-    assert {f["lost_count"] for name, f in found.items() if name == "leaks_lose_kmalloc"} == {200}
+    assert found["leaks_lose_kmalloc"]["lost_count"] >= 199
 
 
 def test_clearing_saves_the_report_and_says_what_it_hides(said):
     assert said["cleared"].status == 0
     assert "now hidden" in said["cleared"].text
     assert "kmemleak-" in said["saved"].text
-    assert (said["nothing"].status, document(said["nothing"])["findings"]) == (0, [])
+    assert (said["nothing"].status, by_function(said["nothing"])) == (0, {})
 
 
 def test_controls_and_what_is_refused_after_the_end(said):
     assert said["dump"].status == 0
+    assert "kmemleak: Object 0xffff" in said["dump"].text
+    assert (said["unknown"].status, "knows no object" in said["unknown"].text) == (2, True)
     assert "scans: off" in said["auto"].text
     assert "off until the next boot" in said["off"].text
     assert said["refused"].status == 2

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     debug = open_debug_files()
     source = next(one for one in sources(debug) if one.name == "kmemleak")
     path = debug.path("kmemleak")
-    if path is None or source.ability is Ability.DENIED or (not source.works and not args.clear):
+    if path is None or source.state == Ability.DENIED or (not source.works and not args.clear):
         raise TargetError(
             f"kmemleak cannot be used: {source.why}",
             hint=f"{source.enable}. Without it: leakscope kernel watch".lstrip(". "),

@@ -6,11 +6,11 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from leakscope.kernel.mounts import lockdown
+from leakscope.model.kernel_state import KernelSource
 from leakscope.proc.allocinfo import read_profiling
 from leakscope.proc.kmsg import read_log
 from leakscope.proc.text import read_text
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from leakscope.kernel.mounts import DebugFiles
 
-__all__ = ["Ability", "Source", "kernel_config", "kmemleak_trouble", "sources"]
+__all__ = ["Ability", "kernel_config", "kmemleak_trouble", "sources"]
 
 _MOST_CONFIG = 4 << 20
 _WORDS = ("kmemleak", "Kmemleak", "Early log buffer")
@@ -33,22 +33,6 @@ class Ability(StrEnum):
     OFF = "off"  # built in, and not switched on
     DENIED = "denied"
     ABSENT = "absent"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One thing that a kernel can tell. `enable` is the step that would make it work."""
-
-    name: str
-    tells: str
-    ability: Ability
-    why: str = ""
-    enable: str = ""
-
-    @property
-    def works(self) -> bool:
-        """Whether it can be read now."""
-        return self.ability is Ability.WORKS
 
 
 def kernel_config() -> Mapping[str, str]:
@@ -73,7 +57,7 @@ def _packed(path: str) -> str | None:
         return None
 
 
-def sources(debug: DebugFiles, config: Mapping[str, str] | None = None) -> tuple[Source, ...]:
+def sources(debug: DebugFiles, config: Mapping[str, str] | None = None) -> tuple[KernelSource, ...]:
     """Return everything a kernel can tell, and whether this one does, to us."""
     config = kernel_config() if config is None else config
     boot = (read_text("/proc/cmdline", 1 << 16) or "").split()
@@ -88,7 +72,7 @@ def sources(debug: DebugFiles, config: Mapping[str, str] | None = None) -> tuple
     )
 
 
-def _plain(name: str, path: str, tells: str, config: Mapping[str, str]) -> Source:
+def _plain(name: str, path: str, tells: str, config: Mapping[str, str]) -> KernelSource:
     try:
         with open(path, "rb") as file:
             file.read(1)
@@ -96,20 +80,22 @@ def _plain(name: str, path: str, tells: str, config: Mapping[str, str]) -> Sourc
         option = "CONFIG_SLUB_DEBUG" if name == "slabinfo" else "CONFIG_MMU"
         have = config.get(option) == "y"
         why = "not in /proc here (a container hides it)" if have else "not in this kernel"
-        return Source(name, tells, Ability.ABSENT, why, "" if have else f"{option}=y")
+        return KernelSource(name, tells, Ability.ABSENT, why, "" if have else f"{option}=y")
     except OSError as error:
-        return Source(name, tells, Ability.DENIED, f"{error.strerror}", "sudo leakscope kernel")
-    return Source(name, tells, Ability.WORKS)
+        return KernelSource(
+            name, tells, Ability.DENIED, f"{error.strerror}", "sudo leakscope kernel"
+        )
+    return KernelSource(name, tells, Ability.WORKS)
 
 
-def _denied(name: str, tells: str, path: str) -> Source | None:
+def _denied(name: str, tells: str, path: str) -> KernelSource | None:
     """Return why a file of debugfs cannot be opened; None when it can."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:
         mode = lockdown()
         if mode is not None and os.geteuid() == 0:
-            return Source(
+            return KernelSource(
                 name,
                 tells,
                 Ability.DENIED,
@@ -117,19 +103,19 @@ def _denied(name: str, tells: str, path: str) -> Source | None:
                 "boot without lockdown (it comes with Secure Boot)",
             )
         step = "sudo leakscope kernel" if os.geteuid() else ""
-        return Source(name, tells, Ability.DENIED, f"{error.strerror}", step)
+        return KernelSource(name, tells, Ability.DENIED, f"{error.strerror}", step)
     return None
 
 
-def _kmemleak(debug: DebugFiles, config: Mapping[str, str], boot: list[str]) -> Source:
+def _kmemleak(debug: DebugFiles, config: Mapping[str, str], boot: list[str]) -> KernelSource:
     name, tells = "kmemleak", "objects that nothing points to, with the stacks that allocated them"
     built = config.get("CONFIG_DEBUG_KMEMLEAK") == "y"
     if debug.root is None:
         if config and not built:
-            return Source(
+            return KernelSource(
                 name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_DEBUG_KMEMLEAK=y"
             )
-        return Source(name, tells, Ability.DENIED, debug.why, debug.step)
+        return KernelSource(name, tells, Ability.DENIED, debug.why, debug.step)
     path = debug.path("kmemleak")
     if path is not None:
         denied = _denied(name, tells, path)
@@ -137,15 +123,17 @@ def _kmemleak(debug: DebugFiles, config: Mapping[str, str], boot: list[str]) -> 
             return denied
         trouble = kmemleak_trouble()
         if trouble is not None:
-            return Source(name, tells, Ability.OFF, trouble, _pool_step(trouble))
+            return KernelSource(name, tells, Ability.OFF, trouble, _pool_step(trouble))
         if "kmemleak=off" in boot:
-            return Source(name, tells, Ability.OFF, "booted with kmemleak=off", "kmemleak=on")
-        return Source(name, tells, Ability.WORKS)
+            return KernelSource(name, tells, Ability.OFF, "booted with kmemleak=off", "kmemleak=on")
+        return KernelSource(name, tells, Ability.WORKS)
     if built or "kmemleak=off" in boot:
         off = config.get("CONFIG_DEBUG_KMEMLEAK_DEFAULT_OFF") == "y"
         why = "built in and off by default" if off else "built in and switched off"
-        return Source(name, tells, Ability.OFF, why, "boot with kmemleak=on")
-    return Source(name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_DEBUG_KMEMLEAK=y")
+        return KernelSource(name, tells, Ability.OFF, why, "boot with kmemleak=on")
+    return KernelSource(
+        name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_DEBUG_KMEMLEAK=y"
+    )
 
 
 def kmemleak_trouble() -> str | None:
@@ -179,12 +167,12 @@ def _pool_step(trouble: str) -> str:
     return "boot again: it cannot be switched on while the kernel runs"
 
 
-def _allocinfo(config: Mapping[str, str], boot: list[str]) -> Source:
+def _allocinfo(config: Mapping[str, str], boot: list[str]) -> KernelSource:
     name, tells = "allocinfo", "what each source line of the kernel holds"
     counting = read_profiling()
     if counting is None:
         if config.get("CONFIG_MEM_ALLOC_PROFILING") == "y":
-            return Source(
+            return KernelSource(
                 name,
                 tells,
                 Ability.OFF,
@@ -193,37 +181,43 @@ def _allocinfo(config: Mapping[str, str], boot: list[str]) -> Source:
             )
         new = _release() >= (6, 10)
         why = "not in this kernel" if new else "came with Linux 6.10"
-        return Source(name, tells, Ability.ABSENT, why, "CONFIG_MEM_ALLOC_PROFILING=y")
+        return KernelSource(name, tells, Ability.ABSENT, why, "CONFIG_MEM_ALLOC_PROFILING=y")
     if not counting:
         never = any(word.startswith("sysctl.vm.mem_profiling=never") for word in boot)
         writable = os.access("/proc/sys/vm/mem_profiling", os.W_OK) and not never
         step = "sysctl vm.mem_profiling=1" if writable else "boot with sysctl.vm.mem_profiling=1"
-        return Source(name, tells, Ability.OFF, "switched off (vm.mem_profiling=0)", step)
+        return KernelSource(name, tells, Ability.OFF, "switched off (vm.mem_profiling=0)", step)
     if not os.access("/proc/allocinfo", os.R_OK):
-        return Source(name, tells, Ability.DENIED, "for root alone", "sudo leakscope kernel")
-    return Source(name, tells, Ability.WORKS)
+        return KernelSource(name, tells, Ability.DENIED, "for root alone", "sudo leakscope kernel")
+    return KernelSource(name, tells, Ability.WORKS)
 
 
-def _page_owner(debug: DebugFiles, config: Mapping[str, str], boot: list[str]) -> Source:
+def _page_owner(debug: DebugFiles, config: Mapping[str, str], boot: list[str]) -> KernelSource:
     name, tells = "page_owner", "the stack that took each page from the page allocator"
     if config and config.get("CONFIG_PAGE_OWNER") != "y":
-        return Source(name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_PAGE_OWNER=y")
+        return KernelSource(
+            name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_PAGE_OWNER=y"
+        )
     if debug.root is None:
-        return Source(name, tells, Ability.DENIED, debug.why, debug.step)
+        return KernelSource(name, tells, Ability.DENIED, debug.why, debug.step)
     path = debug.path("page_owner")
     if path is None:
         if "page_owner=on" in boot or not config:
-            return Source(name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_PAGE_OWNER=y")
-        return Source(name, tells, Ability.OFF, "built in and off", "boot with page_owner=on")
-    return _denied(name, tells, path) or Source(name, tells, Ability.WORKS)
+            return KernelSource(
+                name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_PAGE_OWNER=y"
+            )
+        return KernelSource(name, tells, Ability.OFF, "built in and off", "boot with page_owner=on")
+    return _denied(name, tells, path) or KernelSource(name, tells, Ability.WORKS)
 
 
-def _slab_traces(debug: DebugFiles, config: Mapping[str, str]) -> Source:
+def _slab_traces(debug: DebugFiles, config: Mapping[str, str]) -> KernelSource:
     name, tells = "slab traces", "the stacks that allocated the objects of a cache"
     if config and config.get("CONFIG_SLUB_DEBUG") != "y":
-        return Source(name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_SLUB_DEBUG=y")
+        return KernelSource(
+            name, tells, Ability.ABSENT, "not in this kernel", "CONFIG_SLUB_DEBUG=y"
+        )
     if debug.root is None:
-        return Source(name, tells, Ability.DENIED, debug.why, debug.step)
+        return KernelSource(name, tells, Ability.DENIED, debug.why, debug.step)
     option = "slab_debug" if _release() >= (6, 9) else "slub_debug"
     folder = debug.path("slab")
     if folder is not None:
@@ -233,10 +227,10 @@ def _slab_traces(debug: DebugFiles, config: Mapping[str, str]) -> Source:
         try:
             with os.scandir(folder) as entries:
                 if next(entries, None) is not None:
-                    return Source(name, tells, Ability.WORKS)
+                    return KernelSource(name, tells, Ability.WORKS)
         except OSError as error:
-            return Source(name, tells, Ability.DENIED, f"{error.strerror}")
-    return Source(
+            return KernelSource(name, tells, Ability.DENIED, f"{error.strerror}")
+    return KernelSource(
         name, tells, Ability.OFF, "off", f"boot with {option}=U (of one cache: {option}=U,NAME)"
     )
 

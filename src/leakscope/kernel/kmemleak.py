@@ -9,6 +9,7 @@ minimum age apart, with the same checksum.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import Counter
@@ -43,22 +44,28 @@ class Kmemleak:
 
     def command(self, text: str) -> None:
         """Write one command. Raises `TargetError` with the reason when the kernel refuses it."""
+        number = self._write(text)
+        if number == 0:
+            return
+        why = os.strerror(number)
+        if number in (errno.EPERM, errno.EACCES):
+            why = "it is switched off, or this user may not"
+        raise TargetError(
+            f"kmemleak does not take '{text}': {why}",
+            hint="`leakscope kernel` says what this kernel can do.",
+        )
+
+    def _write(self, text: str) -> int:
+        """Write one command; return the number of the error, 0 for none."""
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(fd, text.encode())
             finally:
                 os.close(fd)
-        except PermissionError as error:
-            raise TargetError(
-                f"kmemleak does not take '{text}': it is switched off, or this user may not",
-                hint="`leakscope kernel` says which, and what to do.",
-            ) from error
         except OSError as error:
-            raise TargetError(
-                f"kmemleak does not take '{text}': {error.strerror}",
-                hint="`leakscope kernel` says what this kernel can do.",
-            ) from error
+            return error.errno or errno.EIO
+        return 0
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the report as it is now. Raises `TargetError`."""
@@ -76,7 +83,8 @@ class Kmemleak:
     def dump(self, address: int) -> list[str]:
         """Have the kernel tell all about the object at `address`, and return what it says."""
         before = time.clock_gettime(time.CLOCK_MONOTONIC)
-        self.command(f"dump={address:#x}")
+        if self._write(f"dump={address:#x}") == errno.EINVAL:
+            raise TargetError(f"kmemleak knows no object at {address:#x}")
         records = read_log(lambda _: True)
         if records is None:
             raise TargetError("the kernel's log, where the answer is, may not be read")

@@ -27,7 +27,6 @@ from leakscope.words import bytes_text, percent_text, plural, rate_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from leakscope.kernel.facts import Source
     from leakscope.kernel.mounts import DebugFiles
 
 __all__ = ["look_at_kernel"]
@@ -76,9 +75,7 @@ def look_at_kernel(apart_s: float, *, mount: bool = True) -> KernelState:
         kernel=own,
         reclaimable=reclaimable,
         unexplained=unexplained,
-        sources=tuple(
-            KernelSource(one.name, one.tells, str(one.ability), one.why, one.enable) for one in told
-        ),
+        sources=tuple(told),
         holders=holders,
         oddities=odd,
         suspects=suspects,
@@ -125,10 +122,10 @@ def _holders(first: _Look, second: _Look, apart: float) -> tuple[KernelHolder, .
     return tuple(kept)
 
 
-def _suspects(debug: DebugFiles, told: Sequence[Source]) -> int | None:
+def _suspects(debug: DebugFiles, told: Sequence[KernelSource]) -> int | None:
     """Count what kmemleak's report lists; None where there is no report."""
     path = debug.path("kmemleak")
-    readable = any(s.name == "kmemleak" and s.ability is not Ability.DENIED for s in told)
+    readable = any(s.name == "kmemleak" and s.state != Ability.DENIED for s in told)
     if path is None or not readable:
         return None
     try:
@@ -181,7 +178,7 @@ def _verdict(odd: Sequence[Oddity], own: int, total: int, suspects: int | None) 
     return f"{held}; nothing is odd at one look"
 
 
-def _next_step(odd: Sequence[Oddity], told: Sequence[Source]) -> str:
+def _next_step(odd: Sequence[Oddity], told: Sequence[KernelSource]) -> str:
     if odd:
         return odd[0].next_step
     root = "" if os.geteuid() == 0 else "sudo "
@@ -190,10 +187,10 @@ def _next_step(odd: Sequence[Oddity], told: Sequence[Source]) -> str:
     return f"{root}leakscope kernel watch --for 40m"
 
 
-def _notes(debug: DebugFiles, told: Sequence[Source]) -> tuple[str, ...]:
+def _notes(debug: DebugFiles, told: Sequence[KernelSource]) -> tuple[str, ...]:
     notes = []
     if debug.own:
         notes.append("debugfs was mounted for this command alone, and is gone with it")
-    if any(one.ability is Ability.DENIED for one in told) and os.geteuid() != 0:
+    if any(one.state == Ability.DENIED for one in told) and os.geteuid() != 0:
         notes.append("root sees more: sudo leakscope kernel")
     return tuple(notes)

@@ -20,6 +20,11 @@ class KernelSource:
     why: str = ""
     enable: str = ""  # what would make it work
 
+    @property
+    def works(self) -> bool:
+        """Whether it can be read now."""
+        return self.state == "works"
+
 
 @dataclass(frozen=True, slots=True)
 class KernelHolder:

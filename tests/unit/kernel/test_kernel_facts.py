@@ -46,10 +46,10 @@ def named(debug, config):
 
 def test_what_is_not_built_in_is_absent_and_what_may_not_be_read_is_denied():
     absent = named(NOTHING, {"CONFIG_SLUB_DEBUG": "y"})
-    assert absent["kmemleak"].ability is Ability.ABSENT
+    assert absent["kmemleak"].state == Ability.ABSENT
     assert absent["kmemleak"].enable == "CONFIG_DEBUG_KMEMLEAK=y"
     denied = named(NOTHING, {"CONFIG_DEBUG_KMEMLEAK": "y", "CONFIG_PAGE_OWNER": "y"})
-    assert denied["kmemleak"].ability is Ability.DENIED
+    assert denied["kmemleak"].state == Ability.DENIED
     assert denied["page_owner"].enable == "sudo leakscope kernel"
 
 
@@ -57,7 +57,7 @@ def test_what_is_built_in_and_switched_off(tmp_path, monkeypatch):
     debug = DebugFiles(str(tmp_path))
     config = {"CONFIG_DEBUG_KMEMLEAK": "y", "CONFIG_DEBUG_KMEMLEAK_DEFAULT_OFF": "y", "CONFIG_PAGE_OWNER": "y", "CONFIG_SLUB_DEBUG": "y"}  # fmt: skip
     off = named(debug, config)
-    assert (off["kmemleak"].ability, off["kmemleak"].enable) == (Ability.OFF, "boot with kmemleak=on")  # fmt: skip
+    assert (off["kmemleak"].state, off["kmemleak"].enable) == (Ability.OFF, "boot with kmemleak=on")  # fmt: skip
     assert off["page_owner"].enable == "boot with page_owner=on"
     assert "=U" in off["slab traces"].enable
     (tmp_path / "kmemleak").write_text("")

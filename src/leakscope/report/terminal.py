@@ -162,6 +162,9 @@ def next_lines(
     again = command or _program(findings, ink)
     if not members and "no_leak_check" in findings.coverage.troubles:
         text = f"run it here: leakscope run -- {again}"
+    elif findings.process.is_kernel and not (members and members[0].is_leak):
+        start = "see what grows" if undecided else "nothing to mend; what grows"
+        text = f"{start}: sudo leakscope kernel watch --for 1h"
     elif not members and not undecided:
         what = f"try other inputs: leakscope run -- {again}"
         if findings.findings and recording is not None:

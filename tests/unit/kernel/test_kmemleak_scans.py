@@ -13,6 +13,7 @@ from leakscope.kernel.kmemleak import Kmemleak, scan_twice
 from leakscope.kernel.lost import record_lost
 from leakscope.kernel.module_map import ModuleMap
 from leakscope.kernel.saving import save_report
+from leakscope.report.terminal import render
 
 
 def object_text(
@@ -91,6 +92,13 @@ def test_a_modules_code_comes_before_the_kernels_helpers():
     seen, _, _ = scanned(text, text)
     (leak,) = findings_of(record_lost(seen)).leaks
     assert leak.source.function == "probe_it"
+
+
+def test_a_kernel_is_not_told_to_be_run_again():
+    seen, _, _ = scanned("", "")
+    text = render(findings_of(record_lost(seen)))
+    assert "sudo leakscope kernel watch" in text
+    assert "leakscope run" not in text
 
 
 def test_kernels_without_checksums_are_compared_by_time_of_allocation():

@@ -24,6 +24,9 @@ section scan $L kernel scan --json --debug-dir {module}
 section state $L kernel --json
 section mounts grep -c debugfs /proc/mounts
 section lines grep leaks /proc/allocinfo
+(until ls /run/leakscope/kmemleak-*.txt 2>/dev/null; do sleep 1; done; sleep 1; echo once >/proc/leaks) >/run/waited &
+section new $L kernel scan --new-only --for 15s --json --debug-dir {module}
+(echo loop >/proc/leaks)
 rmmod leaks
 section unloaded $L kernel scan --json --debug-dir {module}
 section cleared $L kernel scan --clear
@@ -88,6 +91,13 @@ def test_debugfs_is_mounted_for_nobody_else(said):
     assert said["mounts"].text.strip() == "0"
 
 
+def test_only_what_is_new_is_told_after_clearing(said):
+    found = by_function(said["new"])
+    assert (said["new"].status, set(found)) == (1, {"leaks_lose_object"})
+    assert found["leaks_lose_object"]["lost_count"] == 1
+    assert "now hidden" in said["new"].text
+
+
 def test_code_is_named_after_its_module_is_gone(said):
     found = by_function(said["unloaded"])
     assert set(LOST) <= set(found)
@@ -103,7 +113,7 @@ def test_clearing_saves_the_report_and_says_what_it_hides(said):
 
 def test_controls_and_what_is_refused_after_the_end(said):
     assert said["dump"].status == 0
-    assert "kmemleak: Object 0xffff" in said["dump"].text
+    assert "kmemleak: Object 0xff" in said["dump"].text
     assert (said["unknown"].status, "knows no object" in said["unknown"].text) == (2, True)
     assert "scans: off" in said["auto"].text
     assert "off until the next boot" in said["off"].text

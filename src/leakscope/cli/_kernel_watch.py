@@ -12,6 +12,8 @@ from leakscope.errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
+    from leakscope.workflow.watching import Judgement
+
 HELP = """\
 Watch the kernel's memory over time, and say which of its code leaks.
 
@@ -56,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch, then say what was seen."""
     from leakscope.cli.watch import watch_on
+    from leakscope.judge.growing import fast_growers
     from leakscope.kernel.gather import KernelGatherer
     from leakscope.kernel.module_map import ModuleMap, state_folder
     from leakscope.kernel.mounts import open_debug_files
@@ -78,6 +81,9 @@ def run(args: argparse.Namespace) -> int:
         ModuleMap.now(folder).save(folder)
     args.targets, args.heap = [], False
     gatherer = KernelGatherer(debug=debug)
-    return watch_on(
-        gatherer, args, every, length, facts=lambda judged: stacks_behind(judged.trends, debug)
-    )
+
+    def stacks(judged: Judgement) -> dict[str, list[str]]:
+        leaks = [cause.trend for cause in judged.causes]
+        return stacks_behind([*leaks, *fast_growers(judged.trends)], debug)
+
+    return watch_on(gatherer, args, every, length, facts=stacks)

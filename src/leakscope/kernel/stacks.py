@@ -11,7 +11,6 @@ import itertools
 import os
 from typing import TYPE_CHECKING
 
-from leakscope.model.series import TrendVerdict
 from leakscope.proc.kernel_frames import parse_frame, without_allocators
 from leakscope.proc.page_owner import sum_pages, sum_stacks
 from leakscope.proc.slab_traces import parse_traces
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read_pages", "stacks_behind"]
 
-_TOLD = (TrendVerdict.LEAK, TrendVerdict.GROWING)
 _MOST = 6  # subjects
 _STACKS = 2  # of each
 _FRAMES = 8
@@ -37,25 +35,54 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def stacks_behind(trends: Sequence[Trend], debug: DebugFiles) -> dict[str, list[str]]:
-    """Return, for what leaks or grows fast, the stacks that allocated it, by the subject's key."""
+    """Return the stacks that allocated what the first few of `trends` tell of, by subjects' keys."""
     found: dict[str, list[str]] = {}
-    pages: PageSums | None = None
+    kept = _Kept(debug)
+    asked = 0
     for trend in trends:
         subject = trend.series.subject
-        if trend.verdict not in _TOLD or len(found) >= _MOST:
+        if subject.key in found or subject.kind not in {"slab", "allocinfo", "page_stack"}:
             continue
-        lines: list[str] = []
+        asked += 1
+        if asked > _MOST:
+            break
+        function = subject.name.split(" ")[0]
         if subject.kind == "slab":
-            lines = _of_cache(subject.key.split(" ")[0], debug)
-        elif subject.kind in {"allocinfo", "page_stack"}:
-            function = subject.name.split(" ")[0]
-            lines = _of_function(function, debug) if subject.kind == "allocinfo" else []
-            if not lines:
-                pages = read_pages(debug) if pages is None else pages
-                lines = _of_pages(function, pages)
+            lines = _of_cache(subject.key, kept)
+        elif subject.kind == "allocinfo":
+            lines = _of_function(function, kept) or _of_pages(function, kept.pages())
+        else:
+            lines = _of_pages(function, kept.pages())
         if lines:
             found[subject.key] = lines
     return found
+
+
+class _Kept:
+    """What the kernel's debug files say, each read once: it writes them anew at every reading."""
+
+    def __init__(self, debug: DebugFiles) -> None:
+        self._debug = debug
+        self._pages: PageSums | None = None
+        self._texts: dict[str, str] = {}
+        folder = debug.path("slab")
+        try:
+            self.caches = tuple(sorted(os.listdir(folder))) if folder is not None else ()
+        except OSError:
+            self.caches = ()
+
+    def pages(self) -> PageSums:
+        if self._pages is None:
+            self._pages = read_pages(self._debug)
+        return self._pages
+
+    def traces(self, cache: str) -> str:
+        if cache not in self.caches:
+            return ""
+        if cache not in self._texts:
+            path = f"{self._debug.root}/slab/{cache}/alloc_traces"
+            self._texts[cache] = read_text(path, _MOST_TEXT) or ""
+        return self._texts[cache]
 
 
 def read_pages(debug: DebugFiles) -> PageSums:
@@ -67,35 +94,25 @@ def read_pages(debug: DebugFiles) -> PageSums:
     return sum_pages(itertools.islice(read_lines(path), _MOST_LINES) if path is not None else ())
 
 
-def _of_cache(cache: str, debug: DebugFiles) -> list[str]:
-    path = debug.path(f"slab/{cache}/alloc_traces") if "/" not in cache else None
-    if path is None:
-        return []
-    traces = sorted(parse_traces(read_lines(path)), key=lambda t: -t.count)[:_STACKS]
+def _of_cache(cache: str, kept: _Kept) -> list[str]:
+    traces = sorted(parse_traces(kept.traces(cache).split("\n")), key=lambda t: -t.count)
     lines = []
-    for trace in traces:
+    for trace in traces[:_STACKS]:
         lines += [f"{plural(trace.count, 'object')}, allocated by", *_frames(trace.frames)]
     return lines
 
 
-def _of_function(function: str, debug: DebugFiles) -> list[str]:
+def _of_function(function: str, kept: _Kept) -> list[str]:
     """Look for the function in the stacks of the caches for kmalloc."""
-    folder = debug.path("slab")
-    if folder is None:
-        return []
-    try:
-        names = sorted(name for name in os.listdir(folder) if name.startswith("kmalloc"))
-    except OSError:
-        return []
-    lines: list[str] = []
-    for name in names:
-        text = read_text(f"{folder}/{name}/alloc_traces", _MOST_TEXT) or ""
-        if f"{function}+0x" not in text:
-            continue
-        for trace in parse_traces(text.split("\n")):
-            if _calls(trace.frames, function) and len(lines) < _STACKS * (_FRAMES + 1):
-                what = f"{plural(trace.count, 'object')} in {name}, allocated by"
-                lines += [what, *_frames(trace.frames)]
+    found = []
+    for name in kept.caches:
+        if name.startswith("kmalloc") and f"{function}+0x" in kept.traces(name):
+            traces = parse_traces(kept.traces(name).split("\n"))
+            found += [(trace, name) for trace in traces if _calls(trace.frames, function)]
+    lines = []
+    for trace, name in sorted(found, key=lambda each: -each[0].count)[:_STACKS]:
+        what = f"{plural(trace.count, 'object')} in {name}, allocated by"
+        lines += [what, *_frames(trace.frames)]
     return lines
 
 

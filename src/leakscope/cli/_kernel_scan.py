@@ -11,6 +11,7 @@ from leakscope.cli._output import add_report_options, report_recordings
 from leakscope.cli._progress import Progress
 from leakscope.cli._writing import check_outputs, write_text
 from leakscope.errors import LeakscopeError, TargetError, UsageError
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     import argparse
@@ -39,8 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--new-only",
         action="store_true",
-        help="save the report, clear it, wait, and tell only what is lost from then on; what was"
-        " there before stays hidden from kmemleak until the next boot",
+        help="save the report, wait, and tell only what is lost from then on",
     )
     parser.add_argument(
         "--for",
@@ -160,7 +160,8 @@ def _clear(kmemleak: Kmemleak) -> str:
         return "leakscope: kmemleak's report was empty; it is clear\n"
     return (
         f"leakscope: {count:,} objects of kmemleak's report are saved in {saved} and now hidden:"
-        " kmemleak does not report them again before the next boot\n"
+        " kmemleak does not report them again before the next boot, nor anything that a word left"
+        " in them points to; to tell what is new without that: --new-only\n"
     )
 
 
@@ -171,7 +172,7 @@ def _save(kmemleak: Kmemleak) -> tuple[Path | None, int]:
     folder = state_folder()
     if folder is None:
         raise TargetError(
-            "the report cannot be saved, so it is not cleared: there is no folder for it",
+            "the report cannot be saved: there is no folder for it",
             hint="/run/leakscope has to be a folder that only root may write to.",
         )
     return save_report(kmemleak, folder)
@@ -187,11 +188,15 @@ def _scan(kmemleak: Kmemleak, args: argparse.Namespace) -> int:
     folder = state_folder()
     known = ModuleMap.now(folder)
     notes: list[str] = []
+    before = frozenset[int]()
     if args.new_only:
         wait = _WAIT_S if args.duration is None else _seconds(args.duration)
         kmemleak.command("scan")
-        kmemleak.command("scan")  # what is lost already is in the report then, and hidden with it
-        notes.append(_clear(kmemleak).removeprefix("leakscope: ").rstrip())
+        kmemleak.command("scan")  # what is lost already is in the report then
+        before = kmemleak.reported()
+        saved, count = _save(kmemleak)
+        if saved is not None:
+            notes.append(f"{plural(count, 'object')} of the report before are saved in {saved}")
         with Progress() as progress:
             progress.stage(f"waiting {wait:.0f} s for new leaks; Ctrl-C looks at once")
             try:
@@ -199,7 +204,7 @@ def _scan(kmemleak: Kmemleak, args: argparse.Namespace) -> int:
             except KeyboardInterrupt:
                 notes.append("the wait was cut short")
     with Progress() as progress:
-        seen = scan_twice(kmemleak, name=known.meet, stage=progress.stage)
+        seen = scan_twice(kmemleak, known=before, name=known.meet, stage=progress.stage)
         progress.stage("looking up lines")
         lines = KernelLines(args.debug_dir, args.vmlinux, debuginfod=not args.no_debuginfod)
         places = lines.resolve(frame for group in seen.groups for frame in group.frames)

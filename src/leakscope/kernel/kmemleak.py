@@ -10,6 +10,7 @@ minimum age apart, with the same checksum.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import TargetError
 from leakscope.formats.kmemleak import KmemleakObject, KmemleakText
 from leakscope.proc.kernel_frames import KernelFrame, without_allocators
-from leakscope.proc.kmsg import read_log
+from leakscope.proc.kmsg import new_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,15 +83,25 @@ class Kmemleak:
 
     def dump(self, address: int) -> list[str]:
         """Have the kernel tell all about the object at `address`, and return what it says."""
-        before = time.clock_gettime(time.CLOCK_MONOTONIC)
-        if self._write(f"dump={address:#x}") == errno.EINVAL:
+        try:
+            with new_messages() as logged:
+                number = self._write(f"dump={address:#x}")
+                lines = logged()
+        except OSError as error:
+            raise TargetError(
+                f"the kernel's log, where the answer is, may not be read: {error.strerror}"
+            ) from error
+        if number == errno.EINVAL:
             raise TargetError(f"kmemleak knows no object at {address:#x}")
-        records = read_log(lambda _: True)
-        if records is None:
-            raise TargetError("the kernel's log, where the answer is, may not be read")
-        lines = [text for at, text in records if at >= before - 0.001]
+        if number:
+            raise TargetError(f"kmemleak does not tell of {address:#x}: {os.strerror(number)}")
         first = next((n for n, text in enumerate(lines) if "kmemleak:" in text), None)
         return [] if first is None else lines[first : first + 64]
+
+    def reported(self) -> frozenset[int]:
+        """Return which objects the report lists now, for `scan_twice` to leave out."""
+        objects = itertools.islice(self.objects(), _MOST_OBJECTS)
+        return frozenset(_birth(one) for one in objects if one.address is not None)
 
 
 @dataclass(slots=True)
@@ -137,6 +148,7 @@ class Seen:
     kept: int = 0  # in both, with the same checksum
     new: int = 0  # in the second alone: younger, or reported for the first time
     changed: int = 0  # in both, with another checksum: somebody still writes to them
+    known: int = 0  # of both, and left out because they were reported before
     unkept: int = 0  # not compared or grouped: there are too many
     checked: bool = True  # the kernel tells checksums
     seconds: float = 0.0
@@ -145,20 +157,21 @@ class Seen:
     @property
     def gone(self) -> int:
         """Objects of the first report that the second has no more: they were no leaks."""
-        return max(0, self.first - self.kept - self.changed - self.unkept)
+        return max(0, self.first - self.kept - self.changed - self.known - self.unkept)
 
 
 def scan_twice(
     kmemleak: Kmemleak,
     *,
     apart_s: float = APART_S,
+    known: frozenset[int] = frozenset(),
     name: Callable[[KmemleakObject], tuple[KernelFrame, ...]] | None = None,
     wait: Callable[[float], None] = time.sleep,
     stage: Callable[[str], None] = lambda _: None,
 ) -> Seen:
     """Scan, wait, scan again, and return what both reports have. Raises `TargetError`.
 
-    `name` may give names to frames of modules that are gone. Two scans make a report: the first
+    `known` are objects to be left out, by `Kmemleak.reported`. `name` may give names to frames of modules that are gone. Two scans make a report: the first
     only takes the checksums of what it meets for the first time.
     """
     began = time.monotonic()
@@ -191,6 +204,9 @@ def scan_twice(
         if before != _identity(one):
             seen.changed += 1
             continue
+        if _birth(one) in known:
+            seen.known += 1
+            continue
         frames = name(one) if name is not None else tuple(one.frames)
         key = without_allocators(frames)
         group = groups.get(key)
@@ -204,6 +220,11 @@ def scan_twice(
     seen.groups = sorted(groups.values(), key=lambda g: (-g.bytes, -g.count))
     seen.seconds = time.monotonic() - began
     return seen
+
+
+def _birth(one: KmemleakObject) -> int:
+    """Equal for the same object, whatever is in it by now."""
+    return hash((one.address, one.size, one.jiffies))
 
 
 def _identity(one: KmemleakObject) -> int:

@@ -72,6 +72,8 @@ def _notes(seen: Seen) -> Iterable[str]:
     ]
     if dropped:
         yield f"not counted, because only one of two reports has them so: {', '.join(dropped)}"
+    if seen.known:
+        yield f"left out: {plural(seen.known, 'object')} that kmemleak had reported before"
     if seen.unkept:
         yield f"{plural(seen.unkept, 'object')} more could not be compared: there are too many"
     tasks: Counter[str] = Counter()

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from foreign import findings_of, reached
+from leakscope._analysis import analyse
 from leakscope.errors import TargetError
 from leakscope.kernel.clock import Ticks, read_ticks
 from leakscope.kernel.kmemleak import Kmemleak, scan_twice
@@ -92,6 +93,28 @@ def test_a_modules_code_comes_before_the_kernels_helpers():
     seen, _, _ = scanned(text, text)
     (leak,) = findings_of(record_lost(seen)).leaks
     assert leak.source.function == "probe_it"
+
+
+def test_what_was_reported_before_is_left_out_and_counted():
+    old = object_text(0xFFFF888000001000) + object_text(0xFFFF888000002000)
+    known = Reports(old).reported()
+    again = object_text(0xFFFF888000002000, crc="5")  # it changed, and is the same object
+    reused = object_text(0xFFFF888000001000, jiffies=4294999999)
+    text = object_text(0xFFFF888000003000) + again + reused
+    seen = scan_twice(Reports(text, text), wait=lambda _: None, known=known)
+    assert (seen.kept, seen.known, seen.gone) == (2, 1, 0)
+    assert any("1 object that kmemleak had reported" in n for n in record_lost(seen).coverage.notes)
+
+
+def test_what_is_known_to_be_false_is_suppressed_and_counted(tmp_path):
+    (tmp_path / "known.supp").write_text("leak:open_it\n")
+    text = object_text(0xFFFF888000001000) + object_text(
+        0xFFFF888000002000, frame="other+0x1/0x2 [b]"
+    )
+    seen, _, _ = scanned(text, text)
+    found = analyse(record_lost(seen), suppressions=[tmp_path / "known.supp"], debuginfod=False)
+    assert [f.source.function for f in found.leaks] == ["other"]
+    assert [(s.name, s.blocks, s.bytes) for s in found.suppressions] == [("leak:open_it", 1, 32)]
 
 
 def test_a_kernel_is_not_told_to_be_run_again():

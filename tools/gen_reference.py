@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from reference_api import api_page
-from reference_commands import Verb, commands_page, verbs
+from reference_commands import Verb, commands_alone, commands_page, verbs
 from reference_man import man_page
 from reference_shells import bash, fish, zsh
 
@@ -27,14 +27,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def files() -> dict[Path, str]:
     """Return what belongs in each file."""
     found = verbs()
+    alone = commands_alone(found)
     shells = ROOT / "share"
     return {
         ROOT / "docs/reference/commands.md": commands_page(found),
         ROOT / "docs/reference/api.md": api_page(),
         ROOT / "mkdocs.yml": site(),
-        shells / "bash-completion/completions/leakscope": bash(found),
-        shells / "zsh/site-functions/_leakscope": zsh(found),
-        shells / "fish/vendor_completions.d/leakscope.fish": fish(found),
+        shells / "bash-completion/completions/leakscope": bash(alone),
+        shells / "zsh/site-functions/_leakscope": zsh(alone),
+        shells / "fish/vendor_completions.d/leakscope.fish": fish(alone),
         **{shells / f"man/man1/{verb.page}.1": man_page(verb, found) for verb in found},
     }
 

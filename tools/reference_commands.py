@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 from leakscope.cli import COMMANDS, triage
@@ -43,7 +43,7 @@ class Verb:
     @property
     def page(self) -> str:
         """The name of its man page."""
-        return f"leakscope-{self.name}" if self.name else "leakscope"
+        return f"leakscope-{self.name.replace(' ', '-')}" if self.name else "leakscope"
 
     @property
     def call(self) -> str:
@@ -62,7 +62,26 @@ def verbs() -> tuple[Verb, ...]:
         parser = argparse.ArgumentParser(prog=f"leakscope {command.name}", add_help=False)
         module.configure(parser)
         found.append(_verb(command.name, command.line, module.HELP, parser))
+        for below in getattr(module, "SUBVERBS", ()):
+            own = import_module(below.module)
+            name = f"{command.name} {below.name}"
+            parser = argparse.ArgumentParser(prog=f"leakscope {name}", add_help=False)
+            own.configure(parser)
+            found.append(_verb(name, below.line, own.HELP, parser))
     return tuple(found)
+
+
+def commands_alone(found: tuple[Verb, ...]) -> tuple[Verb, ...]:
+    """Return the commands for completion, each with the options of all verbs below it."""
+    alone = []
+    for verb in found:
+        if " " in verb.name:
+            continue
+        known = {option.names for option in verb.options}
+        below = (v for v in found if v.name.startswith(f"{verb.name} ") and verb.name)
+        more = {o.names: o for v in below for o in v.options if o.names and o.names not in known}
+        alone.append(replace(verb, options=(*verb.options, *more.values())))
+    return tuple(alone)
 
 
 def _verb(name: str, line: str, text: str, parser: argparse.ArgumentParser) -> Verb:

@@ -157,3 +157,13 @@ def test_four_runs_with_one_name_keep_each_others_files(leakscope, place, tmp_pa
         document = json.loads(leakscope("report", "--json", path).stdout)
         pids.add(document["processes"][0]["process"]["pid"])
     assert len(pids) == 5
+
+
+def test_an_ordinary_user_gets_the_kernels_sums_and_is_told_what_root_would_see(nobody):
+    said = nobody("leakscope kernel")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "root sees more: sudo leakscope kernel" in said.stdout
+    assert "! slabinfo" in said.stdout
+    refused = nobody("leakscope kernel scan")
+    assert refused.returncode == 2
+    assert "kmemleak cannot be used" in refused.stderr

@@ -130,3 +130,4 @@ def test_documents_on_a_traced_process(program, tmp_path):
 def test_documents_on_the_machine():
     assert written()["schema"] == "leakscope-triage/1"
     assert written("doctor")["schema"] == "leakscope-doctor/1"
+    assert written("kernel")["schema"] == "leakscope-kernel/1"

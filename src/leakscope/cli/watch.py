@@ -27,11 +27,14 @@ from leakscope.observe.asked import find_cgroup, find_processes, parse_duration
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from leakscope.observe.gather import Gatherer
     from leakscope.observe.store import StoreWriter
     from leakscope.workflow.heaps import WatchedHeaps
     from leakscope.workflow.watching import Judgement, Watch
+
+__all__ = ["add_store_options", "report_store", "watch_on"]
 
 HELP = """\
 Watch processes, cgroups and kernel caches, and say which of them leak.
@@ -90,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.observe.gather import Gatherer
     from leakscope.workflow.heaps import WatchedHeaps
     from leakscope.workflow.opening import refuse_file
-    from leakscope.workflow.watching import Watch
 
     every = parse_duration(args.every)
     if not _SOONEST_S <= every <= _LATEST_S:
@@ -111,9 +113,27 @@ def run(args: argparse.Namespace) -> int:
     if args.scan and only is None:
         raise UsageError("--scan needs the processes named", hint="leakscope watch PID --scan")
     gatherer = Gatherer(only=only, names=names, cgroup=group, system=only is None and group is None)
+    heaps = WatchedHeaps(only) if args.scan and only is not None else None
+    return watch_on(gatherer, args, every, length, heaps=heaps)
+
+
+def watch_on(
+    gatherer: Gatherer,
+    args: argparse.Namespace,
+    every: float,
+    length: float | None,
+    *,
+    heaps: WatchedHeaps | None = None,
+    facts: Callable[[Judgement], dict[str, list[str]]] | None = None,
+) -> int:
+    """Watch what `gatherer` sees, report, and return the exit status.
+
+    `facts` returns what is to be said of subjects that leak or grow, by their keys.
+    """
+    from leakscope.workflow.watching import Watch
+
     store = _store(args.record, every) if args.record else None
     try:
-        heaps = WatchedHeaps(only) if args.scan and only is not None else None
         watch = Watch(gatherer, every, store)
         # That is how a watch ends: with the report.
         with _told_to_end(), contextlib.suppress(KeyboardInterrupt):
@@ -130,13 +150,15 @@ def run(args: argparse.Namespace) -> int:
         f"Cost: {watch.looks} looks of {watch.look_s * 1000:.1f} ms each; with the verdicts"
         f" {watch.core_share * 100:.2f} % of one core."
     )
-    status = _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or (), heaps)  # fmt: skip
+    told = facts(judgement) if facts is not None else {}
+    status = _tell(judgement, args, lasted, watch.look_s, cost, watch.missing, gatherer.only or (), heaps, told)  # fmt: skip
+    targets = getattr(args, "targets", [])
     unseen = TargetError(
-        f"nothing could be read of {', '.join(args.targets)[:80]}",
+        f"nothing could be read of {', '.join(targets)[:80]}",
         hint="Kernel threads and zombies hold no memory; another user's process may be hidden.",
     )
     return _unless(
-        watch.store_error or (unseen if args.targets and not judgement.trends else None), status
+        watch.store_error or (unseen if targets and not judgement.trends else None), status
     )
 
 
@@ -245,7 +267,7 @@ def _beginning(watch: Watch) -> str:
     names = [subject_name(subjects[pid]) for pid in sorted(only or ()) if pid in subjects]
     pace = f"a look every {watch.interval_s:g} s; Ctrl-C ends with the report"
     if not names:
-        return f"Watching {watch.gatherer.cgroup or 'everything'}, {pace}. One process: leakscope watch PID\n"
+        return f"Watching {watch.gatherer.label}, {pace}. One process: leakscope watch PID\n"
     more = f" and {len(names) - _ACCOUNTS} more" if len(names) > _ACCOUNTS else ""
     pid = next(pid for pid in sorted(only or ()) if pid in subjects)
     who = ", ".join(names[:_ACCOUNTS]) + more
@@ -293,6 +315,7 @@ def _tell(
     missing: Sequence[str] = (),
     only: Sequence[int] | frozenset[int] | None = None,
     heaps: WatchedHeaps | None = None,
+    told: Mapping[str, list[str]] | None = None,
 ) -> int:
     """Report; `only` is None when nothing is alive any more to be looked at."""
     from leakscope._accounts import accounts
@@ -300,6 +323,7 @@ def _tell(
     from leakscope.report.watch import render_watch, to_json
 
     holds = accounts(judgement, only, heap=args.heap) if only is not None else {}
+    holds |= told or {}
     from leakscope.report.find import heap_growth_lines, proofs
 
     grown = heaps.compare() if heaps is not None else {}

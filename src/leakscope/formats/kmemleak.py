@@ -14,47 +14,120 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS
-from leakscope.formats._text import (
-    LogLines,
-    frame,
-    plain_number,
-    without_prefix,
-)
+from leakscope.formats._text import LogLines, frame, plain_number, without_prefix
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.reachability import Reachability
 from leakscope.model.recordings import Coverage, Process, Recording
+from leakscope.proc.kernel_frames import KernelFrame, parse_frame, without_allocators
 from leakscope.words import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from leakscope.formats._file import ForeignFile
     from leakscope.model.builder import BuiltFrame
 
-__all__ = ["read", "recognises"]
+__all__ = ["KmemleakObject", "KmemleakText", "built_frames", "read", "recognises", "task_note"]
 
 _KNOWN = re.compile(rb"unreferenced (?:percpu )?object \S{1,40} \(size \d{1,20}\):")
-_OBJECT = re.compile(r"unreferenced (?:percpu )?object \S{1,40} \(size (\d{1,20})\):")
-_TASK = re.compile(r'\s{0,20}comm "(.{0,64})", pid (\d{1,10}), jiffies')
-_FRAME = re.compile(
-    r"\s{0,20}(?:\[<([0-9a-f]{1,16})>\] ?)?"
-    r"(?:0x([0-9a-f]{1,16})|([A-Za-z_$][\w.$]{0,250})(?:\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16})?)"
-    r"(?: \[([\w-]{1,64})\])?(?: (\S{1,4096}):(\d{1,9}))?( \[inline\])?\s*$"
+_OBJECT = re.compile(r"unreferenced (?:percpu )?object (\S{1,40}) \(size (\d{1,20})\):")
+_TASK = re.compile(
+    r'\s{0,20}comm "(.{0,64})", pid (\d{1,10}), jiffies (\d{1,20})(?: \(age (\d{1,12}\.\d{1,6})s\))?'
 )
-_ALLOCATOR = re.compile(
-    r"kmemleak_\w+|(?:__|do_)*(?:k[mvz]{1,2}alloc|kcalloc|krealloc|kmem_cache_|slab_|vmalloc"
-    r"|___?slab|pcpu_alloc|alloc_percpu|kmemdup|kstrn?dup|kvmalloc|get_free_pages|alloc_pages)\w*"
-)
-_KINDS = {"vmalloc": "vmalloc", "percpu": "percpu", "pcpu": "percpu", "pages": "alloc_pages"}
-_KINDS["kmem_cache"] = "kmem_cache_alloc"
+_CHECKSUM = re.compile(r"backtrace \(crc ([0-9a-f]{1,16})\):")
+_OWN_PREFIX = "kmemleak: "  # in the kernel's log
+_MOST_TASKS = 1000
 
 
 @dataclass(slots=True)
-class _Object:
+class KmemleakObject:
+    """One object. `jiffies` is when it was allocated, in ticks of the kernel's clock.
+
+    `frames` are those that the kernel printed, innermost first. What it did not print is None.
+    """
+
     size: int
-    frames: list[BuiltFrame] = field(default_factory=list)
-    kind: str = "kmalloc"
-    traced: bool = False  # its backtrace has begun
-    inner: bool = True  # only allocators so far
-    cut: bool = False
+    address: int | None = None
+    comm: str | None = None
+    pid: int | None = None
+    jiffies: int | None = None
+    age_s: float | None = None
+    checksum: int | None = None
+    frames: list[KernelFrame] = field(default_factory=list)
+    cut: bool = False  # frames are missing further out
+    _traced: bool = False  # its backtrace has begun
+
+
+class KmemleakText:
+    """Reads objects out of lines, one at a time: the text may be larger than memory.
+
+    `damaged` are the numbers of lines that begin an object and cannot be read; `most` is how many
+    objects are read.
+    """
+
+    def __init__(self, lines: Iterable[str], most: int = MOST_RECORDS) -> None:
+        self._lines = lines
+        self._most = most
+        self.damaged: list[int] = []
+        self.left_out = 0  # beyond `most`
+
+    def __iter__(self) -> Iterator[KmemleakObject]:
+        one: KmemleakObject | None = None
+        count = 0
+        for number, line in enumerate(self._lines, 1):
+            if "unreferenced" in line and "object" in line:
+                if one is not None:
+                    yield one
+                    one = None
+                head = _OBJECT.search(line)
+                size = None if head is None else plain_number(head[2])
+                if head is None or size is None:
+                    if len(self.damaged) < _MOST_TASKS:
+                        self.damaged.append(number)
+                elif count >= self._most:
+                    self.left_out += 1
+                else:
+                    count += 1
+                    one = KmemleakObject(size, _address(head[1]))
+            elif one is not None:
+                _take(one, line, cut=bool(getattr(self._lines, "cut", False)))
+        if one is not None:
+            yield one
+
+
+def _address(text: str) -> int | None:
+    return plain_number(text.removeprefix("0x"), 16) if text.startswith("0x") else None
+
+
+def _take(one: KmemleakObject, line: str, *, cut: bool) -> None:
+    """Read one line behind the head of an object."""
+    text = without_prefix(line)
+    text = text.removeprefix(_OWN_PREFIX)
+    stripped = text.strip()
+    if stripped.startswith("backtrace"):
+        one._traced = True  # noqa: SLF001 - ours
+        crc = _CHECKSUM.match(stripped)
+        one.checksum = None if crc is None else int(crc[1], 16)
+    elif (task := _TASK.match(text)) is not None:
+        one.comm, one.pid, one.jiffies = task[1], int(task[2]), int(task[3])
+        one.age_s = None if task[4] is None else float(task[4])
+    elif one._traced:  # noqa: SLF001
+        found = None if cut else parse_frame(text)
+        if found is None:
+            one._traced = False  # noqa: SLF001
+            one.cut = one.cut or cut
+        elif len(one.frames) >= MOST_FRAMES:
+            one.cut = True
+        else:
+            one.frames.append(found)
+
+
+def built_frames(frames: Sequence[KernelFrame]) -> list[BuiltFrame]:
+    """Return the frames for a recording; one that tells nothing is left out."""
+    built = (
+        frame(f.address, f.function, f.file, f.line, f.module, inlined=f.inlined) for f in frames
+    )
+    return [one for one in built if one is not None]
 
 
 def recognises(head: bytes) -> bool:
@@ -65,83 +138,45 @@ def recognises(head: bytes) -> bool:
 def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording of the kernel. Raises `RecordingError`."""
     lines = LogLines(file)
-    found: list[_Object] = []
+    text = KmemleakText(lines)
     tasks: Counter[str] = Counter()
-    damaged: list[int] = []
-    for number, line in enumerate(lines, 1):
-        if "unreferenced" in line:
-            head = _OBJECT.search(line)
-            size = None if head is None else plain_number(head[1])
-            if size is None or len(found) >= MOST_RECORDS:
-                damaged.append(number)
-                if found:
-                    found[-1].traced = False
-            else:
-                found.append(_Object(size))
-        elif found:
-            _take(found[-1], without_prefix(line), tasks, cut=lines.cut)
-    if not found:
-        raise RecordingError(f"{file.path} has a line of kmemleak in it, and no object")
-    build = RecordingBuilder(Process(), _coverage(tasks, damaged, cut=lines.cut))
-    for one in found:
-        node = build.stack(one.frames, truncated=one.cut)
-        site = build.site(node, one.kind, live_bytes=one.size, live_count=1)
+    build = RecordingBuilder()
+    count = 0
+    for one in text:
+        count += 1
+        if one.comm is not None and (len(tasks) < _MOST_TASKS or one.comm in tasks):
+            tasks[one.comm] += 1
+        kind, frames = without_allocators(one.frames)
+        node = build.stack(built_frames(frames), truncated=one.cut)
+        site = build.site(node, kind, live_bytes=one.size, live_count=1)
         build.reach(site, Reachability.DEFINITELY_LOST, 1, one.size)
+    if not count:
+        raise RecordingError(f"{file.path} has a line of kmemleak in it, and no object")
+    build.process, build.coverage = Process(), _coverage(tasks, text, cut=lines.cut)
     build.reach_is_known()
     return (build.build(),)
 
 
-def _take(one: _Object, text: str, tasks: Counter[str], *, cut: bool) -> None:
-    """Read one line behind the head of an object."""
-    stripped = text.strip()
-    if stripped.startswith("backtrace"):
-        one.traced = True
-    elif (task := _TASK.match(text)) is not None:
-        if len(tasks) < 1000 or task[1] in tasks:
-            tasks[task[1]] += 1
-    elif one.traced:
-        found = None if cut else _FRAME.match(text)
-        if found is None:
-            one.traced = False
-            one.cut = one.cut or cut
-        elif len(one.frames) >= MOST_FRAMES:
-            one.cut = True
-        else:
-            _add(one, found)
+def task_note(tasks: Counter[str]) -> str:
+    """Say in which tasks objects were allocated."""
+    names = ", ".join(f"{name} ({n})" for name, n in tasks.most_common(5))
+    more = f" and {len(tasks) - 5:,} more" if len(tasks) > 5 else ""
+    return f"they were allocated in the tasks {names}{more}"
 
 
-def _add(one: _Object, found: re.Match[str]) -> None:
-    function = found[3]
-    if one.inner and function is not None and _ALLOCATOR.fullmatch(function):
-        kind = next((kind for part, kind in _KINDS.items() if part in function), None)
-        one.kind = one.kind if kind is None or one.kind != "kmalloc" else kind
-        return
-    one.inner = False
-    address = plain_number(found[1] or found[2], 16)
-    built = frame(
-        address,
-        function,
-        found[5],
-        plain_number(found[6]),
-        found[4],
-        inlined=found[7] is not None,
-    )
-    if built is not None:
-        one.frames.append(built)
-
-
-def _coverage(tasks: Counter[str], damaged: list[int], *, cut: bool) -> Coverage:
+def _coverage(tasks: Counter[str], text: KmemleakText, *, cut: bool) -> Coverage:
     doubt = (
         "kmemleak found nothing that points to these objects; it can be wrong about one that is"
         " young or whose address is kept in another form, so scan twice"
     )
     notes = [doubt]
     if tasks:
-        names = ", ".join(f"{name} ({n})" for name, n in tasks.most_common(5))
-        notes.append(f"they were allocated in the tasks {names}")
-    if damaged:
-        first = f"line {damaged[0]:,}"
-        notes.append(f"not read: {plural(len(damaged), 'object')}, the first at {first}")
+        notes.append(task_note(tasks))
+    lost = len(text.damaged) + text.left_out
+    if text.damaged:
+        notes.append(f"not read: {plural(lost, 'object')}, the first at line {text.damaged[0]:,}")
+    elif lost:
+        notes.append(f"not read: {plural(lost, 'object')} beyond the first {MOST_RECORDS:,}")
     if cut:
         notes.append("the file is cut within its last line")
     return Coverage(mode="kmemleak", notes=tuple(notes))

@@ -193,6 +193,8 @@ def _next_step(series: Series) -> str | None:
         return f"boot with {quote(f'slab_debug=U,{cache}')}, then sudo cat {traces}"
     if kind == "vmalloc":
         return f"sudo grep -F -- {quote(name)} /proc/vmallocinfo"
-    if series.metric == "unexplained":
-        return "sudo cat /proc/allocinfo (Linux 6.10 and later), or boot with page_owner=on"
+    if kind in {"allocinfo", "page_stack"}:
+        return "sudo leakscope kernel scan (whether anything still points to it)"
+    if series.metric in {"unexplained", "slab_unreclaimable", "percpu", "dying_cgroups"}:
+        return "sudo leakscope kernel (which code has it, as far as this kernel tells)"
     return None

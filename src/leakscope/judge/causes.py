@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope.judge.kernel_causes import KERNEL_KINDS, explained_by
 from leakscope.model.series import Cause, Trend, TrendVerdict
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def find_causes(trends: Sequence[Trend]) -> list[Cause]:
     for own in by_process.values():
         causes += _of_process(own)
     causes = _alike(causes)
-    for kinds in (("sysv", "tmpfs"), ("slab", "vmalloc"), ("cgroup",), ("system",)):
+    kernel = (("allocinfo", "page_stack"), ("slab", "vmalloc"))
+    for kinds in (("sysv", "tmpfs"), *kernel, ("cgroup",), ("system",)):
         # Groups below others first: what explains the inner one explains the outer one too.
         some = [t for t in leaks if t.series.subject.kind in kinds]
         some.sort(key=lambda t: (-_depth(t), t.series.unit != "bytes"))
@@ -134,6 +136,10 @@ def _explained_by(trend: Trend, causes: list[Cause]) -> int | None:
         for at, cause in enumerate(causes):
             if cause.trend.series.subject.key == series.subject.key:
                 return at
+    if kind in KERNEL_KINDS and (found := explained_by(trend, causes)) is not None:
+        return found
+    if kind in {"allocinfo", "page_stack"}:
+        return None
     if kind == "slab":
         for at, cause in enumerate(causes):
             if any(part in name for part in _OBJECTS.get(cause.trend.series.metric, ())):
@@ -165,15 +171,23 @@ _COUNTS = {"threads", "children", "fds", "zombies", "mappings"}
 _PARTS = {
     "anon": {"anon", "children"},
     "shmem": {"shmem", "tmpfs", "shm"},
-    "kernel": {"unreclaimable", "threads", "children", "fds", "zombies", "mappings"},
-    "slab_unreclaimable": {"unreclaimable", "threads", "children", "fds", "zombies", "mappings"},
+    "kernel": {"unreclaimable", "allocated", "threads", "children", "fds", "zombies", "mappings"},
+    "slab_unreclaimable": {
+        "unreclaimable",
+        "allocated",
+        "threads",
+        "children",
+        "fds",
+        "zombies",
+        "mappings",
+    },
     "kernel_stacks": {"threads", "children", "zombies"},
-    "vmalloc": {"buffers", "threads", "children", "zombies"},
+    "vmalloc": {"buffers", "allocated", "threads", "children", "zombies"},
     "page_tables": {"children", "page_tables", "anon", "threads", "mappings"},
     "tmpfs": {"shmem"},
     "shm": {"shmem"},
-    "percpu": set[str](),
-    "unexplained": set[str](),
+    "percpu": {"allocated"},
+    "unexplained": {"allocated"},
 }
 
 

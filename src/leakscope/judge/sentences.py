@@ -184,7 +184,7 @@ def _lost(judged: Judged, site: int, live: int) -> str:
     if indirect == lost:
         text += f": only other lost blocks point to {'it' if lost == 1 else 'them'}."
     else:
-        text += f": nothing in the process points to {'it' if lost == 1 else 'them'} any more."
+        text += f": nothing points to {'it' if lost == 1 else 'them'} any more."
     unknown = int(reach.unknown[site])
     return f"{text} {unknown:,} more were not examined." if unknown else text
 

@@ -266,7 +266,8 @@ def _compare_with_files(looks: list[Look]) -> None:
     ]
     for look in looks:
         series = look.series
-        if look.verdict is not TrendVerdict.LEAK or series.subject.kind != "slab":
+        kernel = series.subject.kind in {"slab", "allocinfo", "page_stack"}
+        if look.verdict is not TrendVerdict.LEAK or not kernel:
             continue
         if _is_of_files(series) and (
             beside := next((f for f in files if _grown(f) >= _grown(series)), None)
@@ -303,6 +304,7 @@ def _is_cache(series: Series) -> bool:
         ("system", "page_cache"),
         ("system", "slab_reclaimable"),
         ("slab", "reclaimable"),
+        ("allocinfo", "cached"),
         ("cgroup", "file"),
     }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from leakscope.proc.kmsg import OomKills
     from leakscope.proc.sysv import SharedSegment
 
-__all__ = ["Facts", "fastest", "next_command", "oddities"]
+__all__ = ["Facts", "fastest", "kernel_growth", "next_command", "oddities"]
 
 _GROWS = float(1 << 20)  # bytes a second
 _GROWERS = 3
@@ -49,6 +49,7 @@ class Facts:
     faults: Sequence[Fault] = ()
     oom_kills: OomKills | None = None  # None: the kernel's log may not be read
     segments: Sequence[SharedSegment] = ()  # of System V shared memory
+    kernel_growth: Sequence[tuple[str, float, int]] = ()  # cache or sum, bytes a second, bytes
     deleted: Sequence[tuple[Subject, int, str]] = ()  # bytes of deleted files, the biggest's name
 
 
@@ -67,6 +68,29 @@ def fastest(holders: Sequence[Holder], own_pid: int) -> list[Holder]:
     """Return who grew between the two looks by more than programs at rest do, the fastest first."""
     fast = [h for h in holders if (h.growth or 0.0) >= _GROWS and h.pid != own_pid]
     return sorted(fast, key=lambda h: -(h.growth or 0.0))[:_GROWERS]
+
+
+_KERNEL_SUMS = {"unexplained": "unexplained pages", "percpu": "per-CPU memory"}
+_RESTLESS = float(32 << 20)  # bytes a second that the remainder of the account moves by at rest
+
+
+def kernel_growth(
+    first: Sequence[Measure], second: Sequence[Measure], apart_s: float
+) -> list[tuple[str, float, int]]:
+    """Return what of the kernel's own grew between two looks by more than at rest, fastest first."""
+    then = {(m.subject.kind, m.subject.key, m.metric): m.value for m in first}
+    found = []
+    for measure in second:
+        subject, metric = measure.subject, measure.metric
+        key = (subject.kind, subject.key, metric)
+        own = subject.kind == "slab" and metric == "unreclaimable"
+        if key not in then or not (own or (subject.kind == "system" and metric in _KERNEL_SUMS)):
+            continue
+        rate = (measure.value - then[key]) / max(apart_s, 1e-3)
+        if rate >= (_RESTLESS if metric == "unexplained" else _GROWS):
+            name = f"cache {subject.name}" if own else _KERNEL_SUMS[metric]
+            found.append((name, rate, measure.value))
+    return sorted(found, key=lambda each: -each[1])
 
 
 def next_command(holders: Sequence[Holder], own_pid: int) -> str:
@@ -135,6 +159,9 @@ def _growing(facts: Facts) -> Iterator[Oddity]:
         who = f"{one.name} (pid {one.pid}{', ' if home else ''}{home})"
         text = f"{who} grows by {rate}, private memory {bytes_text(one.anon)}"
         yield Oddity(text, f"It may be loading: leakscope watch {one.pid} --for 2m")
+    for name, pace, held in facts.kernel_growth[:_GROWERS]:
+        text = f"the kernel's {name} grows by {rate_text(pace)} and holds {bytes_text(held)}"
+        yield Oddity(text, "It may be at work: sudo leakscope kernel watch --for 5m")
 
 
 def _faults(facts: Facts) -> Iterator[Oddity]:
@@ -165,11 +192,11 @@ def _large(facts: Facts) -> Iterator[Oddity]:
         text = (
             f"{bytes_text(lines['unexplained'].bytes)} of kernel or driver pages are in no counter"
         )
-        yield Oddity(text, "Watch whether they grow: leakscope watch --for 30m")
+        yield Oddity(text, "See which code has them, if the kernel tells: sudo leakscope kernel")
     unreclaimable = lines["kernel caches, unreclaimable"].bytes
     if unreclaimable > max(_GIB // 2, total // 10):
         text = f"kernel objects that cannot be reclaimed take {bytes_text(unreclaimable)}"
-        yield Oddity(text, "See which cache grows: sudo leakscope watch --for 30m")
+        yield Oddity(text, "See what they are and which code has them: sudo leakscope kernel")
     if lines["page tables"].bytes > max(_GIB // 4, total // 20) or _thinly_used(facts.measures):
         yield _page_tables(lines["page tables"].bytes, facts.measures)
     tmpfs = lines["shared memory and tmpfs"]

@@ -140,6 +140,11 @@ class Process:
     exit_status: int | None = None
     allocator: str | None = None  # path of the object whose malloc was wrapped
 
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is no process but a kernel, whose `exe` is "Linux RELEASE"."""
+        return self.pid is None and self.exe is not None and self.exe.startswith("Linux ")
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:

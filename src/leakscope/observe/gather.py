@@ -97,6 +97,11 @@ class Gatherer:
         self._room = max(0, soft - 256) if self.keep_fds else 0
         self._hierarchy = cgroups.find_hierarchy()
 
+    @property
+    def label(self) -> str:
+        """What is watched, in words."""
+        return self.cgroup or "everything"
+
     def close(self) -> None:
         """Give back the descriptors kept from pass to pass."""
         for known in self._known.values():

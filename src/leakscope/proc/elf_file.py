@@ -307,8 +307,11 @@ class ElfFile:
 
     @property
     def lowest_address(self) -> int:
-        """Where its first segment is to be loaded, 0 when it does not say."""
-        return min((s.address for s in self.segments if s.type == PT_LOAD), default=0)
+        """Where its first segment is to be loaded, 0 when it does not say.
+
+        The first, not the lowest: vmlinux has data of each CPU, at address 0, behind its code.
+        """
+        return next((s.address for s in self.segments if s.type == PT_LOAD), 0)
 
     def has_symtab(self) -> bool:
         """Whether the full symbol table is there, not only the dynamic one."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["OomKills", "parse_oom_kills", "read_log", "read_oom_kills"]
+__all__ = ["OomKills", "new_messages", "parse_oom_kills", "read_log", "read_oom_kills"]
 
 # mm/oom_kill.c, dump_oom_summary() (Linux 5.0 and newer); before it, the sentence of the kill alone.
 _SUMMARY = re.compile(
@@ -52,6 +53,32 @@ def read_oom_kills(path: str = "/dev/kmsg") -> OomKills | None:
     """Return what the kernel's log still holds; None when this user may not read it."""
     records = read_log(lambda text: "oom-kill:" in text or "ut of memory" in text, path)
     return None if records is None else parse_oom_kills([text for _, text in records])
+
+
+@contextlib.contextmanager
+def new_messages(path: str = "/dev/kmsg") -> Iterator[Callable[[], list[str]]]:
+    """Give a function that returns what the kernel has logged since. Raises `OSError`."""
+    log = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def read() -> list[str]:
+        found: list[str] = []
+        while len(found) < _MOST:
+            try:
+                record = os.read(log, _RECORD)
+            except OSError as error:
+                if error.errno == errno.EPIPE:
+                    continue
+                break
+            if not record:
+                break
+            found.append(record.decode("utf-8", "replace").partition(";")[2].partition("\n")[0])
+        return found
+
+    try:
+        os.lseek(log, 0, os.SEEK_END)
+        yield read
+    finally:
+        os.close(log)
 
 
 def read_log(

@@ -39,6 +39,9 @@ _NAMES = {
     "unreclaimable": "objects",
     "reclaimable": "objects",
     "buffers": "buffers",
+    "allocated": "allocated there",
+    "cached": "cached there",
+    "dying_cgroups": "removed cgroups that still hold memory",
     "pss": "PSS",
     "rss": "resident memory",
     "instances_bytes": "bytes of instances",
@@ -54,6 +57,7 @@ _KINDS = {
     "slab": "slab cache ",
     "tmpfs": "tmpfs ",
     "vmalloc": "vmalloc by ",
+    "page_stack": "pages by ",
 }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["command_of", "step_lines"]
 
 # A step is a sentence, or a command, or words, a colon and a command, which goes to the end.
-_COMMAND = re.compile(r"(?:^|: )((?:leakscope|strace|gdb|journalctl|jcmd) \S.*)$")
+_COMMAND = re.compile(r"(?:^|: )((?:sudo )?(?:leakscope|strace|gdb|journalctl|jcmd) \S.*)$")
 
 
 def command_of(step: str) -> str | None:

@@ -164,6 +164,9 @@ def next_lines(
     again = command or _program(findings, ink)
     if not members and "no_leak_check" in findings.coverage.troubles:
         text = f"run it here: leakscope run -- {again}"
+    elif findings.process.is_kernel and not (members and members[0].is_leak):
+        start = "see what grows" if undecided else "nothing to mend; what grows"
+        text = f"{start}: sudo leakscope kernel watch --for 1h"
     elif not members and not undecided:
         what = f"try other inputs: leakscope run -- {again}"
         if findings.findings and recording is not None:
@@ -317,9 +320,7 @@ def _said(group: Sequence[Finding]) -> str:
         of = "All" if lost == live else "Some"
     else:
         of = f"All {lost:,}" if live in (lost, None) else f"{lost:,} of {live:,}"
-    text = (
-        f"{of} blocks from here are lost, by {len(group):,} stacks: nothing in the process points"
-    )
+    text = f"{of} blocks from here are lost, by {len(group):,} stacks: nothing points"
     text += " to them any more, or only other lost blocks do."
     unknown = sum(f.unexamined_count or 0 for f in group)
     return f"{text} {unknown:,} more were not examined." if unknown else text

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
-from leakscope.judge.triage import Facts, fastest, next_command, oddities
+from leakscope.judge.triage import Facts, fastest, kernel_growth, next_command, oddities
 from leakscope.model.triage import Holder, Triage
 from leakscope.observe import owners
 from leakscope.observe.gather import Gatherer
@@ -63,6 +63,9 @@ def look_twice(apart_s: float) -> Triage:
         faults=read_faults() or (),
         oom_kills=read_oom_kills() if state.get("oom kills since boot") else None,
         segments=read_segments(),
+        kernel_growth=kernel_growth(
+            first.measures, second.measures, (second.time_ns - first.time_ns) / 1e9
+        ),
         deleted=_deleted_files(second),
     )
     return Triage(

@@ -3,7 +3,7 @@
 
 import pytest
 
-from leakscope.judge.triage import Facts, fastest, next_command, oddities
+from leakscope.judge.triage import Facts, fastest, kernel_growth, next_command, oddities
 from leakscope.model.measures import Measure
 from leakscope.model.series import Subject
 from leakscope.model.triage import AccountLine, Holder
@@ -64,3 +64,23 @@ def test_leakscope_itself_is_never_the_one_that_grows():
     ours, other = holder(99, 9e9), holder(7, 2e6)
     assert fastest([ours, other], 99) == [other]
     assert "leakscope watch 7" in next_command([ours, other], 99)
+
+
+def test_what_grows_in_the_kernel_is_handed_to_the_command_that_looks_into_it():
+    cache = Subject("slab", "kmalloc-1k", "kmalloc-1k")
+    names = Subject("slab", "dentry", "dentry")
+    machine = Subject("system", "machine", "this machine")
+    first = [
+        Measure(cache, "unreclaimable", "bytes", 1 << 20),
+        Measure(names, "reclaimable", "bytes", 1 << 20),
+        Measure(machine, "unexplained", "bytes", 1 << 20),
+    ]
+    second = [
+        Measure(cache, "unreclaimable", "bytes", 5 << 20),
+        Measure(names, "reclaimable", "bytes", 900 << 20),  # given back on demand
+        Measure(machine, "unexplained", "bytes", 9 << 20),  # that much it moves at rest
+    ]
+    grown = kernel_growth(first, second, 2.0)
+    assert grown == [("cache kmalloc-1k", float(2 << 20), 5 << 20)]
+    (sentence,) = said(kernel_growth=grown)
+    assert sentence == "the kernel's cache kmalloc-1k grows by 2.0 MiB/s and holds 5.0 MiB"

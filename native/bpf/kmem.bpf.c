@@ -245,6 +245,9 @@ static __always_inline int allocated(void *ctx, __u64 address, __u64 size, __u32
     }
     site->first_ns = block.birth_ns;
   }
+  struct lsb_live *before = bpf_map_lookup_elem(&blocks, &address);
+  if (before != 0)
+    died(before, address, 1); /* of pages: split, and freed by another name */
   if (bpf_map_update_elem(&blocks, &address, &block, BPF_ANY) != 0) {
     count->drops[LSB_DROP_LIVE]++;
     return 0;

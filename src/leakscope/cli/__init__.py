@@ -48,6 +48,11 @@ COMMANDS = (
     Command("find", "say whether a process leaks, what, and who holds it", "leakscope.cli.find"),
     Command("watch", "say which processes and kernel caches leak", "leakscope.cli.watch"),
     Command(
+        "kernel",
+        "say what the kernel itself holds, and which of its code leaks",
+        "leakscope.cli.kernel",
+    ),
+    Command(
         "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"
     ),
     Command(

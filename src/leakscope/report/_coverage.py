@@ -77,6 +77,10 @@ _TROUBLES = {
         "objects were loaded into a namespace of their own (dlmopen), with a C library of their own:"
         " what they allocate through it was not seen"
     ),
+    "incomplete": (
+        "a table was full or an event was lost: what is not there may have been missed, and what is"
+        " there may be free; ask for less (one process, cgroup, cache or size) or for larger tables"
+    ),
     "no_leak_check": "it holds no result of a leak check: whether something leaked is not known",
     "sealed": (
         "the program is under a system call filter (seccomp), and no call was made that it does not"

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trace the kernel's allocations for a while, by BPF where it can be had, else by ftrace."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from leakscope.bpf.helper import KernelAllocations
+from leakscope.bpf.wire import KINDS
+from leakscope.kernel.trace_recording import Traced
+from leakscope.proc.slabinfo import read_slabinfo
+from leakscope.words import bytes_text, count_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leakscope.bpf.helper import KernelFilter
+
+__all__ = ["active_objects", "trace_by_bpf"]
+
+_FEWEST_LOOKS = 12
+
+
+def trace_by_bpf(
+    which: KernelFilter,
+    seconds: float,
+    every: float,
+    wait: Callable[[float], bool],
+    attached: Callable[[], None] = lambda: None,
+) -> Traced:
+    """Trace for `seconds`, with a look every so many.
+
+    `wait` sleeps until a moment of time.monotonic() and says whether to go on. Raises
+    `BpfUnavailableError` before anything began, `LeakscopeError` when it broke off.
+    """
+    before = active_objects()
+    with KernelAllocations(which) as helper:
+        attached()
+        start = time.monotonic()
+        looks = []
+        at = start
+        while at < start + seconds:
+            at = min(at + every, start + seconds)
+            if not wait(at) or at >= start + seconds:
+                break
+            answer = helper.look()
+            looks.append((answer.moment, answer.sites))
+        final = helper.finish()
+        hello = helper.hello
+        notes = list(helper.notes)
+    lacking = [kind for number, kind in enumerate(KINDS) if not hello.kinds >> number & 1]
+    lacking = [kind for kind in lacking if kind in which.kinds]
+    if lacking:
+        notes.append(f"this kernel tells nothing of: {', '.join(lacking)}")
+    notes.append(
+        f"its tables took {bytes_text(hello.memory)} in the kernel, with room for"
+        f" {count_text(hello.most_blocks)} blocks, {count_text(hello.most_sites)} sites and"
+        f" {count_text(hello.most_stacks)} stacks"
+    )
+    whole = which.pid is None and which.cgroup is None
+    whole = whole and which.min_size is None and which.max_size is None
+    return Traced(
+        start_ns=hello.start_ns,
+        sample_bytes=hello.sample_bytes,
+        final=final,
+        looks=looks,
+        notes=tuple(notes),
+        slabs_before=before,
+        slabs_after=active_objects(),
+        whole=whole,
+        pid=which.pid,
+        min_size=which.min_size,
+        max_size=which.max_size,
+        movable=which.movable,
+    )
+
+
+def active_objects() -> dict[str, int] | None:
+    """Return how many objects the kernel counts in each of its caches; None without permission."""
+    slabs = read_slabinfo()
+    return None if slabs is None else {slab.name: slab.active for slab in slabs}

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stacks of kernel code as they are reported: without the tracer's and the allocator's frames."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from leakscope.model.builder import BuiltFrame
+from leakscope.model.frames import Address, FrameName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from leakscope.proc.kallsyms import Kallsyms
+
+__all__ = ["KERNEL", "KernelStack", "kernel_stack"]
+
+KERNEL = "kernel"
+"""The module of what is no module."""
+
+_TRACER = re.compile(
+    r"bpf_trace_run\d+|__bpf_trace_\w+|__traceiter_\w+|bpf_prog_[0-9a-f]+_\w+|bpf_get_stack\w*|bpf_dispatcher_\w+"
+    r"|(?:do_)?trace_event_raw_event_\w+|trace_event_buffer_\w+|__?event_trigger\w*|event_triggers_\w+"
+    r"|stacktrace_\w+|__ftrace_trace_stack\w*|ftrace_\w+|__trace_stack"
+)
+_MOST_TRACER = 8
+_ALLOCATOR = re.compile(
+    r"(?:__|___|do_)?(?:k[mvz]{1,2}alloc|kcalloc|k[mz]alloc|krealloc|kvrealloc|kmem_cache_|slab_|vmalloc|vzalloc"
+    r"|slab_alloc|slab_post|new_slab|pcpu_alloc|alloc_percpu|kmemdup|kstrn?dup|kvmemdup|get_free_pages"
+    r"|get_zeroed_page|alloc_pages|alloc_frozen_pages|alloc_page|folio_alloc|__folio_alloc|alloc_vmap_area"
+    r"|get_vm_area|vmalloc_node_range|vmalloc_node|alloc_percpu_gfp|memdup_user|vmemdup_user)\w*(?:\.\w+)*"
+)
+# Pages that carry what other events tell of: slabs, large blocks, per-cpu chunks, vmalloc's areas.
+_CARRIER = re.compile(
+    r"(?:allocate_slab|alloc_slab_page|new_slab|_*slab_alloc|___slab_alloc|__slab_alloc|refill_|__refill_"
+    r"|_*kmalloc_large|__kmalloc_large|pcpu_)\w*(?:\.\w+)*"
+)
+_AREA = re.compile(r"(?:__vmalloc_area|vm_area_alloc_pages|__vmalloc_node_range|vmalloc_)\w*(?:\.\w+)*")
+_INTERRUPT = re.compile(
+    r"asm_(?:sysvec|common_interrupt|exc_nmi)\w*|handle_softirqs|__do_softirq|__irq_exit_rcu|irq_exit_rcu"
+    r"|el1h?_64_irq\w*|el1_irq|do_softirq\w*|common_interrupt"
+)
+
+
+class KernelStack(NamedTuple):
+    """A stack to report, innermost frame first. `carrier` is what its pages are for, if known."""
+
+    frames: tuple[BuiltFrame, ...]
+    truncated: bool
+    carrier: str | None  # "slab", "vmalloc"
+    interrupt: bool
+
+
+def kernel_stack(
+    addresses: Sequence[int],
+    symbols: Kallsyms,
+    *,
+    most: int,
+    located: Callable[[int], Address | None] | None = None,
+) -> KernelStack:
+    """Name a stack of return addresses and leave out what says nothing.
+
+    `most` is the depth at which it was cut; `located` finds addresses in an object with debug
+    information, whose names are then looked up with it.
+    """
+    named = []
+    for address in addresses:
+        found = symbols.find(address)
+        named.append((address, found))
+    names = [None if found is None else found.name for _, found in named]
+    skip = 0
+    for at, name in enumerate(names[:_MOST_TRACER]):
+        if name is not None and _TRACER.fullmatch(name):
+            skip = at + 1
+    names, named = names[skip:], named[skip:]
+    carrier = None
+    for name in names[:16]:
+        if name is not None and _CARRIER.fullmatch(name):
+            carrier = "slab"
+        elif name is not None and _AREA.fullmatch(name):
+            carrier = carrier or "vmalloc"
+    inner = 0
+    while inner < len(names) - 1 and names[inner] is not None and _ALLOCATOR.fullmatch(names[inner] or ""):
+        inner += 1
+    end = len(names)
+    interrupt = False
+    for at in range(inner, len(names)):
+        if names[at] is not None and _INTERRUPT.fullmatch(names[at] or ""):
+            end, interrupt = at + 1, True
+            break
+    frames = []
+    for address, found in named[inner:end]:
+        at_object = None if located is None else located(address)
+        if at_object is not None:
+            frames.append(BuiltFrame(address=at_object))
+            continue
+        name = FrameName(
+            function=found.name if found is not None else None,
+            module_path=KERNEL if found is None or found.module is None else found.module,
+        )
+        frames.append(BuiltFrame(Address(None, address), name if found is not None else None))
+    cut = len(addresses) >= most and not interrupt
+    return KernelStack(tuple(frames), cut, carrier, interrupt)

@@ -67,6 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--blocks", type=int, metavar="N", help="room for so many living blocks (262144)"
     )
+    parser.add_argument(
+        "--record", metavar="FILE", help="also write what was seen, for leakscope report"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--bpf", action="store_true", help="by BPF or not at all")
     how.add_argument("--ftrace", action="store_true", help="by ftrace: slower, and needs no BPF")
@@ -83,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.report_file is None:
         require_output()
-    check_outputs([args.report_file])
+    check_outputs([args.report_file, args.record])
     seconds, every = parse_duration(args.duration), parse_duration(args.every)
     if not _SOONEST_S <= every <= _LATEST_S:
         raise UsageError(
@@ -96,6 +99,10 @@ def run(args: argparse.Namespace) -> int:
     with _told_to_end() as ended:
         traced = _traced(args, which, seconds, every, _waiter(ended))
     recording, held = recording_of(traced, symbols, is_reclaimable)
+    if args.record:
+        from leakscope.recording.packed import write
+
+        write(recording, args.record)
     judged = judge_recordings(
         [("the kernel", recording)],
         args,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from leakscope.bpf.helper import KernelAllocations
 from leakscope.bpf.wire import KINDS
-from leakscope.kernel.trace_recording import Traced
+from leakscope.kernel.trace_recording import KernelCounts, Traced
+from leakscope.proc.meminfo import read_meminfo
 from leakscope.proc.slabinfo import read_slabinfo
 from leakscope.words import bytes_text, count_text
 
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
     from leakscope.bpf.helper import KernelFilter
 
-__all__ = ["active_objects", "trace_by_bpf"]
-
-_FEWEST_LOOKS = 12
+__all__ = ["kernel_counts", "trace_by_bpf"]
 
 
 def trace_by_bpf(
@@ -34,7 +33,7 @@ def trace_by_bpf(
     `wait` sleeps until a moment of time.monotonic() and says whether to go on. Raises
     `BpfUnavailableError` before anything began, `LeakscopeError` when it broke off.
     """
-    before = active_objects()
+    before = kernel_counts()
     with KernelAllocations(which) as helper:
         attached()
         start = time.monotonic()
@@ -66,8 +65,8 @@ def trace_by_bpf(
         final=final,
         looks=looks,
         notes=tuple(notes),
-        slabs_before=before,
-        slabs_after=active_objects(),
+        before=before,
+        after=kernel_counts(),
         whole=whole,
         pid=which.pid,
         min_size=which.min_size,
@@ -76,7 +75,14 @@ def trace_by_bpf(
     )
 
 
-def active_objects() -> dict[str, int] | None:
-    """Return how many objects the kernel counts in each of its caches; None without permission."""
+def kernel_counts() -> KernelCounts | None:
+    """Return the kernel's own counts of its memory; None without permission."""
     slabs = read_slabinfo()
-    return None if slabs is None else {slab.name: slab.active for slab in slabs}
+    if slabs is None:
+        return None
+    told = read_meminfo()
+    others = ("MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab")
+    other = None
+    if "MemTotal" in told and all(name in told for name in others):
+        other = told["MemTotal"] - sum(told[name] for name in others)
+    return KernelCounts({slab.name: slab.active for slab in slabs}, other)

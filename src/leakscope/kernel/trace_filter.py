@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import re
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NamedTuple
 
+from leakscope._paths import is_directory
 from leakscope.errors import TargetError, UsageError
 from leakscope.proc.slabinfo import merged_caches, read_slabinfo
 from leakscope.proc.text import read_lines
@@ -45,7 +47,7 @@ def find_cache(name: str) -> tuple[str, ...]:
     others = merged.get(name, ())
     slabs = {slab.name for slab in read_slabinfo() or ()}
     known = slabs | set(merged)
-    if known and name not in known and not os.path.isdir(_folder(name)):
+    if known and name not in known and not is_directory(_folder(name)):
         near = get_close_matches(name, sorted(known), n=1)
         raise TargetError(
             f"this kernel has no cache '{name[:80]}'",
@@ -75,8 +77,9 @@ def find_kernel_cgroup(path: str) -> CgroupFilter:
         if mount is None:
             continue
         try:
-            number = os.stat(f"{folder}/cgroup.procs").st_ino and os.stat(folder).st_ino
-        except OSError:
+            Path(folder, "cgroup.procs").stat()  # else it is no cgroup
+            number = Path(folder).stat().st_ino
+        except (OSError, ValueError):
             continue
         if not mount.usable:
             raise UsageError(

@@ -36,7 +36,9 @@ _CARRIER = re.compile(
     r"(?:allocate_slab|alloc_slab_page|new_slab|_*slab_alloc|___slab_alloc|__slab_alloc|refill_|__refill_"
     r"|_*kmalloc_large|__kmalloc_large|pcpu_)\w*(?:\.\w+)*"
 )
-_AREA = re.compile(r"(?:__vmalloc_area|vm_area_alloc_pages|__vmalloc_node_range|vmalloc_)\w*(?:\.\w+)*")
+_AREA = re.compile(
+    r"(?:__vmalloc_area|vm_area_alloc_pages|__vmalloc_node_range|vmalloc_)\w*(?:\.\w+)*"
+)
 _INTERRUPT = re.compile(
     r"asm_(?:sysvec|common_interrupt|exc_nmi)\w*|handle_softirqs|__do_softirq|__irq_exit_rcu|irq_exit_rcu"
     r"|el1h?_64_irq\w*|el1_irq|do_softirq\w*|common_interrupt"
@@ -81,7 +83,11 @@ def kernel_stack(
         elif name is not None and _AREA.fullmatch(name):
             carrier = carrier or "vmalloc"
     inner = 0
-    while inner < len(names) - 1 and names[inner] is not None and _ALLOCATOR.fullmatch(names[inner] or ""):
+    while (
+        inner < len(names) - 1
+        and names[inner] is not None
+        and _ALLOCATOR.fullmatch(names[inner] or "")
+    ):
         inner += 1
     end = len(names)
     interrupt = False
@@ -94,11 +100,12 @@ def kernel_stack(
         at_object = None if located is None else located(address)
         if at_object is not None:
             frames.append(BuiltFrame(address=at_object))
-            continue
-        name = FrameName(
-            function=found.name if found is not None else None,
-            module_path=KERNEL if found is None or found.module is None else found.module,
-        )
-        frames.append(BuiltFrame(Address(None, address), name if found is not None else None))
+        elif found is None:
+            frames.append(BuiltFrame(Address(None, address)))
+        else:
+            # Its address says nothing after the next boot: where in its function it is, does.
+            symbol = f"{found.name}+{found.offset:#x}"
+            module = found.module or KERNEL
+            frames.append(BuiltFrame(name=FrameName(found.name, symbol=symbol, module_path=module)))
     cut = len(addresses) >= most and not interrupt
     return KernelStack(tuple(frames), cut, carrier, interrupt)

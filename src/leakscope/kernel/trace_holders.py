@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope.model.findings import Evidence
@@ -53,7 +53,7 @@ def _told(finding: Finding, held: Held) -> Finding:
         for pid, size in ordered[:_MOST]
     )
     step = finding.next_step
-    if step is not None and not held.interrupt and most >= _NEARLY_ALL * whole:
+    if finding.is_leak and not held.interrupt and most >= _NEARLY_ALL * whole:
         step = _step(first, held) or step
     return replace(
         finding,
@@ -65,10 +65,10 @@ def _told(finding: Finding, held: Held) -> Finding:
 
 def _step(pid: int, held: Held) -> str | None:
     """Hand over to the process, where it is there to be asked."""
-    if pid in (0, _OTHER_NAMESPACE) or not os.path.exists(f"/proc/{pid}/exe"):
+    if pid in (0, _OTHER_NAMESPACE):
         return None
     try:
-        os.readlink(f"/proc/{pid}/exe")  # kernel threads have none
+        Path(f"/proc/{pid}/exe").readlink()  # kernel threads have none
     except OSError:
         return None
     return (

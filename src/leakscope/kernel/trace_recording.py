@@ -18,9 +18,16 @@ from leakscope.bpf import wire
 from leakscope.bpf.wire import KINDS, TICK_NS
 from leakscope.kernel.trace_frames import kernel_stack
 from leakscope.model.builder import RecordingBuilder
-from leakscope.model.recordings import AGE_BUCKETS, BLOCK_DTYPE, Coverage, Process, Timeline
-from leakscope.model.remarks import FREES_UNSEEN, LEVEL, RECLAIMABLE
-from leakscope.words import bytes_text, count_text, percent_text, plural
+from leakscope.model.recordings import (
+    AGE_BUCKETS,
+    BLOCK_DTYPE,
+    RANGE_DTYPE,
+    Coverage,
+    Process,
+    Timeline,
+)
+from leakscope.model.remarks import FREES_UNSEEN, KERNEL, LEVEL, RECLAIMABLE
+from leakscope.words import bytes_text, count_text, percent_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-__all__ = ["Held", "Traced", "recording_of"]
+__all__ = ["Held", "KernelCounts", "Traced", "recording_of"]
 
 _Key = tuple[int, int, int]  # of a site: stack, cache, and size with kind and flags
 
@@ -42,7 +49,16 @@ _DEPTH = 48
 _MOST_KINDS = 200  # caches that get a kind of their own
 _FEW = 3
 _SLACK = 64  # objects a processor keeps at hand
+_RARE = 1000  # one event in so many may come while another one is recorded
 _LOSSY = ("blocks_full", "sites_full", "stacks_full", "table_locked", "overrun")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCounts:
+    """What the kernel itself counts."""
+
+    objects: Mapping[str, int]  # active ones by cache
+    other_bytes: int | None  # in use, and none of: free, page cache, memory of programs, slabs
 
 
 @dataclass(slots=True)
@@ -54,8 +70,8 @@ class Traced:
     final: Collected
     looks: list[tuple[Moment, npt.NDArray[np.void]]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
-    slabs_before: Mapping[str, int] | None = None  # active objects by cache
-    slabs_after: Mapping[str, int] | None = None
+    before: KernelCounts | None = None  # the kernel's own counts, at the begin …
+    after: KernelCounts | None = None  # … and at the end
     whole: bool = True  # no filter leaves out a part of a cache
     pid: int | None = None
     min_size: int | None = None
@@ -108,7 +124,7 @@ class _Making:
         weights = _weights(final.sites["size"], traced.sample_bytes)
         kinds = self._kinds(weights)
         build = RecordingBuilder(
-            Process(pid=traced.pid, arch=os.uname().machine, ended="running"),
+            Process(pid=traced.pid, exe=KERNEL, arch=os.uname().machine, ended="running"),
             tick_ns=float(TICK_NS),
             duration_ns=duration,
         )
@@ -116,7 +132,7 @@ class _Making:
         named: dict[int, tuple[int, str]] = {}
         for at, row in enumerate(final.sites):
             stack = self.stacks.get(int(row["stack"]))
-            carrier = None if stack is None or row["kind"] != KINDS.index("page") else stack.carrier
+            carrier = self._carrier(row)
             if carrier is not None:
                 numbers[at] = -1
                 live = (int(row["alloc_bytes"]) - int(row["freed_bytes"])) * weights[at]
@@ -137,54 +153,76 @@ class _Making:
         """Return the kind of each row of the final sites, with a remark where there is one."""
         sites = self.final.sites
         labels = []
-        caches: dict[str, float] = defaultdict(float)  # estimated objects by line of slabinfo
-        for at, row in enumerate(sites):
+        estimated: dict[str, float] = defaultdict(float)  # what is left, by other counts of it
+        reused: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
+        for row, weight in zip(sites, weights.tolist(), strict=True):
             kind = KINDS[int(row["kind"])]
             cache = self.cache_names.get(int(row["cache"]), "")
-            if kind == "kmem_cache" and cache:
-                label = f"cache {cache}"
-            else:
-                label = kind
-            labels.append((label, cache or (_bucket(int(row["size"])) if kind == "kmalloc" else "")))
-            caches[labels[-1][1]] += (int(row["allocs"]) - int(row["frees"])) * weights[at]
-        level = self._level(caches)
-        unseen: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
-        for row, (label, _) in zip(sites, labels, strict=True):
-            told = unseen[int(row["stack"]), label]
+            label = f"cache {cache}" if cache else kind
+            line = cache or (_bucket(int(row["size"])) if kind == "kmalloc" else kind)
+            labels.append((label, line))
+            if kind == "page" and self._carrier(row) is None:
+                estimated[line] += (int(row["alloc_bytes"]) - int(row["freed_bytes"])) * weight
+            elif kind != "page":
+                estimated[line] += (int(row["allocs"]) - int(row["frees"])) * weight
+            told = reused[int(row["stack"]), label]
             told[0] += int(row["reused"])
             told[1] += int(row["frees"])
+        level = self._level(estimated)
         named: set[str] = set()
         found = []
         for row, (label, line) in zip(sites, labels, strict=True):
-            reused, frees = unseen[int(row["stack"]), label]
-            if len(named) >= _MOST_KINDS and label not in named:
-                label = KINDS[int(row["kind"])]
-            named.add(label)
-            flags = int(row["flags"])
-            if flags & (wire.MOVABLE | wire.RECLAIMABLE) or (
-                row["kind"] == KINDS.index("kmem_cache") and line and self.reclaimable(line)
-            ):
-                label += RECLAIMABLE
-            elif reused >= _FEW and reused * 5 >= frees:
-                label += FREES_UNSEEN
+            again, frees = reused[int(row["stack"]), label]
+            kind = KINDS[int(row["kind"])]
+            told_kind = label if label in named or len(named) < _MOST_KINDS else kind
+            named.add(told_kind)
+            by_request = int(row["flags"]) & (wire.MOVABLE | wire.RECLAIMABLE)
+            if by_request or (kind == "kmem_cache" and line and self.reclaimable(line)):
+                told_kind += RECLAIMABLE
+            elif again >= _FEW and again * 5 >= frees:
+                told_kind += FREES_UNSEEN
             elif line in level:
-                label += LEVEL
-            found.append(label)
+                told_kind += LEVEL
+            found.append(told_kind)
         return found
 
-    def _level(self, estimated: Mapping[str, float]) -> set[str]:
-        """Return the caches in which, by the kernel's own count, far less is left than we think.
+    def _carrier(self, row: np.void) -> str | None:
+        """Return for what the pages of a row of the sites are, when that is counted itself."""
+        stack = self.stacks.get(int(row["stack"]))
+        return None if stack is None or row["kind"] != KINDS.index("page") else stack.carrier
 
-        Then older objects went, or ours did by ways that have no event: RCU, and frees in bulk.
+    def _level(self, estimated: Mapping[str, float]) -> set[str]:
+        """Return the caches and kinds of which, by other counts, far less is left than we think.
+
+        Then older blocks went, or ours did by ways that have no event: RCU, and frees in bulk.
         """
-        before, after = self.traced.slabs_before, self.traced.slabs_after
-        if before is None or after is None or not self.traced.whole:
+        if not self.traced.whole:
             return set()
+        found = self._level_caches(estimated)
+        moment = self.final.moment
+        for kind in ("percpu", "vmalloc"):
+            number = KINDS.index(kind)
+            net = moment.allocs[number] - moment.frees[number]
+            if estimated.get(kind, 0) > 0 and net < estimated[kind] / 2:
+                found.add(kind)
+        before, after = self.traced.before, self.traced.after
+        if before is None or after is None or None in (before.other_bytes, after.other_bytes):
+            return found
+        grown = (after.other_bytes or 0) - (before.other_bytes or 0)
+        if estimated.get("page", 0) > 0 and grown < estimated["page"] / 2:
+            found.add("page")
+        return found
+
+    def _level_caches(self, estimated: Mapping[str, float]) -> set[str]:
+        traced = self.traced
+        if traced.before is None or traced.after is None:
+            return set()
+        before, after = traced.before.objects, traced.after.objects
         slack = _SLACK * (os.cpu_count() or 1)
         found = set()
         for name, objects in estimated.items():
             lines = [name] if not name.startswith("kmalloc-") else _kmalloc_lines(name, after)
-            if not name or not any(line in after for line in lines):
+            if not any(line in after for line in lines):
                 continue
             grown = sum(after.get(line, 0) - before.get(line, 0) for line in lines)
             if objects > slack and grown + slack < objects / 2:
@@ -232,6 +270,7 @@ class _Making:
         deaths = np.zeros((sites, AGE_BUCKETS), np.uint64)
         np.add.at(deaths, of, rows["ages"].astype(np.uint64))
         build.deaths(deaths)
+        build.ranges(np.zeros(0, RANGE_DTYPE))  # mappings are a matter of programs
         build.timeline(
             Timeline(
                 times_ns=times,
@@ -262,9 +301,9 @@ class _Making:
         looks = self.traced.looks
         times = np.array([moment.now_ns - self.traced.start_ns for moment, _ in looks], np.int64)
         counts, sizes = np.zeros((len(looks), sites)), np.zeros((len(looks), sites))
-        for at, (_, rows) in enumerate(looks):
-            of = _looked_up(rows, by_key)
-            rows, of = rows[of >= 0], of[of >= 0]
+        for at, (_, told) in enumerate(looks):
+            of = _looked_up(told, by_key)
+            rows, of = told[of >= 0], of[of >= 0]
             weight = _weights(rows["size"], self.traced.sample_bytes)
             held = (rows["allocs"].astype(float) - rows["frees"]) * weight
             held_bytes = (rows["alloc_bytes"].astype(float) - rows["freed_bytes"]) * weight
@@ -302,7 +341,8 @@ class _Making:
         traced, moment = self.traced, self.final.moment
         sampled = traced.sample_bytes > 1
         troubles = []
-        if any(moment.drops.get(name) for name in _LOSSY):
+        nested = moment.drops.get("nested_event", 0) * _RARE > moment.events
+        if nested or any(moment.drops.get(name) for name in _LOSSY):
             troubles.append("incomplete")
         notes = [*traced.notes, *self.final.notes]
         seen = float((self.final.sites["frees"] * weights).sum())
@@ -344,7 +384,7 @@ def _cost(moment: Moment, duration_ns: int) -> str:
     return (
         f"tracing took about {each:.0f} ns for each of {count_text(moment.events)} events, together"
         f" {percent_text(round(share * 1e4), 10_000)} of one processor (measured on"
-        f" {plural(moment.runs, 'of them')})"
+        f" {count_text(moment.runs)} of them)"
     )
 
 

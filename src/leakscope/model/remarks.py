@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a source may add to the name of a kind of allocation, in brackets behind it.
+"""What a recording of the kernel is known by, and remarks on kinds of allocations.
 
-Such memory grows without being a leak on this evidence; `leakscope.judge.kernel_kinds` says why.
+A remark stands in brackets behind the name of a kind: such memory grows without being a leak on
+this evidence, and `leakscope.judge.kernel_kinds` says why.
 """
 
 from __future__ import annotations
 
-__all__ = ["FREES_UNSEEN", "LEVEL", "RECLAIMABLE"]
+__all__ = ["FREES_UNSEEN", "KERNEL", "LEVEL", "RECLAIMABLE"]
+
+KERNEL = "[kernel]"
+"""What stands for the program (`Process.exe`) in a recording of the kernel."""
 
 RECLAIMABLE = " (reclaimable)"
 LEVEL = " (level)"

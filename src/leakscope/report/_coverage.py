@@ -55,6 +55,7 @@ _LIMITS = {
     "filtered": ("allocation", "outside the requested sizes"),
     "paused": ("event", "while recording was paused"),
     "unknown_free": ("free", "of blocks from before the recording"),
+    "nested_event": ("event", "of the kernel that came while another was recorded"),
     "failed_allocation": ("allocation", "failed in the program itself"),
 }
 

@@ -39,6 +39,9 @@ _CARRIER = re.compile(
 _AREA = re.compile(
     r"(?:__vmalloc_area|vm_area_alloc_pages|__vmalloc_node_range|vmalloc_)\w*(?:\.\w+)*"
 )
+_PAGE_CACHE = re.compile(
+    r"(?:__filemap_|filemap_|page_cache_|pagecache_|__page_cache_|grow_dev_|shmem_(?:get|alloc)_)\w*(?:\.\w+)*"
+)
 _INTERRUPT = re.compile(
     r"asm_(?:sysvec|common_interrupt|exc_nmi)\w*|handle_softirqs|__do_softirq|__irq_exit_rcu|irq_exit_rcu"
     r"|el1h?_64_irq\w*|el1_irq|do_softirq\w*|common_interrupt"
@@ -52,6 +55,7 @@ class KernelStack(NamedTuple):
     truncated: bool
     carrier: str | None  # "slab", "vmalloc"
     interrupt: bool
+    page_cache: bool = False
 
 
 def kernel_stack(
@@ -82,6 +86,7 @@ def kernel_stack(
             carrier = "slab"
         elif name is not None and _AREA.fullmatch(name):
             carrier = carrier or "vmalloc"
+    page_cache = any(name is not None and _PAGE_CACHE.fullmatch(name) for name in names[:8])
     inner = 0
     while (
         inner < len(names) - 1
@@ -108,4 +113,4 @@ def kernel_stack(
             module = found.module or KERNEL
             frames.append(BuiltFrame(name=FrameName(found.name, symbol=symbol, module_path=module)))
     cut = len(addresses) >= most and not interrupt
-    return KernelStack(tuple(frames), cut, carrier, interrupt)
+    return KernelStack(tuple(frames), cut, carrier, interrupt, page_cache)

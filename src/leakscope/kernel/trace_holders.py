@@ -28,7 +28,9 @@ def with_holders(findings: Findings, held: Mapping[int, Held]) -> Findings:
     return replace(
         findings,
         findings=tuple(
-            finding if finding.site not in held else _told(finding, held[finding.site])
+            finding
+            if finding.site is None or finding.site not in held
+            else _told(finding, held[finding.site])
             for finding in findings.findings
         ),
     )

@@ -77,6 +77,21 @@ class Traced:
     min_size: int | None = None
     max_size: int | None = None
     movable: bool = False
+    one_in: int = 0  # chosen by address instead: one region in so many; 0: sampled by bytes
+    region: int = 0  # bytes of a region
+
+    def weigh(self, sizes: npt.NDArray[np.unsignedinteger]) -> Floats:
+        """Return for how many blocks each sampled one of these sizes stands; size 0 is large."""
+        if self.one_in:
+            # A block larger than a region is as likely to be met as any of the regions in it.
+            whole = float(self.one_in * self.region)
+            regions: Floats = whole / np.maximum(sizes, self.region).astype(float)
+            return regions.clip(1.0, float(self.one_in))
+        weights = np.ones(len(sizes))
+        if self.sample_bytes > 1:
+            small = sizes > 0
+            weights[small] = 1.0 / -np.expm1(-sizes[small].astype(float) / self.sample_bytes)
+        return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +136,7 @@ class _Making:
     def make(self) -> tuple[Recording, dict[int, Held]]:
         final, traced = self.final, self.traced
         duration = max(self.end_ns - traced.start_ns, 1)
-        weights = _weights(final.sites["size"], traced.sample_bytes)
+        weights = self.traced.weigh(final.sites["size"])
         kinds = self._kinds(weights)
         build = RecordingBuilder(
             Process(pid=traced.pid, exe=KERNEL, arch=os.uname().machine, ended="running"),
@@ -161,7 +176,7 @@ class _Making:
             label = f"cache {cache}" if cache else kind
             line = cache or (_bucket(int(row["size"])) if kind == "kmalloc" else kind)
             labels.append((label, line))
-            if kind == "page" and self._carrier(row) is None:
+            if kind == "page" and self._carrier(row) is None and not self._page_cache(row):
                 estimated[line] += (int(row["alloc_bytes"]) - int(row["freed_bytes"])) * weight
             elif kind != "page":
                 estimated[line] += (int(row["allocs"]) - int(row["frees"])) * weight
@@ -177,7 +192,8 @@ class _Making:
             told_kind = label if label in named or len(named) < _MOST_KINDS else kind
             named.add(told_kind)
             by_request = int(row["flags"]) & (wire.MOVABLE | wire.RECLAIMABLE)
-            if by_request or (kind == "kmem_cache" and line and self.reclaimable(line)):
+            by_cache = kind == "kmem_cache" and bool(line) and self.reclaimable(line)
+            if by_request or by_cache or self._page_cache(row):
                 told_kind += RECLAIMABLE
             elif again >= _FEW and again * 5 >= frees:
                 told_kind += FREES_UNSEEN
@@ -190,6 +206,11 @@ class _Making:
         """Return for what the pages of a row of the sites are, when that is counted itself."""
         stack = self.stacks.get(int(row["stack"]))
         return None if stack is None or row["kind"] != KINDS.index("page") else stack.carrier
+
+    def _page_cache(self, row: np.void) -> bool:
+        """Whether a row of the sites is pages of files."""
+        stack = self.stacks.get(int(row["stack"]))
+        return stack is not None and stack.page_cache and row["kind"] == KINDS.index("page")
 
     def _level(self, estimated: Mapping[str, float]) -> set[str]:
         """Return the caches and kinds of which, by other counts, far less is left than we think.
@@ -261,7 +282,7 @@ class _Making:
         blocks["site"] = lookup[there]
         blocks["birth_ns"] = (living["birth"].astype(np.int64) - start).clip(0, duration)
         build.blocks(blocks)
-        heavy = _weights(living["size"], self.traced.sample_bytes)
+        heavy = self.traced.weigh(living["size"])
         count = np.bincount(blocks["site"], heavy, minlength=sites)
         size = np.bincount(blocks["site"], heavy * blocks["size"], minlength=sites)
 
@@ -304,7 +325,7 @@ class _Making:
         for at, (_, told) in enumerate(looks):
             of = _looked_up(told, by_key)
             rows, of = told[of >= 0], of[of >= 0]
-            weight = _weights(rows["size"], self.traced.sample_bytes)
+            weight = self.traced.weigh(rows["size"])
             held = (rows["allocs"].astype(float) - rows["frees"]) * weight
             held_bytes = (rows["alloc_bytes"].astype(float) - rows["freed_bytes"]) * weight
             counts[at] = np.bincount(of, held, minlength=sites).clip(min=0)
@@ -323,7 +344,7 @@ class _Making:
             if (stack := self.stacks.get(int(row["stack"]))) is not None and stack.interrupt
         }
         blocks = self.final.blocks
-        weighed = _weights(blocks["size"], self.traced.sample_bytes) * blocks["bytes"]
+        weighed = self.traced.weigh(blocks["size"]) * blocks["bytes"]
         sums: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
         for site, tgid, size in zip(
             _looked_up(blocks, by_key).tolist(),
@@ -339,7 +360,7 @@ class _Making:
 
     def _coverage(self, weights: Floats) -> Coverage:
         traced, moment = self.traced, self.final.moment
-        sampled = traced.sample_bytes > 1
+        sampled = traced.one_in > 1 or traced.sample_bytes > 1
         troubles = []
         nested = moment.drops.get("nested_event", 0) * _RARE > moment.events
         if nested or any(moment.drops.get(name) for name in _LOSSY):
@@ -347,6 +368,8 @@ class _Making:
         notes = [*traced.notes, *self.final.notes]
         seen = float((self.final.sites["frees"] * weights).sum())
         frees = sum(moment.frees)
+        if traced.one_in:
+            seen = float(sum(moment.matched))
         if frees and traced.whole:
             share = percent_text(min(round(seen), frees), frees)
             notes.append(
@@ -366,7 +389,7 @@ class _Making:
             notes.append(_cost(moment, max(self.end_ns - traced.start_ns, 1)))
         return Coverage(
             mode="sampled" if sampled else "exact",
-            sample_bytes=traced.sample_bytes if sampled else None,
+            sample_bytes=traced.sample_bytes if sampled and not traced.one_in else None,
             alloc_events=sum(moment.allocs),
             free_events=frees,
             dropped=dict(moment.drops),
@@ -386,15 +409,6 @@ def _cost(moment: Moment, duration_ns: int) -> str:
         f" {percent_text(round(share * 1e4), 10_000)} of one processor (measured on"
         f" {count_text(moment.runs)} of them)"
     )
-
-
-def _weights(sizes: npt.NDArray[np.unsignedinteger], sample: int) -> Floats:
-    """Return for how many blocks each sampled one of these sizes stands; 0 is large."""
-    weights = np.ones(len(sizes))
-    if sample > 1:
-        small = sizes > 0
-        weights[small] = 1.0 / -np.expm1(-sizes[small].astype(float) / sample)
-    return weights
 
 
 def _keys(rows: npt.NDArray[np.void]) -> list[_Key]:

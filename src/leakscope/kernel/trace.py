@@ -11,6 +11,7 @@ from leakscope.bpf.wire import KINDS
 from leakscope.kernel.trace_recording import KernelCounts, Traced
 from leakscope.proc.meminfo import read_meminfo
 from leakscope.proc.slabinfo import read_slabinfo
+from leakscope.proc.text import read_text
 from leakscope.words import bytes_text, count_text
 
 if TYPE_CHECKING:
@@ -85,4 +86,8 @@ def kernel_counts() -> KernelCounts | None:
     other = None
     if "MemTotal" in told and all(name in told for name in others):
         other = told["MemTotal"] - sum(told[name] for name in others)
-    return KernelCounts({slab.name: slab.active for slab in slabs}, other)
+    load = (read_text("/proc/loadavg", 256) or "").split()
+    tasks = load[3].partition("/")[2] if len(load) > 3 else ""
+    return KernelCounts(
+        {slab.name: slab.active for slab in slabs}, other, int(tasks) if tasks.isdecimal() else 0
+    )

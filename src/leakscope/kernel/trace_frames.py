@@ -42,6 +42,10 @@ _AREA = re.compile(
 _PAGE_CACHE = re.compile(
     r"(?:__filemap_|filemap_|page_cache_|pagecache_|__page_cache_|grow_dev_|shmem_(?:get|alloc)_)\w*(?:\.\w+)*"
 )
+_TABLES = re.compile(r"_*(?:pte|pmd|pud|p4d|pgd)_alloc\w*(?:\.\w+)*")
+_TASK = re.compile(
+    r"(?:copy_process|kernel_clone|do_execveat_common|bprm_execve|begin_new_exec)(?:\.\w+)*"
+)
 _INTERRUPT = re.compile(
     r"asm_(?:sysvec|common_interrupt|exc_nmi)\w*|handle_softirqs|__do_softirq|__irq_exit_rcu|irq_exit_rcu"
     r"|el1h?_64_irq\w*|el1_irq|do_softirq\w*|common_interrupt"
@@ -56,6 +60,8 @@ class KernelStack(NamedTuple):
     carrier: str | None  # "slab", "vmalloc"
     interrupt: bool
     page_cache: bool = False
+    tables: bool = False  # page tables
+    task: bool = False  # asked for where a task begins, or becomes another program
 
 
 def kernel_stack(
@@ -87,6 +93,8 @@ def kernel_stack(
         elif name is not None and _AREA.fullmatch(name):
             carrier = carrier or "vmalloc"
     page_cache = any(name is not None and _PAGE_CACHE.fullmatch(name) for name in names[:8])
+    tables = any(name is not None and _TABLES.fullmatch(name) for name in names[:8])
+    task = any(name is not None and _TASK.fullmatch(name) for name in names)
     inner = 0
     while (
         inner < len(names) - 1
@@ -113,4 +121,4 @@ def kernel_stack(
             module = found.module or KERNEL
             frames.append(BuiltFrame(name=FrameName(found.name, symbol=symbol, module_path=module)))
     cut = len(addresses) >= most and not interrupt
-    return KernelStack(tuple(frames), cut, carrier, interrupt, page_cache)
+    return KernelStack(tuple(frames), cut, carrier, interrupt, page_cache, tables, task)

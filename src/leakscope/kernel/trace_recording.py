@@ -26,7 +26,8 @@ from leakscope.model.recordings import (
     Process,
     Timeline,
 )
-from leakscope.model.remarks import FREES_UNSEEN, KERNEL, LEVEL, RECLAIMABLE
+from leakscope.model.remarks import FREES_UNSEEN, KERNEL, LEVEL, OF_TASKS, RECLAIMABLE
+from leakscope.proc.slabinfo import merged_caches
 from leakscope.words import bytes_text, count_text, percent_text
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _Key = tuple[int, int, int]  # of a site: stack, cache, and size with kind and f
 _DEPTH = 48
 _MOST_KINDS = 200  # caches that get a kind of their own
 _FEW = 3
+_MOST_ALIASES = 4
 _SLACK = 64  # objects a processor keeps at hand
 _RARE = 1000  # one event in so many may come while another one is recorded
 _LOSSY = ("blocks_full", "sites_full", "stacks_full", "table_locked", "overrun")
@@ -59,6 +61,7 @@ class KernelCounts:
 
     objects: Mapping[str, int]  # active ones by cache
     other_bytes: int | None  # in use, and none of: free, page cache, memory of programs, slabs
+    tasks: int = 0  # processes and threads
 
 
 @dataclass(slots=True)
@@ -130,6 +133,7 @@ class _Making:
             int(row["cache"]): bytes(row["name"]).decode("utf-8", "replace")
             for row in self.final.caches
         }
+        self.aliases = merged_caches()
         self.end_ns = self.final.moment.now_ns
         self.left_out: dict[str, float] = defaultdict(float)
 
@@ -170,10 +174,11 @@ class _Making:
         labels = []
         estimated: dict[str, float] = defaultdict(float)  # what is left, by other counts of it
         reused: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
+        living: dict[tuple[int, str], float] = defaultdict(float)
         for row, weight in zip(sites, weights.tolist(), strict=True):
             kind = KINDS[int(row["kind"])]
             cache = self.cache_names.get(int(row["cache"]), "")
-            label = f"cache {cache}" if cache else kind
+            label = self._cache_label(cache) if cache else kind
             line = cache or (_bucket(int(row["size"])) if kind == "kmalloc" else kind)
             labels.append((label, line))
             if kind == "page" and self._carrier(row) is None and not self._page_cache(row):
@@ -183,6 +188,7 @@ class _Making:
             told = reused[int(row["stack"]), label]
             told[0] += int(row["reused"])
             told[1] += int(row["frees"])
+            living[int(row["stack"]), label] += (int(row["allocs"]) - int(row["frees"])) * weight
         level = self._level(estimated)
         named: set[str] = set()
         found = []
@@ -197,10 +203,18 @@ class _Making:
                 told_kind += RECLAIMABLE
             elif again >= _FEW and again * 5 >= frees:
                 told_kind += FREES_UNSEEN
+            elif self._of_tasks(int(row["stack"]), living[int(row["stack"]), label]):
+                told_kind += OF_TASKS
             elif line in level:
                 told_kind += LEVEL
             found.append(told_kind)
         return found
+
+    def _cache_label(self, cache: str) -> str:
+        """Name a cache, and others whose objects are kept with its own."""
+        others = self.aliases.get(cache, ())
+        also = f", shared with {', '.join(others[:_MOST_ALIASES])}" if others else ""
+        return f"cache {cache}{also}"
 
     def _carrier(self, row: np.void) -> str | None:
         """Return for what the pages of a row of the sites are, when that is counted itself."""
@@ -211,6 +225,13 @@ class _Making:
         """Whether a row of the sites is pages of files."""
         stack = self.stacks.get(int(row["stack"]))
         return stack is not None and stack.page_cache and row["kind"] == KINDS.index("page")
+
+    def _of_tasks(self, number: int, living: float) -> bool:
+        """Whether living tasks may have all of it: page tables, and what each was begun with."""
+        stack, after = self.stacks.get(number), self.traced.after
+        if stack is None or after is None:
+            return False
+        return stack.tables or (stack.task and living <= after.tasks)
 
     def _level(self, estimated: Mapping[str, float]) -> set[str]:
         """Return the caches and kinds of which, by other counts, far less is left than we think.

@@ -7,7 +7,7 @@ this evidence, and `leakscope.judge.kernel_kinds` says why.
 
 from __future__ import annotations
 
-__all__ = ["FREES_UNSEEN", "KERNEL", "LEVEL", "RECLAIMABLE"]
+__all__ = ["FREES_UNSEEN", "KERNEL", "LEVEL", "OF_TASKS", "RECLAIMABLE"]
 
 KERNEL = "[kernel]"
 """What stands for the program (`Process.exe`) in a recording of the kernel."""
@@ -15,3 +15,4 @@ KERNEL = "[kernel]"
 RECLAIMABLE = " (reclaimable)"
 LEVEL = " (level)"
 FREES_UNSEEN = " (frees unseen)"
+OF_TASKS = " (of tasks)"

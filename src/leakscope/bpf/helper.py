@@ -118,7 +118,12 @@ class KernelAllocations:
         try:
             return read_hello(self._reader())
         except EOFError:
-            raise _refusal(self._words()) from None
+            words = self._words()
+            if (status := self._process.wait()) < 0:
+                raise LeakscopeError(
+                    f"{HELPER} was ended by signal {-status} while it started"
+                ) from None
+            raise _refusal(words) from None
 
     def _ask(self, letter: bytes) -> Collected:
         assert self._process.stdin is not None

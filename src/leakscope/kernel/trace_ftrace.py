@@ -43,6 +43,7 @@ _MOST_CHOICE = 6
 _BUFFER_KB = 8192
 _MOST_BLOCKS, _MOST_SITES, _MOST_LINE = 262_144, 32_768, 4096
 _DEPTH = 48
+_BACKLOG_S = 60.0  # to read what the kernel still has when it is over
 _MOST_TASKS = 64
 _GFP_MOVABLE, _GFP_RECLAIMABLE = "__GFP_MOVABLE", "__GFP_RECLAIMABLE"
 _MOVABLE_BIT = 0x8
@@ -66,6 +67,9 @@ _EVENTS = {
     "percpu/percpu_alloc_percpu": ("percpu", "ptr", True),
     "percpu/percpu_free_percpu": ("percpu", "ptr", False),
 }
+_FREE = re.compile(
+    rb": (kfree|kmem_cache_free|mm_page_free|percpu_free_percpu): .*\b(?:ptr|pfn)=(\w{1,32})"
+)
 _BY_NAME = {name.partition("/")[2]: told for name, told in _EVENTS.items()}
 
 
@@ -101,8 +105,10 @@ def trace_by_ftrace(
                     looks.append((reader.moment(), reader.sites()))
                     upcoming += every
             instance.write("tracing_on", "0")
-            _drain(pipe, reader, time.monotonic() + 1.0, to_the_end=True)
+            end_ns = time.monotonic_ns()
+            _drain(pipe, reader, time.monotonic() + _BACKLOG_S, to_the_end=True)
             reader.lost += _overrun(instance)
+            reader.now = max(reader.now, end_ns)
         finally:
             os.close(pipe)
     regions = f"one of {1 << bits} regions of {bytes_text(1 << _REGION_BITS)}"
@@ -259,7 +265,6 @@ class EventReader:
     """Reads the text of trace_pipe; keeps what lives, and counts by site."""
 
     def __init__(self, start_ns: int) -> None:
-        self._start = start_ns
         self._rest = b""
         self._pending: dict[int, _Pending] = {}  # by processor: an allocation and its stack so far
         self._open: _Pending | None = None
@@ -273,6 +278,7 @@ class EventReader:
         self.stacks: dict[int, list[int]] = {}
         self.samples = 0
         self.lost = 0
+        self.now = start_ns  # of the last event that was read
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -280,7 +286,24 @@ class EventReader:
         if len(self._rest) > _MOST_LINE:
             self._rest = b""
         for line in lines:
-            self._line(line[:_MOST_LINE].decode("utf-8", "replace"))
+            if not self._passing(line):
+                self._line(line[:_MOST_LINE].decode("utf-8", "replace"))
+
+    def _passing(self, line: bytes) -> bool:
+        """Whether a line is the free of what we do not have: most are, so this is to be quick."""
+        found = _FREE.search(line)
+        if found is None:
+            return False
+        kind, _, _ = _BY_NAME[found[1].decode()]
+        block = found[2].decode()
+        if (_space(kind), block) in self._blocks or any(
+            pending.told["block"] == block for pending in self._pending.values()
+        ):
+            return False
+        self._open = None
+        if block.strip("0x"):
+            self._frees[KINDS.index(kind)] += 1
+        return True
 
     def _line(self, line: str) -> None:
         if line.startswith(" =>"):
@@ -311,6 +334,7 @@ class EventReader:
         fields = dict(_FIELD.findall(found[7]))
         fields["block"] = fields.get(name, "")
         at = int(found[4]) * 1_000_000_000 + int(found[5]) * 1000
+        self.now = max(self.now, at)
         if begins:
             self._pending[cpu] = _Pending(kind, fields, at, int(found[2]), found[1].strip())
         else:
@@ -327,7 +351,7 @@ class EventReader:
             return
         self._allocs[number] += 1
         self._bytes[number] += size
-        block = ("page" if kind == "page" else "percpu" if kind == "percpu" else "", told["block"])
+        block = (_space(kind), told["block"])
         before = self._blocks.pop(block, None)
         if before is not None:
             self._died(before, event.time, reused=True)
@@ -368,7 +392,7 @@ class EventReader:
         if not name.strip("0x"):
             return
         self._frees[number] += 1
-        space = kind if kind in {"page", "percpu"} else ""
+        space = _space(kind)
         block = self._blocks.pop((space, name), None)
         if block is None:
             # Its allocation may still wait for its stack.
@@ -394,7 +418,7 @@ class EventReader:
         if self.lost:
             drops["overrun"] = self.lost
         return Moment(
-            now_ns=time.monotonic_ns(),
+            now_ns=self.now,
             allocs=tuple(self._allocs),
             alloc_bytes=tuple(self._bytes),
             frees=tuple(self._frees),
@@ -436,6 +460,11 @@ class EventReader:
             row["stack"], row["cache"], row["size"], row["kind"], row["flags"] = block.site
             row["birth"], row["bytes"], row["tgid"] = block.birth, block.size, block.task
         return Collected(self.moment(), self.sites(), stacks, caches, tasks, blocks, ())
+
+
+def _space(kind: str) -> str:
+    """Names of pages and per-cpu blocks may be equal to those of others."""
+    return kind if kind in {"page", "percpu"} else ""
 
 
 def _number(text: str | None) -> int:

@@ -41,14 +41,15 @@ class TraceInstance:
         self._watched: int | None = None
         self._guardian = 0
         remove_left_behind(self._folder)
+        self._guard()  # first, so that there is no moment at which nobody would remove it
         try:
             self.path.mkdir()
         except OSError as error:
+            self.remove()
             raise TargetError(
                 f"the kernel cannot trace for us: {self.path}: {error.strerror}",
                 hint="It takes root, and a kernel with CONFIG_FTRACE and CONFIG_EVENT_TRACING.",
             ) from error
-        self._guard()
 
     def __enter__(self) -> Self:
         return self

@@ -120,10 +120,9 @@ def remove_left_behind(folder: Path) -> None:
 
 def _remove(path: Path) -> None:
     for _ in range(_TRIES):  # somebody may be reading it still
-        with contextlib.suppress(OSError):
-            (path / "tracing_on").write_text("0", "ascii")
-        with contextlib.suppress(OSError):
-            (path / "events/enable").write_text("0", "ascii")
+        for name in ("tracing_on", "events/enable"):
+            with contextlib.suppress(OSError), (path / name).open("r+", encoding="ascii") as file:
+                file.write("0")
         try:
             path.rmdir()
         except FileNotFoundError:

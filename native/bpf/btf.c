@@ -216,7 +216,7 @@ int64_t btf_enumerator(const struct btf *btf, const char *name) {
   return -1;
 }
 
-static const struct btf_type *prototype(const struct btf *btf, const char *event) {
+const struct btf_type *btf_trace(const struct btf *btf, const char *event) {
   char name[128];
   snprintf(name, sizeof name, "btf_trace_%s", event);
   const struct btf_type *found = type_of(btf, btf_find(btf, BTF_KIND_TYPEDEF, name));
@@ -227,10 +227,8 @@ static const struct btf_type *prototype(const struct btf *btf, const char *event
   return function != NULL && BTF_INFO_KIND(function->info) == BTF_KIND_FUNC_PROTO ? function : NULL;
 }
 
-int btf_has_trace(const struct btf *btf, const char *event) { return prototype(btf, event) != NULL; }
-
-const char *btf_trace_parameter(const struct btf *btf, const char *event, unsigned number) {
-  const struct btf_type *function = prototype(btf, event);
+const char *btf_trace_parameter(const struct btf *btf, const struct btf_type *function,
+                                unsigned number) {
   if (function == NULL || number + 1 >= BTF_INFO_VLEN(function->info))
     return NULL;
   const struct btf_param *parameter = (const struct btf_param *)(function + 1) + number + 1;

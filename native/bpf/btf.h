@@ -30,12 +30,13 @@ int btf_member(const struct btf *btf, const char *type_name, const char *member,
 /* The value of an enumerator of an enum of any name; -1 when there is none. */
 int64_t btf_enumerator(const struct btf *btf, const char *name);
 
-/* What a parameter of the tracepoint is: 'p' pointer to anything unnamed, 'i' integer, or the name
- * of its typedef or of the struct it points to. Parameters begin with 0, the tracepoint's own data
- * left out. NULL behind the last one. */
-const char *btf_trace_parameter(const struct btf *btf, const char *event, unsigned number);
+/* The prototype of a tracepoint, NULL when the kernel has none of this name. */
+const struct btf_type *btf_trace(const struct btf *btf, const char *event);
 
-/* Whether the kernel has this tracepoint. */
-int btf_has_trace(const struct btf *btf, const char *event);
+/* What a parameter of a tracepoint is: "p" a pointer to anything unnamed, "i" an integer, or the
+ * name of its typedef or of the struct it points to. Parameters begin with 0, the tracepoint's own
+ * data left out. NULL behind the last one, and for no prototype. */
+const char *btf_trace_parameter(const struct btf *btf, const struct btf_type *prototype,
+                                unsigned number);
 
 #endif

@@ -195,8 +195,12 @@ static void serve(void) {
 /* ---- what this kernel is like ---- */
 
 static uint32_t parameter(const struct btf *btf, const char *event, const char *type, int which) {
+  static const struct btf_type *prototype;
+  static const char *last;
+  if (event != last) /* a look at all types takes milliseconds */
+    prototype = btf_trace(btf, last = event);
   for (unsigned i = 0; i < 10; i++) {
-    const char *found = btf_trace_parameter(btf, event, i);
+    const char *found = btf_trace_parameter(btf, prototype, i);
     if (found == NULL)
       break;
     if (strcmp(found, type) == 0 && which-- == 0)
@@ -215,17 +219,19 @@ static uint32_t offset(const struct btf *btf, const char *type, const char *memb
 }
 
 static void learn_arguments(const struct btf *btf) {
-  config.kmalloc_req = parameter(btf, "kmalloc", "size_t", 0);
-  config.kmalloc_alloc = parameter(btf, "kmalloc", "size_t", 1);
-  config.kmalloc_gfp = parameter(btf, "kmalloc", "gfp_t", 0);
-  config.cache_cache = parameter(btf, "kmem_cache_alloc", "kmem_cache", 0);
-  config.cache_alloc = parameter(btf, "kmem_cache_alloc", "size_t", 1);
-  config.cache_gfp = parameter(btf, "kmem_cache_alloc", "gfp_t", 0);
-  config.percpu_size = parameter(btf, "percpu_alloc_percpu", "size_t", 2);
+  static const char kmalloc[] = "kmalloc", cache[] = "kmem_cache_alloc";
+  static const char percpu[] = "percpu_alloc_percpu", percpu_free[] = "percpu_free_percpu";
+  config.kmalloc_req = parameter(btf, kmalloc, "size_t", 0);
+  config.kmalloc_alloc = parameter(btf, kmalloc, "size_t", 1);
+  config.kmalloc_gfp = parameter(btf, kmalloc, "gfp_t", 0);
+  config.cache_cache = parameter(btf, cache, "kmem_cache", 0);
+  config.cache_alloc = parameter(btf, cache, "size_t", 1);
+  config.cache_gfp = parameter(btf, cache, "gfp_t", 0);
+  config.percpu_size = parameter(btf, percpu, "size_t", 2);
   if (config.percpu_size == 255)
-    config.percpu_size = parameter(btf, "percpu_alloc_percpu", "size_t", 0);
-  config.percpu_ptr = parameter(btf, "percpu_alloc_percpu", "p", 1);
-  config.percpu_free_ptr = parameter(btf, "percpu_free_percpu", "p", 1);
+    config.percpu_size = parameter(btf, percpu, "size_t", 0);
+  config.percpu_ptr = parameter(btf, percpu, "p", 1);
+  config.percpu_free_ptr = parameter(btf, percpu_free, "p", 1);
   config.kmem_cache_name = offset(btf, "kmem_cache", "name");
   config.kmem_cache_size = offset(btf, "kmem_cache", "size");
   config.kmem_cache_object_size = offset(btf, "kmem_cache", "object_size");
@@ -354,7 +360,7 @@ static void attach_all(const struct btf *btf) {
       uint32_t slab = 1u << LSB_KMALLOC | 1u << LSB_CACHE;
       if (allocates != allocations || !(bulk ? asked & slab : asked & 1u << kind))
         continue;
-      if (!bulk && !btf_has_trace(btf, program->target))
+      if (!bulk && btf_trace(btf, program->target) == NULL)
         continue; /* newer or older kernels have it */
       if (object_attach(&object, program, btf) == 0) {
         hello.bulk += (uint32_t)bulk;
@@ -425,9 +431,10 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: leakscope-bpf kmem [NAME=VALUE...]: errno 22: Invalid argument\n");
     return 2;
   }
-  /* Signals of the terminal are for whoever started us: the end of the input tells us. */
-  signal(SIGINT, SIG_IGN);
-  signal(SIGQUIT, SIG_IGN);
+  static const int left_alone[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP};
+  /* Signals of a terminal or a supervisor are for whoever started us: the end of the input tells us. */
+  for (size_t i = 0; i < sizeof left_alone / sizeof *left_alone; i++)
+    signal(left_alone[i], SIG_IGN);
   config.max_size = UINT64_MAX;
   config.self[0] = (uint32_t)getpid();
   hello.kinds = (1u << LSB_KINDS) - 1;

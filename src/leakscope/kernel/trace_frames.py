@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.model.builder import BuiltFrame
 from leakscope.model.frames import Address, FrameName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from leakscope.proc.kallsyms import Kallsyms
+    from leakscope.proc.kallsyms import Kallsyms, KernelSymbol
 
 __all__ = ["KERNEL", "KernelStack", "kernel_stack"]
 
@@ -69,12 +70,12 @@ def kernel_stack(
     symbols: Kallsyms,
     *,
     most: int,
-    located: Callable[[int], Address | None] | None = None,
+    lines: Mapping[KernelSymbol, Sequence[FrameName]] = MappingProxyType({}),
 ) -> KernelStack:
     """Name a stack of return addresses and leave out what says nothing.
 
-    `most` is the depth at which it was cut; `located` finds addresses in an object with debug
-    information, whose names are then looked up with it.
+    `most` is the depth at which it was cut; `lines` has what stands at a place, inlined functions
+    first, where debug information tells.
     """
     named = []
     for address in addresses:
@@ -110,9 +111,8 @@ def kernel_stack(
             break
     frames = []
     for address, found in named[inner:end]:
-        at_object = None if located is None else located(address)
-        if at_object is not None:
-            frames.append(BuiltFrame(address=at_object))
+        if found is not None and found in lines:
+            frames += [BuiltFrame(name=each) for each in lines[found]]
         elif found is None:
             frames.append(BuiltFrame(Address(None, address)))
         else:

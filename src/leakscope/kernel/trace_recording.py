@@ -31,15 +31,17 @@ from leakscope.proc.slabinfo import merged_caches
 from leakscope.words import bytes_text, count_text, percent_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy.typing as npt
 
     from leakscope.bpf.wire import Collected, Moment
     from leakscope.kernel.trace_frames import KernelStack
+    from leakscope.model.frames import FrameName
     from leakscope.model.recordings import Recording
-    from leakscope.proc.kallsyms import Kallsyms
+    from leakscope.proc.kallsyms import Kallsyms, KernelSymbol
 
+    Lines = Callable[[Collection[KernelSymbol]], Mapping[KernelSymbol, Sequence[FrameName]]]
     Floats = npt.NDArray[np.float64]
 
 __all__ = ["Held", "KernelCounts", "Traced", "recording_of"]
@@ -107,27 +109,39 @@ class Held:
 
 
 def recording_of(
-    traced: Traced, symbols: Kallsyms, reclaimable: Callable[[str], bool]
+    traced: Traced,
+    symbols: Kallsyms,
+    reclaimable: Callable[[str], bool],
+    lines: Lines = lambda _: {},
 ) -> tuple[Recording, dict[int, Held]]:
     """Return the recording, and by site who asked for what still lives.
 
-    `reclaimable` tells of a cache whether the kernel gives its objects back under pressure.
+    `reclaimable` tells of a cache whether the kernel gives its objects back under pressure,
+    `lines` looks up places in debug information and returns those that it found.
     """
-    return _Making(traced, symbols, reclaimable).make()
+    return _Making(traced, symbols, reclaimable, lines).make()
 
 
 class _Making:
     def __init__(
-        self, traced: Traced, symbols: Kallsyms, reclaimable: Callable[[str], bool]
+        self,
+        traced: Traced,
+        symbols: Kallsyms,
+        reclaimable: Callable[[str], bool],
+        lines: Lines,
     ) -> None:
         self.traced = traced
         self.final = traced.final
         self.reclaimable = reclaimable
-        self.stacks: dict[int, KernelStack] = {
-            int(row["hash"]): kernel_stack(
-                row["ip"][: min(int(row["frames"]), _DEPTH)].tolist(), symbols, most=_DEPTH
-            )
+        stacks: dict[int, list[int]] = {
+            int(row["hash"]): row["ip"][: min(int(row["frames"]), _DEPTH)].tolist()
             for row in self.final.stacks
+        }
+        places = {symbols.find(address) for stack in stacks.values() for address in stack}
+        found = lines({place for place in places if place is not None})
+        self.stacks: dict[int, KernelStack] = {
+            number: kernel_stack(stack, symbols, most=_DEPTH, lines=found)
+            for number, stack in stacks.items()
         }
         self.cache_names = {
             int(row["cache"]): bytes(row["name"]).decode("utf-8", "replace")

@@ -26,6 +26,7 @@ class KernelSymbol(NamedTuple):
     name: str
     module: str | None
     offset: int  # of the address that was looked up
+    size: int | None = None  # up to the next symbol; None for the last one
 
 
 class Kallsyms:
@@ -52,7 +53,9 @@ class Kallsyms:
             return None
         start = self._starts[at]
         at = bisect.bisect_left(self._starts, start)
-        return KernelSymbol(self._symbols[at][1], self._symbols[at][2], address - start)
+        after = bisect.bisect_right(self._starts, start)
+        size = self._starts[after] - start if after < len(self._starts) else None
+        return KernelSymbol(self._symbols[at][1], self._symbols[at][2], address - start, size)
 
 
 def parse_kallsyms(lines: Iterable[str]) -> Kallsyms:

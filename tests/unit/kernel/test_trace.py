@@ -16,6 +16,7 @@ from leakscope.kernel.trace_filter import find_cache, is_kmalloc
 from leakscope.kernel.trace_frames import kernel_stack
 from leakscope.kernel.trace_ftrace import EventReader, _choice
 from leakscope.kernel.trace_recording import KernelCounts, Traced, recording_of
+from leakscope.model.frames import FrameName
 from leakscope.proc.kallsyms import parse_kallsyms
 
 NAMES = [
@@ -66,6 +67,16 @@ def test_a_stack_ends_where_an_interrupt_came():
 
 def test_pages_of_slabs_are_known_for_what_they_are():
     assert stack("alloc_frozen_pages_noprof", "allocate_slab", "do_pipe2").carrier == "slab"
+
+
+def test_lines_and_inlined_functions_stand_where_they_are_known():
+    at = SYMBOLS.find(AT["alloc_pipe_info"] + 8)
+    both = [
+        FrameName("inlined", file="fs/pipe.c", line=7, inlined=True),
+        FrameName("alloc_pipe_info", file="fs/pipe.c", line=800),
+    ]
+    found = kernel_stack([at.offset + AT["alloc_pipe_info"]], SYMBOLS, most=48, lines={at: both})
+    assert [frame.name.line for frame in found.frames] == [7, 800]
 
 
 # -- recordings ---------------------------------------------------------------

@@ -20,9 +20,9 @@ nonsense
 
 def test_functions_are_found_by_address():
     found = parse_kallsyms(TEXT.splitlines())
-    assert found.find(0xFFFFFFFF81000110) == ("helper", None, 0x10)
-    assert found.find(0xFFFFFFFF81000250) == ("helper", None, 0x150)  # data is no function
-    assert found.find(0xFFFFFFFFC0000005) == ("leaks_run", "leaks", 5)
+    assert found.find(0xFFFFFFFF81000110) == ("helper", None, 0x10, 0x200)
+    assert found.find(0xFFFFFFFF81000250) == ("helper", None, 0x150, 0x200)  # data is no function
+    assert found.find(0xFFFFFFFFC0000005) == ("leaks_run", "leaks", 5, None)
 
 
 def test_a_return_address_belongs_to_the_call_before_it():

@@ -13,7 +13,7 @@ from leakscope.bpf.wire import KINDS
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._streams import complain, require_output
 from leakscope.cli._writing import check_outputs
-from leakscope.errors import UsageError
+from leakscope.errors import LeakscopeError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +37,8 @@ Exit status: 0 nothing leaks, 1 a leak, 2 could not do it, 3 undecided, or somet
 _SOONEST_S, _LATEST_S = 0.1, 3600.0
 _FEWEST_LOOKS = 12
 _SAMPLE = "16KiB"
+_FAILED = 2
+_BLOCK_BYTES = 128  # that a block takes in the kernel
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -98,11 +100,19 @@ def run(args: argparse.Namespace) -> int:
     symbols = read_kallsyms()
     with _told_to_end() as ended:
         traced = _traced(args, which, seconds, every, _waiter(ended))
+    if not len(symbols):
+        hidden = "the kernel hides its symbols (kernel.kptr_restrict): frames are addresses"
+        traced.notes = (hidden, *traced.notes)
     recording, held = recording_of(traced, symbols, is_reclaimable)
+    failed = False
     if args.record:
         from leakscope.recording.packed import write
 
-        write(recording, args.record)
+        try:
+            write(recording, args.record)
+        except LeakscopeError as error:  # what was seen is reported all the same
+            complain(error)
+            failed = True
     judged = judge_recordings(
         [("the kernel", recording)],
         args,
@@ -110,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         lambda findings: with_holders(findings, held),
     )
     leaks, undecided = statuses(judged, args)
-    return leaks or undecided
+    return leaks or (_FAILED if failed else undecided)
 
 
 def _traced(
@@ -147,6 +157,7 @@ def _filter(args: argparse.Namespace) -> KernelFilter:
     from leakscope.bpf.helper import KernelFilter
     from leakscope.kernel.trace_filter import find_cache, find_kernel_cgroup, is_kmalloc
     from leakscope.observe.asked import find_processes
+    from leakscope.proc.meminfo import read_meminfo
     from leakscope.trace.settings import parse_size
 
     kinds = KINDS if args.kinds is None else tuple(args.kinds.split(","))
@@ -177,6 +188,11 @@ def _filter(args: argparse.Namespace) -> KernelFilter:
     group = find_kernel_cgroup(args.cgroup) if args.cgroup else None
     if args.blocks is not None and not 1024 <= args.blocks <= 1 << 24:
         raise UsageError("--blocks may be from 1024 to 16777216")
+    available = read_meminfo().get("MemAvailable")
+    if args.blocks and available is not None and args.blocks * _BLOCK_BYTES * 4 > available:
+        raise UsageError(
+            f"room for {args.blocks} blocks is more than a quarter of the memory that is available"
+        )
     sample = parse_size(args.sample)
     if not 1 <= sample <= 1 << 26:
         raise UsageError(f"--sample {args.sample} may be from 1 to 64MiB")

@@ -17,9 +17,17 @@ from leakscope.words import bytes_text, count_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leakscope.bpf.helper import KernelFilter
+    import numpy as np
+    import numpy.typing as npt
 
-__all__ = ["kernel_counts", "trace_by_bpf"]
+    from leakscope.bpf.helper import KernelFilter
+    from leakscope.bpf.wire import Moment
+
+    Look = tuple[Moment, npt.NDArray[np.void]]
+
+_MOST_LOOKS = 64  # that are kept, however long it takes
+
+__all__ = ["kernel_counts", "thinned", "trace_by_bpf"]
 
 
 def trace_by_bpf(
@@ -38,7 +46,7 @@ def trace_by_bpf(
     with KernelAllocations(which) as helper:
         attached()
         start = time.monotonic()
-        looks = []
+        looks: list[Look] = []
         at = start
         while at < start + seconds:
             at = min(at + every, start + seconds)
@@ -46,6 +54,7 @@ def trace_by_bpf(
                 break
             answer = helper.look()
             looks.append((answer.moment, answer.sites))
+            every = thinned(looks, every)
         final = helper.finish()
         hello = helper.hello
         notes = list(helper.notes)
@@ -74,6 +83,14 @@ def trace_by_bpf(
         max_size=which.max_size,
         movable=which.movable,
     )
+
+
+def thinned(looks: list[Look], every: float) -> float:
+    """Drop every other look when there are many; return the time to the next one."""
+    if len(looks) < _MOST_LOOKS:
+        return every
+    looks[:] = looks[1::2]
+    return 2 * every
 
 
 def kernel_counts() -> KernelCounts | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from leakscope.proc.kallsyms import Kallsyms, KernelSymbol
 
-__all__ = ["KERNEL", "KernelStack", "kernel_stack"]
+__all__ = ["KERNEL", "KernelStack", "kernel_stack", "plain"]
 
 KERNEL = "kernel"
 """The module of what is no module."""
@@ -122,3 +122,8 @@ def kernel_stack(
             frames.append(BuiltFrame(name=FrameName(found.name, symbol=symbol, module_path=module)))
     cut = len(addresses) >= most and not interrupt
     return KernelStack(tuple(frames), cut, carrier, interrupt, page_cache, tables, task)
+
+
+def plain(name: str) -> str:
+    """Return a name that somebody else chose, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)

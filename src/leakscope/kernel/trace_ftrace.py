@@ -23,7 +23,7 @@ import numpy as np
 from leakscope.bpf import wire
 from leakscope.bpf.wire import KINDS, TICK_NS, Collected, Moment
 from leakscope.errors import LeakscopeError, UsageError
-from leakscope.kernel.trace import kernel_counts
+from leakscope.kernel.trace import kernel_counts, thinned
 from leakscope.kernel.trace_recording import Traced
 from leakscope.kernel.tracefs import TraceInstance
 from leakscope.words import bytes_text
@@ -43,7 +43,7 @@ _MOST_CHOICE = 6
 _BUFFER_KB = 8192
 _MOST_BLOCKS, _MOST_SITES, _MOST_LINE = 262_144, 32_768, 4096
 _DEPTH = 48
-_BACKLOG_S = 60.0  # to read what the kernel still has when it is over
+_BACKLOG_S = 20.0  # to read what the kernel still has when it is over
 _MOST_TASKS = 64
 _GFP_MOVABLE, _GFP_RECLAIMABLE = "__GFP_MOVABLE", "__GFP_RECLAIMABLE"
 _MOVABLE_BIT = 0x8
@@ -95,7 +95,7 @@ def trace_by_ftrace(
             reader = EventReader(start_ns)
             instance.write("tracing_on", "1")
             attached()
-            looks = []
+            looks: list[tuple[Moment, npt.NDArray[np.void]]] = []
             start = now = time.monotonic()
             upcoming = start + every
             while now < start + seconds and wait(now):
@@ -103,6 +103,7 @@ def trace_by_ftrace(
                 now = time.monotonic()
                 if now >= upcoming and now < start + seconds:
                     looks.append((reader.moment(), reader.sites()))
+                    every = thinned(looks, every)
                     upcoming += every
             instance.write("tracing_on", "0")
             end_ns = time.monotonic_ns()
@@ -219,12 +220,12 @@ def _drain(pipe: int, reader: EventReader, until: float, *, to_the_end: bool = F
 
 
 def _overrun(instance: TraceInstance) -> int:
-    """Return how many events the kernel overwrote or dropped before we read them."""
+    """Return how many events the kernel overwrote or dropped, or we did not get to read."""
     lost = 0
     for folder in (instance.path / "per_cpu").iterdir():
         for line in instance.text(f"per_cpu/{folder.name}/stats").splitlines():
             name, _, number = line.partition(":")
-            if name in {"overrun", "commit overrun", "dropped events"}:
+            if name in {"entries", "overrun", "commit overrun", "dropped events"}:
                 lost += int(number) if number.strip().isdecimal() else 0
     return lost
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope.kernel.trace_frames import plain
 from leakscope.model.findings import Evidence
 from leakscope.words import bytes_text, percent_text, plural
 
@@ -84,5 +85,5 @@ def _name(pid: int, held: Held) -> str:
         return "the idle task"
     if pid == _OTHER_NAMESPACE:
         return "a process of another PID namespace"
-    comm = held.comms.get(pid)
+    comm = plain(held.comms.get(pid, ""))
     return f"pid {pid}" if not comm else f"{comm} (pid {pid})"

@@ -16,7 +16,7 @@ import numpy as np
 
 from leakscope.bpf import wire
 from leakscope.bpf.wire import KINDS, TICK_NS
-from leakscope.kernel.trace_frames import kernel_stack
+from leakscope.kernel.trace_frames import kernel_stack, plain
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import (
     AGE_BUCKETS,
@@ -144,7 +144,7 @@ class _Making:
             for number, stack in stacks.items()
         }
         self.cache_names = {
-            int(row["cache"]): bytes(row["name"]).decode("utf-8", "replace")
+            int(row["cache"]): plain(bytes(row["name"]).decode("utf-8", "replace"))
             for row in self.final.caches
         }
         self.aliases = merged_caches()

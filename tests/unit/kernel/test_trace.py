@@ -12,8 +12,9 @@ from leakscope.bpf import wire
 from leakscope.bpf.wire import Collected, Moment
 from leakscope.errors import TargetError
 from leakscope.kernel import tracefs
+from leakscope.kernel.trace import thinned
 from leakscope.kernel.trace_filter import find_cache, is_kmalloc
-from leakscope.kernel.trace_frames import kernel_stack
+from leakscope.kernel.trace_frames import kernel_stack, plain
 from leakscope.kernel.trace_ftrace import EventReader, _choice
 from leakscope.kernel.trace_recording import KernelCounts, Traced, recording_of
 from leakscope.model.frames import FrameName
@@ -293,3 +294,19 @@ def test_caches_of_kmalloc_are_known_by_their_size():
 def test_a_cache_that_there_is_not_is_refused():
     with pytest.raises(TargetError, match="no cache"):
         find_cache("no such cache")
+
+
+# -- bounds -------------------------------------------------------------------
+
+
+def test_looks_stay_few_however_long_it_takes():
+    looks, every = [], 3.0
+    for number in range(10_000):
+        looks.append(number)
+        every = thinned(looks, every)
+    assert len(looks) < 64
+    assert every > 3.0
+
+
+def test_names_that_others_chose_command_no_terminal():
+    assert plain("\x1b[31mred\n") == "?[31mred?"

@@ -27,7 +27,6 @@ const volatile struct lsb_config config = {};
 #define PERCPU_SPACE 0x5a5a000000000000ull /* their addresses are offsets, and could meet others */
 #define MOST_BULK 64
 #define MOST_CGROUPS 12
-#define PAGE_SHIFT 12
 
 static __always_inline __u32 process(void) {
   if (config.pid_ino != 0) {
@@ -321,7 +320,7 @@ SEC("raw_tp/mm_page_alloc") int on_page_alloc(void *ctx) {
   __u32 gfp = ARG(ctx, 2);
   if (!config.movable && (gfp & GFP_MOVABLE))
     return 0;
-  return allocated(ctx, ARG(ctx, 0), 1ull << (PAGE_SHIFT + (ARG(ctx, 1) & 31)), LSB_PAGE, 0, gfp);
+  return allocated(ctx, ARG(ctx, 0), 1ull << (config.page_shift + (ARG(ctx, 1) & 31)), LSB_PAGE, 0, gfp);
 }
 SEC("raw_tp/mm_page_free") int on_page_free(void *ctx) { return freed(ARG(ctx, 0), LSB_PAGE, 1); }
 

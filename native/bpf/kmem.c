@@ -6,7 +6,6 @@
  * attached any more. The end of the input ends it. Programs, maps and links are held by descriptors
  * of this process alone, so nothing is left in the kernel whatever becomes of it. */
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
@@ -14,10 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +24,7 @@
 extern const char lsb_object[], lsb_object_end[];
 
 #define MEASURED_MS 200 /* how long our programs are timed after each moment */
+#define NONE 255
 #define FIRST_PID_NAMESPACE 0xEFFFFFFCu
 
 static struct object object;
@@ -206,7 +204,7 @@ static uint32_t parameter(const struct btf *btf, const char *event, const char *
     if (strcmp(found, type) == 0 && which-- == 0)
       return i;
   }
-  return 255;
+  return NONE;
 }
 
 static uint32_t offset(const struct btf *btf, const char *type, const char *member) {
@@ -228,10 +226,18 @@ static void learn_arguments(const struct btf *btf) {
   config.cache_alloc = parameter(btf, cache, "size_t", 1);
   config.cache_gfp = parameter(btf, cache, "gfp_t", 0);
   config.percpu_size = parameter(btf, percpu, "size_t", 2);
-  if (config.percpu_size == 255)
+  if (config.percpu_size == NONE)
     config.percpu_size = parameter(btf, percpu, "size_t", 0);
   config.percpu_ptr = parameter(btf, percpu, "p", 1);
   config.percpu_free_ptr = parameter(btf, percpu_free, "p", 1);
+  uint32_t asked = hello.kinds;
+  if (config.by_cache && config.cache_cache == NONE)
+    give_up("the events of this kernel do not tell the cache", ENOTSUP);
+  if ((asked & 1u << LSB_KMALLOC && config.kmalloc_alloc == NONE) ||
+      (asked & 1u << LSB_CACHE && config.cache_cache == NONE && config.cache_alloc == NONE) ||
+      (asked & 1u << LSB_PERCPU && (config.percpu_size == NONE || config.percpu_ptr == NONE ||
+                                    config.percpu_free_ptr == NONE)))
+    give_up("events of this kernel have other arguments", ENOTSUP);
   config.kmem_cache_name = offset(btf, "kmem_cache", "name");
   config.kmem_cache_size = offset(btf, "kmem_cache", "size");
   config.kmem_cache_object_size = offset(btf, "kmem_cache", "object_size");
@@ -456,6 +462,7 @@ int main(int argc, char **argv) {
   if (config.cgroup != 0)
     learn_cgroups(btf, controller);
   learn_namespace();
+  config.page_shift = (uint32_t)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE));
   fill_intervals();
   processors = possible_processors();
   object_map(&object, "blocks")->is.max_entries = hello.most_blocks;

@@ -105,7 +105,7 @@ struct lsb_config {
   __u32 kmem_cache_name, kmem_cache_size, kmem_cache_object_size, kmem_cache_flags;
   __u32 task_cgroups, css_set_cgroup, css_set_is_css, css_cgroup;
   __u32 cgroup_kn, cgroup_parent, kn_id;
-  __u32 pid_namespace_set;
+  __u32 page_shift;
   __u64 pid_dev, pid_ino; /* where our process numbers come from; 0: the first namespace */
   __u32 intervals[LSB_INTERVALS];
 };

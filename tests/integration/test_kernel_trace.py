@@ -205,6 +205,22 @@ def test_one_cgroup(root):
         group.rmdir()
 
 
+def test_in_a_namespace_of_processes_numbers_are_those_of_the_namespace():
+    script = (
+        'python=$1; load=$2; shift 2; "$python" -I "$load" leak 60 >/dev/null & sleep 1;'
+        ' "$@" --pid $!; status=$?; kill $!; exit $status'
+    )
+    done = kernel_trace(
+        *("--for", "2s", "--sample", "1", "--bpf", "--json"),
+        before=(
+            *("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script, "sh"),
+            *(sys.executable, LOAD),
+        ),
+    )
+    assert len(processes(findings_of(done))) == 1
+    assert max(processes(findings_of(done))) < 20
+
+
 def test_a_range_of_sizes():
     with load("churn"):
         done = kernel_trace(

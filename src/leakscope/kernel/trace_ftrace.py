@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["EventReader", "trace_by_ftrace"]
 
 _REGION_BITS = 16  # memory is chosen by regions of 64 KiB
-_PAGE_BITS = 12
+_PAGE_BITS = os.sysconf("SC_PAGE_SIZE").bit_length() - 1
 _MOST_CHOICE = 6
 _BUFFER_KB = 8192
 _MOST_BLOCKS, _MOST_SITES, _MOST_LINE = 262_144, 32_768, 4096

@@ -23,7 +23,7 @@ KERNEL = "kernel"
 _TRACER = re.compile(
     r"bpf_trace_run\d+|__bpf_trace_\w+|__traceiter_\w+|bpf_prog_[0-9a-f]+_\w+|bpf_get_stack\w*|bpf_dispatcher_\w+"
     r"|(?:do_)?trace_event_raw_event_\w+|trace_event_buffer_\w+|__?event_trigger\w*|event_triggers_\w+"
-    r"|stacktrace_\w+|__ftrace_trace_stack\w*|ftrace_\w+|__trace_stack"
+    r"|trace_(?:kmalloc|kmem_cache_alloc|mm_page_alloc|percpu_alloc_percpu|alloc_vmap_area)\w*|stacktrace_\w+|__ftrace_trace_stack\w*|ftrace_\w+|__trace_stack"
 )
 _MOST_TRACER = 8
 _ALLOCATOR = re.compile(
@@ -37,8 +37,12 @@ _CARRIER = re.compile(
     r"(?:allocate_slab|alloc_slab_page|new_slab|_*slab_alloc|___slab_alloc|__slab_alloc|refill_|__refill_"
     r"|_*kmalloc_large|__kmalloc_large|pcpu_)\w*(?:\.\w+)*"
 )
+# What the kernel writes down on each block: it goes with the block, and says nothing of its own.
+_NOTES = re.compile(
+    r"(?:__alloc_object|_*create_object|kmemleak_|alloc_slab_obj_exts|__account_obj_)\w*(?:\.\w+)*"
+)
 _AREA = re.compile(
-    r"(?:__vmalloc_area|vm_area_alloc_pages|__vmalloc_node_range|vmalloc_)\w*(?:\.\w+)*"
+    r"(?:__vmalloc_area|alloc_vmap_area|__get_vm_area|vm_area_alloc_pages|__vmalloc_node_range|vmalloc_)\w*(?:\.\w+)*"
 )
 _PAGE_CACHE = re.compile(
     r"(?:__filemap_|filemap_|page_cache_|pagecache_|__page_cache_|grow_dev_|shmem_(?:get|alloc)_)\w*(?:\.\w+)*"
@@ -54,11 +58,11 @@ _INTERRUPT = re.compile(
 
 
 class KernelStack(NamedTuple):
-    """A stack to report, innermost frame first. `carrier` is what its pages are for, if known."""
+    """A stack to report, innermost frame first; `carrier` is what its blocks only serve."""
 
     frames: tuple[BuiltFrame, ...]
     truncated: bool
-    carrier: str | None  # "slab", "vmalloc"
+    carrier: str | None  # "slab", "vmalloc", "notes"
     interrupt: bool
     page_cache: bool = False
     tables: bool = False  # page tables
@@ -88,7 +92,10 @@ def kernel_stack(
             skip = at + 1
     names, named = names[skip:], named[skip:]
     carrier = None
-    for name in names[:16]:
+    for at, name in enumerate(names[:16]):
+        if name is not None and at < _MOST_TRACER and _NOTES.fullmatch(name):
+            carrier = "notes"
+            break
         if name is not None and _CARRIER.fullmatch(name):
             carrier = "slab"
         elif name is not None and _AREA.fullmatch(name):

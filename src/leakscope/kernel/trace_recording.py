@@ -54,6 +54,11 @@ _FEW = 3
 _MOST_ALIASES = 4
 _SLACK = 64  # objects a processor keeps at hand
 _RARE = 1000  # one event in so many may come while another one is recorded
+_SERVES = {
+    "slab": "pages for slabs, large blocks and per-cpu memory, which are counted by what is in them",
+    "vmalloc": "pages and notes for vmalloc areas, which are counted themselves",
+    "notes": "the kernel's own notes on blocks (kmemleak, accounting)",
+}
 _LOSSY = ("blocks_full", "sites_full", "stacks_full", "table_locked", "overrun")
 
 
@@ -195,7 +200,9 @@ class _Making:
             label = self._cache_label(cache) if cache else kind
             line = cache or (_bucket(int(row["size"])) if kind == "kmalloc" else kind)
             labels.append((label, line))
-            if kind == "page" and self._carrier(row) is None and not self._page_cache(row):
+            if self._carrier(row) is not None:
+                pass
+            elif kind == "page" and not self._page_cache(row):
                 estimated[line] += (int(row["alloc_bytes"]) - int(row["freed_bytes"])) * weight
             elif kind != "page":
                 estimated[line] += (int(row["allocs"]) - int(row["frees"])) * weight
@@ -231,9 +238,11 @@ class _Making:
         return f"cache {cache}{also}"
 
     def _carrier(self, row: np.void) -> str | None:
-        """Return for what the pages of a row of the sites are, when that is counted itself."""
-        stack = self.stacks.get(int(row["stack"]))
-        return None if stack is None or row["kind"] != KINDS.index("page") else stack.carrier
+        """Return what the blocks of a row of the sites only serve, when that is counted itself."""
+        stack, kind = self.stacks.get(int(row["stack"])), KINDS[int(row["kind"])]
+        if stack is None or kind in {"percpu", "vmalloc"}:
+            return None
+        return None if stack.carrier == "slab" and kind != "page" else stack.carrier
 
     def _page_cache(self, row: np.void) -> bool:
         """Whether a row of the sites is pages of files."""
@@ -411,13 +420,11 @@ class _Making:
                 f"{share} of the frees were of blocks that were allocated while it traced: the rest"
                 " was there before, and is not judged"
             )
-        for what, size in self.left_out.items():
-            if size >= 1:
-                other = "slabs and other carriers" if what == "slab" else "vmalloc areas"
-                notes.append(
-                    f"{bytes_text(round(size))} of pages for {other} are not counted again: their"
-                    " contents are"
-                )
+        notes += [
+            f"left out: {bytes_text(round(size))} of {_SERVES[what]}"
+            for what, size in self.left_out.items()
+            if size >= 1
+        ]
         if not traced.movable:
             notes.append("pages that can move were not traced: page cache, memory of programs")
         if moment.runs:

@@ -80,6 +80,13 @@ def test_lines_and_inlined_functions_stand_where_they_are_known():
     assert [frame.name.line for frame in found.frames] == [7, 800]
 
 
+def test_what_the_kernel_notes_on_a_block_is_left_out():
+    sites = [("__alloc_object", "kmem_cache", 1, 168, 50, 0, 0)]
+    recording, _ = made(collected([*sites, ("alloc_pipe_info", "kmalloc", 0, 192, 30, 0, 0)]))
+    assert kinds(recording) == ["kmalloc"]
+    assert recording.sites["live_count"].sum() == 30
+
+
 # -- recordings ---------------------------------------------------------------
 
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What becomes of a helper that is missing, refuses, talks rubbish or dies."""
 
+import subprocess
+
 import pytest
 
+from conftest import ROOT
 from leakscope import _native
 from leakscope.bpf import helper
 from leakscope.bpf.helper import BpfUnavailableError, KernelAllocations, KernelFilter
@@ -65,3 +68,15 @@ def test_one_that_hangs_is_given_up(acting, monkeypatch):
     monkeypatch.setattr(helper, "_GONE_S", 0.2)
     with pytest.raises(LeakscopeError, match="did not answer"):
         KernelAllocations(KernelFilter())
+
+
+def test_a_build_without_a_compiler_for_bpf_leaves_it_out(tmp_path):
+    done = subprocess.run(
+        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", tmp_path, "-DLEAKSCOPE_CLANG=/bin/false"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "leakscope-bpf is left out: /bin/false makes no BPF programs here" in done.stdout
+    assert "leakscope-bpf:" not in (tmp_path / "build.ninja").read_text()

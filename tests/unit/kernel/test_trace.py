@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leakscope.bpf import wire
@@ -33,6 +33,7 @@ NAMES = [
     "filemap_get_folio",
     "bpf_map_area_alloc",
     "pte_alloc_one",
+    "__alloc_object",
 ]
 AT = {name: 0x1000 * (number + 1) for number, name in enumerate(NAMES)}
 SYMBOLS = parse_kallsyms([f"{at:x} T {name}" for name, at in AT.items()])
@@ -251,6 +252,7 @@ def test_events_of_ftrace_become_sites_and_blocks():
     assert {name for each in held.values() for name in each.comms.values()} == {"leaky"}
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(

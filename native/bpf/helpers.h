@@ -31,6 +31,8 @@ static long (*bpf_probe_read_kernel_str)(void *to, __u32 size,
 static long (*bpf_get_ns_current_pid_tgid)(__u64 dev, __u64 ino, struct bpf_pidns_info *to,
                                            __u32 size) = (void *)BPF_FUNC_get_ns_current_pid_tgid;
 
+static long (*bpf_get_func_arg)(void *ctx, __u32 n, __u64 *value) = (void *)BPF_FUNC_get_func_arg;
+
 /* Whether a word of kernel memory could be read. */
 #define READ(to, from) (bpf_probe_read_kernel(&(to), sizeof(to), (void *)(from)) == 0)
 

@@ -295,9 +295,12 @@ SEC("raw_tp/kmem_cache_free") int on_cache_free(void *ctx) {
   return freed(ARG(ctx, 1), LSB_CACHE, 1);
 }
 
-/* kmem_cache_free_bulk(cache, number, objects): no event tells of them. */
-SEC("fentry/kmem_cache_free_bulk") int on_free_bulk(__u64 *ctx) {
-  __u64 number = ctx[1], objects = ctx[2];
+/* kmem_cache_free_bulk(cache, number, objects): no event tells of them. Older verifiers let nobody
+ * load a pointer to a pointer from the context, so the arguments are asked for. */
+SEC("fentry/kmem_cache_free_bulk") int on_free_bulk(void *ctx) {
+  __u64 number = 0, objects = 0;
+  if (bpf_get_func_arg(ctx, 1, &number) != 0 || bpf_get_func_arg(ctx, 2, &objects) != 0)
+    return 0;
   if (number > MOST_BULK) {
     struct lsb_counters *count = counted();
     if (count != 0)

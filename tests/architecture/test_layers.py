@@ -16,7 +16,7 @@ LAYERS = [
     {"errors"},
     {"model", "words"},
     {"recording", "proc"},
-    {"target", "symbols", "formats", "observe", "judge"},
+    {"target", "symbols", "formats", "observe", "judge", "bpf"},
     {"trace", "scan", "kernel"},
     {"workflow"},
     {"report"},

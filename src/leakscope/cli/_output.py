@@ -17,7 +17,7 @@ from leakscope.cli._writing import write_report
 from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from leakscope.model.findings import Findings
     from leakscope.model.frames import Frame
@@ -144,9 +144,15 @@ def report_recordings(
 
 
 def judge_recordings(
-    recordings: Iterable[tuple[str, Recording]], args: argparse.Namespace, stream: TextIO
+    recordings: Iterable[tuple[str, Recording]],
+    args: argparse.Namespace,
+    stream: TextIO,
+    completed: Callable[[Findings], Findings] = lambda findings: findings,
 ) -> list[tuple[str, Findings]]:
-    """Judge each recording, write one report on all of them, return what was found in each."""
+    """Judge each recording, write one report on all of them, return what was found in each.
+
+    `completed` adds what is known from elsewhere.
+    """
     from leakscope._analysis import Analyser
     from leakscope.formats import reading_told
 
@@ -163,7 +169,7 @@ def judge_recordings(
         progress.stage("reading")
         for label, recording in recordings:
             progress.stage(f"judging {label}")
-            judged.append((label, analyser.analyse(recording)))
+            judged.append((label, completed(analyser.analyse(recording))))
             if args.export:
                 every.append(recording)
             progress.stage("reading")

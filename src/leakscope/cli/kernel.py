@@ -47,6 +47,11 @@ SUBVERBS = (
         "which objects of the kernel nothing points to (kmemleak), with their stacks",
         "leakscope.cli._kernel_scan",
     ),
+    Subverb(
+        "trace",
+        "which allocations of the kernel stay, with their stacks, from its tracepoints",
+        "leakscope.cli._kernel_trace",
+    ),
 )
 _ALONE = "state"  # what `leakscope kernel` means
 

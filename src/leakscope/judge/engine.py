@@ -12,6 +12,7 @@ import numpy as np
 from leakscope.judge.gate import Passed
 from leakscope.judge.held import judge_held
 from leakscope.judge.identities import Fingerprints, stable_identity
+from leakscope.judge.kernel_kinds import quiet_kind
 from leakscope.judge.known import interpreter_state, known_one_off
 from leakscope.judge.options import Options
 from leakscope.judge.places import Place, Places
@@ -161,7 +162,7 @@ def _finding(
     verdict = judged.verdicts[i]
     rate = _rate(recording, judged, i)
     low, high = _interval(recording, judged, site)
-    known = runtime_own(stack, runtimes)
+    known = runtime_own(stack, runtimes) or quiet_kind(recording.kinds[int(row["kind"])])
     if known is None and verdict in _EXCUSABLE:
         proven = verdict is Verdict.LOST
         if judged.births[site] <= _FEW or not (proven or verdict is Verdict.UNKNOWN):

@@ -66,6 +66,11 @@ class Options:
     """So many sites that grow at once may be a leak ..."""
     few_share: float = 0.2
     """... or this share of the sites that work on; a job builds its data at more."""
+    kernel_sites: int = 32
+    """The kernel ends with no job: so many of its sites that grow at once may be one leak (one
+    socket is 5 allocations); when more processes run, about 50 grow ..."""
+    kernel_s: float = 20.0
+    """... in a trace of this length; before that, what was started meanwhile grows as well."""
     level: float = 0.3
     """A level: all moments within this share of their median."""
     level_by: float = 0.4

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.model.remarks import KERNEL
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -62,9 +64,14 @@ def serving(
     level_ns, level = _level(recording, course.sites[chosen], options) if works.any() else (None, 0)
     # A job builds what it works on at many places at once; what is forgotten is so at few.
     few = len(chosen) <= max(options.few_sites, options.few_share * int(works.sum()))
+    kernel = recording.process.exe == KERNEL
+    if kernel:  # one descriptor that is forgotten is several allocations; nothing else may grow
+        few = len(chosen) <= options.kernel_sites
     few &= not idle  # as after a start, with all tables filled
     killed = recording.process.ended in _STOPPED and end >= options.stopped_s * 1e9
     for i in chosen.tolist():
+        if kernel and end < options.kernel_s * 1e9:
+            continue
         since = int(recording.sites["first_birth_ns"][course.sites[i]])
         grown = float(course.sizes[i].max(initial=0.0))
         back = 2 * float(recording.sites["live_bytes"][course.sites[i]]) < grown

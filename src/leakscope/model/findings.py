@@ -227,6 +227,8 @@ class Findings:
             return "the file has no result of a leak check"
         if "left" in coverage.troubles:
             return "recording ended before the program did"
+        if "incomplete" in coverage.troubles:
+            return "not everything was recorded"
         if self.total_allocs:
             return None
         if "own_malloc" in coverage.troubles:

@@ -55,6 +55,7 @@ _LIMITS = {
     "filtered": ("allocation", "outside the requested sizes"),
     "paused": ("event", "while recording was paused"),
     "unknown_free": ("free", "of blocks from before the recording"),
+    "nested_event": ("event", "of the kernel that came while another was recorded"),
     "failed_allocation": ("allocation", "failed in the program itself"),
 }
 
@@ -76,6 +77,10 @@ _TROUBLES = {
     "namespace": (
         "objects were loaded into a namespace of their own (dlmopen), with a C library of their own:"
         " what they allocate through it was not seen"
+    ),
+    "incomplete": (
+        "a table was full or an event was lost: what is not there may have been missed, and what is"
+        " there may be free; ask for less (one process, cgroup, cache or size) or for larger tables"
     ),
     "no_leak_check": "it holds no result of a leak check: whether something leaked is not known",
     "sealed": (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.model.amounts import sum_known
 from leakscope.model.findings import Evidence, Finding, Findings, Verdict
+from leakscope.model.remarks import KERNEL
 from leakscope.report import _coverage
 from leakscope.report._places import (
     SourceContext,
@@ -155,6 +156,8 @@ def next_lines(
     verdicts = (*_GROWTH, Verdict.UNKNOWN)
     quiet = [f for f in findings.findings if f.known is None and f.verdict in verdicts]
     members = [*findings.leaks, *quiet]
+    if findings.process.exe == KERNEL:
+        return step_lines(_kernel_step(members, ink), ink)
     sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
     if recording is not None:
         recording = recording.partition(PART)[0]
@@ -189,6 +192,19 @@ def next_lines(
         what = "record every allocation" if sampled else "run it for longer, or on more input"
         text = f"{what}: leakscope run -- {again}"
     return step_lines(text, ink)
+
+
+def _kernel_step(members: Sequence[Finding], ink: Ink) -> str:
+    """Return the next step after a trace of the kernel, of which `members` are not settled."""
+    if not members:
+        return "nothing to mend; --all shows what is held"
+    if not members[0].is_leak:
+        return "trace for longer: leakscope kernel trace --for 10m"
+    frame = chief_frame(members[0])
+    where = (
+        "" if frame is None else f"look at {function_text(frame) or location_text(frame, ink)}; "
+    )
+    return f"{where}--verbose shows whole stacks"
 
 
 def _program(findings: Findings, ink: Ink) -> str:

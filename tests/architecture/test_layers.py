@@ -17,7 +17,7 @@ LAYERS = [
     {"model", "words"},
     {"recording", "proc"},
     {"target", "symbols", "formats", "observe", "judge"},
-    {"trace", "scan", "kernel"},
+    {"trace", "scan", "kernel", "drive"},
     {"workflow"},
     {"report"},
     {"tui"},

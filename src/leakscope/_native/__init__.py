@@ -9,13 +9,16 @@ from pathlib import Path
 
 from leakscope._paths import absolute, is_file
 
-__all__ = ["AGENT", "EXEC", "path"]
+__all__ = ["AGENT", "EXEC", "MTRACE", "path"]
 
 AGENT = "libleakscope-agent.so"
 """File name of the library that is preloaded into traced programs."""
 
 EXEC = "leakscope-exec"
 """File name of the program that becomes the traced one (native/start/exec.c)."""
+
+MTRACE = "libleakscope-mtrace.so"
+"""File name of the library that calls mtrace() in programs that do not (native/drive/mtrace.c)."""
 
 
 def path(name: str) -> Path:

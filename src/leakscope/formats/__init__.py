@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Protocol, cast
 
 from leakscope.errors import RecordingError
+from leakscope.formats._bounds import NO_CHECK
 from leakscope.formats._file import ForeignFile
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording
 
-__all__ = ["foreign_format", "read_foreign"]
+__all__ = ["NO_CHECK", "foreign_format", "read_foreign"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
 

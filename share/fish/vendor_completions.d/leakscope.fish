@@ -5,6 +5,8 @@ complete -c leakscope -n 'not __fish_seen_subcommand_from run report scan find w
 complete -c leakscope -n 'not __fish_seen_subcommand_from run report scan find watch control doctor' -l version -d 'print the version and exit'
 complete -c leakscope -n 'not __fish_seen_subcommand_from run report scan find watch control doctor' -s h -l help -d 'show the help and exit'
 complete -c leakscope -n 'not __fish_seen_subcommand_from run report scan find watch control doctor' -f -a run -d 'trace a program from its start and report what it leaks'
+complete -c leakscope -n '__fish_seen_subcommand_from run' -l with -x -d 'run it under another tool instead, and report on what that found: valgrind, massif, dhat, lsan, mtrace, heaptrack, jemalloc, gperftools, dmalloc, efence, leaktracer, libleak, memleax, bcc (memwatch and ccmalloc: how it is done)'
+complete -c leakscope -n '__fish_seen_subcommand_from run' -l tool-path -r -F -d 'where that tool\'s program or library is, when it is not where Debian has it'
 complete -c leakscope -n '__fish_seen_subcommand_from run' -l sample -x -d 'sample one byte in SIZE on average, for example 512KiB, at nearly no cost (default: every allocation)'
 complete -c leakscope -n '__fish_seen_subcommand_from run' -l min-size -x -d 'leave out smaller allocations'
 complete -c leakscope -n '__fish_seen_subcommand_from run' -l max-size -x -d 'leave out larger allocations'

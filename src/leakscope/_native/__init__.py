@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leakscope._paths import absolute, is_file
 
-__all__ = ["AGENT", "EXEC", "MTRACE", "path"]
+__all__ = ["AGENT", "BESIDE", "EXEC", "path"]
 
 AGENT = "libleakscope-agent.so"
 """File name of the library that is preloaded into traced programs."""
@@ -17,8 +17,8 @@ AGENT = "libleakscope-agent.so"
 EXEC = "leakscope-exec"
 """File name of the program that becomes the traced one (native/start/exec.c)."""
 
-MTRACE = "libleakscope-mtrace.so"
-"""File name of the library that calls mtrace() in programs that do not (native/drive/mtrace.c)."""
+BESIDE = "libleakscope-beside.so"
+"""File name of the library that is preloaded beside other tools (native/drive/beside.c)."""
 
 
 def path(name: str) -> Path:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["check_tool", "drive"]
 
 # What the agent alone can do: attribute, and what it is without the option.
-_OF_THE_AGENT = {
+_OF_THE_AGENT: dict[str, object] = {
     "min_size": None,
     "max_size": None,
     "only": [],
@@ -34,7 +34,9 @@ def check_tool(args: argparse.Namespace) -> None:
     """Refuse a tool that is not known, and options that no other tool has. Raises `UsageError`."""
     if args.with_tool is None:
         if args.tool_path is not None:
-            raise UsageError("--tool-path says where a tool is, and --with which one: it is missing")
+            raise UsageError(
+                "--tool-path says where a tool is, and --with which one: it is missing"
+            )
         return
     from leakscope.drive import tool
 

@@ -57,5 +57,7 @@ class Tool(Protocol):
 def tool(name: str) -> Tool:
     """Return the tool of that name. Raises `UsageError` for one that is not known."""
     if name not in _TOOLS:
-        raise UsageError(f"there is no tool {name!r} to run with", hint=f"One of: {', '.join(TOOLS)}")
+        raise UsageError(
+            f"there is no tool {name!r} to run with", hint=f"One of: {', '.join(TOOLS)}"
+        )
     return cast("Tool", importlib.import_module(f"{__name__}.{_TOOLS[name]}"))

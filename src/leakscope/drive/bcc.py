@@ -25,7 +25,9 @@ _MOST_STACKS = 1000
 def set_up(target: Target) -> Setup:
     """Attach it right after the start, and take its last interval."""
     if target.depth is not None or target.sample is not None:
-        raise UsageError("bcc's memleak samples by count and keeps 127 frames: no --sample, no --depth")
+        raise UsageError(
+            "bcc's memleak samples by count and keeps 127 frames: no --sample, no --depth"
+        )
     release = os.uname().release
     if os.geteuid() != 0:
         raise TargetError("bcc's memleak runs in the kernel, which takes root", hint="Use sudo.")

@@ -78,9 +78,7 @@ def missing(name: str, package: str | None) -> TargetError:
             f"{name} is not on this machine, and Debian has no package of it",
             hint="Build it, and say where it is: --tool-path PATH",
         )
-    return TargetError(
-        f"{name} is not on this machine", hint=f"Install it: apt install {package}"
-    )
+    return TargetError(f"{name} is not on this machine", hint=f"Install it: apt install {package}")
 
 
 def _given(path: str, names: tuple[str, ...]) -> str:
@@ -101,7 +99,12 @@ def _listed() -> dict[str, str]:
         return {}
     try:
         done = subprocess.run(
-            [command, "-p"], capture_output=True, text=True, errors="replace", timeout=10, check=False
+            [command, "-p"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return {}

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKAGE", "set_up"]
 
-PACKAGE = "libgoogle-perftools4"
+PACKAGE = "libgoogle-perftools4 (since Debian 13 libgoogle-perftools4t64)"
 _LIBRARY = ("libtcmalloc.so.4",)
 
 
 def set_up(target: Target) -> Setup:
     """Have one profile, when the program ends, and nothing said on its standard error."""
     if target.sample is not None or target.depth is not None:
-        raise UsageError("gperftools' heap profiler records every allocation: no --sample, no --depth")
+        raise UsageError(
+            "gperftools' heap profiler records every allocation: no --sample, no --depth"
+        )
     linked = any(name.startswith("libtcmalloc.so") for name in target.needed)
     library = "" if linked else find_library(_LIBRARY, PACKAGE, tool_path=target.tool_path)
     return Setup(

@@ -6,11 +6,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.drive.find import find_library
-from leakscope.drive.setup import Setup
+from leakscope.drive.naming import beside, by_maps
+from leakscope.drive.setup import Setup, read_file
 from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from leakscope.drive.setup import Target
+    from pathlib import Path
+
+    from leakscope.drive.setup import Ending, Target
+    from leakscope.model.recordings import Recording
 
 __all__ = ["PACKAGE", "set_up"]
 
@@ -27,6 +31,20 @@ def set_up(target: Target) -> Setup:
     )
     return Setup(
         r"leaktracer(?:\.(\d+))?",
-        preload=(library,),
-        environment={"LEAKTRACE_FILE": str(target.folder / "leaktracer")},
+        # Its report has bare addresses: what was mapped where is written beside it.
+        preload=(library, beside()),
+        environment={
+            "LEAKTRACE_FILE": str(target.folder / "leaktracer"),
+            "LEAKSCOPE_MAPS": str(target.folder),
+        },
+        read=_read,
+        notes=("LeakTracer 2 names the caller of the function that used new",),
     )
+
+
+def _read(path: Path, ending: Ending) -> tuple[Recording, ...] | None:
+    found = read_file(path, ending)
+    if found is None:
+        return None
+    pid = path.suffix.removeprefix(".") or str(ending.pid)
+    return tuple(by_maps(each, path.with_name(f"{pid}.maps")) for each in found)

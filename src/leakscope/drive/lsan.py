@@ -36,13 +36,15 @@ def set_up(target: Target) -> Setup:
     if target.sample is not None:
         raise UsageError("LeakSanitizer looks at every block: --sample is not for it")
     linked = _linked(target)
-    options = f"log_path={target.folder}/lsan:exitcode=0:log_threads=1:detect_leaks=1"
+    # Its signal handlers would turn a crash into an exit; AddressSanitizer's errors stay one.
+    options = (
+        f"log_path={target.folder}/lsan:exitcode=0:abort_on_error=1:log_threads=1:detect_leaks=1"
+        ":handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigill=0:handle_sigfpe=0"
+    )
     if target.depth is not None:
         options += f":malloc_context_size={target.depth}"
     names = ("ASAN_OPTIONS", "LSAN_OPTIONS") if linked else ("LSAN_OPTIONS",)
-    preload = (
-        () if linked else (find_library(_LIBRARIES, PACKAGE, tool_path=target.tool_path),)
-    )
+    preload = () if linked else (find_library(_LIBRARIES, PACKAGE, tool_path=target.tool_path),)
     return Setup(
         r"lsan\.(\d+)",
         preload=preload,

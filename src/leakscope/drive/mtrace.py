@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope import _native
 from leakscope.drive.find import find_library
-from leakscope.drive.setup import Setup
-from leakscope.errors import TargetError, UsageError
+from leakscope.drive.naming import beside, by_file
+from leakscope.drive.setup import Setup, read_file
+from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from leakscope.drive.setup import Target
+    from pathlib import Path
+
+    from leakscope.drive.setup import Ending, Target
+    from leakscope.model.recordings import Recording
 
 __all__ = ["PACKAGE", "set_up"]
 
@@ -28,11 +31,6 @@ def set_up(target: Target) -> Setup:
     """Preload what mtrace needs, and what calls it in programs that do not."""
     if target.sample is not None or target.depth is not None:
         raise UsageError("mtrace logs every allocation with one caller: no --sample, no --depth")
-    starter = _native.path(_native.MTRACE)
-    if not starter.exists():
-        raise TargetError(
-            f"{starter} is missing from this installation", hint="Install leakscope again."
-        )
     library = find_library(_LIBRARY, PACKAGE, tool_path=target.tool_path)
     itself = _calls_mtrace(target.image)
     notes = ["what forked children of it do is not logged"]
@@ -40,15 +38,21 @@ def set_up(target: Target) -> Setup:
         notes = ["it calls mtrace() itself: the log begins there"]
     return Setup(
         r"(\d+)\.mtrace",
-        preload=(library, str(starter)),
+        preload=(library, beside()),
         environment={
             "LEAKSCOPE_MTRACE": str(target.folder),
             "LEAKSCOPE_MTRACE_START": "0" if itself else "1",
             # Without leakscope's part, as in a process that could not load it, it leads nowhere.
             "MALLOC_TRACE": "/dev/null",
         },
+        read=_read,
         notes=tuple(notes),
     )
+
+
+def _read(path: Path, ending: Ending) -> tuple[Recording, ...] | None:
+    found = read_file(path, ending)
+    return None if found is None else tuple(by_file(each) for each in found)
 
 
 def _calls_mtrace(path: str) -> bool:

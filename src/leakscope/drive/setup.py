@@ -38,8 +38,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a process ended; both are None where that is not known."""
+    """How the process `pid` ended; None where that is not known."""
 
+    pid: int
     exit_status: int | None = None
     killed_by: int | None = None
 

@@ -39,6 +39,7 @@ def command(target: Target) -> tuple[str, ...]:
     depth = _DEPTH if target.depth is None else min(target.depth, _MOST_DEPTH)
     found = [
         find_command("valgrind", PACKAGE, tool_path=target.tool_path),
+        "--vgdb=no",  # its pipes would stay behind when the program is killed
         f"--num-callers={depth}",
         f"--trace-children={'yes' if target.children else 'no'}",
     ]

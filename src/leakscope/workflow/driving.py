@@ -23,6 +23,7 @@ from leakscope._paths import absolute
 from leakscope.drive import tool
 from leakscope.drive.setup import COMPANION, Ending, Target
 from leakscope.errors import LeakscopeError, RecordingError, TargetError
+from leakscope.proc.elf import read_elf
 from leakscope.recording import packed
 from leakscope.trace.launch import Run
 from leakscope.trace.output import Output, plan_output
@@ -46,7 +47,7 @@ _MOST_FILES = 4096
 _MOST_LOG = 8192  # bytes of its end
 _MOST_SAID = 300  # characters of a tool's own words
 _SAID = re.compile(r"^(?:==\d+==|valgrind:|<jemalloc>:)?\s*")
-_DULL = re.compile(r"Copyright|rerun with|Command:|Using Valgrind|an error detector|Parent PID|$")
+_DULL = re.compile(r"Copyright|rerun with|Command:|Using Valgrind|an error detector|Parent PID")
 
 
 def drive(
@@ -96,7 +97,7 @@ def drive(
             progress(f"{command[0]} has ended; reading what {name} wrote")
         left = _still_running(folder, ended.pid, wait=wait_children)
         results = _Results(setup, folder, ended, program, planned)
-        results.read()
+        results.read(without=left if setup.follows_children else ())
         place.keep = bool(left) and setup.follows_children
         run = _run(name, command, program, setup, results, kept=left if place.keep else ())
     if not run.recordings:
@@ -127,7 +128,10 @@ def _looked_at(path: str, environment: Mapping[str, str]) -> Program:
     try:
         return inspect_program(path, environment)
     except TargetError:
-        return Program(path, (), None)
+        needed: tuple[str, ...] = ()
+        with contextlib.suppress(LeakscopeError):
+            needed = read_elf(path).needed
+        return Program(path, (), None, needed)
 
 
 class _Folder:
@@ -204,22 +208,25 @@ class _Results:
         self.said = ""  # by the tool, of itself
         self.unread = 0
 
-    def read(self) -> None:
-        """Read every file of the tool, the program's own first."""
+    def read(self, *, without: Sequence[int]) -> None:
+        """Read every file of the tool, the program's own first; not of those that still run."""
         pattern = re.compile(self._setup.results)
-        matches = [
-            (pattern.fullmatch(path.name), path) for path in sorted(self.folder.iterdir())
+        matches = [(pattern.fullmatch(path.name), path) for path in sorted(self.folder.iterdir())]
+        files = [
+            (self._pid(match[1] if match.re.groups else None), p) for match, p in matches if match
         ]
-        files = [(self._pid(match[1] if match.re.groups else None), p) for match, p in matches if match]
         if self._setup.elsewhere is not None:
             place = Path(self._setup.elsewhere.replace("{pid}", str(self.ended.pid)))
             if place.is_file() and not place.is_symlink() and place.stat().st_uid == os.geteuid():
                 files.append((self.ended.pid, place))
+        files = [each for each in files if each[0] not in without]
         files.sort(key=lambda each: (each[0] != self.ended.pid, each[0]))
         for pid, path in files[:_MOST_FILES]:
             self._read(pid, path)
         if len(files) > _MOST_FILES:
-            self.problems.append(f"only {_MOST_FILES:,} of {plural(len(files), 'result')} were read")
+            self.problems.append(
+                f"only {_MOST_FILES:,} of {plural(len(files), 'result')} were read"
+            )
         if not any(pid == self.ended.pid for pid, _ in files) and self._setup.without_file:
             self._keep(self.ended.pid, self._setup.without_file(self._ending(self.ended.pid)))
         self.said = self._own_words()
@@ -229,8 +236,8 @@ class _Results:
 
     def _ending(self, pid: int) -> Ending:
         if pid != self.ended.pid:
-            return Ending()
-        return Ending(self.ended.exit_status, self.ended.killed_by)
+            return Ending(pid)
+        return Ending(pid, self.ended.exit_status, self.ended.killed_by)
 
     def _read(self, pid: int, path: Path) -> None:
         try:

@@ -12,7 +12,7 @@ from leakscope.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from leakscope.drive.setup import Ending, Target
+    from leakscope.drive.setup import Exit, Target
     from leakscope.model.recordings import Recording
 
 __all__ = ["PACKAGE", "set_up"]
@@ -42,7 +42,7 @@ def set_up(target: Target) -> Setup:
     )
 
 
-def _read(path: Path, ending: Ending) -> tuple[Recording, ...] | None:
+def _read(path: Path, ending: Exit) -> tuple[Recording, ...] | None:
     """Return the last process: a forked child writes its head into its parent's log as well."""
     found = read_file(path, ending)
     return found[-1:] if found else found

@@ -14,7 +14,7 @@ from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import Coverage, Process
 
 if TYPE_CHECKING:
-    from leakscope.drive.setup import Ending, Target
+    from leakscope.drive.setup import Exit, Target
     from leakscope.model.recordings import Recording
 
 __all__ = ["PACKAGE", "set_up"]
@@ -36,7 +36,7 @@ def set_up(target: Target) -> Setup:
     )
 
 
-def _recording(ending: Ending) -> tuple[Recording, ...]:
+def _recording(ending: Exit) -> tuple[Recording, ...]:
     notes = ["Electric Fence does not look for leaks"]
     if ending.killed_by in (signal.SIGSEGV, signal.SIGBUS):
         notes.append(

@@ -13,7 +13,7 @@ from leakscope.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from leakscope.drive.setup import Ending, Target
+    from leakscope.drive.setup import Exit, Target
     from leakscope.model.recordings import Recording
 
 __all__ = ["PACKAGE", "set_up"]
@@ -42,7 +42,7 @@ def set_up(target: Target) -> Setup:
     )
 
 
-def _read(path: Path, ending: Ending) -> tuple[Recording, ...] | None:
+def _read(path: Path, ending: Exit) -> tuple[Recording, ...] | None:
     found = read_file(path, ending)
     if found is None:
         return None

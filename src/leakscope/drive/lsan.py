@@ -18,7 +18,7 @@ from leakscope.proc.elf import read_elf
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from leakscope.drive.setup import Ending, Target
+    from leakscope.drive.setup import Exit, Target
     from leakscope.model.recordings import Recording
 
 __all__ = ["PACKAGE", "set_up"]
@@ -66,7 +66,7 @@ def _linked(target: Target) -> bool:
         return False
 
 
-def _read(path: Path, ending: Ending) -> tuple[Recording, ...] | None:
+def _read(path: Path, ending: Exit) -> tuple[Recording, ...] | None:
     found = read_file(path, ending)
     if found is not None:
         return found

@@ -19,6 +19,7 @@ def set_up(target: Target) -> Setup:
     options = [
         "--tool=massif",
         "--detailed-freq=1",
+        "--threshold=0.1",
         f"--massif-out-file={target.folder}/massif.%p",
         f"--log-file={target.folder}/log.%p",
     ]

@@ -16,7 +16,7 @@ from leakscope.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from leakscope.drive.setup import Ending, Target
+    from leakscope.drive.setup import Exit, Target
     from leakscope.model.recordings import Recording
 
 __all__ = ["PACKAGE", "set_up"]
@@ -50,7 +50,7 @@ def set_up(target: Target) -> Setup:
     )
 
 
-def _read(path: Path, ending: Ending) -> tuple[Recording, ...] | None:
+def _read(path: Path, ending: Exit) -> tuple[Recording, ...] | None:
     found = read_file(path, ending)
     return None if found is None else tuple(by_file(each) for each in found)
 

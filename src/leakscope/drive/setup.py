@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording
 
-__all__ = ["COMPANION", "Ending", "Reader", "Setup", "Target", "join_options", "read_file"]
+__all__ = ["COMPANION", "Exit", "Reader", "Setup", "Target", "join_options", "read_file"]
 
 COMPANION = "companion"
 """The file in which the output of a tool that runs beside the program is."""
@@ -37,7 +37,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class Exit:
     """How the process `pid` ended; None where that is not known."""
 
     pid: int
@@ -45,10 +45,10 @@ class Ending:
     killed_by: int | None = None
 
 
-Reader: TypeAlias = "Callable[[Path, Ending], tuple[Recording, ...] | None]"
+Reader: TypeAlias = "Callable[[Path, Exit], tuple[Recording, ...] | None]"
 
 
-def read_file(path: Path, _: Ending) -> tuple[Recording, ...] | None:
+def read_file(path: Path, _: Exit) -> tuple[Recording, ...] | None:
     """Read a result as any file of another tool; None when it is none. Raises `RecordingError`."""
     return read_foreign(path)
 
@@ -70,7 +70,7 @@ class Setup:
     log: str = r"log(?:\.(\d+))?"  # file names: what the tool says of itself
     notes: tuple[str, ...] = ()  # what the user should know although it works
     follows_children: bool = True
-    without_file: Callable[[Ending], tuple[Recording, ...]] | None = None
+    without_file: Callable[[Exit], tuple[Recording, ...]] | None = None
     """Makes the recording of a tool that leaves no file."""
 
 

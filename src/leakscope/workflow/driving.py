@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from leakscope._paths import absolute
 from leakscope.drive import tool
-from leakscope.drive.setup import COMPANION, Ending, Target
+from leakscope.drive.setup import COMPANION, Exit, Target
 from leakscope.errors import LeakscopeError, RecordingError, TargetError
 from leakscope.proc.elf import read_elf
 from leakscope.recording import packed
@@ -228,20 +228,20 @@ class _Results:
                 f"only {_MOST_FILES:,} of {plural(len(files), 'result')} were read"
             )
         if not any(pid == self.ended.pid for pid, _ in files) and self._setup.without_file:
-            self._keep(self.ended.pid, self._setup.without_file(self._ending(self.ended.pid)))
+            self._keep(self.ended.pid, self._setup.without_file(self._exit_of(self.ended.pid)))
         self.said = self._own_words()
 
     def _pid(self, text: str | None) -> int:
         return int(text) if text and len(text) < 11 else self.ended.pid
 
-    def _ending(self, pid: int) -> Ending:
+    def _exit_of(self, pid: int) -> Exit:
         if pid != self.ended.pid:
-            return Ending(pid)
-        return Ending(pid, self.ended.exit_status, self.ended.killed_by)
+            return Exit(pid)
+        return Exit(pid, self.ended.exit_status, self.ended.killed_by)
 
     def _read(self, pid: int, path: Path) -> None:
         try:
-            recordings = self._setup.read(path, self._ending(pid))
+            recordings = self._setup.read(path, self._exit_of(pid))
         except (LeakscopeError, OSError) as error:
             text = f"{error}".replace(f"{path}", "it")
             self.problems.append(f"the result on process {pid} cannot be read: {text}")

@@ -54,6 +54,11 @@ COMMANDS = (
         "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"
     ),
     Command(
+        "header",
+        "print leakscope.h, for programs that nothing can be preloaded into",
+        "leakscope.cli.header",
+    ),
+    Command(
         "doctor",
         "say what works on this machine, and how to enable the rest",
         "leakscope.cli.doctor",

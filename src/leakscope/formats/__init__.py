@@ -38,6 +38,7 @@ _FORMATS = {
     "kmemleak": "a list of kmemleak",
     "dmalloc": "a log of dmalloc",
     "leaktracer": "a report of LeakTracer",
+    "leakscope_log": "a log of leakscope.h",
     "memleax": "output of memleax or libleak",
     "android_heap": "Android's native heap dump",
     "android_log": "leaks in a log of Android",

@@ -35,6 +35,7 @@ TOP = {
     "_finding",
     "_library",
     "_numpy",
+    "pytest_plugin",
 }
 TOP |= {"_tracing", "__main__"}
 

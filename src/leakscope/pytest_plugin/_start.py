@@ -22,7 +22,7 @@ __all__ = ["clean_up", "own_recording", "start_anew"]
 
 # Names the directory that was made here, and the process it belongs to.
 _DIRECTORY = "LEAKSCOPE_PYTEST"
-_DEPTH = 48  # frames: what is beyond them is the interpreter and pytest itself
+_DEPTH = 20  # frames: what is beyond them is the interpreter and pytest itself
 _KEEP = 64  # recordings of processes that tests start, and that nobody reads
 _COMMANDS = frozenset({"pytest", "py.test", "__main__.py"})
 _BY_HAND = "Run it as: leakscope run --no-scan --no-report -- python PROGRAM"

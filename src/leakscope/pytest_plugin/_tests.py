@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from leakscope.trace.live_files import LiveFile
 
 __all__ = ["Tests", "begin"]
+
+_Amounts: TypeAlias = "dict[int, tuple[int, int]]"  # by site: blocks and bytes
+_Told: TypeAlias = "dict[int, list[tuple[int, int]]]"  # of several runs
 
 _MOST_SECONDS = 120.0  # that a test is run again for
 _FRAMES = 14
@@ -58,7 +61,7 @@ class Tests:
         self.leaks = 0
         self.again = 0  # tests that were run again
         self.open: list[str] = []  # grew, and could not be run often enough
-        self._owner = os.getpid()
+        self._marked = False
 
     def end(self) -> None:
         """End the process that counts."""
@@ -92,40 +95,58 @@ class Tests:
         marker = item.get_closest_marker("leakscope")
         if marker is not None and marker.kwargs.get("ignore"):
             return runtestprotocol(item, nextitem=nextitem, log=False)
-        first: list[pytest.TestReport] = []
-        sections: list[tuple[str, str, str]] = []
-        grown: dict[int, list[tuple[int, int]]] = {}
-        began = time.monotonic()
-        for number in range(self._runs):
-            if number:
-                gc.collect()
+        if not self._marked:
             self._watcher.mark()
-            reports = runtestprotocol(item, nextitem=nextitem, log=False)
-            more = self._watcher.grown()
-            if more:
-                gc.collect()  # what waits for the collector is no leak
-                more = self._watcher.grown()
-            if not number:
-                first, sections = reports, list(item._report_sections)  # noqa: SLF001 - kept for each run
-                grown = {site: [amount] for site, amount in more.items()}
-                if not grown or not all(report.outcome == "passed" for report in reports):
-                    return first
-                self.again += 1
-            else:
+        first = runtestprotocol(item, nextitem=nextitem, log=False)
+        self._marked = True  # what is told moves the mark
+        grown = self._watcher.grown()
+        if not grown or not all(report.outcome == "passed" for report in first):
+            return first
+        self.again += 1
+        told = self._run_again(item, nextitem, grown)
+        return self._failed(first, told) if told else first
+
+    def _run_again(self, item: pytest.Item, nextitem: pytest.Item | None, grown: _Amounts) -> _Told:
+        """Return how much each site grew in every one of several further runs, if some did.
+
+        Twice: first as tests run, and where it still grows then, with what waits for the garbage
+        collector collected before each look, which takes its time.
+        """
+        sections = list(item._report_sections)  # noqa: SLF001 - every run adds to it
+        until = time.monotonic() + _MOST_SECONDS
+        frozen = False
+        told: _Told = {site: [amount] for site, amount in grown.items()}
+        try:
+            for number in range(1, 2 * self._runs):
+                collect = number >= self._runs
+                if number == self._runs:
+                    gc.collect()
+                    if not gc.get_freeze_count():  # what is there now need not be looked at again
+                        gc.freeze()
+                        frozen = True
+                    self._watcher.mark()
+                    told = {site: [] for site in told}
+                reports = runtestprotocol(item, nextitem=nextitem, log=False)
                 item._report_sections[:] = sections  # noqa: SLF001
+                if collect:
+                    gc.collect()
+                more = self._watcher.grown()
                 if not all(report.outcome == "passed" for report in reports):
                     self._leave_open(item, "did not pass when it was run again")
-                    return first
-                grown = {s: [*told, more[s]] for s, told in grown.items() if s in more}
-                if not grown:
-                    return first
-            if number + 1 < self._runs and time.monotonic() - began > _MOST_SECONDS:
-                self._leave_open(item, f"took too long to be run {self._runs} times")
-                return first
-        return self._failed(first, grown)
+                    return {}
+                told = {site: [*old, more[site]] for site, old in told.items() if site in more}
+                if not told:
+                    return {}
+                if time.monotonic() > until:
+                    self._leave_open(item, f"took too long to be run {2 * self._runs} times")
+                    return {}
+        finally:
+            if frozen:
+                gc.unfreeze()
+        return told
 
     def _failed(
-        self, reports: list[pytest.TestReport], grown: dict[int, list[tuple[int, int]]]
+        self, reports: list[pytest.TestReport], grown: _Told
     ) -> Sequence[pytest.TestReport]:
         self.leaks += 1
         text = self._text(grown)
@@ -135,7 +156,7 @@ class Tests:
                 report.longrepr = text
         return reports
 
-    def _text(self, grown: dict[int, list[tuple[int, int]]]) -> str:
+    def _text(self, grown: _Told) -> str:
         heaviest = sorted(grown.items(), key=lambda each: -min(size for _, size in each[1]))
         places = plural(len(grown), "place")
         lines = [f"leaks in native code, at {places}: it grew in each of {self._runs} runs"]
@@ -184,8 +205,8 @@ class _Watcher:
         """Remember what is held now."""
         self._ask("mark")
 
-    def grown(self) -> dict[int, tuple[int, int]]:
-        """Return blocks and bytes that native sites hold more than at the mark."""
+    def grown(self) -> _Amounts:
+        """Return what native sites hold more than at the mark, which is moved to now."""
         return {site: (count, size) for site, count, size in self._ask("grown")["grown"]}
 
     def stack(self, site: int) -> list[str]:

@@ -64,7 +64,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     while _running:
         _running.pop().end()
     if config.getoption("--leakscope"):
-        from leakscope.pytest_plugin._start import clean_up
+        from leakscope.pytest_plugin._here import clean_up
 
         clean_up()
 
@@ -73,6 +73,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Start pytest anew with the agent, before anything of the project is loaded."""
     if early_config.known_args_namespace.leakscope:
-        from leakscope.pytest_plugin._start import start_anew
+        from leakscope.pytest_plugin._here import own_recording
 
-        start_anew(early_config)
+        if own_recording() is None:
+            from leakscope.pytest_plugin._start import start_anew
+
+            start_anew(early_config)

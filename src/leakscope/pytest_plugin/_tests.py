@@ -18,16 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 from _pytest.runner import runtestprotocol
 
-from leakscope.pytest_plugin._start import own_recording
-from leakscope.trace.embed import without_agent
+from leakscope.pytest_plugin._here import own_recording, without_agent
 from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from _pytest.terminal import TerminalReporter
-
-    from leakscope.trace.live_files import LiveFile
 
 __all__ = ["Tests", "begin"]
 
@@ -45,19 +42,19 @@ def begin(config: pytest.Config) -> Tests:
         raise pytest.UsageError(
             "--leakscope-runs: growth in one run alone says nothing; at least 2"
         )
-    file = own_recording()
-    if file is None:
+    recording = own_recording()
+    if recording is None:
         raise pytest.UsageError("leakscope's agent is not in this process")
-    return Tests(config, file)
+    return Tests(config, recording)
 
 
 class Tests:
     """Looks after the tests of one process."""
 
-    def __init__(self, config: pytest.Config, file: LiveFile) -> None:
+    def __init__(self, config: pytest.Config, recording: str) -> None:
         self._config = config
         self._runs: int = config.getoption("--leakscope-runs")
-        self._watcher = _Watcher(file.path)
+        self._watcher = _Watcher(recording)
         self.leaks = 0
         self.again = 0  # tests that were run again
         self.open: list[str] = []  # grew, and could not be run often enough
@@ -186,12 +183,12 @@ def _until_python(stack: list[str]) -> list[str]:
 class _Watcher:
     """The process that counts (`_watcher`), and the pipes to it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         program = str(Path(f"/proc/{os.getpid()}/exe").readlink())
         command = [sys.executable, "-P", "-m", "leakscope.pytest_plugin._watcher"]
-        environment = without_agent(os.environ)
+        environment = without_agent()
         self._process = subprocess.Popen(
-            [*command, str(path), program],
+            [*command, path, program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

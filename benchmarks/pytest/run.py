@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy
+import numpy as np
 
 SUITE = ("ma/tests/test_core.py", "ma/tests/test_extras.py", "lib/tests/test_function_base.py")
 MODES = {
@@ -53,7 +53,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--suite", nargs="*", default=SUITE, help="files below numpy's folder")
     args = parser.parse_args()
-    files = [str(Path(numpy.__file__).parent / name) for name in args.suite]
+    files = [str(Path(np.__file__).parent / name) for name in args.suite]
     told = {mode: [] for mode in MODES}
     passed = set()
     for number in range(args.rounds + 1):
@@ -62,20 +62,26 @@ def main():
             last = done.stdout.strip().splitlines()[-1]
             proof = HEADER.search(done.stdout)
             if (proof[1] if proof else "plain") != mode:
-                sys.exit(f"{mode}: the agent was not as it should be\n{done.stdout[:2000]}{done.stderr}")
+                sys.exit(
+                    f"{mode}: the agent was not as it should be\n{done.stdout[:2000]}{done.stderr}"
+                )
             if done.returncode != 0:
                 sys.exit(f"{mode}: tests failed\n{done.stdout[-4000:]}{done.stderr}")
             passed.add(re.sub(r" in .*", "", last).strip("= "))
             if number:  # the first round fills caches of files and of compiled modules
                 told[mode].append(cpu)
-            print(f"{'warm-up' if not number else number!s:>8}  {mode:8} {cpu:7.2f} s CPU {wall:7.2f} s wall  {last}")
+            print(
+                f"{number or 'warm-up'!s:>8}  {mode:8} {cpu:7.2f} s CPU {wall:7.2f} s wall  {last}"
+            )
     if len(passed) != 1:
         sys.exit(f"not all runs did the same: {passed}")
-    print(f"\nnumpy {numpy.__version__}, {', '.join(args.suite)}: {passed.pop()}")
+    print(f"\nnumpy {np.__version__}, {', '.join(args.suite)}: {passed.pop()}")
     for mode, times in told.items():
         ratios = [one / plain for one, plain in zip(times, told["plain"], strict=True)]
         more = (statistics.median(ratios) - 1) * 100
-        print(f"{mode:8} median {statistics.median(times):6.2f} s CPU  {more:+6.1f} % ({', '.join(f'{(r - 1) * 100:+.1f}' for r in ratios)})")
+        print(
+            f"{mode:8} median {statistics.median(times):6.2f} s CPU  {more:+6.1f} % ({', '.join(f'{(r - 1) * 100:+.1f}' for r in ratios)})"
+        )
 
 
 if __name__ == "__main__":

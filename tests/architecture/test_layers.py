@@ -17,7 +17,7 @@ LAYERS = [
     {"model", "words"},
     {"recording", "proc"},
     {"target", "symbols", "formats", "observe", "judge", "bpf"},
-    {"trace", "scan", "kernel"},
+    {"trace", "scan", "kernel", "drive"},
     {"workflow"},
     {"report"},
     {"tui"},
@@ -35,6 +35,7 @@ TOP = {
     "_finding",
     "_library",
     "_numpy",
+    "pytest_plugin",
 }
 TOP |= {"_tracing", "__main__"}
 

@@ -94,6 +94,8 @@ def test_wheel_serves_every_python_and_holds_only_the_package(wheel):
     assert "leakscope/_native/leakscope-exec" in names
     assert "leakscope/_native/libleakscope-agent.so" in names
     assert "leakscope/py.typed" in names
+    assert "leakscope/include/leakscope.h" in names
+    assert "leakscope/_native/libleakscope-beside.so" in names
     assert fields["License-Expression"] == "Apache-2.0"
 
 

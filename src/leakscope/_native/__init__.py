@@ -9,13 +9,16 @@ from pathlib import Path
 
 from leakscope._paths import absolute, is_file
 
-__all__ = ["AGENT", "EXEC", "path"]
+__all__ = ["AGENT", "BESIDE", "EXEC", "path"]
 
 AGENT = "libleakscope-agent.so"
 """File name of the library that is preloaded into traced programs."""
 
 EXEC = "leakscope-exec"
 """File name of the program that becomes the traced one (native/start/exec.c)."""
+
+BESIDE = "libleakscope-beside.so"
+"""File name of the library that is preloaded beside other tools (native/drive/beside.c)."""
 
 
 def path(name: str) -> Path:

@@ -41,6 +41,9 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("run", "trace a program from its start and report what it leaks", "leakscope.cli.run"),
+    Command(
+        "compare", "say what another tool sees in a program, beside us", "leakscope.cli.compare"
+    ),
     Command("report", "show the report on a recording again", "leakscope.cli.report"),
     Command(
         "scan", "say which blocks of a running process nothing points to", "leakscope.cli.scan"
@@ -56,6 +59,11 @@ COMMANDS = (
     ),
     Command(
         "control", "start, stop or dump the recording of a running program", "leakscope.cli.control"
+    ),
+    Command(
+        "header",
+        "print leakscope.h, for programs that nothing can be preloaded into",
+        "leakscope.cli.header",
     ),
     Command(
         "doctor",

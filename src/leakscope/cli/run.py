@@ -44,6 +44,20 @@ _LONGEST_TYPED = 400  # characters of a command that a report repeats
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.usage = "leakscope run [OPTION...] -- PROGRAM [ARGUMENT...]"
+    other = parser.add_argument_group("another tool")
+    other.add_argument(
+        "--with",
+        dest="with_tool",
+        metavar="TOOL",
+        help="run it under another tool instead, and report on what that found: valgrind, massif,"
+        " dhat, lsan, mtrace, heaptrack, jemalloc, gperftools, dmalloc, efence, leaktracer, libleak,"
+        " memleax, bcc (memwatch and ccmalloc: how it is done)",
+    )
+    other.add_argument(
+        "--tool-path",
+        metavar="PATH",
+        help="where that tool's program or library is, when it is not where Debian has it",
+    )
     what = parser.add_argument_group("what is recorded")
     what.add_argument(
         "--sample",
@@ -149,14 +163,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the program, report, and return the exit status."""
     from leakscope._tracing import run as launch
+    from leakscope.cli._driving import check_tool, drive
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("there is no program to run", hint="leakscope run -- PROGRAM ARGUMENTS")
     _check(args)
+    check_tool(args)
     args.typed = shlex.join(command)
     if len(args.typed) > _LONGEST_TYPED:
         args.typed = f"{shlex.quote(command[0])} ARGUMENTS"
+    if args.with_tool is not None:
+        return _report(drive(command, args), args)
     done = launch(
         command,
         _settings(args),
@@ -169,6 +187,12 @@ def run(args: argparse.Namespace) -> int:
         and not (args.all or args.json or "unknown" in args.fail_on or judges_all(args)),
         progress=lambda text: None if args.quiet else _say(text),
     )
+    return _report(done, args)
+
+
+def _report(done: Run, args: argparse.Namespace) -> int:
+    """Report on what was recorded, and return the exit status."""
+    command = done.command
     if not args.quiet:
         _say(f"{command[0]} {done.outcome}")
         for note in done.notes:

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.model.snapshots import Snapshot
 
-__all__ = ["foreign_format", "has_block_files", "is_table", "read_block_files", "read_foreign"]
+__all__ = [
+    "NO_CHECK",
+    "foreign_format",
+    "has_block_files",
+    "is_table",
+    "read_block_files",
+    "read_foreign",
+]
 __all__ += ["nearest_format", "read_tables", "reading_told"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
@@ -61,6 +68,7 @@ _FORMATS = {
     "kmemleak": "a list of kmemleak",
     "dmalloc": "a log of dmalloc",
     "leaktracer": "a report of LeakTracer",
+    "leakscope_log": "a log of leakscope.h",
     "memleax": "output of memleax or libleak",
     "android_heap": "Android's native heap dump",
     "android_log": "leaks in a log of Android",

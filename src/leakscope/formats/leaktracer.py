@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(
-    rb"# LeakTracer report|# LeakReport\r?\n|(?:^|\n)leak, time=\d{1,12}\.\d{1,9}, stack="
+    rb"# LeakTracer report|# LeakReport\r?\n|# total allocation requests: +\d{1,20} ; max\. mem used"
+    rb"|(?:^|\n)leak, time=\d{1,12}\.\d{1,9}, stack="
 )
 _OLD = re.compile(r"L 0x([0-9a-fA-F]{1,16})\s{1,30}(\d{1,20})\s{1,8}# 0x[0-9a-fA-F]{1,16}")
 _NEW = re.compile(
     r"leak, time=[\d.]{1,30}, stack=((?:0x[0-9a-fA-F]{1,16} ?){0,600}), size=(\d{1,20}), data="
 )
 _SUM = re.compile(r"# leak\s{1,20}(\d{1,20}) Bytes")
+_NONE = re.compile(r"# total allocation requests: {1,20}0 ;")
 _WRONG = re.compile(
     r"S 0x[0-9a-fA-F]{1,16}\s{1,8}0x([0-9a-fA-F]{1,16})\s{1,30}(?:#\s?)?(.{0,200}?)(?: ; size.*)?$"
 )
@@ -51,6 +53,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     blocks: list[tuple[tuple[int, ...], int]] = []
     wrong: list[tuple[str, int]] = []
     left_out = 0
+    idle = False
     for line in lines:
         found = _OLD.search(line) or _NEW.search(line)
         if found is not None:
@@ -64,11 +67,15 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
             total = plain_number(found[1])
         elif (found := _WRONG.match(line)) is not None and len(wrong) < MOST_RECORDS:
             wrong.append((found[2].strip() or "delete of the wrong kind", int(found[1], 16)))
+        elif _NONE.match(line):
+            idle = True
     told = sum(size for _, size in blocks)
     troubles, notes = [], ["LeakTracer sees what C++ allocates with new, and no more"]
     notes.append("the file does not tell what was mapped: its addresses have no names")
-    if not blocks and total != 0:
+    if not blocks and (total != 0 or idle):
         troubles.append(NO_CHECK)
+    if idle:
+        notes.append("nothing was allocated with new, so there was nothing to see")
     if total is not None and total != told:
         notes.append(f"its own sum is {total:,} bytes, and {told:,} are listed")
     if total is None:

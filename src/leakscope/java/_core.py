@@ -31,6 +31,7 @@ _FUNCTIONS = {
     "link": (_INT, [_POINTER, _POINTER]),
     "measure": (_INT, [_POINTER, _POINTER]),
     "dominate": (_INT, [_POINTER, ctypes.c_uint32]),
+    "dominated": (None, [_POINTER, ctypes.c_uint32, _POINTER]),
     "table": (_POINTER, [_POINTER, _INT, _POINTER]),
     "facts": (_POINTER, [_POINTER]),
     "sizes": (_POINTER, [_POINTER]),
@@ -210,6 +211,12 @@ class Core:
     def dominate(self, rules: int) -> None:
         """Work out who holds what, and how much."""
         self._check(_library().lsh_dominate(self._heap, rules))
+
+    def dominated(self, number: int, count: int) -> npt.NDArray[np.bool_]:
+        """Return which of the `count` objects one of them dominates, itself included."""
+        inside = np.zeros(count, np.uint8)
+        _library().lsh_dominated(self._heap, number, inside.ctypes.data)
+        return inside == 1
 
     @property
     def facts(self) -> Facts:

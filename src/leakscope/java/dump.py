@@ -245,6 +245,10 @@ class HeapDump:
         """Return the objects that an object dominates directly."""
         return np.flatnonzero(self.idom == number)
 
+    def dominated(self, number: int) -> npt.NDArray[np.bool_]:
+        """Return which objects would go with an object, itself included."""
+        return self.core.dominated(number, len(self.objects))
+
     def path(self, number: int) -> list[int]:
         """Return a shortest path from what holds it to an object, roots first."""
         found = [number]

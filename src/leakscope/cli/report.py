@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report on everything that can be read; 2 when something cannot and nothing else leaks."""
+    from leakscope.cli._java_report import report_dumps
     from leakscope.cli.watch import report_store
     from leakscope.workflow.opening import InputKind
 
@@ -56,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
         require_output()
     failed: list[LeakscopeError] = []
     named = _open(args.recordings, failed)
+    dumps = [one.label for one in named if one.kind is InputKind.HEAP_DUMP]
+    if dumps:
+        return report_dumps(dumps, args, others=len(named) - len(dumps), failed=failed)
     tables = [one for one in named if one.kind is InputKind.TABLE]
     alone = [one for one in named if one.kind in (InputKind.WATCH, InputKind.CORE)]
     runs = [one for one in named if one not in alone and one not in tables]

@@ -13,7 +13,7 @@ from leakscope.java._core import NONE, Core, Table
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from leakscope.java._file import DumpFile
+    from leakscope.java.heap_file import DumpFile
 
 __all__ = ["Names", "plain_name"]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from leakscope.java import patterns
 from leakscope.java._core import NONE, Level, Table
 from leakscope.java.dump import HeapDump, open_heap
-from leakscope.java.paths import is_thread, steps, thread_facts
+from leakscope.java.paths import is_thread, static_name, thread_facts
 from leakscope.java.places import Found, common_way, find_groups, find_places, place_of
 from leakscope.model.heapdump import ClassRow, HeapAnswer, JavaPattern, Place, Suspect
 from leakscope.words import bytes_text, count_text, percent_text, plural
@@ -101,28 +102,43 @@ def _places(dump: HeapDump, strong: int) -> list[tuple[Found, Place]]:
     return [(found, place_of(dump, found.point)) for found in find_places(dump, floor)]
 
 
-def _suspects(
-    dump: HeapDump, strong: int, places: list[tuple[Found, Place]]
-) -> list[Suspect]:
+def _suspects(dump: HeapDump, strong: int, places: list[tuple[Found, Place]]) -> list[Suspect]:
     floor = max(int(_SUSPECT * strong), _LEAST_SUSPECT)
-    found = [
-        _suspect(dump, strong, one, place) for one, place in places if one.retained >= floor
-    ]
+    alike: dict[tuple[str, ...], list[tuple[Found, Place]]] = {}
+    for one, place in places:
+        alike.setdefault((*place.key, one.group or ""), []).append((one, place))
+    found = []
+    for several in alike.values():
+        retained = sum(one.retained for one, _ in several)
+        if retained >= floor:
+            first, place = several[0]
+            one = first._replace(retained=retained, count=sum(each.count for each, _ in several))
+            found.append(_suspect(dump, strong, one, place, len(several) - 1))
+    seen = {suspect.class_name for suspect in found}
     for name, numbers, retained in find_groups(dump, max(floor, _LEAST_GROUP)):
+        if name in seen:
+            continue
+        heaviest = int(numbers[np.argmax(dump.all_retained[numbers])])
+        if is_thread(dump, heaviest):
+            below = find_places(dump, dump.retained(heaviest) // 2, under=heaviest)
+            point = below[0].point if below else heaviest
+            one = Found(heaviest, point, retained, None, len(numbers))
+            found.append(_suspect(dump, strong, one, place_of(dump, point), len(numbers) - 1))
+            continue
         way = common_way(dump, numbers)
-        last = way[-1] if way else int(numbers[0])
-        place = place_of(dump, last)
+        last = way[-1] if way else heaviest
         one = Found(last, last, retained, name, len(numbers))
-        found.append(_suspect(dump, strong, one, place))
+        found.append(_suspect(dump, strong, one, place_of(dump, last), 0))
     return sorted(found, key=lambda one: -one.retained)[:_MOST_SUSPECTS]
 
 
-def _suspect(dump: HeapDump, strong: int, one: Found, place: Place) -> Suspect:
+def _suspect(dump: HeapDump, strong: int, one: Found, place: Place, more: int) -> Suspect:
     thread = _thread(dump, one.point)
+    if thread is not None:
+        thread = replace(thread, more=more)
     pattern = patterns.pattern_of(dump, place, place.path)
-    name = place.class_name if one.group is None else one.group
     return Suspect(
-        name,
+        place.class_name if one.group is None else one.group,
         one.count,
         one.retained,
         one.retained / max(strong, 1),
@@ -138,9 +154,10 @@ _TWICE = "Take a second dump later and name both: what grew between them leaks"
 
 
 def _thread(dump: HeapDump, number: int) -> ThreadFacts | None:
-    for each in dump.path(number):
+    path = dump.path(number)
+    for at, each in enumerate(path):
         if is_thread(dump, each):
-            return thread_facts(dump, each)
+            return thread_facts(dump, each, path[at + 1] if at + 1 < len(path) else NONE)
     return None
 
 
@@ -158,17 +175,24 @@ def _sentence(
         return f"{what}, held through {where}"
     entries = f", {plural(place.entries, 'entry', 'entries')}" if place.entries > 1 else ""
     known = f": {pattern}" if pattern is not None else ""
-    return f"{where} keeps {amount}{entries}{known}"
+    if place.soft:
+        known = ": a cache by soft or weak references, which gives back what they refer to"
+    keeps = "keep" if thread is not None and thread.more else "keeps"
+    return f"{where} {keeps} {amount}{entries}{known}"
 
 
 def holder_words(path: tuple[PathStep, ...], thread: ThreadFacts | None) -> str:
-    """Name what a way begins at: a static field, a thread, a root."""
+    """Name what a way begins at: a static field, a variable of a frame, a thread, a root."""
     if not path:
         return "something that is not on the way from a root"
     first = path[0]
     if first.is_class and len(path) > 1 and path[1].reference.startswith("static "):
-        return f"{first.class_name}.{path[1].reference.removeprefix('static ')}"
+        return static_name(path)
     if thread is not None:
+        if thread.more:
+            return f'{thread.more + 1} threads like "{thread.name}"'
+        if thread.frame is not None:
+            return f'a variable of {thread.frame.function} in the thread "{thread.name}"'
         return f'the thread "{thread.name}"'
     if first.is_class:
         return f"the class {first.class_name}"
@@ -225,8 +249,3 @@ def _heaps(dump: HeapDump) -> tuple[tuple[str, int, int], ...]:
             size + int(sizes[inside].sum()),
         )
     return tuple((name, count, size) for name, (count, size) in found.items())
-
-
-def way_of(dump: HeapDump, number: int) -> tuple[PathStep, ...]:
-    """Return the way to an object."""
-    return steps(dump, number)

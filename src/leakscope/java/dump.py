@@ -13,7 +13,7 @@ import numpy as np
 from leakscope.errors import RecordingError
 from leakscope.java import _core, _values
 from leakscope.java._core import NONE, Core, Level, Link, Sizes, Table
-from leakscope.java._file import DumpFile, open_dump
+from leakscope.java.heap_file import DumpFile, open_dump
 from leakscope.java._names import Names
 from leakscope.proc.cgroup import memory_limit
 from leakscope.proc.meminfo import read_meminfo
@@ -79,6 +79,9 @@ class HeapDump:
     unit: int = 1
     _retained: npt.NDArray[np.uint64] = field(init=False)
     _shallow: Numbers = field(init=False)
+    _out_first: Numbers = field(init=False)
+    _out_count: Numbers = field(init=False)
+    _edges: Numbers = field(init=False)
     _root_of: dict[int, Any] | None = None
 
     def analyse(self) -> None:
@@ -106,6 +109,9 @@ class HeapDump:
         self._table("classes", Table.CLASSES)
         self._table("_retained", Table.RETAINED)
         self._table("_shallow", Table.SHALLOW)
+        self._table("_out_first", Table.OUT_FIRST)
+        self._table("_out_count", Table.OUT_COUNT)
+        self._table("_edges", Table.EDGES)
         self.unit = core.sizes.unit
         self.kinds = (self.objects["place"] & _KIND).astype(np.uint8)
 
@@ -244,6 +250,12 @@ class HeapDump:
     def children(self, number: int) -> npt.NDArray[np.int64]:
         """Return the objects that an object dominates directly."""
         return np.flatnonzero(self.idom == number)
+
+    def children_few(self, number: int) -> list[int]:
+        """Return some of the objects that an object refers to and dominates."""
+        first, count = int(self._out_first[number]), int(self._out_count[number])
+        edges = self._edges[first : first + min(count, 8)]
+        return [int(each) for each in edges if self.idom[each] == number]
 
     def dominated(self, number: int) -> npt.NDArray[np.bool_]:
         """Return which objects would go with an object, itself included."""

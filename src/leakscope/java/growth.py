@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope.errors import UsageError
-from leakscope.judge.live_sets import judge_live_set
+from leakscope.java.paths import static_name
+from leakscope.judge.live_sets import LiveVerdict, judge_live_set
 from leakscope.model.findings import Verdict
-from leakscope.model.heapdump import Grown, HeapAnswer, HeapGrowth, JavaPattern
+from leakscope.model.heapdump import Grown, HeapAnswer, HeapGrowth, Held, JavaPattern, Oddity
 from leakscope.words import plural
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def compare_dumps(answers: Sequence[HeapAnswer]) -> HeapGrowth:
     times = tuple((one.taken_ms - dumps[0].taken_ms) / 1000 for one in dumps)
     places = _places(dumps, times)
     classes, steady = _classes(dumps, times, places)
+    places += _patterns(dumps, times)
     grown = sorted(places + classes, key=lambda g: (_ORDER.index(g.verdict), -_growth(g)))
     verdict = grown[0].verdict if grown else None
     return HeapGrowth(dumps, times, verdict, tuple(grown[:_MOST]), steady, _notes(dumps))
@@ -56,6 +58,8 @@ def _places(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown]:
         )
         if judged is None:
             continue
+        if newest.soft and judged.verdict in (Verdict.LEAKING, Verdict.GROWING):
+            judged = _given_back(judged)
         pattern = next((s.pattern for s in dumps[-1].suspects if s.place.key == key), None)
         found.append(
             Grown(
@@ -75,6 +79,51 @@ def _places(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown]:
     return found
 
 
+def _given_back(judged: LiveVerdict) -> LiveVerdict:
+    """A cache by soft references: what it refers to goes before memory runs out."""
+    why = "a cache by soft or weak references: what they refer to is given back when memory is short"
+    return replace(judged, verdict=Verdict.BOUNDED, confidence=0.7, sentence=why)
+
+
+def _patterns(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown]:
+    """What has a known name and no single holder: streams, buffers, loaders, finalizers."""
+    found = []
+    for newest in dumps[-1].oddities:
+        course = [_oddity(one, newest.subject) for one in dumps]
+        counts = tuple(0 if each is None else each.count for each in course)
+        sizes = tuple(0 if each is None else each.size for each in course)
+        counted = newest.pattern is JavaPattern.STREAMS
+        judged = judge_live_set(
+            times,
+            counts if counted else sizes,
+            counts,
+            [0] * len(dumps),
+            held_in_one_place=True,
+            unit="count" if counted else "bytes",
+        )
+        if judged is not None:
+            found.append(
+                Grown(
+                    "pattern",
+                    newest.subject,
+                    counts,
+                    sizes,
+                    judged.verdict,
+                    judged.confidence,
+                    judged.rate,
+                    judged.sentence,
+                    judged.evidence,
+                    None,
+                    newest.pattern,
+                )
+            )
+    return found
+
+
+def _oddity(answer: HeapAnswer, subject: str) -> Oddity | None:
+    return next((one for one in answer.oddities if one.subject == subject), None)
+
+
 def _plain(place: Place) -> JavaPattern | None:
     if len(place.path) > 1 and place.path[1].reference.startswith("static "):
         return JavaPattern.STATIC_COLLECTION if place.entries > 1 else None
@@ -90,16 +139,25 @@ def _by_key(answer: HeapAnswer) -> dict[tuple[str, ...], Place]:
                 place,
                 retained=place.retained + kept.retained,
                 entries=place.entries + kept.entries,
+                held=_together(place.held, kept.held),
             )
         found[place.key] = place
     return found
+
+
+def _together(one: tuple[Held, ...], other: tuple[Held, ...]) -> tuple[Held, ...]:
+    sums: dict[str, tuple[int, int]] = {}
+    for each in (*one, *other):
+        count, size = sums.get(each.class_name, (0, 0))
+        sums[each.class_name] = (count + each.count, size + each.size)
+    return tuple(Held(name, count, size) for name, (count, size) in sums.items())
 
 
 def place_name(place: Place) -> str:
     """Name a place by what its way begins at."""
     path = place.path
     if len(path) > 1 and path[0].is_class and path[1].reference.startswith("static "):
-        return f"{path[0].class_name}.{path[1].reference.removeprefix('static ')}"
+        return static_name(path)
     if not path:
         return place.class_name
     return f"{path[0].class_name} … {place.class_name}" if len(path) > 1 else place.class_name
@@ -116,10 +174,13 @@ def _classes(
         sizes = tuple(0 if row is None else row.size for row in course)
         counts = tuple(0 if row is None else row.count for row in course)
         holder = _holder(name, sizes[-1] - sizes[0], places)
-        judged = judge_live_set(times, sizes, counts, heap, held_in_one_place=holder is not None)
+        leaks = holder is not None and holder.verdict is Verdict.LEAKING
+        judged = judge_live_set(times, sizes, counts, heap, held_in_one_place=leaks)
         if judged is None:
             steady += 1
             continue
+        if holder is not None and holder.place is not None and holder.place.soft:
+            judged = _given_back(judged)
         found.append(
             Grown(
                 "class",
@@ -143,7 +204,7 @@ def _holder(name: str, grown: int, places: Sequence[Grown]) -> Grown | None:
     for one in places:
         held = () if one.place is None else one.place.held
         size = next((each.size for each in held if each.class_name == name), 0)
-        if size >= _SHARE * grown > 0 and one.verdict in (Verdict.LEAKING, Verdict.GROWING):
+        if size >= _SHARE * grown > 0:
             return one
     return None
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from leakscope.java.dump import HeapDump
 
-__all__ = ["CLASS", "LOCAL", "is_thread", "key_of", "label", "steps", "thread_facts"]
+__all__ = ["CLASS", "LOCAL", "is_thread", "key_of", "label", "static_name", "steps", "thread_facts"]
 
 CLASS, LOCAL = "<class>", "<local variable>"
 _ROOTS = {0x01: "JNI global", 0x02: "JNI local", 0x03: "local variable", 0x04: "native stack"}
@@ -50,9 +50,10 @@ def steps(dump: HeapDump, number: int) -> tuple[PathStep, ...]:
     found: list[PathStep] = []
     for at in range(start, len(path)):
         here = path[at]
-        reference = root_words(dump, here) if at == 0 else ""
-        if at > start or at:
-            reference = label(dump, path[at - 1], here) if at > start else ""
+        if at > start:
+            reference = label(dump, path[at - 1], here)
+        else:
+            reference = "" if at else root_words(dump, here)
         found.append(_step(dump, here, reference))
     return tuple(found)
 
@@ -81,6 +82,19 @@ def root_words(dump: HeapDump, number: int) -> str:
     return next((_ROOTS[tag] for tag in tags if tag in _ROOTS), "root")
 
 
+def static_name(path: Sequence[PathStep]) -> str:
+    """Name what a static field leads to: "Shop.CACHE", "Shop.INSTANCE.listeners"."""
+    words = [path[0].class_name, path[1].reference.removeprefix("static ")]
+    for above, step in zip(path[1:], path[2:], strict=False):
+        own = not above.class_name.startswith(("java.", "javax.", "jdk.", "kotlin."))
+        if not own or "[]" in above.class_name or step.reference.startswith(("[", "<", "?")):
+            break
+        words.append(step.reference)
+        if len(words) >= 6:
+            break
+    return ".".join(words)
+
+
 def key_of(path: Sequence[PathStep]) -> tuple[str, ...]:
     """Return what names a place in every dump of a program: classes and fields, no numbers.
 
@@ -103,14 +117,24 @@ def is_thread(dump: HeapDump, number: int) -> bool:
     return any(int(root["tag"]) == 0x08 for root in dump.roots_of(number))
 
 
-def thread_facts(dump: HeapDump, number: int) -> ThreadFacts | None:
-    """Return the name and the stack of a thread; None for another object."""
+def thread_facts(dump: HeapDump, number: int, held: int = NONE) -> ThreadFacts | None:
+    """Return the name and the stack of a thread; None for another object.
+
+    `held` is an object on the way below it: where a frame's variable holds that, the frame is told.
+    """
     root = next((r for r in dump.roots_of(number) if int(r["tag"]) == 0x08), None)
     if root is None:
         return None
     name = dump.target(number, "name")
     text = None if name == NONE else dump.string(name)
-    return ThreadFacts(text or "(without a name)", _stack(dump, int(root["frame"])))
+    stack = _stack(dump, int(root["frame"]))
+    frame = None
+    for each in () if held == NONE else dump.roots_of(held):
+        if int(each["tag"]) == 0x03 and int(each["thread"]) == int(root["thread"]):
+            at = int(each["frame"])
+            frame = stack[at] if at < len(stack) else None
+            break
+    return ThreadFacts(text or "(without a name)", stack, frame)
 
 
 def _stack(dump: HeapDump, serial: int) -> tuple[FrameName, ...]:

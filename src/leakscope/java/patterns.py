@@ -59,8 +59,7 @@ NEXT_STEPS = {
     JavaPattern.CLASS_LOADER: "Look at the way to one of the loaders: what holds it has to be let go"
     " when the application is undeployed",
     JavaPattern.STREAMS: "Close them: try (var in = …) { … } does it in every case",
-    JavaPattern.INTERNED: "Do not intern what comes from outside; the virtual machine's own table of"
-    " strings: jcmd PID VM.stringtable",
+    JavaPattern.STRINGS: "Do not intern or pool what comes from outside, or bound the pool",
     JavaPattern.FINALIZER: "Look at the stack of the thread Finalizer (jcmd PID Thread.print), and"
     " replace finalize() by Cleaner or close()",
     JavaPattern.DIRECT: "Bound them with -XX:MaxDirectMemorySize and reuse buffers; each holds its"
@@ -79,22 +78,43 @@ def pattern_of(dump: HeapDump, place: Place, way: Sequence[PathStep]) -> JavaPat
         heaviest and _LISTENER.search(heaviest[0].rpartition(".")[2])
     ):
         return JavaPattern.LISTENERS
-    loaders = [
-        dump.number_of(step.address) for step in way if not step.is_class
-    ]
-    if way and any(n != NONE and is_loader(dump, n) for n in loaders[1:]):
+    if _holds_loaders(dump, dump.number_of(place.address)):
         return JavaPattern.CLASS_LOADER
+    if place.soft:
+        return None
     collected = _COLLECTION.match(place.class_name) or any(
         _COLLECTION.match(step.class_name) for step in way[1:]
     )
     static = len(way) > 1 and way[0].is_class and way[1].reference.startswith("static ")
     if static and collected:
-        strings = place.held and place.held[0].class_name in ("java.lang.String", "byte[]", "char[]")
-        keys = any("intern" in reference.lower() for reference in references)
-        return JavaPattern.INTERNED if strings and keys else JavaPattern.STATIC_COLLECTION
+        return JavaPattern.STRINGS if _only_strings(place) else JavaPattern.STATIC_COLLECTION
     if LOCAL in references:
         return JavaPattern.LOCAL
     return None
+
+
+def _holds_loaders(dump: HeapDump, number: int) -> bool:
+    if number == NONE:
+        return False
+    children = dump.children(number)[:200].tolist()
+    loaders = sum(is_loader(dump, each) for each in children)
+    return loaders >= _FEW_LOADERS and 2 * loaders > len(children)
+
+
+_SHARE_STRINGS = "Share equal strings, or run with -XX:+UseStringDeduplication"
+_OF_STRINGS = ("java.lang.String", "byte[]", "char[]")
+
+
+def _only_strings(place: Place) -> bool:
+    """Whether what a place holds are strings, and what a collection needs to hold them."""
+    total = sum(held.size for held in place.held)
+    strings = sum(held.size for held in place.held if held.class_name in _OF_STRINGS)
+    others = [
+        held.class_name
+        for held in place.held
+        if held.class_name not in _OF_STRINGS and not held.class_name.startswith("java.util.")
+    ]
+    return bool(total) and not others and 2 * strings > total
 
 
 def find_oddities(dump: HeapDump, strong_bytes: int) -> list[Oddity]:
@@ -121,7 +141,7 @@ def _direct(dump: HeapDump) -> list[Oddity]:
         return []
     sentence = f"{plural(count, 'direct buffer')} of {bytes_text(total)} outside the Java heap"
     return [
-        Oddity(JavaPattern.DIRECT, count, total, sentence, NEXT_STEPS[JavaPattern.DIRECT], off_heap=True)
+        Oddity(JavaPattern.DIRECT, count, total, sentence, NEXT_STEPS[JavaPattern.DIRECT], "direct buffers", off_heap=True)
     ]
 
 
@@ -143,7 +163,7 @@ def _finalizers(dump: HeapDump, floor: int) -> list[Oddity]:
     if queued:
         sentence += f"; {plural(queued, 'of them is', 'of them are')} in the queue of the finalizer"
     step = NEXT_STEPS[JavaPattern.FINALIZER]
-    return [Oddity(JavaPattern.FINALIZER, only, size, sentence, step)]
+    return [Oddity(JavaPattern.FINALIZER, only, size, sentence, step, "objects to be finalized")]
 
 
 def _queue_length(dump: HeapDump) -> int:
@@ -167,9 +187,9 @@ def _streams(dump: HeapDump) -> list[Oddity]:
         if len(still) < _FEW_STREAMS:
             continue
         size = sum(dump.size(number) for number in still)
-        sentence = f"{plural(len(still), 'object')} of {name} that {plural(len(still), 'is', 'are').split()[-1]} open"
+        sentence = f"{plural(len(still), 'open object')} of {name}"
         step = NEXT_STEPS[JavaPattern.STREAMS]
-        found.append(Oddity(JavaPattern.STREAMS, len(still), size, sentence, step))
+        found.append(Oddity(JavaPattern.STREAMS, len(still), size, sentence, step, f"open {name}"))
     return found
 
 
@@ -210,7 +230,7 @@ def _loaders(dump: HeapDump) -> list[Oddity]:
             f" {bytes_text(size)} in all"
         )
         step = NEXT_STEPS[JavaPattern.CLASS_LOADER]
-        found.append(Oddity(JavaPattern.CLASS_LOADER, len(numbers), size, sentence, step))
+        found.append(Oddity(JavaPattern.CLASS_LOADER, len(numbers), size, sentence, step, f"loaders {name}"))
     return found
 
 
@@ -234,5 +254,4 @@ def _equal_strings(dump: HeapDump, floor: int) -> list[Oddity]:
         f"about {plural(int(len(strings) * more / len(sample)), 'string')} equal to another one, with"
         f" about {bytes_text(size)} (from a sample); most often {text[:40]!r}"
     )
-    return [Oddity(JavaPattern.INTERNED, count, size, sentence, "Share equal strings, or run with"
-                   " -XX:+UseStringDeduplication")]  # fmt: skip
+    return [Oddity(JavaPattern.EQUAL, count, size, sentence, _SHARE_STRINGS, "equal strings")]

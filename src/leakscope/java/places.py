@@ -26,9 +26,10 @@ __all__ = ["Found", "find_groups", "find_places", "held_by", "place_of"]
 _DROP = 0.7
 _CHAIN = 8  # objects of one class, each below the other: a list, whose length is what grows
 _MOST = 100  # places
-_ROWS = 5
+_ROWS = 12
 _SAMPLE = 100
 _COMMON = 0.8
+_SOFT = (Level.SOFT, Level.WEAK)
 
 
 class Found(NamedTuple):
@@ -41,14 +42,14 @@ class Found(NamedTuple):
     count: int = 1
 
 
-def find_places(dump: HeapDump, floor: int) -> list[Found]:
-    """Return the places with at least `floor` bytes, heaviest first."""
+def find_places(dump: HeapDump, floor: int, under: int = NONE) -> list[Found]:
+    """Return the places with at least `floor` bytes, heaviest first; only those below `under`."""
     retained = dump.all_retained
     big = np.flatnonzero(retained >= np.uint64(max(floor, 1)))
     big = big[dump.level[big] == Level.STRONG]
     tree = _Tree(dump, big, retained)
     found: list[Found] = []
-    todo = [int(top) for top in tree.below(NONE)]
+    todo = [int(top) for top in tree.below(under)]
     while todo and len(found) < _MOST:
         top = todo.pop(0)
         point, split = _descend(dump, tree, top)
@@ -109,19 +110,14 @@ def is_plumbing(dump: HeapDump, number: int) -> bool:
 
     Classes, class loaders and their lists of classes, threads.
     """
+    if dump.kinds[number] == 0 or is_thread(dump, number):
+        return True
     for _ in range(3):
-        if number == NONE:
+        if number == NONE or dump.kinds[number] == 0:
             return False
-        if dump.kinds[number] == 0 or is_loader(dump, number) or is_thread(dump, number):
+        if is_loader(dump, number):
             return True
-        if "[]" not in dump.class_name(number) and not dump.class_name(number).startswith(
-            ("java.util.ArrayList", "java.util.Vector", "java.util.concurrent.ConcurrentHashMap")
-        ):
-            return False
-        above = int(dump.idom[number])
-        if above != NONE and dump.kinds[above] == 0:
-            return False  # a static field's
-        number = above
+        number = int(dump.idom[number])
     return False
 
 
@@ -168,7 +164,7 @@ def find_groups(dump: HeapDump, floor: int) -> list[tuple[str, npt.NDArray[np.in
     found = []
     for index in np.flatnonzero(sums >= floor).tolist():
         of_it = numbers[of == index]
-        if len(of_it) > 1 and not is_thread(dump, int(of_it[0])):
+        if len(of_it) > 1:
             found.append((dump.names.class_name(index), of_it, int(sums[index])))
     return sorted(found, key=lambda one: -one[2])
 
@@ -227,7 +223,23 @@ def place_of(dump: HeapDump, number: int, path: tuple[PathStep, ...] | None = No
         held_by(dump, number),
         way,
         key_of(way),
+        _is_soft(dump, number),
     )
+
+
+def _is_soft(dump: HeapDump, number: int) -> bool:
+    """Whether most of what it holds directly, or one below, are soft or weak references."""
+    children = dump.children(number)[:_SAMPLE]
+    if not len(children):
+        return False
+    soft = 0
+    for child in children.tolist():
+        inner = [child, *dump.children_few(child)]
+        soft += any(
+            dump.class_of[each] != NONE and dump.classes["kind"][dump.class_of[each]] in _SOFT
+            for each in inner
+        )
+    return soft > len(children) // 2
 
 
 def _entries(dump: HeapDump, number: int) -> int:

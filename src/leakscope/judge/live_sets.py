@@ -12,11 +12,12 @@ from collections.abc import Sequence  # noqa: TC003 (typing.get_type_hints works
 from dataclasses import dataclass
 
 from leakscope.model.findings import Evidence, Verdict
-from leakscope.words import bytes_text, confidence_words, plural, rate_text, signed_amount
+from leakscope.words import amount_text, confidence_words, plural, rate_text, signed_amount
 
 __all__ = ["LiveVerdict", "judge_live_set"]
 
 _LEAST = 64 << 10
+_FEWEST = 30  # things
 _EFFECT = 0.01  # of the whole heap
 _FLAT = 0.15  # of the mean rate before: what grows less has stopped
 _BENDS = 0.5  # of the earlier half's rate
@@ -42,6 +43,7 @@ def judge_live_set(
     heap: Sequence[int],
     *,
     held_in_one_place: bool,
+    unit: str = "bytes",
 ) -> LiveVerdict | None:
     """Judge one course; None where it did not grow by what is worth a word.
 
@@ -49,7 +51,8 @@ def judge_live_set(
     the same holder has most of the growth.
     """
     grown = sizes[-1] - sizes[0]
-    least = max(_LEAST, int(_EFFECT * max(heap[-1], 1)))
+    floor = _LEAST if unit == "bytes" else _FEWEST
+    least = max(floor, int(_EFFECT * max(heap[-1], 1)))
     peak_rise = max(sizes) - sizes[0]
     if max(grown, peak_rise) < least:
         return None
@@ -60,7 +63,7 @@ def judge_live_set(
     rose = sum(step > 0 for step in steps)
     facts = (
         Evidence("looks", len(sizes), plural(len(sizes), "look") + " at what lives"),
-        Evidence("grown_bytes", grown, f"{signed_amount(grown, 'bytes') or 'no change'} in all"),
+        Evidence("grown_bytes", grown, f"{signed_amount(grown, unit) or 'no change'} in all"),
         Evidence("grown_count", counts[-1] - counts[0], f"{counts[-1] - counts[0]:+,} objects"),
         Evidence("rose", rose, f"it rose in {rose} of {len(steps)} stretches", rose == len(steps)),
         Evidence(
@@ -70,8 +73,8 @@ def judge_live_set(
             held_in_one_place,
         ),
     )
-    speed = "" if rate is None else f", {rate_text(rate)}"
-    course = f"grew from {bytes_text(sizes[0])} to {bytes_text(sizes[-1])}{speed}"
+    speed = "" if rate is None else f", {rate_text(rate, unit)}"
+    course = f"grew from {amount_text(sizes[0], unit)} to {amount_text(sizes[-1], unit)}{speed}"
     if len(sizes) < 3:
         if grown < least:
             return None

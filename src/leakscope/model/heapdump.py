@@ -21,7 +21,8 @@ class JavaPattern(enum.StrEnum):
     THREAD_LOCAL = "thread locals that are not removed"
     CLASS_LOADER = "class loaders that are not let go"
     STREAMS = "streams that are not closed"
-    INTERNED = "interned or equal strings"
+    STRINGS = "a pool of strings that only grows"
+    EQUAL = "equal strings"
     FINALIZER = "objects that wait for their finalizer"
     DIRECT = "direct buffers"
     LOCAL = "a variable of a thread that runs"
@@ -44,6 +45,8 @@ class ThreadFacts:
 
     name: str
     stack: tuple[FrameName, ...]
+    frame: FrameName | None = None  # whose variable it is, where one is
+    more: int = 0  # other threads that hold the like
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Place:
     held: tuple[Held, ...]  # all that it holds, by class, heaviest first
     path: tuple[PathStep, ...]
     key: tuple[str, ...]
+    soft: bool = False  # its entries are soft or weak references: a cache that gives back
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class Oddity:
     size: int
     sentence: str
     next_step: str
+    subject: str  # the same in another dump
     off_heap: bool = False  # the size is that of memory outside the Java heap
 
 
@@ -133,7 +138,7 @@ class HeapAnswer:
 class Grown:
     """One class, or one place, through several dumps."""
 
-    subject: str  # "class", "place"
+    subject: str  # "class", "place", "pattern"
     name: str
     counts: tuple[int, ...]
     sizes: tuple[int, ...]

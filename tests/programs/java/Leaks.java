@@ -48,7 +48,7 @@ public class Leaks {
     static final Model MODEL = new Model();
     static final List<ClassLoader> PLUGINS = new ArrayList<>();
     static final List<Object> KEPT = new ArrayList<>();
-    static final Map<String, String> INTERNED = new HashMap<>();
+    static final Map<String, String> NAMES = new HashMap<>();
     static final ThreadLocal<List<Session>> LOCAL = new ThreadLocal<>();
     static final Map<Integer, SoftReference<Session>> SOFT = new HashMap<>();
     static final Map<Integer, Session> RECENT = new LinkedHashMap<>(16, 0.75f, true) {
@@ -67,7 +67,7 @@ public class Leaks {
                 case "listeners": MODEL.listeners.add(new Button()); break;
                 case "local": mine.add(new Session(made)); break;
                 case "streams": KEPT.add(new FileInputStream("/dev/null")); break;
-                case "interned": INTERNED.put(("name " + made).intern(), "interned " + made); break;
+                case "strings": pool(("name " + made).intern()); break;
                 case "finalizer": new Slow(); break;
                 case "direct": KEPT.add(ByteBuffer.allocateDirect(1 << 16)); break;
                 case "native": KEPT.add(deflater()); break;
@@ -84,6 +84,10 @@ public class Leaks {
                 default: throw new IllegalArgumentException(kind);
             }
         }
+    }
+
+    static void pool(String name) {
+        NAMES.put(name, name);
     }
 
     static Deflater deflater() {

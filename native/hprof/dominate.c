@@ -44,7 +44,45 @@ static int visit(struct heap *heap, struct search *search, struct list *stack, u
   return DONE;
 }
 
-static int search_from_roots(struct heap *heap, struct search *search) {
+/* Where the weak references of an object begin. */
+static size_t weak_of(const struct heap *heap, uint32_t number) {
+  const struct weak *weak = heap->weak.items;
+  size_t low = 0, high = heap->weak.count;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (weak[middle].from < number)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+/**
+ * The next object on from a step that was not met yet, NONE: there is none. With ALL_PARENTS the
+ * way also goes through weak references, to what is strongly held in some other way: dominators
+ * are those of the graph that was searched.
+ */
+static uint32_t go_on(const struct heap *heap, const struct search *search, struct step *step,
+                      uint32_t rules) {
+  uint32_t count;
+  const uint32_t *edges = edges_of(heap, step->number, &count);
+  for (; step->edge < count; step->edge++)
+    if (!search->order[edges[step->edge]])
+      return edges[step->edge++];
+  const struct weak *weak = heap->weak.items;
+  if (!(rules & ALL_PARENTS))
+    return NONE;
+  for (size_t i = weak_of(heap, step->number) + step->edge - count;
+       i < heap->weak.count && weak[i].from == step->number; i++, step->edge++)
+    if (!search->order[weak[i].to] && heap->level[weak[i].to] == STRONG) {
+      step->edge++;
+      return weak[i].to;
+    }
+  return NONE;
+}
+
+static int search_from_roots(struct heap *heap, struct search *search, uint32_t rules) {
   struct list stack = {0};
   int result = DONE;
   for (size_t root = 0; root < heap->objects.count && !result; root++) {
@@ -53,14 +91,11 @@ static int search_from_roots(struct heap *heap, struct search *search) {
     result = visit(heap, search, &stack, (uint32_t)root, 0);
     while (stack.count && !result) {
       struct step *step = (struct step *)stack.items + stack.count - 1;
-      uint32_t count;
-      const uint32_t *edges = edges_of(heap, step->number, &count);
-      while (step->edge < count && search->order[edges[step->edge]])
-        step->edge++;
-      if (step->edge == count)
+      uint32_t from = step->number, to = go_on(heap, search, step, rules);
+      if (to == NONE)
         stack.count--;
       else
-        result = visit(heap, search, &stack, edges[step->edge++], search->order[step->number]);
+        result = visit(heap, search, &stack, to, search->order[from]);
     }
   }
   list_free(heap, &stack, sizeof(struct step));
@@ -69,18 +104,12 @@ static int search_from_roots(struct heap *heap, struct search *search) {
 
 /* ---- parents ---- */
 
-static bool counts(const struct heap *heap, const struct search *search, uint32_t from,
-                   uint32_t rules) {
-  (void)heap;
-  return search->order[from] || rules & ALL_PARENTS;
-}
-
-/* Call for each reference to an object that was met: with a step of 0 they are counted only. */
+/* Count the references to each object that was met, or with `writing` put them down. */
 static void each_parent(const struct heap *heap, struct search *search, uint32_t rules,
                         bool writing) {
   const struct weak *weak = heap->weak.items;
   for (size_t from = 0; from < heap->objects.count; from++) {
-    if (!counts(heap, search, (uint32_t)from, rules))
+    if (!search->order[from] && !(rules & ALL_PARENTS))
       continue;
     uint32_t count;
     const uint32_t *edges = edges_of(heap, (uint32_t)from, &count);
@@ -208,38 +237,27 @@ static void retain(struct heap *heap, const struct search *search) {
 
 /* ---- levels and paths ---- */
 
-static int flood(struct heap *heap, uint32_t *queue, size_t end, size_t *at, uint8_t level,
-                 bool paths) {
+static void flood(struct heap *heap, uint32_t *queue, size_t end, uint8_t level) {
   const struct weak *weak = heap->weak.items;
-  while (*at < end) {
-    uint32_t number = queue[(*at)++], count;
+  for (size_t at = 0; at < end;) {
+    uint32_t number = queue[at++], count;
     const uint32_t *edges = edges_of(heap, number, &count);
     for (uint32_t i = 0; i < count; i++) {
       if (heap->level[edges[i]])
         continue;
       heap->level[edges[i]] = level;
-      if (paths)
-        heap->towards_root[edges[i]] = number;
+      heap->towards_root[edges[i]] = number;
       queue[end++] = edges[i];
     }
     if (level == STRONG || !heap->weak.count)
       continue;
-    size_t low = 0, high = heap->weak.count;
-    while (low < high) {
-      size_t middle = (low + high) / 2;
-      if (weak[middle].from < number)
-        low = middle + 1;
-      else
-        high = middle;
-    }
-    for (; low < heap->weak.count && weak[low].from == number; low++)
-      if (weak[low].kind <= level && !heap->level[weak[low].to]) {
-        heap->level[weak[low].to] = level;
-        heap->towards_root[weak[low].to] = number;
-        queue[end++] = weak[low].to;
+    for (size_t i = weak_of(heap, number); i < heap->weak.count && weak[i].from == number; i++)
+      if (weak[i].kind <= level && !heap->level[weak[i].to]) {
+        heap->level[weak[i].to] = level;
+        heap->towards_root[weak[i].to] = number;
+        queue[end++] = weak[i].to;
       }
   }
-  return (int)0;
 }
 
 /* First what lasts: the classes that are never unloaded, then what is global, then threads. */
@@ -248,7 +266,7 @@ static unsigned rank_of(uint32_t tag) {
 }
 
 static int find_levels(struct heap *heap) {
-  size_t count = heap->objects.count, end = 0, at = 0;
+  size_t count = heap->objects.count, end = 0;
   const struct root *roots = heap->roots.items;
   const struct weak *weak = heap->weak.items;
   uint32_t *queue = memory_new(heap, count, sizeof *queue);
@@ -263,9 +281,9 @@ static int find_levels(struct heap *heap) {
       heap->level[number] = STRONG;
       queue[end++] = number;
     }
-  flood(heap, queue, end, &at, STRONG, true);
+  flood(heap, queue, end, STRONG);
   for (uint8_t level = SOFT; level <= PHANTOM; level++) {
-    end = at = 0;
+    end = 0;
     for (size_t i = 0; i < heap->weak.count; i++) {
       if (weak[i].kind > level || !heap->level[weak[i].from] || heap->level[weak[i].to])
         continue;
@@ -273,7 +291,7 @@ static int find_levels(struct heap *heap) {
       heap->towards_root[weak[i].to] = weak[i].from;
       queue[end++] = weak[i].to;
     }
-    flood(heap, queue, end, &at, level, true);
+    flood(heap, queue, end, level);
   }
   memory_free(heap, queue, count, sizeof *queue);
   return DONE;
@@ -283,6 +301,14 @@ EXPORT int lsh_dominate(struct heap *heap, uint32_t rules);
 int lsh_dominate(struct heap *heap, uint32_t rules) {
   size_t count = heap->objects.count, places = count + 2, parents = 0;
   struct search search = {0};
+  heap->level = memory_new(heap, count, 1);
+  heap->towards_root = memory_new(heap, count, sizeof(uint32_t));
+  if (!heap->level || !heap->towards_root)
+    return NO_MEMORY;
+  memset(heap->towards_root, 0xff, count * sizeof(uint32_t));
+  int result = find_levels(heap);
+  if (result)
+    return result;
   heap->idom = memory_new(heap, count, sizeof(uint32_t));
   heap->heaviest = memory_new(heap, count, sizeof(uint32_t));
   heap->retained = memory_new(heap, count, sizeof(uint64_t));
@@ -291,7 +317,7 @@ int lsh_dominate(struct heap *heap, uint32_t rules) {
   search.parent = memory_new(heap, places, sizeof(uint32_t));
   bool all = heap->idom && heap->heaviest && heap->retained && search.order && search.object &&
              search.parent;
-  int result = all ? search_from_roots(heap, &search) : NO_MEMORY;
+  result = all ? search_from_roots(heap, &search, rules) : NO_MEMORY;
   if (!result) {
     memset(heap->idom, 0xff, count * sizeof(uint32_t));
     memset(heap->heaviest, 0xff, count * sizeof(uint32_t));
@@ -321,13 +347,22 @@ int lsh_dominate(struct heap *heap, uint32_t rules) {
   memory_free(heap, search.parents, parents, sizeof(uint32_t));
   memory_free(heap, search.object, count + 2, sizeof(uint32_t));
   memory_free(heap, search.parent, count + 2, sizeof(uint32_t));
-  heap->level = memory_new(heap, count, 1);
-  heap->towards_root = memory_new(heap, count, sizeof(uint32_t));
-  if (!result && (!heap->level || !heap->towards_root))
-    result = NO_MEMORY;
-  if (!result) {
-    memset(heap->towards_root, 0xff, count * sizeof(uint32_t));
-    result = find_levels(heap);
-  }
   return result;
+}
+
+/**
+ * Set `inside[i]` to 1 for each object that `number` dominates, itself included, else to 2. It has
+ * zeros before. Each object is asked once: the way up ends where the answer is known.
+ */
+EXPORT void lsh_dominated(const struct heap *heap, uint32_t number, uint8_t *inside);
+void lsh_dominated(const struct heap *heap, uint32_t number, uint8_t *inside) {
+  inside[number] = 1;
+  for (size_t i = 0; i < heap->objects.count; i++) {
+    uint32_t at = (uint32_t)i;
+    while (at != NONE && !inside[at])
+      at = heap->idom[at];
+    uint8_t answer = at == NONE ? 2 : inside[at];
+    for (at = (uint32_t)i; at != NONE && !inside[at]; at = heap->idom[at])
+      inside[at] = answer;
+  }
 }

@@ -258,7 +258,7 @@ static int link_object(struct heap *heap, uint64_t id, uint64_t offset, uint32_t
                                         : link->primitive[kind];
   heap->class_of[number] = index;
   heap->shallow[number] = count;
-  heap->facts.no_class += index == NONE && kind != CLASS_OBJECT;
+  heap->facts.no_class += index == NONE && (kind == INSTANCE || kind == OBJECT_ARRAY);
   int result = DONE;
   if (kind == CLASS_OBJECT)
     result = link_class(heap, number, id);

@@ -32,15 +32,17 @@ static void guess(struct heap *heap) {
   const struct object *objects = heap->objects.items;
   struct sizes *sizes = &heap->sizes;
   uint64_t votes[LAYOUTS] = {0}, low = 0;
+  for (size_t i = 0; i < heap->objects.count; i++)
+    low |= objects[i].id;
+  sizes->alignment = low & 15 || !low ? 8 : 16;
   for (size_t i = 0; i + 1 < heap->objects.count; i++) {
     uint32_t kind = objects[i].place & ((1u << KIND_BITS) - 1);
-    low |= objects[i].id;
     if (kind != OBJECT_ARRAY && kind != 8)
       continue;
     uint64_t gap = objects[i + 1].id - objects[i].id;
     for (size_t j = 0; j < LAYOUTS; j++)
       votes[j] += gap == array_size(heap, kind, heap->shallow[i], layouts[j].array_header,
-                                    layouts[j].reference, 8);
+                                    layouts[j].reference, sizes->alignment);
   }
   size_t best = 0;
   for (size_t j = 1; j < LAYOUTS; j++)
@@ -49,7 +51,6 @@ static void guess(struct heap *heap) {
   sizes->header = layouts[best].header;
   sizes->array_header = layouts[best].array_header;
   sizes->reference = layouts[best].reference;
-  sizes->alignment = low & 15 || !low ? 8 : 16;
 }
 
 static uint64_t raw_bytes(const struct heap *heap, const struct class *class) {
@@ -88,28 +89,56 @@ static int size_classes(struct heap *heap) {
   return result;
 }
 
-/* No object is of 8 bytes: one that begins 8 behind the end of another shows what that was padded. */
+/* How far behind the end of its fields the next object begins, for the instances of a class. */
+struct padding {
+  uint32_t more, alike, others;
+};
+
+#define MOST_PADDING 512u
+#define FEW_ALIKE 3u
+#define TIGHT 50u /* one in so many may have a gap behind it */
+
+/**
+ * What the virtual machine adds to instances: padding, and fields that a dump does not tell. No
+ * object is of 8 bytes, so that a gap of 8 is padding. A larger one is, where all the instances of
+ * a class have the same.
+ */
 static int find_padding(struct heap *heap) {
   struct class *classes = heap->classes.items;
   const struct object *objects = heap->objects.items;
   size_t count = heap->classes.count;
-  uint8_t *seen = memory_new(heap, count, 1);
-  if (!seen)
+  struct padding *padding = memory_new(heap, count, sizeof *padding);
+  if (!padding)
     return NO_MEMORY;
+  /* Only where garbage was squeezed out before: else the gap may have been an object. */
+  uint64_t seen = 0, tight = 0;
   for (size_t i = 0; i + 1 < heap->objects.count; i++) {
     uint32_t index = heap->class_of[i];
     if (index == NONE || (objects[i].place & ((1u << KIND_BITS) - 1)) != INSTANCE)
       continue;
     uint64_t gap = objects[i + 1].id - objects[i].id;
-    if (gap == classes[index].size)
-      seen[index] |= 1;
-    else if (gap == (uint64_t)classes[index].size + heap->sizes.alignment)
-      seen[index] |= 2;
+    if (gap < classes[index].size)
+      continue;
+    gap -= classes[index].size;
+    seen++;
+    tight += gap <= 8;
+    struct padding *of = &padding[index];
+    if (gap <= MOST_PADDING && (gap == of->more || !of->alike)) {
+      of->more = (uint32_t)gap;
+      of->alike++;
+    } else if (gap < of->more) { /* something smaller was seen, so that was no padding */
+      *of = (struct padding){(uint32_t)gap, 1, of->others + of->alike};
+    } else {
+      of->others++;
+    }
   }
-  for (size_t i = 0; i < count; i++)
-    if (seen[i] == 2)
-      classes[i].size += heap->sizes.alignment;
-  memory_free(heap, seen, count, 1);
+  for (size_t i = 0; i < count; i++) {
+    const struct padding *of = &padding[i];
+    bool sure = of->more == 8 || (tight >= seen - seen / TIGHT && of->alike >= FEW_ALIKE && of->alike >= 4 * of->others);
+    if (of->more && of->alike && sure)
+      classes[i].size += of->more;
+  }
+  memory_free(heap, padding, count, sizeof *padding);
   return DONE;
 }
 
@@ -135,7 +164,7 @@ int lsh_measure(struct heap *heap, const struct sizes *sizes) {
   if (!align || align & (align - 1) || !unit)
     return TOO_MANY;
   int result = size_classes(heap);
-  if (!result && sizes->padded && align == 8)
+  if (!result && sizes->padded && sizes->guessed)
     result = find_padding(heap);
   if (result)
     return result;

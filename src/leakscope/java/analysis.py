@@ -33,6 +33,7 @@ _LEAST_GROUP = 256 << 10
 _LEAST_PLACE = 16 << 10
 _MOST_SUSPECTS = 8
 _MOST_CLASSES = 2000
+_PRIMITIVE = 4  # kinds from here on are arrays of numbers
 _LEVELS = {
     Level.SOFT: "softly held: given back before memory runs out",
     Level.FINAL: "held only until finalized",
@@ -93,6 +94,11 @@ def _classes(dump: HeapDump) -> tuple[tuple[ClassRow, ...], int]:
         name = dump.names.class_name(index)
         count, size = names.get(name, (0, 0))
         names[name] = (count + int(counts[index]), size + int(sizes[index]))
+    without = dump.strong & (dump.class_of == NONE) & (dump.kinds >= _PRIMITIVE)
+    for number in np.unique(dump.kinds[without]).tolist():
+        of_kind = np.flatnonzero(without & (dump.kinds == number))
+        sizes_of = int(dump.all_sizes[of_kind].sum())
+        names[dump.class_name(int(of_kind[0]))] = (len(of_kind), sizes_of)
     rows = sorted((ClassRow(n, c, s) for n, (c, s) in names.items()), key=lambda r: -r.size)
     return tuple(rows[:_MOST_CLASSES]), len(rows)
 

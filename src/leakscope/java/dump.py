@@ -50,7 +50,7 @@ def visualvm_rules(id_size: int) -> Rules:
     There an object holds neither its class nor a thread its frames' objects, and what has another
     holder counts weak references and garbage as holders too.
     """
-    sizes = Sizes(2 * id_size, 2 * id_size + 4, id_size, 1, 1, 0)
+    sizes = Sizes(12, 16, 4, 8, 8, int(id_size == 8), 0)
     return Rules(_core.ALL_PARENTS, sizes)
 
 

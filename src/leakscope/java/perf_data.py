@@ -62,10 +62,10 @@ class Counters:
             and ".space." not in name
             and name.endswith(".maxCapacity")
         ]
-        # Generations share what there is where each may have all of it.
+        # Those of G1 share what there is: each may have nearly all of it.
         if not found:
             return None
-        return max(found) if len(set(found)) == 1 else sum(found)
+        return max(found) if max(found) - min(found) <= max(found) // 100 else sum(found)
 
     @property
     def collections(self) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
 from leakscope.proc.process import read_start
+from leakscope.proc.text import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +88,13 @@ def _call(machine: Machine, path: str, deadline: float) -> None:
         )
     if read_start(machine.pid) != machine.start:
         raise TargetError(f"process {machine.pid} has ended")
+    if _is_stopped(machine.pid):  # it would answer later, on its standard output
+        raise _silent(machine)
+    if _is_closed(machine):
+        raise TargetError(
+            f"the virtual machine {machine.pid} cannot be asked: -XX:+DisableAttachMechanism",
+            hint="Start it without that.",
+        )
     made = _trigger(machine)
     try:
         os.kill(machine.pid, signal.SIGQUIT)
@@ -128,6 +136,14 @@ def _silent(machine: Machine) -> TargetError:
     return TargetError(
         f"the virtual machine {machine.pid} does not answer: {state}", hint="Try again later."
     )
+
+
+def _is_closed(machine: Machine) -> bool:
+    """Whether it was started so that nobody can attach: it would print its threads instead."""
+    counters = machine.counters()
+    told = "" if counters is None else counters.texts.get("java.rt.vmArgs", "")
+    line = read_text(f"/proc/{machine.pid}/cmdline") or ""
+    return "+DisableAttachMechanism" in told or "+DisableAttachMechanism" in line
 
 
 def _is_stopped(pid: int) -> bool:

@@ -85,8 +85,8 @@ class Counters:
 
     @property
     def metaspace(self) -> int | None:
-        """Bytes of class data."""
-        return self.numbers.get("sun.gc.metaspace.used")
+        """Bytes of class data; None before the first collection, which updates it."""
+        return self.numbers.get("sun.gc.metaspace.used") or None
 
     @property
     def threads(self) -> int | None:

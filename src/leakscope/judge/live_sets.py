@@ -12,7 +12,7 @@ from collections.abc import Sequence  # noqa: TC003 (typing.get_type_hints works
 from dataclasses import dataclass
 
 from leakscope.model.findings import Evidence, Verdict
-from leakscope.words import amount_text, confidence_words, plural, rate_text, signed_amount
+from leakscope.words import amount_text, confidence_words, plural, rate_text, seconds_text, signed_amount
 
 __all__ = ["LiveVerdict", "judge_live_set"]
 
@@ -44,11 +44,15 @@ def judge_live_set(
     *,
     held_in_one_place: bool,
     unit: str = "bytes",
+    least_s: float = 0.0,
+    second: tuple[str, str] = ("one place holds the growth", "no single place holds the growth"),
 ) -> LiveVerdict | None:
     """Judge one course; None where it did not grow by what is worth a word.
 
-    `heap` are the bytes of all that lived at these moments, `held_in_one_place` whether one and
-    the same holder has most of the growth.
+    `heap` are the bytes of all that lived at these moments. `held_in_one_place` is the second
+    signal: whether one and the same holder has most of the growth, or what `second` says of it
+    where it is there, and where it is not. What was looked at for less than `least_s` is not
+    called a leak.
     """
     grown = sizes[-1] - sizes[0]
     floor = _LEAST if unit == "bytes" else _FEWEST
@@ -69,7 +73,7 @@ def judge_live_set(
         Evidence(
             "one_place",
             held_in_one_place,
-            "one place holds the growth" if held_in_one_place else "no single place holds the growth",
+            second[0] if held_in_one_place else second[1],
             held_in_one_place,
         ),
     )
@@ -90,10 +94,13 @@ def judge_live_set(
         return _said(Verdict.FILLING, 0.75, rate, f"{course}, ever more slowly", facts)
     if rose < len(steps):
         return _said(Verdict.GROWING, _SUSPICION, rate, f"{course}, not in every stretch", facts)
+    if span < least_s:
+        wait = f"{course}, steadily; a verdict takes {seconds_text(least_s)} of watching"
+        return _said(Verdict.GROWING, _SUSPICION, rate, wait, facts)
     if not held_in_one_place:
         return _said(Verdict.GROWING, _SUSPICION, rate, f"{course}, steadily", facts)
     sure = min(_LIKELY + _PER_LOOK * (len(sizes) - 3), _MOST)
-    return _said(Verdict.LEAKING, sure, rate, f"{course}, in every stretch and in one place", facts)
+    return _said(Verdict.LEAKING, sure, rate, f"{course}, in every stretch, and {second[0]}", facts)
 
 
 def _halves(rates: Sequence[float]) -> tuple[float, float]:

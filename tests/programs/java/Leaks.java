@@ -56,6 +56,7 @@ public class Leaks {
             return size() > 2000;
         }
     };
+    static final byte[] TEXT = new byte[10000];
     static ExecutorService pool;
     static int made;
 
@@ -71,6 +72,7 @@ public class Leaks {
                 case "finalizer": new Slow(); break;
                 case "direct": KEPT.add(ByteBuffer.allocateDirect(1 << 16)); break;
                 case "native": KEPT.add(deflater()); break;
+                case "threads": sleeper(); break;
                 case "threadlocal": submit(() -> {
                     if (LOCAL.get() == null) LOCAL.set(new ArrayList<>());
                     LOCAL.get().add(new Session(0));
@@ -92,9 +94,17 @@ public class Leaks {
 
     static Deflater deflater() {
         Deflater one = new Deflater();
-        one.setInput(new byte[10000]);
+        one.setInput(TEXT);
         one.deflate(new byte[100]);
         return one;
+    }
+
+    static void sleeper() {
+        Thread one = new Thread(() -> {
+            try { Thread.sleep(1000000); } catch (InterruptedException ended) { }
+        });
+        one.setDaemon(true);
+        one.start();
     }
 
     static void submit(Callable<Void> work) throws Exception {

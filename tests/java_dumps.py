@@ -90,7 +90,9 @@ class Dump:
         return address
 
     def root(self, tag, address, *words):
-        self.body += bytes((tag,)) + self.id(address) + b"".join(struct.pack(">I", w) for w in words)
+        self.body += (
+            bytes((tag,)) + self.id(address) + b"".join(struct.pack(">I", w) for w in words)
+        )
 
     def raw(self, data):
         self.body += data

@@ -103,7 +103,9 @@ def test_sizes_are_those_of_the_virtual_machine(large):
     path, histogram = large
     told = {
         plain_name(name): (int(count), int(size))
-        for count, size, name in re.findall(r"^\s*\d+:\s+(\d+)\s+(\d+)\s+(\S+)", histogram, re.M)
+        for count, size, name in re.findall(
+            r"^\s*\d+:\s+(\d+)\s+(\d+)\s+(\S+)", histogram, re.MULTILINE
+        )
     }
     counts, sizes = Counter(), Counter()
     with open_heap(path) as dump:

@@ -65,7 +65,12 @@ def small(id_size=8, *, android=False):
 @pytest.mark.timeout(200)
 def test_damaged_dumps_do_no_harm(program, tmp_path):
     rng = random.Random(18)
-    seeds = [small(8).bytes(), small(4).bytes(), small(4, android=True).bytes(), small(8).bytes(0x0C)]
+    seeds = [
+        small(8).bytes(),
+        small(4).bytes(),
+        small(4, android=True).bytes(),
+        small(8).bytes(0x0C),
+    ]
     seeds.append(gzip.decompress(SAMPLE.read_bytes())[:200_000])
     files = []
     for number in range(400):
@@ -97,7 +102,9 @@ def test_shapes_that_tempt_to_go_on_for_ever(program, tmp_path):
     for at in range(0x1000, 0x1000 + 0x10 * 1000, 0x10):
         above = dump.define(at, f"C{at}", above)
     for _ in range(1000):
-        dump.raw(b"\x21" + dump.id(0x300) + bytes(4) + dump.id(above) + b"\0\0\0\x08" + dump.id(0x300))
+        dump.raw(
+            b"\x21" + dump.id(0x300) + bytes(4) + dump.id(above) + b"\0\0\0\x08" + dump.id(0x300)
+        )
     dump.root(0xFF, 0x200)
     run(program, dump.write(tmp_path / "cycle.hprof"))
 

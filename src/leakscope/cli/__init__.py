@@ -54,6 +54,7 @@ COMMANDS = (
     Command("baseline", "keep what is held now, for a gate in CI", "leakscope.cli.baseline"),
     Command("suppress", "write a suppression for a finding", "leakscope.cli.suppress"),
     Command("watch", "say which processes and kernel caches leak", "leakscope.cli.watch"),
+    Command("android", "look at the memory of apps on a device, by adb", "leakscope.cli.android"),
     Command("java", "say which Java virtual machines leak, and what", "leakscope.cli.java"),
     Command(
         "kernel", "say what the kernel itself holds, and what leaks in it", "leakscope.cli.kernel"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`leakscope java watch`: whose growth is it, of one virtual machine?"""
+"""`leakscope java watch`: whose growth it is, of one virtual machine."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def run(args: argparse.Namespace) -> int:
     )
     ink = ink_for(None if args.report_file else sys.stdout, args.colour)
     text = (
-        java_machines.watch_json(watched)
-        if args.json
-        else java_machines.render_watch(watched, ink)
+        java_machines.watch_json(watched) if args.json else java_machines.render_watch(watched, ink)
     )
     write_report(text, args, sys.stdout)
     if watched.verdict is None:
@@ -103,8 +101,8 @@ def machine_of(name: str) -> Machine:
 
 def _answers(command: str, name: str) -> bool:
     """Whether a program is called so: its main class with or without package, or its archive."""
-    first = command.split(" ")[0]
-    return name in (first, first.rpartition(".")[2], first.rpartition("/")[2])
+    first = command.split(" ", maxsplit=1)[0]
+    return name in (first, first.rsplit(".", 1)[-1], first.rsplit("/", 1)[-1])
 
 
 def _say(line: str) -> None:

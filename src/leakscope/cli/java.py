@@ -37,7 +37,9 @@ class Subverb(NamedTuple):
 
 SUBVERBS = (
     Subverb("list", "which virtual machines run here, and which grow", "leakscope.cli._java_list"),
-    Subverb("watch", "whose growth it is, by class and kind of memory", "leakscope.cli._java_watch"),
+    Subverb(
+        "watch", "whose growth it is, by class and kind of memory", "leakscope.cli._java_watch"
+    ),
     Subverb("dump", "take a heap dump, and say first what it costs", "leakscope.cli._java_dump"),
 )
 _ALONE = "list"  # what `leakscope java` means

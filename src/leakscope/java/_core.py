@@ -150,7 +150,15 @@ class Sizes(ctypes.Structure):
 
     _fields_ = tuple(
         (name, ctypes.c_uint32)
-        for name in ("header", "array_header", "reference", "alignment", "unit", "guessed", "padded")
+        for name in (
+            "header",
+            "array_header",
+            "reference",
+            "alignment",
+            "unit",
+            "guessed",
+            "padded",
+        )
     )
 
 

@@ -65,7 +65,9 @@ def _statics(dump: HeapDump, number: int) -> Iterator[Value]:
         type_, raw = int(each["type"]), int(each["value"])
         name = dump.names.text(int(each["name_id"])) or "?"
         width = type_size(type_, dump.file.id_size)
-        value = raw if type_ == _OBJECT else _unpack(raw.to_bytes(8, "big")[8 - width :], 0, type_, 8)
+        value = (
+            raw if type_ == _OBJECT else _unpack(raw.to_bytes(8, "big")[8 - width :], 0, type_, 8)
+        )
         yield Value(name, type_, value)
     for name in ("super", "loader", "signers", "domain"):
         yield Value(f"<{name}>", _OBJECT, int(one[name]))

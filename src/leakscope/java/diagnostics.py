@@ -10,7 +10,9 @@ from leakscope.java._names import plain_name
 __all__ = ["heap_estimate", "parse_histogram", "parse_native_memory", "parse_string_table"]
 
 _ROW = re.compile(r"^\s*\d+:\s+(\d{1,18})\s+(\d{1,18})\s+(\S+)", re.MULTILINE)
-_CATEGORY = re.compile(r"^-\s+(.+?) \(reserved=(\d{1,15})KB, committed=(\d{1,15})KB\)", re.MULTILINE)
+_CATEGORY = re.compile(
+    r"^-\s+(.+?) \(reserved=(\d{1,15})KB, committed=(\d{1,15})KB\)", re.MULTILINE
+)
 _TOTAL = re.compile(r"^Total: reserved=(\d{1,15})KB, committed=(\d{1,15})KB", re.MULTILINE)
 _ENTRIES = re.compile(r"^Number of entries\s*:\s*(\d{1,15})", re.MULTILINE)
 

@@ -13,8 +13,8 @@ import numpy as np
 from leakscope.errors import RecordingError
 from leakscope.java import _core, _values
 from leakscope.java._core import NONE, Core, Level, Link, Sizes, Table
-from leakscope.java.heap_file import DumpFile, open_dump
 from leakscope.java._names import Names
+from leakscope.java.heap_file import DumpFile, open_dump
 from leakscope.proc.cgroup import memory_limit
 from leakscope.proc.meminfo import read_meminfo
 
@@ -182,8 +182,7 @@ class HeapDump:
         """Return which class an object of java.lang.Class stands for, NONE for other objects."""
         if self.kinds[number] != _CLASS:
             return NONE
-        at = int(np.searchsorted(self.classes["id"], self.objects["id"][number]))
-        return at
+        return int(np.searchsorted(self.classes["id"], self.objects["id"][number]))
 
     def class_name(self, number: int) -> str:
         """Return the name of an object's class."""

@@ -95,8 +95,7 @@ def take_dump(
             with contextlib.ExitStack() as undo:
                 undo.callback(own.unlink, missing_ok=True)
                 shutil.copyfile(part, own)
-                part = own
-                _publish(part, target)
+                _publish(own, target)
         else:
             _publish(part, target)
     return Dumped(output, target.stat().st_size, time.monotonic() - began)
@@ -140,6 +139,7 @@ def _temporary(
 def _same_files(machine: Machine) -> bool:
     """Whether the virtual machine sees the files that we see."""
     try:
-        return os.readlink(f"/proc/{machine.pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+        its, own = Path(f"/proc/{machine.pid}/ns/mnt"), Path("/proc/self/ns/mnt")
+        return its.readlink() == own.readlink()
     except OSError:
         return True

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from leakscope.errors import UsageError
@@ -81,7 +82,9 @@ def _places(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown]:
 
 def _given_back(judged: LiveVerdict) -> LiveVerdict:
     """A cache by soft references: what it refers to goes before memory runs out."""
-    why = "a cache by soft or weak references: what they refer to is given back when memory is short"
+    why = (
+        "a cache by soft or weak references: what they refer to is given back when memory is short"
+    )
     return replace(judged, verdict=Verdict.BOUNDED, confidence=0.7, sentence=why)
 
 
@@ -213,7 +216,7 @@ def _notes(dumps: Sequence[HeapAnswer]) -> tuple[str, ...]:
     found = []
     if len({(one.android, one.id_size) for one in dumps}) > 1:
         found.append("the dumps are of different kinds of virtual machines: not of one process")
-    same = sum(a.taken_ms == b.taken_ms for a, b in zip(dumps, dumps[1:], strict=False))
+    same = sum(a.taken_ms == b.taken_ms for a, b in pairwise(dumps))
     if same:
         found.append(f"{plural(same + 1, 'dump')} tell the same time: no rate can be told")
     for one in dumps:

@@ -117,9 +117,7 @@ def _opened(
 
 
 @contextmanager
-def _unpacked(
-    path: str, fd: int, size: int, packed: str
-) -> Iterator[tuple[int, int, str | None]]:
+def _unpacked(path: str, fd: int, size: int, packed: str) -> Iterator[tuple[int, int, str | None]]:
     folder = _roomiest(path, size)
     with tempfile.TemporaryFile(dir=folder, prefix="leakscope-") as plain:
         cut = _unpack(path, fd, packed, plain, folder)

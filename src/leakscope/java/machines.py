@@ -85,9 +85,9 @@ def _machine(pid: int) -> Machine | None:
     if hotspot is None and not _called_java(pid):
         return None
     status = read_text(f"/proc/{pid}/status") or ""
-    uid = int((re.search(r"^Uid:\s+\d+\s+(\d+)", status, re.MULTILINE) or [0, "0"])[1])
-    inner = (re.search(r"^NSpid:\s+(?:\d+\s+)*(\d+)$", status, re.MULTILINE) or [0, str(pid)])[1]
-    caught = (re.search(r"^SigCgt:\s+([0-9a-f]+)", status, re.MULTILINE) or [0, "0"])[1]
+    uid = int(_found(r"^Uid:\s+\d+\s+(\d+)", status, "0"))
+    inner = _found(r"^NSpid:\s+(?:\d+\s+)*(\d+)$", status, str(pid))
+    caught = _found(r"^SigCgt:\s+([0-9a-f]+)", status, "0")
     try:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -97,6 +97,11 @@ def _machine(pid: int) -> Machine | None:
     name = (counters.command if counters is not None else "") or _command(pid)
     safe = bool(int(caught, 16) >> (_SIGQUIT - 1) & 1)
     return Machine(pid, int(inner), uid, user, name, start, hotspot is True, safe, path)
+
+
+def _found(pattern: str, text: str, otherwise: str) -> str:
+    match = re.search(pattern, text, re.MULTILINE)
+    return otherwise if match is None else str(match[1])
 
 
 def _has_libjvm(pid: int) -> bool | None:
@@ -126,7 +131,7 @@ def _command(pid: int) -> str:
 def _counters_path(pid: int, inner: int) -> str | None:
     folder = f"/proc/{pid}/root/tmp"
     with suppress(OSError):
-        for name in os.listdir(folder):
+        for name in os.listdir(folder):  # noqa: PTH208 - thousands of names
             path = f"{folder}/{name}/{inner}"
             if _FOLDER.fullmatch(name) and os.path.isfile(path):  # noqa: PTH113 - thousands of them
                 return path

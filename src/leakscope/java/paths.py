@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from leakscope.java._core import NONE, Table
@@ -85,7 +86,7 @@ def root_words(dump: HeapDump, number: int) -> str:
 def static_name(path: Sequence[PathStep]) -> str:
     """Name what a static field leads to: "Shop.CACHE", "Shop.INSTANCE.listeners"."""
     words = [path[0].class_name, path[1].reference.removeprefix("static ")]
-    for above, step in zip(path[1:], path[2:], strict=False):
+    for above, step in pairwise(path[1:]):
         own = not above.class_name.startswith(("java.", "javax.", "jdk.", "kotlin."))
         if not own or "[]" in above.class_name or step.reference.startswith(("[", "<", "?")):
             break
@@ -143,7 +144,9 @@ def _stack(dump: HeapDump, serial: int) -> tuple[FrameName, ...]:
     if trace is None:
         return ()
     first = int(trace["first"])
-    ids = dump.core.table(Table.TRACE_FRAMES)[first : first + min(int(trace["count"]), _MOST_FRAMES)]
+    ids = dump.core.table(Table.TRACE_FRAMES)[
+        first : first + min(int(trace["count"]), _MOST_FRAMES)
+    ]
     frames = dump.core.table(Table.FRAMES)
     loads = {int(one["serial"]): int(one["name_id"]) for one in dump.core.table(Table.LOADS)}
     by_id = {int(one["id"]): one for one in frames}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.java.dump import HeapDump
-    from leakscope.model.heapdump import Place, PathStep
+    from leakscope.model.heapdump import PathStep, Place
 
 __all__ = ["NEXT_STEPS", "find_oddities", "pattern_of"]
 
@@ -141,7 +141,15 @@ def _direct(dump: HeapDump) -> list[Oddity]:
         return []
     sentence = f"{plural(count, 'direct buffer')} of {bytes_text(total)} outside the Java heap"
     return [
-        Oddity(JavaPattern.DIRECT, count, total, sentence, NEXT_STEPS[JavaPattern.DIRECT], "direct buffers", off_heap=True)
+        Oddity(
+            JavaPattern.DIRECT,
+            count,
+            total,
+            sentence,
+            NEXT_STEPS[JavaPattern.DIRECT],
+            "direct buffers",
+            off_heap=True,
+        )
     ]
 
 
@@ -159,7 +167,9 @@ def _finalizers(dump: HeapDump, floor: int) -> list[Oddity]:
         dump.class_name(int(n)) for n in targets[dump.level[targets] == Level.FINAL][:_MOST_ASKED]
     )
     of_what = f", most of {names.most_common(1)[0][0]}" if names else ""
-    sentence = f"{plural(only, 'object')}{of_what}, with {bytes_text(size)}, held only until finalized"
+    sentence = (
+        f"{plural(only, 'object')}{of_what}, with {bytes_text(size)}, held only until finalized"
+    )
     if queued:
         sentence += f"; {plural(queued, 'of them is', 'of them are')} in the queue of the finalizer"
     step = NEXT_STEPS[JavaPattern.FINALIZER]
@@ -230,7 +240,9 @@ def _loaders(dump: HeapDump) -> list[Oddity]:
             f" {bytes_text(size)} in all"
         )
         step = NEXT_STEPS[JavaPattern.CLASS_LOADER]
-        found.append(Oddity(JavaPattern.CLASS_LOADER, len(numbers), size, sentence, step, f"loaders {name}"))
+        found.append(
+            Oddity(JavaPattern.CLASS_LOADER, len(numbers), size, sentence, step, f"loaders {name}")
+        )
     return found
 
 

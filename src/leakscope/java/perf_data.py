@@ -48,7 +48,9 @@ class Counters:
         found = [
             value
             for name, value in self.numbers.items()
-            if name.startswith("sun.gc.generation.") and ".space." in name and name.endswith(f".{what}")
+            if name.startswith("sun.gc.generation.")
+            and ".space." in name
+            and name.endswith(f".{what}")
         ]
         return sum(found) if found else None
 

@@ -133,9 +133,7 @@ def is_loader(dump: HeapDump, number: int) -> bool:
     return False
 
 
-def _heaviest_group(
-    dump: HeapDump, numbers: npt.NDArray[np.int64]
-) -> tuple[str, int, int] | None:
+def _heaviest_group(dump: HeapDump, numbers: npt.NDArray[np.int64]) -> tuple[str, int, int] | None:
     """Return class, number and retained bytes of the heaviest class among some objects."""
     numbers = numbers[dump.kinds[numbers] != 0]
     of = dump.class_of[numbers]

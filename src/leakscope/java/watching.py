@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual machines looked at for a while: their own counters, what the kernel says of them, and on
-demand what lives in them, as series with verdicts."""
+"""Virtual machines looked at for a while, as series with verdicts.
+
+That is their own counters, what the kernel says of them, and on demand what lives in them.
+"""
 
 from __future__ import annotations
 
 import re
 import time
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -286,7 +289,7 @@ def _classes(moments: Sequence[_Moment]) -> list[ClassCourse]:
         counts, sizes = tuple(c for c, _ in course), tuple(s for _, s in course)
         grown = sizes[-1] - sizes[0]
         # A second look at the same thing: does the heap as a whole grow by that, at each step?
-        steady = all(b > a for a, b in zip(heap, heap[1:], strict=False))
+        steady = all(b > a for a, b in pairwise(heap))
         judged = judge_live_set(
             times,
             sizes,
@@ -296,7 +299,11 @@ def _classes(moments: Sequence[_Moment]) -> list[ClassCourse]:
             least_s=_LEAST_WATCH_S,
             second=("all that lives grows with it", "all that lives does not grow with it"),
         )
-        if judged is not None and judged.verdict in _RISING and soft >= 0.3 * (counts[-1] - counts[0]):
+        if (
+            judged is not None
+            and judged.verdict in _RISING
+            and soft >= 0.3 * (counts[-1] - counts[0])
+        ):
             why = f"{judged.sentence}; soft and weak references grew as well: it may be a cache"
             judged = replace(judged, verdict=Verdict.GROWING, confidence=0.5, sentence=why)
         if judged is not None:

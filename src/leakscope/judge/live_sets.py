@@ -10,9 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence  # noqa: TC003 (typing.get_type_hints works)
 from dataclasses import dataclass
+from itertools import pairwise
 
 from leakscope.model.findings import Evidence, Verdict
-from leakscope.words import amount_text, confidence_words, plural, rate_text, seconds_text, signed_amount
+from leakscope.words import (
+    amount_text,
+    confidence_words,
+    plural,
+    rate_text,
+    seconds_text,
+    signed_amount,
+)
 
 __all__ = ["LiveVerdict", "judge_live_set"]
 
@@ -60,8 +68,8 @@ def judge_live_set(
     peak_rise = max(sizes) - sizes[0]
     if max(grown, peak_rise) < least:
         return None
-    steps = [later - earlier for earlier, later in zip(sizes, sizes[1:], strict=False)]
-    spans = [later - earlier for earlier, later in zip(times_s, times_s[1:], strict=False)]
+    steps = [later - earlier for earlier, later in pairwise(sizes)]
+    spans = [later - earlier for earlier, later in pairwise(times_s)]
     span = times_s[-1] - times_s[0]
     rate = grown / span if span > 0 else None
     rose = sum(step > 0 for step in steps)

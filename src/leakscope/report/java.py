@@ -64,9 +64,7 @@ def _headline(answer: HeapAnswer) -> str:
 
 
 def _second(answer: HeapAnswer) -> str:
-    return (
-        f"take two more dumps, some time apart, and: leakscope report {answer.name} SECOND THIRD"
-    )
+    return f"take two more dumps, some time apart, and: leakscope report {answer.name} SECOND THIRD"
 
 
 def _suspect_lines(number: int, suspect: Suspect, ink: Ink, verbose: bool) -> list[str]:
@@ -120,7 +118,9 @@ def _heap_lines(answer: HeapAnswer, ink: Ink) -> list[str]:
     )
     for words, count, size in answer.levels:
         if count:
-            lines += ink.wrap(f"{bytes_text(size)} in {plural(count, 'object')} {words}", "  ", "    ")
+            lines += ink.wrap(
+                f"{bytes_text(size)} in {plural(count, 'object')} {words}", "  ", "    "
+            )
     for name, count, size in answer.heaps:
         lines.append(f"  heap {printable(name)}: {bytes_text(size)} in {plural(count, 'object')}")
     cost = f"Cost: {seconds_text(answer.seconds)}, {bytes_text(answer.memory)} of memory"
@@ -241,4 +241,3 @@ def growth_json(growth: HeapGrowth) -> str:
     for each, one in zip(plain["grown"], growth.grown, strict=True):
         each["confidence_words"] = confidence_words(one.confidence)
     return json.dumps({"schema": SCHEMA, **plain}, indent=1) + "\n"
-

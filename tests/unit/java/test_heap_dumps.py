@@ -100,11 +100,15 @@ def test_dominators_are_those_of_the_definition(tmp_path_factory, pairs, roots):
 
 
 def references(dump):
-    dump.define(0x200, "java/lang/ref/Reference", OBJECT, fields=[("q", "int"), ("referent", "object")])
+    dump.define(
+        0x200, "java/lang/ref/Reference", OBJECT, fields=[("q", "int"), ("referent", "object")]
+    )
     kinds = ("Soft", "Weak", "Final", "Phantom")
     for number, kind in enumerate(kinds):
         dump.define(0x210 + 16 * number, f"java/lang/ref/{kind}Reference", 0x200)
-    dump.define(0x280, "app/MyRef", 0x210, fields=[("referent", "object")])  # another field of that name
+    dump.define(
+        0x280, "app/MyRef", 0x210, fields=[("referent", "object")]
+    )  # another field of that name
     return dump
 
 
@@ -165,7 +169,13 @@ def android():
     dump.instance(0x1010, NODE, 0, 0)
     dump.numbers(0x1020, "char", [1, 2])
     dump.raw(b"\xc3" + dump.id(0x1030) + bytes(4) + struct.pack(">I", 1000) + b"\x08")
-    for tag, address in ((0x89, 0x1020), (0x8A, 0x1030), (0x8B, 0x1000), (0x8C, 0x1000), (0x8D, 0x1000)):
+    for tag, address in (
+        (0x89, 0x1020),
+        (0x8A, 0x1030),
+        (0x8B, 0x1000),
+        (0x8C, 0x1000),
+        (0x8D, 0x1000),
+    ):
         dump.root(tag, address)
     dump.root(0x8E, 0x1000, 0, 0)
     dump.root(0x90, 0x1010)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 from functools import cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -224,7 +224,8 @@ class Core:
         """Return which of the `count` objects one of them dominates, itself included."""
         inside = np.zeros(count, np.uint8)
         _library().lsh_dominated(self._heap, number, inside.ctypes.data)
-        return inside == 1
+        found: npt.NDArray[np.bool_] = inside == 1
+        return found
 
     @property
     def facts(self) -> Facts:
@@ -240,7 +241,7 @@ class Core:
             ctypes.string_at(_library().lsh_sizes(self._heap), ctypes.sizeof(Sizes))
         )
 
-    def table(self, table: Table) -> npt.NDArray[np.generic]:
+    def table(self, table: Table) -> npt.NDArray[Any]:
         """Return a table as it lies in the memory of the analyser, not to be written to."""
         count = ctypes.c_uint64()
         items = _library().lsh_table(self._heap, table, ctypes.byref(count))
@@ -248,7 +249,7 @@ class Core:
         if not items or not count.value:
             return np.empty(0, dtype)
         raw = (ctypes.c_char * (count.value * dtype.itemsize)).from_address(items)
-        found = np.frombuffer(raw, dtype)
+        found: npt.NDArray[Any] = np.frombuffer(memoryview(raw).cast("B"), dtype)
         found.flags.writeable = False
         return found
 

@@ -118,7 +118,9 @@ def _suspects(dump: HeapDump, strong: int, places: list[tuple[Found, Place]]) ->
         retained = sum(one.retained for one, _ in several)
         if retained >= floor:
             first, place = several[0]
-            one = first._replace(retained=retained, count=sum(each.count for each, _ in several))
+            one = first._replace(
+                retained=retained, objects=sum(each.objects for each, _ in several)
+            )
             found.append(_suspect(dump, strong, one, place, len(several) - 1))
     seen = {suspect.class_name for suspect in found}
     for name, numbers, retained in find_groups(dump, max(floor, _LEAST_GROUP)):
@@ -145,7 +147,7 @@ def _suspect(dump: HeapDump, strong: int, one: Found, place: Place, more: int) -
     pattern = patterns.pattern_of(dump, place, place.path)
     return Suspect(
         place.class_name if one.group is None else one.group,
-        one.count,
+        one.objects,
         one.retained,
         one.retained / max(strong, 1),
         place,
@@ -177,7 +179,7 @@ def _sentence(
     amount = f"{bytes_text(one.retained)} ({percent_text(one.retained, strong)} of the heap)"
     where = holder_words(place.path, thread)
     if one.group is not None:
-        what = f"{count_text(one.count)} objects of {one.group} keep {amount}"
+        what = f"{count_text(one.objects)} objects of {one.group} keep {amount}"
         return f"{what}, held through {where}"
     entries = f", {plural(place.entries, 'entry', 'entries')}" if place.entries > 1 else ""
     known = f": {pattern}" if pattern is not None else ""

@@ -169,7 +169,8 @@ class HeapDump:
     @property
     def strong(self) -> npt.NDArray[np.bool_]:
         """Which objects are strongly held."""
-        return self.level == Level.STRONG
+        found: npt.NDArray[np.bool_] = self.level == Level.STRONG
+        return found
 
     def number_of(self, address: int) -> int:
         """Return the object at an address, NONE where there is none."""

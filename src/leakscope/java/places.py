@@ -39,7 +39,7 @@ class Found(NamedTuple):
     point: int
     retained: int  # of the objects in question
     group: str | None = None  # their class, where not all below `point` is meant
-    count: int = 1
+    objects: int = 1
 
 
 def find_places(dump: HeapDump, floor: int, under: int = NONE) -> list[Found]:

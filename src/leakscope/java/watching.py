@@ -47,6 +47,7 @@ _SOFT = re.compile(r"(Soft|Weak)(Reference|Ref|Value|Key|Entry|Node)\b")
 _LEAST_WATCH_S = 900.0
 _TICKS = 100  # a second: the unit of start times
 _LEAST = 1 << 20
+_LEAST_NATIVE = 4 << 20
 _EFFECT = 0.02
 _FEW_THREADS, _FEW_CLASSES = 8, 20
 _GAUGES = {
@@ -391,7 +392,10 @@ def _whose(
     )
     parts.append((GrowthOf.MACHINE, tracked - sum(size for _, size in parts[1:])))
     # What is new outside the heap at first is the virtual machine warming up.
-    parts.append((GrowthOf.NATIVE, outside - max(tracked, loaded, 0.0)))
+    native = outside - max(tracked, loaded, 0.0)
+    first = next((before for name, before, _, _ in changes if name == "outside the heap"), 0.0)
+    # A virtual machine that warms up grows there as well: compiled code, its compilers' memory.
+    parts.append((GrowthOf.NATIVE, native if native >= max(_LEAST_NATIVE, 0.1 * first) else 0.0))
     of, size = max(parts, key=lambda part: part[1])
     least = max(_LEAST, _EFFECT * (seen.facts.memory or 0))
     if of is GrowthOf.HEAP and leak is not None and size > 0:

@@ -98,7 +98,7 @@ def judge_live_set(
     if rates[-1] <= _FLAT * before:
         return _said(Verdict.WARM_UP, 0.8, rate, f"{course}, then stopped", facts)
     early, late = _halves(rates)
-    if late < _BENDS * early:
+    if late <= _BENDS * early:
         return _said(Verdict.FILLING, 0.75, rate, f"{course}, ever more slowly", facts)
     if rose < len(steps):
         return _said(Verdict.GROWING, _SUSPICION, rate, f"{course}, not in every stretch", facts)

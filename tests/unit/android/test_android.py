@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -64,12 +65,12 @@ def device(tmp_path, monkeypatch):
     monkeypatch.setattr("leakscope.android.heap._DUMP_S", 0.3)
 
     class Device:
-        properties = {
+        properties: ClassVar = {
             "ro.build.version.sdk": "33",
             "ro.build.type": "userdebug",
             "wrap.other": "kept",
         }
-        first = {"root": True, "pids": {APP: 4321, "surfaceflinger": 500}}
+        first: ClassVar = {"root": True, "pids": {APP: 4321, "surfaceflinger": 500}}
 
         def change(self, **more):
             state = {"properties": dict(self.properties), **self.first, **more}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heap dumps made by hand, by the grammar of the format, and Java programs to take real ones of."""
 
+import json
 import os
 import shutil
 import struct
@@ -8,8 +9,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+import leakscope.report
+
+SCHEMAS = Path(leakscope.report.__file__).parent / "schemas"
 PROGRAMS = Path(__file__).parent / "programs" / "java"
 ORACLE_JAR = Path("/usr/share/visualvm/visualvm/modules/org-graalvm-visualvm-lib-jfluid-heap.jar")
 SAMPLE = Path(__file__).parents[2] / "shared" / "samples" / "hprof" / "jdk17-live.hprof.gz"
@@ -151,6 +156,17 @@ class Program:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+
+
+def validated(text):
+    """A document, which follows the schema that it names."""
+    document = json.loads(text)
+    name = document["schema"].replace("/", "-")
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+    assert schema["title"] == document["schema"]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(document, schema)
+    return document
 
 
 def wait_for(condition, patience_s=20.0):

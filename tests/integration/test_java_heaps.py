@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heap dumps of real virtual machines: planted leaks by name, healthy programs, and the judges."""
 
-import json
 import re
 import subprocess
 from collections import Counter
@@ -9,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from java_dumps import JVM, ORACLE_JAR, PROGRAMS, Program, environment, java_classes
+from java_dumps import JVM, ORACLE_JAR, PROGRAMS, Program, environment, java_classes, validated
 from leakscope.cli import main
 from leakscope.java._core import NONE
 from leakscope.java._names import plain_name
@@ -52,7 +51,7 @@ def test_a_planted_leak_is_named(classes, kind, tmp_path, capsys):
     count, subject, name, pattern = LEAKS[kind]
     files = dumped(classes, kind, count, tmp_path, 3)
     status, out = report(capsys, *files, "--json")
-    found = json.loads(out)
+    found = validated(out)
     assert status == 1
     assert found["verdict"] == "leaking"
     first = next(one for one in found["grown"] if one["subject"] == subject)
@@ -122,7 +121,7 @@ def test_sizes_are_those_of_the_virtual_machine(large):
 
 def test_a_dump_that_the_virtual_machine_packed_says_the_same(large, capsys):
     path, _ = large
-    first, second = (json.loads(report(capsys, str(p), "--json")[1]) for p in (path, f"{path}.gz"))
+    first, second = (validated(report(capsys, str(p), "--json")[1]) for p in (path, f"{path}.gz"))
     for each in (first, second):
         each["places"] = [p["key"] for p in each["places"]]
         assert each["suspects"][0]["pattern"] == "thread locals that are not removed"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`leakscope java`: virtual machines listed, watched and dumped, with and without their help."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from java_dumps import Program, environment, java_classes, wait_for
+from java_dumps import Program, environment, java_classes, validated, wait_for
 from leakscope.cli import main
 from leakscope.java import dumping
 
@@ -44,7 +43,7 @@ def watched(program, capsys, *arguments, seconds="4s"):
     status = main(
         ["java", "watch", str(program.pid), "--for", seconds, "--every", "0.25s", "--json", *arguments]
     )  # fmt: skip
-    return status, json.loads(capsys.readouterr().out)
+    return status, validated(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_virtual_machines_are_listed_and_nothing_is_asked_of_them(classes, capsy
     with Program(classes, "static", env=environment()) as program:
         program.grow(100)
         assert main(["java", "--for", "0.3s", "--every", "0.1s", "--json"]) in (0, 3)
-        machines = json.loads(capsys.readouterr().out)["machines"]
+        machines = validated(capsys.readouterr().out)["machines"]
         (found,) = [one for one in machines if one["pid"] == program.pid]
         assert (found["name"], found["heap_most"]) == ("Leaks static", 64 << 20)
         assert found["version"].startswith("17.")

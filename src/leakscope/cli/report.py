@@ -32,7 +32,8 @@ of such files, a process that is being traced right now, by its number or name, 
 of another tool, such as valgrind, a sanitizer or heaptrack; `-` is standard input. Saved
 tables of memory (smaps, slabinfo, class histograms, output of free) that are named in
 order, or stand in one file, are a course, and their growth is judged. A core file is
-scanned, as `leakscope scan` does. What a file is, its content tells.
+scanned, as `leakscope scan` does. Of a heap dump of Java it shows what holds a large share,
+and of several of one process what leaks. What a file is, its content tells.
 Exit status: 0 clean, 1 leaks found (see --exit-code), 2 a recording cannot be read,
 3 undecided.
 """

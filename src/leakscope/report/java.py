@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["dump_json", "growth_json", "render_dump", "render_growth"]
 
 SCHEMA = "leakscope-java-heap/1"
+GROWTH_SCHEMA = "leakscope-java-growth/1"
 _ROWS, _MORE_ROWS = 8, 40
 _STEPS = 12
 _FRAMES, _MORE_FRAMES = 6, 64
@@ -230,6 +231,7 @@ def _moment_lines(growth: HeapGrowth, ink: Ink) -> list[str]:
 def dump_json(answer: HeapAnswer) -> str:
     """Return one dump as a document."""
     document: dict[str, Any] = {"schema": SCHEMA, "verdict": None, **asdict(answer)}
+    _name_rows(document)
     for suspect, one in zip(document["suspects"], answer.suspects, strict=True):
         suspect["share_text"] = share_text(one.share)
     return json.dumps(document, indent=1) + "\n"
@@ -238,6 +240,16 @@ def dump_json(answer: HeapAnswer) -> str:
 def growth_json(growth: HeapGrowth) -> str:
     """Return several dumps as a document."""
     plain = asdict(growth)
+    for answer in plain["answers"]:
+        _name_rows(answer)
     for each, one in zip(plain["grown"], growth.grown, strict=True):
         each["confidence_words"] = confidence_words(one.confidence)
-    return json.dumps({"schema": SCHEMA, **plain}, indent=1) + "\n"
+    return json.dumps({"schema": GROWTH_SCHEMA, **plain}, indent=1) + "\n"
+
+
+def _name_rows(answer: dict[str, Any]) -> None:
+    for name in ("levels", "heaps"):
+        answer[name] = [
+            {"what": what, "objects": objects, "bytes": size}
+            for what, objects, size in answer[name]
+        ]

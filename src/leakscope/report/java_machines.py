@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["list_json", "render_list", "render_watch", "standing", "watch_json"]
 
 SCHEMA = "leakscope-java/1"
+WATCH_SCHEMA = "leakscope-java-watch/1"
 _GAUGES = {
     "heap_after_gc": "heap after collection",
     "metaspace": "metaspace",
@@ -156,7 +157,7 @@ def list_json(machines: Sequence[MachineSeen]) -> str:
 def watch_json(watched: MachineWatched) -> str:
     """Return the answer on one virtual machine as a document."""
     document: dict[str, Any] = {
-        "schema": SCHEMA,
+        "schema": WATCH_SCHEMA,
         "machine": _seen(watched.seen),
         "seconds": watched.seconds,
         "verdict": watched.verdict,

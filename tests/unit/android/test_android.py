@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import pytest
 
+from java_dumps import validated
 from leakscope.android.meminfo import parse_meminfo_app
 from leakscope.android.options import OPTIONS, check_options
 from leakscope.cli import main
@@ -253,7 +254,7 @@ def test_an_app_is_watched(device, capsys):
     assert "com.absent does not run" in capsys.readouterr().err
     device.change(gone_after=len(device.calls) + 3, growth=0)
     run("watch", APP, "--for", "0.4s", "--every", "0.05s", "--json")
-    document = json.loads(capsys.readouterr().out)
+    document = validated(capsys.readouterr().out)
     assert "gone" in document["ended_early"]
     assert set(document["kinds"]) >= {"Native Heap", "Java Heap", "TOTAL"}
 

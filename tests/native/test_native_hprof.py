@@ -111,7 +111,11 @@ def test_shapes_that_tempt_to_go_on_for_ever(program, tmp_path):
 
 def test_the_analysers_tables_are_those_of_the_header():
     header = (NATIVE / "hprof/hprof.h").read_text()
-    for name, structure in (("sizes", _core.Sizes), ("facts", _core.Facts), ("link", _core.Link)):
+    for name, structure in (
+        ("sizes", _core.Sizes),
+        ("facts", _core.DumpFacts),
+        ("link", _core.Link),
+    ):
         body = re.search(rf"struct {name} \{{.*?\n(.*?)\n\}};", header, re.DOTALL)[1]
         body = re.sub(r"/\*.*?\*/|//[^\n]*", "", body, flags=re.DOTALL)
         names = re.findall(r"(\w+)(?:\[\d+\])?(?=[,;])", body)
@@ -119,4 +123,4 @@ def test_the_analysers_tables_are_those_of_the_header():
     source = (NATIVE / "hprof/heap.c").read_text()
     tables = re.search(r"enum table \{(.*?)\};", source, re.DOTALL)[1]
     tables = re.sub(r"/\*.*?\*/", "", tables)
-    assert [name.strip() for name in tables.split(",")] == [table.name for table in _core.Table]
+    assert [name.strip() for name in tables.split(",")] == [table.name for table in _core.HeapTable]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Native heap dumps of a device: malloc_debug switched on, a dump taken and fetched, all undone.
 
-Each way to switch it on is a `Way`: what has to be set, what has to be started again for it to
+Each way to switch it on is a `SwitchWay`: what has to be set, what has to be started again for it to
 take effect, and how the dump comes about. What was set is put back in every case, also when the
 device refuses in the middle.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from leakscope.android.adb import Adb
 
-__all__ = ["Request", "Way", "take_heap"]
+__all__ = ["Request", "SwitchWay", "take_heap"]
 
 _FOLDER = "/data/local/tmp"
 _LONGEST = 91  # characters of a property that can be set
@@ -36,7 +36,7 @@ _OPTIONS = "libc.debug.malloc.options"
 _OLD_ENABLED = "libc.debug.malloc.env_enabled"
 
 
-class Way(enum.StrEnum):
+class SwitchWay(enum.StrEnum):
     """How malloc_debug is switched on."""
 
     APP = "app"
@@ -51,7 +51,7 @@ class Way(enum.StrEnum):
 class Request:
     """What is wanted: `name` is an app, a pid, a program or a command, as its way needs it."""
 
-    way: Way
+    way: SwitchWay
     name: str
     options: str = "backtrace"
     wait_s: float = 10.0
@@ -118,12 +118,12 @@ def take_heap(adb: Adb, request: Request, *, told: Callable[[str], None]) -> Pat
     options = check_options(request.options, sdk)
     with _undone(adb, told) as undo:
         remote = {
-            Way.APP: _app,
-            Way.PROCESS: _process,
-            Way.PROGRAM: _program,
-            Way.ZYGOTE: _zygote,
-            Way.ALL: _all,
-            Way.SHELL: _shell,
+            SwitchWay.APP: _app,
+            SwitchWay.PROCESS: _process,
+            SwitchWay.PROGRAM: _program,
+            SwitchWay.ZYGOTE: _zygote,
+            SwitchWay.ALL: _all,
+            SwitchWay.SHELL: _shell,
         }[request.way](adb, undo, request, options, sdk)
         _fetch(adb, remote, request.output)
     return request.output

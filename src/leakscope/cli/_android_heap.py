@@ -98,14 +98,14 @@ def _ends_orderly() -> Iterator[None]:
 
 
 def _request(args: argparse.Namespace) -> Request:
-    from leakscope.android.heap import Request, Way
+    from leakscope.android.heap import Request, SwitchWay
 
     asked = {
-        Way.APP: args.app,
-        Way.PROGRAM: args.program,
-        Way.ZYGOTE: args.zygote,
-        Way.ALL: args.everything,
-        Way.SHELL: args.shell,
+        SwitchWay.APP: args.app,
+        SwitchWay.PROGRAM: args.program,
+        SwitchWay.ZYGOTE: args.zygote,
+        SwitchWay.ALL: args.everything,
+        SwitchWay.SHELL: args.shell,
     }
     named = [(way, name) for way, name in asked.items() if name is not None]
     if len(named) != 1 or not named[0][1]:
@@ -114,8 +114,8 @@ def _request(args: argparse.Namespace) -> Request:
             hint="leakscope android heap --app com.example.app",
         )
     way, name = named[0]
-    if way is Way.APP and is_number(name):
-        way = Way.PROCESS
+    if way is SwitchWay.APP and is_number(name):
+        way = SwitchWay.PROCESS
     plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in name.split(" ")[0])[-60:]
     output = Path(args.output or f"native_heap.{plain}.txt")
     return Request(way, name, args.options, parse_duration(args.wait), output)

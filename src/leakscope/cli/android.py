@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SUBVERBS", "Subverb"]
+__all__ = ["SUBVERBS", "AndroidVerb"]
 
 HELP = """\
 Look at the memory of apps and programs on an Android device, by adb.
@@ -25,7 +25,7 @@ Exit status: 0 no leak, 1 a leak was found, 2 could not do it, 3 undecided.
 """
 
 
-class Subverb(NamedTuple):
+class AndroidVerb(NamedTuple):
     """One verb below `android`: its name, its line in the help, the module that does it."""
 
     name: str
@@ -34,11 +34,11 @@ class Subverb(NamedTuple):
 
 
 SUBVERBS = (
-    Subverb(
+    AndroidVerb(
         "doctor", "what this device allows, and what is missing", "leakscope.cli._android_doctor"
     ),
-    Subverb("heap", "a native heap dump of an app or a program", "leakscope.cli._android_heap"),
-    Subverb("watch", "which kind of an app's memory grows", "leakscope.cli._android_watch"),
+    AndroidVerb("heap", "a native heap dump of an app or a program", "leakscope.cli._android_heap"),
+    AndroidVerb("watch", "which kind of an app's memory grows", "leakscope.cli._android_watch"),
 )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SUBVERBS", "Subverb"]
+__all__ = ["SUBVERBS", "JavaVerb"]
 
 HELP = """\
 Say which Java virtual machines run here, how their heaps do after each collection, and which leak.
@@ -27,7 +27,7 @@ Exit status: 0 no leak, 1 a leak was found, 2 could not do it, 3 undecided.
 """
 
 
-class Subverb(NamedTuple):
+class JavaVerb(NamedTuple):
     """One verb below `java`: its name, its line in the help, the module that does it."""
 
     name: str
@@ -36,11 +36,11 @@ class Subverb(NamedTuple):
 
 
 SUBVERBS = (
-    Subverb("list", "which virtual machines run here, and which grow", "leakscope.cli._java_list"),
-    Subverb(
+    JavaVerb("list", "which virtual machines run here, and which grow", "leakscope.cli._java_list"),
+    JavaVerb(
         "watch", "whose growth it is, by class and kind of memory", "leakscope.cli._java_watch"
     ),
-    Subverb("dump", "take a heap dump, and say first what it costs", "leakscope.cli._java_dump"),
+    JavaVerb("dump", "take a heap dump, and say first what it costs", "leakscope.cli._java_dump"),
 )
 _ALONE = "list"  # what `leakscope java` means
 

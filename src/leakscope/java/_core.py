@@ -17,8 +17,8 @@ from leakscope.words import bytes_text
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["ALL_PARENTS", "CLASS_EDGES", "NONE", "THREAD_EDGES", "Core", "Facts", "Level"]
-__all__ += ["Link", "Sizes", "Table"]
+__all__ = ["ALL_PARENTS", "CLASS_EDGES", "NONE", "THREAD_EDGES", "DumpCore", "DumpFacts", "Level"]
+__all__ += ["HeapTable", "Link", "Sizes"]
 
 NONE = 0xFFFFFFFF
 """No object, no class."""
@@ -50,7 +50,7 @@ class Level(IntEnum):
     PHANTOM = 5
 
 
-class Table(IntEnum):
+class HeapTable(IntEnum):
     """Tables of a dump; from CLASS_OF on they have one item for each object."""
 
     TEXTS = 0
@@ -82,17 +82,17 @@ def _dtype(**fields: str) -> np.dtype[np.void]:
     return np.dtype(list(fields.items()))
 
 
-_DTYPES: dict[Table, np.dtype[np.generic]] = {
-    Table.TEXTS: _dtype(id="<u8", offset="<u8", length="<u4", reserved="<u4"),
-    Table.LOADS: _dtype(class_id="<u8", name_id="<u8", serial="<u4", trace="<u4"),
-    Table.FRAMES: _dtype(
+_DTYPES: dict[HeapTable, np.dtype[np.generic]] = {
+    HeapTable.TEXTS: _dtype(id="<u8", offset="<u8", length="<u4", reserved="<u4"),
+    HeapTable.LOADS: _dtype(class_id="<u8", name_id="<u8", serial="<u4", trace="<u4"),
+    HeapTable.FRAMES: _dtype(
         id="<u8", method="<u8", signature="<u8", file="<u8", class_serial="<u4", line="<i4"
     ),
-    Table.TRACES: _dtype(serial="<u4", thread="<u4", first="<u4", count="<u4"),
-    Table.TRACE_FRAMES: np.dtype("<u8"),
-    Table.ROOTS: _dtype(id="<u8", tag="<u4", thread="<u4", frame="<u4", number="<u4"),
-    Table.PARTS: _dtype(offset="<u8", name_id="<u8"),
-    Table.CLASSES: _dtype(
+    HeapTable.TRACES: _dtype(serial="<u4", thread="<u4", first="<u4", count="<u4"),
+    HeapTable.TRACE_FRAMES: np.dtype("<u8"),
+    HeapTable.ROOTS: _dtype(id="<u8", tag="<u4", thread="<u4", frame="<u4", number="<u4"),
+    HeapTable.PARTS: _dtype(offset="<u8", name_id="<u8"),
+    HeapTable.CLASSES: _dtype(
         id="<u8",
         super="<u8",
         loader="<u8",
@@ -119,12 +119,14 @@ _DTYPES: dict[Table, np.dtype[np.generic]] = {
             "<u4",
         ),
     ),
-    Table.FIELDS: _dtype(name_id="<u8", value="<u8", type="<u4", reserved="<u4"),
-    Table.OBJECTS: _dtype(id="<u8", place="<u8"),
-    Table.REFERENCES: np.dtype([("from", "<u4"), ("to", "<u4"), ("kind", "<u4"), ("rest", "<u4")]),
-    Table.RETAINED: np.dtype("<u8"),
-    Table.IS_ROOT: np.dtype("u1"),
-    Table.LEVEL: np.dtype("u1"),
+    HeapTable.FIELDS: _dtype(name_id="<u8", value="<u8", type="<u4", reserved="<u4"),
+    HeapTable.OBJECTS: _dtype(id="<u8", place="<u8"),
+    HeapTable.REFERENCES: np.dtype(
+        [("from", "<u4"), ("to", "<u4"), ("kind", "<u4"), ("rest", "<u4")]
+    ),
+    HeapTable.RETAINED: np.dtype("<u8"),
+    HeapTable.IS_ROOT: np.dtype("u1"),
+    HeapTable.LEVEL: np.dtype("u1"),
 }
 _NUMBER = np.dtype("<u4")
 
@@ -162,7 +164,7 @@ class Sizes(ctypes.Structure):
     )
 
 
-class Facts(ctypes.Structure):
+class DumpFacts(ctypes.Structure):
     """`struct facts`: what was met in the file."""
 
     _fields_ = tuple(
@@ -183,7 +185,7 @@ def _library() -> ctypes.CDLL:
     return loaded
 
 
-class Core:
+class DumpCore:
     """One dump in the hands of the native analyser. A context manager.
 
     Steps are `index`, `link`, `measure`, `dominate`, in this order. Each raises `RecordingError`
@@ -228,10 +230,10 @@ class Core:
         return found
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> DumpFacts:
         """What was met so far."""
-        return Facts.from_buffer_copy(
-            ctypes.string_at(_library().lsh_facts(self._heap), ctypes.sizeof(Facts))
+        return DumpFacts.from_buffer_copy(
+            ctypes.string_at(_library().lsh_facts(self._heap), ctypes.sizeof(DumpFacts))
         )
 
     @property
@@ -241,7 +243,7 @@ class Core:
             ctypes.string_at(_library().lsh_sizes(self._heap), ctypes.sizeof(Sizes))
         )
 
-    def table(self, table: Table) -> npt.NDArray[Any]:
+    def table(self, table: HeapTable) -> npt.NDArray[Any]:
         """Return a table as it lies in the memory of the analyser, not to be written to."""
         count = ctypes.c_uint64()
         items = _library().lsh_table(self._heap, table, ctypes.byref(count))

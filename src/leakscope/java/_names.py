@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.java._core import NONE, Core, Table
+from leakscope.java._core import NONE, DumpCore, HeapTable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,13 +42,13 @@ class Names:
         self._classes: list[str] = []
         self._by_name: dict[str, set[int]] = {}
 
-    def load(self, core: Core, classes: npt.NDArray[np.void]) -> None:
+    def load(self, core: DumpCore, classes: npt.NDArray[np.void]) -> None:
         """Take in the texts and the names of all classes."""
-        texts = core.table(Table.TEXTS)
+        texts = core.table(HeapTable.TEXTS)
         order = np.argsort(texts["id"], kind="stable")
         self._texts = texts[order]
         self._ids = self._texts["id"].copy()
-        loads = core.table(Table.LOADS)
+        loads = core.table(HeapTable.LOADS)
         order = np.argsort(loads["class_id"], kind="stable")
         ids, names = loads["class_id"][order], loads["name_id"][order]
         at = np.minimum(np.searchsorted(ids, classes["id"]), max(len(ids) - 1, 0))

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from leakscope.java._core import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from leakscope.java.dump import HeapDump
+    import numpy as np
+    import numpy.typing as npt
 
-__all__ = ["Value", "read", "string", "type_size"]
+    from leakscope.java._names import Names
+    from leakscope.java.heap_file import DumpFile
+
+__all__ = ["Readable", "Value", "read", "string", "type_size"]
 
 _OBJECT = 2
 _FORMATS = {4: "?", 5: "H", 6: "f", 7: "d", 8: "b", 9: "h", 10: "i", 11: "q"}
@@ -22,6 +26,35 @@ _SIZES = {4: 1, 5: 2, 6: 4, 7: 8, 8: 1, 9: 2, 10: 4, 11: 8}
 _MOST_BODY = 1 << 20  # bytes of an object that are looked at
 _MOST_TEXT = 200  # characters
 _NODATA = 0xC3
+
+
+class Readable(Protocol):
+    """What of a dump is needed to read values: `java.dump.HeapDump`."""
+
+    file: DumpFile
+    names: Names
+    objects: npt.NDArray[np.void]
+    classes: npt.NDArray[np.void]
+    class_of: npt.NDArray[np.uint32]
+    kinds: npt.NDArray[np.uint8]
+
+    def class_index_of_object(self, number: int) -> int:
+        """Return which class an object of java.lang.Class stands for."""
+
+    def class_name(self, number: int) -> str:
+        """Return the name of an object's class."""
+
+    def own_fields(self, index: int) -> npt.NDArray[np.void]:
+        """Return the fields that a class adds."""
+
+    def static_fields(self, index: int) -> npt.NDArray[np.void]:
+        """Return the static fields of a class."""
+
+    def value(self, number: int, name: str) -> int | float | None:
+        """Return one field by its name."""
+
+    def target(self, number: int, name: str) -> int:
+        """Return the object that a field refers to."""
 
 
 class Value(NamedTuple):
@@ -42,7 +75,7 @@ def type_size(type_: int, id_size: int) -> int:
     return id_size if type_ == _OBJECT else _SIZES.get(type_, 0)
 
 
-def read(dump: HeapDump, number: int) -> Iterator[Value]:
+def read(dump: Readable, number: int) -> Iterator[Value]:
     """Yield the values of an object; of a large array those at its beginning."""
     kind = int(dump.kinds[number])
     if kind == 0:
@@ -58,7 +91,7 @@ def read(dump: HeapDump, number: int) -> Iterator[Value]:
         yield Value(f"[{at // width}]", kind, _unpack(body, at, kind, id_size))
 
 
-def _statics(dump: HeapDump, number: int) -> Iterator[Value]:
+def _statics(dump: Readable, number: int) -> Iterator[Value]:
     index = dump.class_index_of_object(number)
     one = dump.classes[index]
     for each in dump.static_fields(index):
@@ -73,7 +106,7 @@ def _statics(dump: HeapDump, number: int) -> Iterator[Value]:
         yield Value(f"<{name}>", _OBJECT, int(one[name]))
 
 
-def _fields(dump: HeapDump, number: int, body: bytes) -> Iterator[Value]:
+def _fields(dump: Readable, number: int, body: bytes) -> Iterator[Value]:
     index, at = int(dump.class_of[number]), 0
     id_size = dump.file.id_size
     while index != NONE and at < len(body):
@@ -95,7 +128,7 @@ def _unpack(body: bytes, at: int, type_: int, id_size: int) -> int | float:
     return value
 
 
-def _body(dump: HeapDump, number: int) -> tuple[bytes, int]:
+def _body(dump: Readable, number: int) -> tuple[bytes, int]:
     """Return the bytes of an object, and what they are: 1, or the type of the elements."""
     id_size = dump.file.id_size
     offset = int(dump.objects["place"][number]) >> 4
@@ -115,7 +148,7 @@ def _body(dump: HeapDump, number: int) -> tuple[bytes, int]:
     return os.pread(dump.file.fd, min(size, _MOST_BODY), offset + at), kind
 
 
-def string(dump: HeapDump, number: int) -> str | None:
+def string(dump: Readable, number: int) -> str | None:
     """Return the text of a java.lang.String, or of an array of characters, shortened."""
     coder = 1
     if int(dump.kinds[number]) == 1:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.java import patterns
-from leakscope.java._core import NONE, Level, Table
+from leakscope.java._core import NONE, HeapTable, Level
 from leakscope.java.dump import HeapDump, open_heap
 from leakscope.java.paths import is_thread, static_name, thread_facts
-from leakscope.java.places import Found, common_way, find_groups, find_places, place_of
-from leakscope.model.heapdump import ClassRow, HeapAnswer, JavaPattern, Place, Suspect
+from leakscope.java.places import FoundPlace, common_way, find_groups, find_places, place_of
+from leakscope.model.heapdump import ClassRow, HeapAnswer, HeapPlace, JavaPattern, Suspect
 from leakscope.words import bytes_text, count_text, percent_text, plural
 
 if TYPE_CHECKING:
@@ -103,14 +103,16 @@ def _classes(dump: HeapDump) -> tuple[tuple[ClassRow, ...], int]:
     return tuple(rows[:_MOST_CLASSES]), len(rows)
 
 
-def _places(dump: HeapDump, strong: int) -> list[tuple[Found, Place]]:
+def _places(dump: HeapDump, strong: int) -> list[tuple[FoundPlace, HeapPlace]]:
     floor = max(int(_PLACE * strong), _LEAST_PLACE)
     return [(found, place_of(dump, found.point)) for found in find_places(dump, floor)]
 
 
-def _suspects(dump: HeapDump, strong: int, places: list[tuple[Found, Place]]) -> list[Suspect]:
+def _suspects(
+    dump: HeapDump, strong: int, places: list[tuple[FoundPlace, HeapPlace]]
+) -> list[Suspect]:
     floor = max(int(_SUSPECT * strong), _LEAST_SUSPECT)
-    alike: dict[tuple[str, ...], list[tuple[Found, Place]]] = {}
+    alike: dict[tuple[str, ...], list[tuple[FoundPlace, HeapPlace]]] = {}
     for one, place in places:
         alike.setdefault((*place.key, one.group or ""), []).append((one, place))
     found = []
@@ -130,17 +132,17 @@ def _suspects(dump: HeapDump, strong: int, places: list[tuple[Found, Place]]) ->
         if is_thread(dump, heaviest):
             below = find_places(dump, dump.retained(heaviest) // 2, under=heaviest)
             point = below[0].point if below else heaviest
-            one = Found(heaviest, point, retained, None, len(numbers))
+            one = FoundPlace(heaviest, point, retained, None, len(numbers))
             found.append(_suspect(dump, strong, one, place_of(dump, point), len(numbers) - 1))
             continue
         way = common_way(dump, numbers)
         last = way[-1] if way else heaviest
-        one = Found(last, last, retained, name, len(numbers))
+        one = FoundPlace(last, last, retained, name, len(numbers))
         found.append(_suspect(dump, strong, one, place_of(dump, last), 0))
     return sorted(found, key=lambda one: -one.retained)[:_MOST_SUSPECTS]
 
 
-def _suspect(dump: HeapDump, strong: int, one: Found, place: Place, more: int) -> Suspect:
+def _suspect(dump: HeapDump, strong: int, one: FoundPlace, place: HeapPlace, more: int) -> Suspect:
     thread = _thread(dump, one.point)
     if thread is not None:
         thread = replace(thread, more=more)
@@ -170,8 +172,8 @@ def _thread(dump: HeapDump, number: int) -> ThreadFacts | None:
 
 
 def _sentence(
-    one: Found,
-    place: Place,
+    one: FoundPlace,
+    place: HeapPlace,
     pattern: JavaPattern | None,
     thread: ThreadFacts | None,
     strong: int,
@@ -240,7 +242,7 @@ def _notes(dump: HeapDump) -> tuple[str, ...]:
 
 def _heaps(dump: HeapDump) -> tuple[tuple[str, int, int], ...]:
     """Android: the objects of each heap (app, zygote, image)."""
-    parts = dump.core.table(Table.PARTS)
+    parts = dump.core.table(HeapTable.PARTS)
     if not len(parts):
         return ()
     order = np.argsort(parts["offset"])

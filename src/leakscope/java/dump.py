@@ -12,7 +12,7 @@ import numpy as np
 
 from leakscope.errors import RecordingError
 from leakscope.java import _core, _values
-from leakscope.java._core import NONE, Core, Level, Link, Sizes, Table
+from leakscope.java._core import NONE, DumpCore, HeapTable, Level, Link, Sizes
 from leakscope.java._names import Names
 from leakscope.java.heap_file import DumpFile, open_dump
 from leakscope.proc.cgroup import memory_limit
@@ -62,7 +62,7 @@ class HeapDump:
     """
 
     file: DumpFile
-    core: Core
+    core: DumpCore
     names: Names
     rules: Rules
     android: bool = False
@@ -88,9 +88,9 @@ class HeapDump:
         """Run all steps. Raises `RecordingError` for a dump without objects."""
         core = self.core
         core.index()
-        self._table("objects", Table.OBJECTS)
-        self._table("classes", Table.CLASSES)
-        self._table("fields", Table.FIELDS)
+        self._table("objects", HeapTable.OBJECTS)
+        self._table("classes", HeapTable.CLASSES)
+        self._table("fields", HeapTable.FIELDS)
         if not len(self.objects):
             why = " before it comes to any object" if core.facts.truncated_at else ""
             raise RecordingError(
@@ -99,23 +99,23 @@ class HeapDump:
                 else f"{self.file.name} is a heap dump without a single object",
                 hint="Take it again, and let it come to its end.",
             )
-        self.android = self.file.version == "1.0.3" or len(core.table(Table.PARTS)) > 0
+        self.android = self.file.version == "1.0.3" or len(core.table(HeapTable.PARTS)) > 0
         self.names.load(core, self.classes)
         self._link()
         core.measure(self.rules.sizes or self._sizes())
         core.dominate(self.rules.edges)
         for name in ("roots", "class_of", "idom", "heaviest", "towards_root", "level"):
-            self._table(name, Table[name.upper()])
-        self._table("classes", Table.CLASSES)
-        self._table("_retained", Table.RETAINED)
-        self._table("_shallow", Table.SHALLOW)
-        self._table("_out_first", Table.OUT_FIRST)
-        self._table("_out_count", Table.OUT_COUNT)
-        self._table("_edges", Table.EDGES)
+            self._table(name, HeapTable[name.upper()])
+        self._table("classes", HeapTable.CLASSES)
+        self._table("_retained", HeapTable.RETAINED)
+        self._table("_shallow", HeapTable.SHALLOW)
+        self._table("_out_first", HeapTable.OUT_FIRST)
+        self._table("_out_count", HeapTable.OUT_COUNT)
+        self._table("_edges", HeapTable.EDGES)
         self.unit = core.sizes.unit
         self.kinds = (self.objects["place"] & _KIND).astype(np.uint8)
 
-    def _table(self, name: str, table: Table) -> None:
+    def _table(self, name: str, table: HeapTable) -> None:
         setattr(self, name, self.core.table(table))
 
     def _sizes(self) -> Sizes:
@@ -283,7 +283,7 @@ def open_heap(path: str | os.PathLike[str], rules: Rules | None = None) -> Itera
     """Open a dump and analyse it. Raises `RecordingError` in a sentence on what is wrong."""
     with open_dump(os.fspath(path)) as file:
         limit = _room()
-        with Core(file.fd, file.start, file.size, file.id_size, limit, file.name) as core:
+        with DumpCore(file.fd, file.start, file.size, file.id_size, limit, file.name) as core:
             dump = HeapDump(file, core, Names(file), rules or Rules())
             dump.analyse()
             yield dump

@@ -11,13 +11,20 @@ from leakscope.errors import UsageError
 from leakscope.java.paths import static_name
 from leakscope.judge.live_sets import LiveVerdict, judge_live_set
 from leakscope.model.findings import Verdict
-from leakscope.model.heapdump import Grown, HeapAnswer, HeapGrowth, Held, JavaPattern, Oddity
+from leakscope.model.heapdump import (
+    DumpGrowth,
+    GrownPart,
+    HeapAnswer,
+    HeapOddity,
+    Held,
+    JavaPattern,
+)
 from leakscope.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.model.heapdump import Place
+    from leakscope.model.heapdump import HeapPlace
 
 __all__ = ["compare_dumps"]
 
@@ -26,7 +33,7 @@ _MOST = 40
 _SHARE = 0.5  # of a class's growth that one place has, for it to be its holder
 
 
-def compare_dumps(answers: Sequence[HeapAnswer]) -> HeapGrowth:
+def compare_dumps(answers: Sequence[HeapAnswer]) -> DumpGrowth:
     """Compare dumps, which are put in the order of their times. Raises `UsageError` for one."""
     if len(answers) < 2:
         raise UsageError("one dump shows no growth", hint="Name two or more of one process.")
@@ -38,14 +45,14 @@ def compare_dumps(answers: Sequence[HeapAnswer]) -> HeapGrowth:
     places += _patterns(dumps, times)
     grown = sorted(places + classes, key=lambda g: (_ORDER.index(g.verdict), -_growth(g)))
     verdict = grown[0].verdict if grown else None
-    return HeapGrowth(dumps, times, verdict, tuple(grown[:_MOST]), steady, _notes(dumps))
+    return DumpGrowth(dumps, times, verdict, tuple(grown[:_MOST]), steady, _notes(dumps))
 
 
-def _growth(one: Grown) -> int:
+def _growth(one: GrownPart) -> int:
     return one.sizes[-1] - one.sizes[0]
 
 
-def _places(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown]:
+def _places(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[GrownPart]:
     """Places by their way from a root: the same classes and fields in each dump."""
     found = []
     heap = [one.strong_bytes for one in dumps]
@@ -63,7 +70,7 @@ def _places(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown]:
             judged = _given_back(judged)
         pattern = next((s.pattern for s in dumps[-1].suspects if s.place.key == key), None)
         found.append(
-            Grown(
+            GrownPart(
                 "place",
                 place_name(newest),
                 tuple(counts),
@@ -88,7 +95,7 @@ def _given_back(judged: LiveVerdict) -> LiveVerdict:
     return replace(judged, verdict=Verdict.BOUNDED, confidence=0.7, sentence=why)
 
 
-def _patterns(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown]:
+def _patterns(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[GrownPart]:
     """What has a known name and no single holder: streams, buffers, loaders, finalizers."""
     found = []
     for newest in dumps[-1].oddities:
@@ -106,7 +113,7 @@ def _patterns(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown
         )
         if judged is not None:
             found.append(
-                Grown(
+                GrownPart(
                     "pattern",
                     newest.subject,
                     counts,
@@ -123,18 +130,18 @@ def _patterns(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown
     return found
 
 
-def _oddity(answer: HeapAnswer, subject: str) -> Oddity | None:
+def _oddity(answer: HeapAnswer, subject: str) -> HeapOddity | None:
     return next((one for one in answer.oddities if one.subject == subject), None)
 
 
-def _plain(place: Place) -> JavaPattern | None:
+def _plain(place: HeapPlace) -> JavaPattern | None:
     if len(place.path) > 1 and place.path[1].reference.startswith("static "):
         return JavaPattern.STATIC_COLLECTION if place.entries > 1 else None
     return None
 
 
-def _by_key(answer: HeapAnswer) -> dict[tuple[str, ...], Place]:
-    found: dict[tuple[str, ...], Place] = {}
+def _by_key(answer: HeapAnswer) -> dict[tuple[str, ...], HeapPlace]:
+    found: dict[tuple[str, ...], HeapPlace] = {}
     for place in answer.places:
         kept = found.get(place.key)
         if kept is not None:  # places that differ in nothing that has a name count as one
@@ -156,7 +163,7 @@ def _together(one: tuple[Held, ...], other: tuple[Held, ...]) -> tuple[Held, ...
     return tuple(Held(name, count, size) for name, (count, size) in sums.items())
 
 
-def place_name(place: Place) -> str:
+def place_name(place: HeapPlace) -> str:
     """Name a place by what its way begins at."""
     path = place.path
     if len(path) > 1 and path[0].is_class and path[1].reference.startswith("static "):
@@ -167,8 +174,8 @@ def place_name(place: Place) -> str:
 
 
 def _classes(
-    dumps: Sequence[HeapAnswer], times: Sequence[float], places: Sequence[Grown]
-) -> tuple[list[Grown], int]:
+    dumps: Sequence[HeapAnswer], times: Sequence[float], places: Sequence[GrownPart]
+) -> tuple[list[GrownPart], int]:
     heap = [one.strong_bytes for one in dumps]
     rows = [{row.class_name: row for row in one.classes} for one in dumps]
     found, steady = [], 0
@@ -185,7 +192,7 @@ def _classes(
         if holder is not None and holder.place is not None and holder.place.soft:
             judged = _given_back(judged)
         found.append(
-            Grown(
+            GrownPart(
                 "class",
                 name,
                 counts,
@@ -202,7 +209,7 @@ def _classes(
     return found, steady
 
 
-def _holder(name: str, grown: int, places: Sequence[Grown]) -> Grown | None:
+def _holder(name: str, grown: int, places: Sequence[GrownPart]) -> GrownPart | None:
     """Return the growing place that holds most of what a class grew by."""
     for one in places:
         held = () if one.place is None else one.place.held

@@ -29,6 +29,7 @@ _PIECE = 1 << 16  # read at once …
 _MOST_PIECE = 1 << 22  # … and unpacked at once
 _HEAD = 64
 _SPARE = 64 << 20  # bytes of a disk that stay free
+_MOST_FACTOR, _MOST_SMALL = 200, 256 << 20  # what a packed dump may unpack to
 _MOST_XZ = 128 << 20
 
 
@@ -146,7 +147,8 @@ def _no_room(path: str, folder: str, free: int) -> RecordingError:
 
 def _unpack(path: str, fd: int, packed: str, plain: IO[bytes], folder: str) -> str | None:
     """Write what is packed to `plain`, in bounded pieces; returns what is wrong with its end."""
-    at = 0
+    at = written = 0
+    most = max(os.fstat(fd).st_size * _MOST_FACTOR, _MOST_SMALL)
     unpacker = _new(packed)
     fresh = True
     while raw := os.pread(fd, _PIECE, at):
@@ -166,6 +168,11 @@ def _unpack(path: str, fd: int, packed: str, plain: IO[bytes], folder: str) -> s
             free = shutil.disk_usage(folder).free
             if free < len(piece) + _SPARE:
                 raise _no_room(path, folder, free)
+            written += len(piece)
+            if written > most:
+                raise RecordingError(
+                    f"{path} unpacks to more than {_MOST_FACTOR} times its size, as no heap dump does"
+                )
             plain.write(piece)
             if unpacker.eof and not raw:
                 break

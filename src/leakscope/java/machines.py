@@ -43,7 +43,7 @@ class Machine:
         """Whether the user who asks may ask it: its own user, and root."""
         return os.geteuid() in (0, self.uid)
 
-    def counters(self) -> perf_data.Counters | None:
+    def counters(self) -> perf_data.PerfCounters | None:
         """Return its counters now; None where it keeps none, or they are not for us to read."""
         return None if self.counters_path is None else perf_data.read(self.counters_path)
 

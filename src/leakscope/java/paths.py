@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from leakscope.java._core import NONE, Table
+from leakscope.java._core import NONE, HeapTable
 from leakscope.model.frames import FrameName
 from leakscope.model.heapdump import PathStep, ThreadFacts
 
@@ -139,16 +139,16 @@ def thread_facts(dump: HeapDump, number: int, held: int = NONE) -> ThreadFacts |
 
 
 def _stack(dump: HeapDump, serial: int) -> tuple[FrameName, ...]:
-    traces = dump.core.table(Table.TRACES)
+    traces = dump.core.table(HeapTable.TRACES)
     trace = next((one for one in traces if int(one["serial"]) == serial), None)
     if trace is None:
         return ()
     first = int(trace["first"])
-    ids = dump.core.table(Table.TRACE_FRAMES)[
+    ids = dump.core.table(HeapTable.TRACE_FRAMES)[
         first : first + min(int(trace["count"]), _MOST_FRAMES)
     ]
-    frames = dump.core.table(Table.FRAMES)
-    loads = {int(one["serial"]): int(one["name_id"]) for one in dump.core.table(Table.LOADS)}
+    frames = dump.core.table(HeapTable.FRAMES)
+    loads = {int(one["serial"]): int(one["name_id"]) for one in dump.core.table(HeapTable.LOADS)}
     by_id = {int(one["id"]): one for one in frames}
     found = []
     for id_ in ids.tolist():

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.java._core import NONE, Level, Table
+from leakscope.java._core import NONE, HeapTable, Level
 from leakscope.java.paths import LOCAL
 from leakscope.java.places import is_loader
-from leakscope.model.heapdump import JavaPattern, Oddity
+from leakscope.model.heapdump import HeapOddity, JavaPattern
 from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.java.dump import HeapDump
-    from leakscope.model.heapdump import PathStep, Place
+    from leakscope.model.heapdump import HeapPlace, PathStep
 
 __all__ = ["NEXT_STEPS", "find_oddities", "pattern_of"]
 
 _LISTENER = re.compile(r"listener|observer|callback|handler|subscriber|watcher", re.IGNORECASE)
 _COLLECTION = re.compile(
-    r"^(java\.util\.(concurrent\.)?\w*(Map|Set|List|Deque|Queue|Vector|Table|Stack|Array)\w*"
+    r"^(java\.util\.(concurrent\.)?\w*(Map|Set|List|Deque|Queue|Vector|HeapTable|Stack|Array)\w*"
     r"|(com\.google\.common|it\.unimi\.dsi|org\.eclipse\.collections|gnu\.trove|kotlin\.collections"
     r"|scala\.collection|androidx?\.\w+)\..*"
     r"|.*\[\])(\$.*)?$"
@@ -68,7 +68,7 @@ NEXT_STEPS = {
 }
 
 
-def pattern_of(dump: HeapDump, place: Place, way: Sequence[PathStep]) -> JavaPattern | None:
+def pattern_of(dump: HeapDump, place: HeapPlace, way: Sequence[PathStep]) -> JavaPattern | None:
     """Return the pattern that the way to a place, and what is in it, show; None: none known."""
     references = [step.reference for step in way]
     if any(reference in _THREAD_LOCALS for reference in references):
@@ -105,7 +105,7 @@ _SHARE_STRINGS = "Share equal strings, or run with -XX:+UseStringDeduplication"
 _OF_STRINGS = ("java.lang.String", "byte[]", "char[]")
 
 
-def _only_strings(place: Place) -> bool:
+def _only_strings(place: HeapPlace) -> bool:
     """Whether what a place holds are strings, and what a collection needs to hold them."""
     total = sum(held.size for held in place.held)
     strings = sum(held.size for held in place.held if held.class_name in _OF_STRINGS)
@@ -117,9 +117,9 @@ def _only_strings(place: Place) -> bool:
     return bool(total) and not others and 2 * strings > total
 
 
-def find_oddities(dump: HeapDump, strong_bytes: int) -> list[Oddity]:
+def find_oddities(dump: HeapDump, strong_bytes: int) -> list[HeapOddity]:
     """Return what has a known name and is spread over the heap, heaviest first."""
-    found: list[Oddity] = []
+    found: list[HeapOddity] = []
     floor = max(int(_SHARE * strong_bytes), _LEAST)
     for each in (_direct(dump), _finalizers(dump, floor), _streams(dump), _loaders(dump)):
         found += each
@@ -127,7 +127,7 @@ def find_oddities(dump: HeapDump, strong_bytes: int) -> list[Oddity]:
     return sorted(found, key=lambda one: -one.size)
 
 
-def _direct(dump: HeapDump) -> list[Oddity]:
+def _direct(dump: HeapDump) -> list[HeapOddity]:
     buffers = dump.instances("java.nio.DirectByteBuffer")
     buffers = buffers[dump.level[buffers] == Level.STRONG]
     total = count = 0
@@ -141,7 +141,7 @@ def _direct(dump: HeapDump) -> list[Oddity]:
         return []
     sentence = f"{plural(count, 'direct buffer')} of {bytes_text(total)} outside the Java heap"
     return [
-        Oddity(
+        HeapOddity(
             JavaPattern.DIRECT,
             count,
             total,
@@ -153,12 +153,12 @@ def _direct(dump: HeapDump) -> list[Oddity]:
     ]
 
 
-def _finalizers(dump: HeapDump, floor: int) -> list[Oddity]:
+def _finalizers(dump: HeapDump, floor: int) -> list[HeapOddity]:
     waiting = dump.level == Level.FINAL
     size = dump.bytes_of(waiting)
     finalizers = dump.instances("java.lang.ref.Finalizer")
     queued = _queue_length(dump)
-    of = dump.core.table(Table.REFERENCES)
+    of = dump.core.table(HeapTable.REFERENCES)
     targets = of["to"][np.isin(of["from"], finalizers)]
     only = int((dump.level[targets] == Level.FINAL).sum())
     if max(only, queued) < _FEW_FINALIZERS and size < floor:
@@ -173,7 +173,9 @@ def _finalizers(dump: HeapDump, floor: int) -> list[Oddity]:
     if queued:
         sentence += f"; {plural(queued, 'of them is', 'of them are')} in the queue of the finalizer"
     step = NEXT_STEPS[JavaPattern.FINALIZER]
-    return [Oddity(JavaPattern.FINALIZER, only, size, sentence, step, "objects to be finalized")]
+    return [
+        HeapOddity(JavaPattern.FINALIZER, only, size, sentence, step, "objects to be finalized")
+    ]
 
 
 def _queue_length(dump: HeapDump) -> int:
@@ -187,7 +189,7 @@ def _queue_length(dump: HeapDump) -> int:
     return 0 if queue == NONE else max(int(dump.value(queue, "queueLength") or 0), 0)
 
 
-def _streams(dump: HeapDump) -> list[Oddity]:
+def _streams(dump: HeapDump) -> list[HeapOddity]:
     found = []
     for name in _STREAMS:
         numbers = dump.instances(name)
@@ -199,7 +201,9 @@ def _streams(dump: HeapDump) -> list[Oddity]:
         size = sum(dump.size(number) for number in still)
         sentence = f"{plural(len(still), 'open object')} of {name}"
         step = NEXT_STEPS[JavaPattern.STREAMS]
-        found.append(Oddity(JavaPattern.STREAMS, len(still), size, sentence, step, f"open {name}"))
+        found.append(
+            HeapOddity(JavaPattern.STREAMS, len(still), size, sentence, step, f"open {name}")
+        )
     return found
 
 
@@ -214,7 +218,7 @@ def _is_open(dump: HeapDump, number: int) -> bool:
     return bool(fields.get("open", True))
 
 
-def _loaders(dump: HeapDump) -> list[Oddity]:
+def _loaders(dump: HeapDump) -> list[HeapOddity]:
     """Several loaders of one class that loaded the same classes: generations of one application."""
     by_loader: dict[int, set[str]] = {}
     for index, loader in enumerate(dump.classes["loader"].tolist()):
@@ -241,12 +245,14 @@ def _loaders(dump: HeapDump) -> list[Oddity]:
         )
         step = NEXT_STEPS[JavaPattern.CLASS_LOADER]
         found.append(
-            Oddity(JavaPattern.CLASS_LOADER, len(numbers), size, sentence, step, f"loaders {name}")
+            HeapOddity(
+                JavaPattern.CLASS_LOADER, len(numbers), size, sentence, step, f"loaders {name}"
+            )
         )
     return found
 
 
-def _equal_strings(dump: HeapDump, floor: int) -> list[Oddity]:
+def _equal_strings(dump: HeapDump, floor: int) -> list[HeapOddity]:
     """Strings of equal text, by a sample: what one of each would save."""
     strings = dump.instances("java.lang.String")
     strings = strings[dump.level[strings] == Level.STRONG]
@@ -266,4 +272,4 @@ def _equal_strings(dump: HeapDump, floor: int) -> list[Oddity]:
         f"about {plural(int(len(strings) * more / len(sample)), 'string')} equal to another one, with"
         f" about {bytes_text(size)} (from a sample); most often {text[:40]!r}"
     )
-    return [Oddity(JavaPattern.EQUAL, count, size, sentence, _SHARE_STRINGS, "equal strings")]
+    return [HeapOddity(JavaPattern.EQUAL, count, size, sentence, _SHARE_STRINGS, "equal strings")]

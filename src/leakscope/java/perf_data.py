@@ -12,7 +12,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-__all__ = ["Counters", "parse", "read"]
+__all__ = ["PerfCounters", "parse", "read"]
 
 _MAGIC = 0xCAFEC0C0
 _HEADER = struct.Struct("4x B B B B i i q i i")
@@ -22,7 +22,7 @@ _MOST_ENTRIES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class PerfCounters:
     """Counters by name: numbers and texts."""
 
     numbers: dict[str, int]
@@ -115,7 +115,7 @@ class Counters:
         return self.texts.get("sun.rt.javaCommand", "")
 
 
-def parse(data: bytes) -> Counters | None:
+def parse(data: bytes) -> PerfCounters | None:
     """Return the counters in a file; None for what is no such file."""
     if len(data) < 32 or int.from_bytes(data[:4], "big") != _MAGIC:
         return None
@@ -140,10 +140,10 @@ def parse(data: bytes) -> Counters | None:
         elif kind == ord("B") and items > 0:
             texts[name] = value[:items].split(b"\0", 1)[0].decode("utf-8", "replace")
         at += length
-    return Counters(numbers, texts)
+    return PerfCounters(numbers, texts)
 
 
-def read(path: str) -> Counters | None:
+def read(path: str) -> PerfCounters | None:
     """Read a file of counters; None where it is none, or not to be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)

@@ -14,25 +14,25 @@ import numpy as np
 
 from leakscope.java._core import NONE, Level
 from leakscope.java.paths import is_thread, key_of, steps
-from leakscope.model.heapdump import Held, PathStep, Place
+from leakscope.model.heapdump import HeapPlace, Held, PathStep
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.java.dump import HeapDump
 
-__all__ = ["Found", "find_groups", "find_places", "held_by", "place_of"]
+__all__ = ["FoundPlace", "find_groups", "find_places", "held_by", "place_of"]
 
 _DROP = 0.7
 _CHAIN = 8  # objects of one class, each below the other: a list, whose length is what grows
-_MOST = 100  # places
+_MOST = 40  # places
 _ROWS = 12
 _SAMPLE = 100
 _COMMON = 0.8
 _SOFT = (Level.SOFT, Level.WEAK)
 
 
-class Found(NamedTuple):
+class FoundPlace(NamedTuple):
     """A place, and what was suspected first: the top-most object that comes down to it."""
 
     top: int
@@ -42,13 +42,13 @@ class Found(NamedTuple):
     objects: int = 1
 
 
-def find_places(dump: HeapDump, floor: int, under: int = NONE) -> list[Found]:
+def find_places(dump: HeapDump, floor: int, under: int = NONE) -> list[FoundPlace]:
     """Return the places with at least `floor` bytes, heaviest first; only those below `under`."""
     retained = dump.all_retained
     big = np.flatnonzero(retained >= np.uint64(max(floor, 1)))
     big = big[dump.level[big] == Level.STRONG]
     tree = _Tree(dump, big, retained)
-    found: list[Found] = []
+    found: list[FoundPlace] = []
     todo = [int(top) for top in tree.below(under)]
     while todo and len(found) < _MOST:
         top = todo.pop(0)
@@ -57,11 +57,11 @@ def find_places(dump: HeapDump, floor: int, under: int = NONE) -> list[Found]:
             todo += split
             continue
         if not is_plumbing(dump, point):
-            found.append(Found(top, point, dump.retained(point)))
+            found.append(FoundPlace(top, point, dump.retained(point)))
             continue
         group = _heaviest_group(dump, dump.children(point))
         if group is not None and group[2] >= floor:
-            found.append(Found(top, point, group[2], group[0], group[1]))
+            found.append(FoundPlace(top, point, group[2], group[0], group[1]))
     return sorted(found, key=lambda one: -one.retained)
 
 
@@ -208,12 +208,12 @@ def _by_class(dump: HeapDump, numbers: npt.NDArray[np.int64]) -> tuple[Held, ...
     return tuple(found)
 
 
-def place_of(dump: HeapDump, number: int, path: tuple[PathStep, ...] | None = None) -> Place:
+def place_of(dump: HeapDump, number: int, path: tuple[PathStep, ...] | None = None) -> HeapPlace:
     """Put together what is to be said of an object in which memory accumulates."""
     way = steps(dump, number) if path is None else path
     index = dump.class_index_of_object(number)
     name = dump.class_name(number) if index == NONE else dump.names.class_name(index)
-    return Place(
+    return HeapPlace(
         name,
         int(dump.objects["id"][number]),
         dump.retained(number),

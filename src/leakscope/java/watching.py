@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from leakscope.java.machines import Machine
-    from leakscope.java.perf_data import Counters
+    from leakscope.java.perf_data import PerfCounters
     from leakscope.model.growth import Growth
 
 __all__ = ["MachineWatch", "facts_of", "watch_machine"]
@@ -111,7 +111,7 @@ class MachineWatch:
                 self._put("outside_heap", now, outside)
         return True
 
-    def _take(self, counters: Counters, now: int) -> None:
+    def _take(self, counters: PerfCounters, now: int) -> None:
         if counters.collections and counters.collections != self._collections:
             self._collections = counters.collections
             self._put("heap_after_gc", now, counters.heap_used)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from leakscope.model.findings import Evidence, Verdict
 from leakscope.model.frames import FrameName
 
-__all__ = ["ClassRow", "Grown", "HeapAnswer", "HeapGrowth", "Held", "JavaPattern", "Oddity"]
-__all__ += ["PathStep", "Place", "Suspect", "ThreadFacts"]
+__all__ = ["ClassRow", "DumpGrowth", "GrownPart", "HeapAnswer", "HeapOddity", "Held", "JavaPattern"]
+__all__ += ["HeapPlace", "PathStep", "Suspect", "ThreadFacts"]
 
 
 class JavaPattern(enum.StrEnum):
@@ -59,7 +59,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HeapPlace:
     """An object in which memory accumulates. `key` is the same in another dump of the program."""
 
     class_name: str
@@ -80,7 +80,7 @@ class Suspect:
     count: int
     retained: int
     share: float  # of all that is strongly held
-    place: Place
+    place: HeapPlace
     thread: ThreadFacts | None
     pattern: JavaPattern | None
     sentence: str
@@ -88,7 +88,7 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
-class Oddity:
+class HeapOddity:
     """Something with a known name that no single object holds."""
 
     pattern: JavaPattern
@@ -126,8 +126,8 @@ class HeapAnswer:
     classes: tuple[ClassRow, ...]  # heaviest first
     class_total: int
     suspects: tuple[Suspect, ...]
-    oddities: tuple[Oddity, ...]
-    places: tuple[Place, ...]  # also those too small to be suspects
+    oddities: tuple[HeapOddity, ...]
+    places: tuple[HeapPlace, ...]  # also those too small to be suspects
     notes: tuple[str, ...]  # what is missing
     seconds: float
     memory: int  # bytes that the analysis took at most
@@ -135,7 +135,7 @@ class HeapAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Grown:
+class GrownPart:
     """One class, or one place, through several dumps."""
 
     subject: str  # "class", "place", "pattern"
@@ -147,17 +147,17 @@ class Grown:
     rate: float | None  # bytes a second
     sentence: str
     evidence: tuple[Evidence, ...]
-    place: Place | None = None
+    place: HeapPlace | None = None
     pattern: JavaPattern | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class HeapGrowth:
+class DumpGrowth:
     """Several dumps of one process, in the order in which they were taken."""
 
     answers: tuple[HeapAnswer, ...]
     times_s: tuple[float, ...]  # since the first one
     verdict: Verdict | None  # None: nothing grows
-    grown: tuple[Grown, ...]  # what leaks first
+    grown: tuple[GrownPart, ...]  # what leaks first
     steady: int  # classes that were judged and do not grow
     notes: tuple[str, ...]

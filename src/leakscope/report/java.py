@@ -24,7 +24,7 @@ from leakscope.words import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from leakscope.model.heapdump import Grown, HeapAnswer, HeapGrowth, Place, Suspect
+    from leakscope.model.heapdump import DumpGrowth, GrownPart, HeapAnswer, HeapPlace, Suspect
     from leakscope.report.ink import Ink
 
 __all__ = ["dump_json", "growth_json", "render_dump", "render_growth"]
@@ -85,7 +85,7 @@ def _suspect_lines(number: int, suspect: Suspect, ink: Ink, verbose: bool) -> li
     return [*lines, *step_lines(f"{suspect.next_step}.", ink, "     ")]
 
 
-def _place_lines(place: Place, ink: Ink, verbose: bool) -> list[str]:
+def _place_lines(place: HeapPlace, ink: Ink, verbose: bool) -> list[str]:
     """The way from what holds it to where memory accumulates, and what is there."""
     steps = place.path
     lines, shown = [], len(steps) if verbose else _STEPS
@@ -148,7 +148,7 @@ def _note_lines(notes: Iterable[str], ink: Ink) -> list[str]:
 # ---- several
 
 
-def render_growth(growth: HeapGrowth, ink: Ink, *, limit: int = 10, verbose: bool = False) -> str:
+def render_growth(growth: DumpGrowth, ink: Ink, *, limit: int = 10, verbose: bool = False) -> str:
     """Return the report on several dumps, ending in a newline."""
     colour = ALARM if growth.verdict is Verdict.LEAKING else CALM
     if growth.verdict is Verdict.GROWING:
@@ -163,7 +163,7 @@ def render_growth(growth: HeapGrowth, ink: Ink, *, limit: int = 10, verbose: boo
     return "\n".join(lines) + "\n"
 
 
-def _growth_headline(growth: HeapGrowth) -> str:
+def _growth_headline(growth: DumpGrowth) -> str:
     dumps = plural(len(growth.answers), "dump")
     span = growth.times_s[-1]
     over = f"{dumps} over {seconds_text(span)}" if span else dumps
@@ -176,7 +176,7 @@ def _growth_headline(growth: HeapGrowth) -> str:
     return f"no leak between {over}: {first.name} {first.sentence}"
 
 
-def _grown_lines(number: int, one: Grown, ink: Ink, verbose: bool) -> list[str]:
+def _grown_lines(number: int, one: GrownPart, ink: Ink, verbose: bool) -> list[str]:
     lines = ink.wrap(f"{one.verdict}: {one.name} {one.sentence}", f"  {number}. ", "     ")
     if one.pattern is not None:
         lines += ink.wrap(f"{one.pattern}", "     ")
@@ -189,7 +189,7 @@ def _grown_lines(number: int, one: Grown, ink: Ink, verbose: bool) -> list[str]:
     return lines
 
 
-def _course(one: Grown, ink: Ink) -> str:
+def _course(one: GrownPart, ink: Ink) -> str:
     arrow = " → " if ink.unicode else " -> "
     sizes = arrow.join(bytes_text(size) for size in one.sizes)
     counts = arrow.join(count_text(count) for count in one.counts)
@@ -197,7 +197,7 @@ def _course(one: Grown, ink: Ink) -> str:
 
 
 def _course_lines(
-    classes: Sequence[Grown], growth: HeapGrowth, ink: Ink, verbose: bool
+    classes: Sequence[GrownPart], growth: DumpGrowth, ink: Ink, verbose: bool
 ) -> list[str]:
     if not classes:
         return []
@@ -214,7 +214,7 @@ def _course_lines(
     return [*lines, ink.dim(f"  {rest}{steady} did not grow by what is worth a word")]
 
 
-def _moment_lines(growth: HeapGrowth, ink: Ink) -> list[str]:
+def _moment_lines(growth: DumpGrowth, ink: Ink) -> list[str]:
     lines = []
     for at, answer in zip(growth.times_s, growth.answers, strict=True):
         when = "at first" if at == growth.times_s[0] else f"after {seconds_text(at)}"
@@ -237,7 +237,7 @@ def dump_json(answer: HeapAnswer) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def growth_json(growth: HeapGrowth) -> str:
+def growth_json(growth: DumpGrowth) -> str:
     """Return several dumps as a document."""
     plain = asdict(growth)
     for answer in plain["answers"]:

@@ -211,6 +211,15 @@ def test_packed_dumps_are_read_and_what_is_cut_is_told(tmp_path, pack):
     assert any("end too early" in note for note in cut.notes)
 
 
+def test_what_unpacks_to_far_too_much_is_refused(tmp_path, monkeypatch):
+    from leakscope.java import heap_file
+
+    monkeypatch.setattr(heap_file, "_MOST_SMALL", 1 << 20)
+    (tmp_path / "d").write_bytes(gzip.compress(graph().bytes() + bytes(20 << 20)))
+    with pytest.raises(RecordingError, match="more than 200 times its size"):
+        analyse_dump(tmp_path / "d")
+
+
 def test_members_of_gzip_one_after_the_other(tmp_path):
     data = graph().bytes()
     (tmp_path / "d").write_bytes(gzip.compress(data[:50]) + gzip.compress(data[50:]))

@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -152,8 +153,13 @@ class Program:
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()  # it takes its socket in /tmp with it
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
 

@@ -118,8 +118,14 @@ def _trigger(machine: Machine) -> Path:
     for folder in (f"/proc/{machine.pid}/cwd", f"/proc/{machine.pid}/root/tmp"):
         path = Path(folder, name)
         try:
-            flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            # A new file, or root would give away what somebody linked there.
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(path, flags, 0o600)
+        except FileExistsError as error:  # of a call that was ended, perhaps
+            if os.lstat(path).st_uid == machine.uid:
+                return path
+            problem = error
+            continue
         except OSError as error:
             problem = error
             continue

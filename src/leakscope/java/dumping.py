@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +74,8 @@ def take_dump(
     if not target.parent.is_dir():
         raise RecordingError(f"there is no directory {target.parent}")
     needed = int(cost.size * (_PACKED if packed else 1))
-    inside = _same_files(machine)
+    # Of another user, or in a container, it writes into its own /tmp, and we copy that.
+    inside = _same_files(machine) and machine.uid == os.geteuid()
     folder = target.parent if inside else Path(f"/proc/{machine.pid}/root/tmp")
     for place in {target.parent, folder}:
         free = shutil.disk_usage(place).free
@@ -83,22 +86,40 @@ def take_dump(
                 hint="Free some, or name a file on another disk.",
             )
     began = time.monotonic()
-    with _temporary(machine, target, folder, inside=inside) as (asked, part):
+    with _temporary(target, folder, inside=inside) as (asked, part):
         options = ("" if live else " -all") + (" -gz=1" if packed else "")
         jcmd(machine, f'GC.heap_dump{options} "{asked}"', patience_s=_PATIENCE_S)
-        if not part.exists():
+        if not os.path.lexists(part):
             raise TargetError(f"the virtual machine {machine.pid} wrote no dump")
-        with open_dump(str(part)):
-            pass  # its head is right
         if not inside:
             own = target.with_name(f".{target.name}.{os.getpid()}.part")
             with contextlib.ExitStack() as undo:
                 undo.callback(own.unlink, missing_ok=True)
-                shutil.copyfile(part, own)
+                _copy(machine, part, own)
+                _check(own)
                 _publish(own, target)
         else:
+            _check(part)
             _publish(part, target)
     return Dumped(output, target.stat().st_size, time.monotonic() - began)
+
+
+def _copy(machine: Machine, source: Path, target: Path) -> None:
+    """Copy what the virtual machine wrote in its own root, and nothing that is linked there."""
+    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as written:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != machine.uid:
+            raise TargetError(f"the virtual machine {machine.pid} wrote no dump of its own")
+        own = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(own, "wb") as copy:
+            shutil.copyfileobj(written, copy, 1 << 20)
+
+
+def _check(path: Path) -> None:
+    """Look at its head. Raises `RecordingError`."""
+    with open_dump(str(path)):
+        pass
 
 
 def _publish(part: Path, target: Path) -> None:
@@ -113,11 +134,9 @@ def _publish(part: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary(
-    machine: Machine, target: Path, folder: Path, *, inside: bool
-) -> Iterator[tuple[str, Path]]:
+def _temporary(target: Path, folder: Path, *, inside: bool) -> Iterator[tuple[str, Path]]:
     """Yield where the virtual machine is to write, as it and as we call that; it goes afterwards."""
-    name = f".leakscope-{machine.pid}-{os.getpid()}.hprof"
+    name = f".leakscope-{secrets.token_hex(8)}.hprof"
     if inside:
         part = folder / f".{target.name[:64]}.{os.getpid()}.part"
         asked = str(part)

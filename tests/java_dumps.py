@@ -140,13 +140,21 @@ class Program:
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "done\n"
 
-    def dump(self, path, count=None):
+    def dump(self, path, count=None, minute=None):
+        """Dump the heap, when it has grown by `count`; `minute` is when that shall have been.
+
+        A busy machine would make the same growth fast or slow.
+        """
         from leakscope.java.attach import jcmd
         from leakscope.java.machines import find_machine
 
         if count is not None:
             self.grow(count)
         jcmd(find_machine(self.pid), f"GC.heap_dump {path}", patience_s=60)
+        if minute is not None:
+            with path.open("r+b") as file:
+                file.seek(len(b"JAVA PROFILE 1.0.2\0") + 4)
+                file.write(struct.pack(">Q", 1_700_000_000_000 + 60_000 * minute))
         return path
 
     def __enter__(self):

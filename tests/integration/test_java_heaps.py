@@ -38,7 +38,7 @@ def classes(tmp_path_factory):
 
 def dumped(classes, kind, count, folder, times=4):
     with Program(classes, kind, env=environment()) as program:
-        return [str(program.dump(folder / f"{n}.hprof", count)) for n in range(times)]
+        return [str(program.dump(folder / f"{n}.hprof", count, n)) for n in range(times)]
 
 
 def report(capsys, *arguments):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["MachineWatch", "facts_of", "watch_machine"]
 
 _RISING = (Verdict.LEAKING, Verdict.GROWING)
+_GROWN = (*_RISING, Verdict.FILLING)
 _SOFT = re.compile(r"(Soft|Weak)(Reference|Ref|Value|Key|Entry|Node)\b")
 _LEAST_WATCH_S = 900.0
 _TICKS = 100  # a second: the unit of start times
@@ -320,7 +321,7 @@ def _classes(moments: Sequence[_Moment]) -> list[ClassCourse]:
                     judged.evidence,
                 )
             )
-    return sorted(found, key=lambda c: (c.verdict not in _RISING, -(c.sizes[-1] - c.sizes[0])))
+    return sorted(found, key=lambda c: (c.verdict not in _GROWN, -(c.sizes[-1] - c.sizes[0])))
 
 
 def _soft(classes: dict[str, tuple[int, int]]) -> int:
@@ -372,7 +373,7 @@ def _whose(
 ) -> tuple[GrowthOf | None, Verdict | None, str]:
     """Say whose growth it is: the part that grew most, and what is known of it."""
     delta = {name: last - first for name, first, last, _ in changes}
-    leak = next((one for one in classes if one.verdict in _RISING), None)
+    leak = next((one for one in classes if one.verdict in _GROWN), None)
     trends = {trend.series.metric: trend for trend in seen.trends}
     outside = _steady(growth.get("outside_heap"))
     # Class data are outside the heap, and their counter moves with collections only.

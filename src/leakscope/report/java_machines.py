@@ -42,6 +42,7 @@ _GAUGES = {
     "outside_heap": "memory outside the heap",
 }
 _ROWS = 8
+_GROWN = (Verdict.LEAKING, Verdict.GROWING, Verdict.FILLING)
 
 
 def standing(seen: MachineSeen) -> str:
@@ -125,7 +126,7 @@ def render_watch(watched: MachineWatched, ink: Ink) -> str:
             f"  {printable(name):<28} {amount_text(first, unit):>12} {amount_text(last, unit):>12}"
             f" {change:>12}"
         )
-    growers = [c for c in watched.classes if c.verdict in (Verdict.LEAKING, Verdict.GROWING)]
+    growers = [c for c in watched.classes if c.verdict in _GROWN]
     if growers:
         lines += ["", f"  {'verdict':<9} {'first':>10} {'last':>10} {'rate':>12}  class"]
     for one in growers[:_ROWS]:

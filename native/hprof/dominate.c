@@ -17,7 +17,7 @@ struct step {
 
 /* Tables in the order of the search; 0 stands for whatever holds the roots. */
 struct search {
-  uint32_t count; /* objects that were met: 1 to count */
+  uint32_t count;  /* objects that were met: 1 to count */
   uint32_t *order; /* by number of object, 0: not met */
   uint32_t *object, *parent;
   uint32_t *first, *parents; /* whose references lead to an object: from first[i] to first[i+1] */

@@ -83,7 +83,7 @@ struct class {
   uint32_t static_first, static_count;
   /* Worked out by `lsh_link`. */
   uint32_t super_index;
-  uint32_t own_bytes;             /* of its own fields in an instance */
+  uint32_t own_bytes;              /* of its own fields in an instance */
   uint32_t refs_first, refs_count; /* where its own references are there */
   uint32_t next, next_bytes;       /* next class above with references, how far behind */
   uint32_t kind;                   /* `enum level` of what an instance refers to, 0: no reference */
@@ -203,9 +203,7 @@ static inline uint64_t reader_tell(const struct reader *reader) {
   return reader->base + reader->at;
 }
 
-static inline uint32_t u2(const uint8_t *at) {
-  return (uint32_t)at[0] << 8 | at[1];
-}
+static inline uint32_t u2(const uint8_t *at) { return (uint32_t)at[0] << 8 | at[1]; }
 
 static inline uint32_t u4(const uint8_t *at) {
   uint32_t value;

@@ -59,9 +59,7 @@ static int lay_out(struct heap *heap, struct class *class) {
   return DONE;
 }
 
-static uint32_t add_bytes(uint32_t a, uint32_t b) {
-  return a > NONE - 1 - b ? NONE - 1 : a + b;
-}
+static uint32_t add_bytes(uint32_t a, uint32_t b) { return a > NONE - 1 - b ? NONE - 1 : a + b; }
 
 /* What a class has from those above it, which come first; a class above itself has nothing above. */
 static void inherit(struct heap *heap, uint32_t index, const struct link *link) {
@@ -198,8 +196,8 @@ static int link_instance(struct heap *heap, uint32_t number, uint32_t index, uin
         return DONE;
       uint64_t target = id_at(heap, value);
       bool weak = kind && at == linking->link->reference && own == linking->link->referent;
-      int result = weak ? add_weak(heap, number, target, kind)
-                        : add_reference(heap, number, target);
+      int result =
+          weak ? add_weak(heap, number, target, kind) : add_reference(heap, number, target);
       if (result)
         return result;
     }

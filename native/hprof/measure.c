@@ -12,15 +12,16 @@
 /* Headers of HotSpot on 64 bits: instance, array, reference. Most usual first. */
 static const struct layout {
   uint32_t header, array_header, reference;
-} layouts[] = {{12, 16, 4}, {12, 16, 8}, {16, 24, 8}, {16, 24, 4}, {8, 12, 4}, {8, 12, 8}, {16, 20, 8}};
+} layouts[] = {{12, 16, 4}, {12, 16, 8}, {16, 24, 8}, {16, 24, 4},
+               {8, 12, 4},  {8, 12, 8},  {16, 20, 8}};
 #define LAYOUTS (sizeof layouts / sizeof layouts[0])
 
 static uint64_t aligned(uint64_t size, uint32_t to) {
   return (size + to - 1) & ~(uint64_t)(to - 1);
 }
 
-static uint64_t array_size(const struct heap *heap, uint32_t kind, uint32_t count,
-                           uint32_t header, uint32_t reference, uint32_t alignment) {
+static uint64_t array_size(const struct heap *heap, uint32_t kind, uint32_t count, uint32_t header,
+                           uint32_t reference, uint32_t alignment) {
   uint64_t each = kind == OBJECT_ARRAY ? reference : type_size(heap, kind);
   uint64_t start = header;
   if (alignment > 1 && (kind == 7 || kind == 11)) /* elements of 8 bytes are aligned */
@@ -57,7 +58,8 @@ static uint64_t raw_bytes(const struct heap *heap, const struct class *class) {
   const struct field *fields = (const struct field *)heap->fields.items + class->field_first;
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < class->field_count; i++)
-    bytes += fields[i].type == TYPE_OBJECT ? heap->sizes.reference : type_size(heap, fields[i].type);
+    bytes +=
+        fields[i].type == TYPE_OBJECT ? heap->sizes.reference : type_size(heap, fields[i].type);
   return bytes;
 }
 
@@ -134,7 +136,8 @@ static int find_padding(struct heap *heap) {
   }
   for (size_t i = 0; i < count; i++) {
     const struct padding *of = &padding[i];
-    bool sure = of->more == 8 || (tight >= seen - seen / TIGHT && of->alike >= FEW_ALIKE && of->alike >= 4 * of->others);
+    bool sure = of->more == 8 || (tight >= seen - seen / TIGHT && of->alike >= FEW_ALIKE &&
+                                  of->alike >= 4 * of->others);
     if (of->more && of->alike && sure)
       classes[i].size += of->more;
   }
@@ -151,7 +154,8 @@ static uint64_t statics(const struct heap *heap, uint64_t id) {
   const struct field *fields = (const struct field *)heap->fields.items + class->static_first;
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < class->static_count; i++)
-    bytes += fields[i].type == TYPE_OBJECT ? heap->sizes.reference : type_size(heap, fields[i].type);
+    bytes +=
+        fields[i].type == TYPE_OBJECT ? heap->sizes.reference : type_size(heap, fields[i].type);
   return bytes;
 }
 

@@ -42,8 +42,7 @@ const uint8_t *reader_take(struct reader *reader, size_t count) {
       uint64_t wanted = reader->size - offset;
       if (wanted > BUFFER - reader->have)
         wanted = BUFFER - reader->have;
-      ssize_t got =
-          pread(reader->fd, reader->buffer + reader->have, (size_t)wanted, (off_t)offset);
+      ssize_t got = pread(reader->fd, reader->buffer + reader->have, (size_t)wanted, (off_t)offset);
       if (got < 0 && errno == EINTR)
         continue;
       if (got <= 0) {

@@ -17,7 +17,7 @@ LAYERS = [
     {"model", "words"},
     {"recording", "proc"},
     {"target", "symbols", "formats", "observe", "judge", "bpf"},
-    {"trace", "scan", "kernel", "drive"},
+    {"trace", "scan", "kernel", "drive", "java", "android"},
     {"workflow"},
     {"report"},
     {"tui"},

@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "Command", "main"]
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _INTERRUPTED = 130
 _FAILED = 2
-_REPORTING = {"diff", "find", "kernel", "report", "scan", "watch"}  # all they do is to tell …
+_REPORTING = {"diff", "find", "java", "kernel", "report", "scan", "watch"}  # all they do is to tell …
 _FILES = ("report_file", "html", "csv", "record")  # … on the output, or in one of these
 
 
@@ -54,6 +54,8 @@ COMMANDS = (
     Command("baseline", "keep what is held now, for a gate in CI", "leakscope.cli.baseline"),
     Command("suppress", "write a suppression for a finding", "leakscope.cli.suppress"),
     Command("watch", "say which processes and kernel caches leak", "leakscope.cli.watch"),
+    Command("android", "look at the memory of apps on a device, by adb", "leakscope.cli.android"),
+    Command("java", "say which Java virtual machines leak, and what", "leakscope.cli.java"),
     Command(
         "kernel", "say what the kernel itself holds, and what leaks in it", "leakscope.cli.kernel"
     ),

@@ -32,7 +32,8 @@ of such files, a process that is being traced right now, by its number or name, 
 of another tool, such as valgrind, a sanitizer or heaptrack; `-` is standard input. Saved
 tables of memory (smaps, slabinfo, class histograms, output of free) that are named in
 order, or stand in one file, are a course, and their growth is judged. A core file is
-scanned, as `leakscope scan` does. What a file is, its content tells.
+scanned, as `leakscope scan` does. Of a heap dump of Java it shows what holds a large share,
+and of several of one process what leaks. What a file is, its content tells.
 Exit status: 0 clean, 1 leaks found (see --exit-code), 2 a recording cannot be read,
 3 undecided.
 """
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report on everything that can be read; 2 when something cannot and nothing else leaks."""
+    from leakscope.cli._java_report import report_dumps
     from leakscope.cli.watch import report_store
     from leakscope.workflow.opening import InputKind
 
@@ -56,6 +58,9 @@ def run(args: argparse.Namespace) -> int:
         require_output()
     failed: list[LeakscopeError] = []
     named = _open(args.recordings, failed)
+    dumps = [one.label for one in named if one.kind is InputKind.HEAP_DUMP]
+    if dumps:
+        return report_dumps(dumps, args, others=len(named) - len(dumps), failed=failed)
     tables = [one for one in named if one.kind is InputKind.TABLE]
     alone = [one for one in named if one.kind in (InputKind.WATCH, InputKind.CORE)]
     runs = [one for one in named if one not in alone and one not in tables]

@@ -60,7 +60,7 @@ _KNOWN = (
     Runtime(
         "a Java virtual machine",
         _named(r"libjvm\.so|libj9vm\w*\.so"),
-        "its tools are `jcmd PID GC.class_histogram`, a heap dump, and -XX:NativeMemoryTracking",
+        "`leakscope java watch PID` sees it, and `leakscope java dump PID` shows who holds it",
         own=_JVM,
     ),
     Runtime(

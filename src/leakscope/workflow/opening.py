@@ -28,6 +28,7 @@ from leakscope.formats import (
     read_foreign,
     read_tables,
 )
+from leakscope.java.heap_file import is_heap_dump
 from leakscope.observe.asked import find_processes
 from leakscope.observe.store import MAGIC as WATCH_MAGIC
 from leakscope.proc.process import read_start
@@ -60,6 +61,7 @@ class InputKind(StrEnum):
     CORE = "a core file"
     FOREIGN = "a file of another tool"
     TABLE = "a saved table of memory"
+    HEAP_DUMP = "a heap dump of Java"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,11 @@ class Named:
             raise RecordingError(
                 f"{self.label} is a core file, which tells what is lost, and not where it came from",
                 hint=f"See it with: leakscope scan {self.label}",
+            )
+        if self.kind is InputKind.HEAP_DUMP:
+            raise RecordingError(
+                f"{self.label} is a heap dump of Java, which tells who holds what, and no call stacks",
+                hint=f"See it with: leakscope report {self.label}",
             )
         raise RecordingError(
             f"{self.label} is a recording of a watch, which holds no allocations",
@@ -269,6 +276,8 @@ def open_file(name: str) -> Named:
             f"{name} is a program or a library, not a recording",
             hint=f"To trace a program: leakscope run -- {name if '/' in name else './' + name}",
         )
+    if is_heap_dump(head):
+        return Named(name, InputKind.HEAP_DUMP, path)
     if foreign_format(path) is not None:
         return Named(name, InputKind.TABLE if is_table(path) else InputKind.FOREIGN, path)
     if path.suffix in _RECORDINGS:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which Java virtual machines run here, and whose they are."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from leakscope.errors import TargetError
+from leakscope.java import perf_data
+from leakscope.proc.process import pids, read_start
+from leakscope.proc.text import read_text
+
+__all__ = ["Machine", "find_machine", "find_machines", "memory_of"]
+
+_SIGQUIT = 3
+_FOLDER = re.compile(r"hsperfdata_[^/]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One virtual machine. `inner_pid` is its number in its own namespace.
+
+    `mine` tells whether it can be asked by us; `answers_signal` whether SIGQUIT is safe to send.
+    """
+
+    pid: int
+    inner_pid: int
+    uid: int
+    user: str
+    name: str
+    start: int
+    hotspot: bool
+    answers_signal: bool
+    counters_path: str | None
+
+    @property
+    def mine(self) -> bool:
+        """Whether the user who asks may ask it: its own user, and root."""
+        return os.geteuid() in (0, self.uid)
+
+    def counters(self) -> perf_data.PerfCounters | None:
+        """Return its counters now; None where it keeps none, or they are not for us to read."""
+        return None if self.counters_path is None else perf_data.read(self.counters_path)
+
+
+def find_machines() -> list[Machine]:
+    """Return all virtual machines that can be seen, by pid."""
+    found = []
+    for pid in sorted(pids()):
+        machine = _machine(pid)
+        if machine is not None:
+            found.append(machine)
+    return found
+
+
+def find_machine(pid: int) -> Machine:
+    """Return one virtual machine. Raises `TargetError` in a sentence on what it is instead."""
+    if read_start(pid) is None:
+        raise TargetError(f"there is no process {pid}")
+    machine = _machine(pid)
+    if machine is None:
+        raise TargetError(
+            f"process {pid} ({_comm(pid)}) is no Java virtual machine",
+            hint="`leakscope java` lists those that run here.",
+        )
+    return machine
+
+
+def _comm(pid: int) -> str:
+    return (read_text(f"/proc/{pid}/comm") or "?").strip()
+
+
+def _machine(pid: int) -> Machine | None:
+    start = read_start(pid)
+    if start is None or pid == os.getpid():
+        return None
+    hotspot = _has_libjvm(pid)
+    if hotspot is False:
+        return None
+    if hotspot is None and not _called_java(pid):
+        return None
+    status = read_text(f"/proc/{pid}/status") or ""
+    uid = int(_found(r"^Uid:\s+\d+\s+(\d+)", status, "0"))
+    inner = _found(r"^NSpid:\s+(?:\d+\s+)*(\d+)$", status, str(pid))
+    caught = _found(r"^SigCgt:\s+([0-9a-f]+)", status, "0")
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    path = _counters_path(pid, int(inner))
+    counters = None if path is None else perf_data.read(path)
+    name = (counters.command if counters is not None else "") or _command(pid)
+    safe = bool(int(caught, 16) >> (_SIGQUIT - 1) & 1)
+    return Machine(pid, int(inner), uid, user, name, start, hotspot is True, safe, path)
+
+
+def _found(pattern: str, text: str, otherwise: str) -> str:
+    match = re.search(pattern, text, re.MULTILINE)
+    return otherwise if match is None else str(match[1])
+
+
+def _has_libjvm(pid: int) -> bool | None:
+    """Whether the library of a virtual machine is mapped; None: that is not for us to see."""
+    try:
+        with Path(f"/proc/{pid}/maps").open(encoding="utf-8", errors="replace") as maps:
+            return any(line.rstrip().endswith(("/libjvm.so", "/libj9vm29.so")) for line in maps)
+    except OSError:
+        return None
+
+
+def _called_java(pid: int) -> bool:
+    return _comm(pid) == "java"
+
+
+def _command(pid: int) -> str:
+    """The main class or archive, from the command line."""
+    words = (read_text(f"/proc/{pid}/cmdline") or "").split("\0")
+    at = 1
+    while at < len(words) and words[at].startswith("-"):
+        if words[at] == "-jar":
+            return " ".join(words[at + 1 : at + 3]).strip()
+        at += 2 if words[at] in ("-cp", "-classpath", "-p", "--class-path", "--module-path") else 1
+    return " ".join(words[at : at + 2]).strip() or _comm(pid)
+
+
+def _counters_path(pid: int, inner: int) -> str | None:
+    folder = f"/proc/{pid}/root/tmp"
+    with suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 - thousands of names
+            path = f"{folder}/{name}/{inner}"
+            if _FOLDER.fullmatch(name) and os.path.isfile(path):  # noqa: PTH113 - thousands of them
+                return path
+    return None
+
+
+def memory_of(pid: int) -> int | None:
+    """Return the bytes of private memory of a process that are in use; None when it is gone."""
+    status = read_text(f"/proc/{pid}/status") or ""
+    found = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB", status, re.MULTILINE)
+    return sum(int(each) for each in found) * 1024 if found else None

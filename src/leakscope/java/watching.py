@@ -1,0 +1,456 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Virtual machines looked at for a while, as series with verdicts.
+
+That is their own counters, what the kernel says of them, and on demand what lives in them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leakscope.errors import TargetError
+from leakscope.java.attach import jcmd
+from leakscope.java.diagnostics import parse_histogram, parse_native_memory, parse_string_table
+from leakscope.java.machines import memory_of
+from leakscope.judge.growing import growth_now
+from leakscope.judge.live_sets import judge_live_set
+from leakscope.judge.trends import judge_series
+from leakscope.model.findings import Verdict
+from leakscope.model.java_machines import (
+    ClassCourse,
+    GrowthOf,
+    MachineFacts,
+    MachineSeen,
+    MachineWatched,
+)
+from leakscope.model.series import Series, Subject, TrendVerdict
+from leakscope.proc.smaps import read_areas
+from leakscope.words import bytes_text, plural, rate_text, signed_amount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from leakscope.java.machines import Machine
+    from leakscope.java.perf_data import PerfCounters
+    from leakscope.model.growth import Growth
+
+__all__ = ["MachineWatch", "facts_of", "watch_machine"]
+
+_RISING = (Verdict.LEAKING, Verdict.GROWING)
+_GROWN = (*_RISING, Verdict.FILLING)
+_SOFT = re.compile(r"(Soft|Weak)(Reference|Ref|Value|Key|Entry|Node)\b")
+_LEAST_WATCH_S = 900.0
+_TICKS = 100  # a second: the unit of start times
+_LEAST = 1 << 20
+_LEAST_NATIVE = 4 << 20
+_EFFECT = 0.02
+_FEW_THREADS, _FEW_CLASSES = 8, 20
+_GAUGES = {
+    "heap_after_gc": "bytes",
+    "metaspace": "bytes",
+    "classes": "count",
+    "threads": "count",
+    "memory": "bytes",
+    "outside_heap": "bytes",
+}
+
+
+def facts_of(machine: Machine) -> MachineFacts:
+    """Return what a virtual machine tells now."""
+    counters = machine.counters()
+    unseen = None
+    if counters is None:
+        unseen = "it keeps no counters (-XX:-UsePerfData), or they are in a place of its own"
+        if not machine.mine:
+            unseen = f"only {machine.user} and root may read its counters"
+    return MachineFacts(
+        machine.pid,
+        machine.user,
+        machine.name,
+        "" if counters is None else counters.version,
+        None if counters is None or not counters.collections else counters.heap_used,
+        None if counters is None else counters.heap_most,
+        0 if counters is None else counters.collections,
+        0 if counters is None else counters.full_collections,
+        0.0 if counters is None else counters.collecting_s,
+        None if counters is None else counters.metaspace,
+        None if counters is None else counters.classes,
+        None if counters is None else counters.threads,
+        memory_of(machine.pid),
+        unseen,
+    )
+
+
+@dataclass(slots=True)
+class MachineWatch:
+    """Series of one virtual machine under construction. With `areas` also what is outside its heap."""
+
+    machine: Machine
+    areas: bool = False
+    _courses: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    _collections: int = -1
+
+    def look(self) -> bool:
+        """Look once; False when it has ended."""
+        memory = memory_of(self.machine.pid)
+        if memory is None:
+            return False
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._put("memory", now, memory)
+        counters = self.machine.counters()
+        if counters is not None:
+            self._take(counters, now)
+        if self.areas and counters is not None:
+            outside = _outside_heap(self.machine.pid, counters.heap_most)
+            if outside is not None:
+                self._put("outside_heap", now, outside)
+        return True
+
+    def _take(self, counters: PerfCounters, now: int) -> None:
+        if counters.collections and counters.collections != self._collections:
+            self._collections = counters.collections
+            self._put("heap_after_gc", now, counters.heap_used)
+        self._put("metaspace", now, counters.metaspace)
+        self._put("classes", now, counters.classes)
+        self._put("threads", now, counters.threads)
+
+    def _put(self, name: str, now: int, value: int | None) -> None:
+        if value is not None:
+            times, values = self._courses.setdefault(name, ([], []))
+            times.append(now)
+            values.append(float(value))
+
+    def series(self) -> list[Series]:
+        """Return what was seen so far."""
+        counters = self.machine.counters()
+        most = None if counters is None else counters.heap_most
+        found = []
+        for name, (times, values) in self._courses.items():
+            heap = name == "heap_after_gc"
+            subject = Subject(
+                "java",
+                f"{self.machine.pid}@{self.machine.start}",
+                self.machine.name,
+                self.machine.pid,
+                started_ns=self.machine.start * 1_000_000_000 // _TICKS,
+                limit=float(most) if heap and most else None,
+                limit_of="the largest heap that it may have" if heap and most else None,
+            )
+            found.append(
+                Series(
+                    subject,
+                    name,
+                    _GAUGES[name],
+                    np.array(times, np.int64),
+                    np.array(values, np.float64),
+                )
+            )
+        return found
+
+    def judge(self) -> MachineSeen:
+        """Judge every gauge as `leakscope watch` does."""
+        return MachineSeen(facts_of(self.machine), tuple(judge_series(self.series())))
+
+
+def _outside_heap(pid: int, heap_most: int | None) -> int | None:
+    """Return private memory outside the Java heap: all but the stretch of mappings of its size.
+
+    None where mappings are not for us to see, or no stretch fits.
+    """
+    areas = read_areas(pid)
+    if areas is None or not heap_most:
+        return None
+    heap: int | None = None
+    start = end = -1
+    resident = 0
+    for area in areas:
+        # The archive of shared classes can lie in the heap.
+        if area.start != end or (area.path and not area.path.endswith(".jsa")):
+            start, resident = area.start, 0
+        end, resident = area.end, resident + area.anonymous
+        if heap_most <= end - start <= heap_most + heap_most // 20 + (1 << 20):
+            heap = max(resident, heap or 0)
+    return None if heap is None else sum(area.anonymous for area in areas) - heap
+
+
+# ---- one of them, closely
+
+
+@dataclass(slots=True)
+class _Moment:
+    at_s: float
+    classes: dict[str, tuple[int, int]]
+    native: dict[str, int] | None
+    strings: int | None
+    took_ms: float
+
+
+def watch_machine(
+    machine: Machine,
+    seconds: float,
+    every_s: float,
+    histograms: int,
+    *,
+    told: Callable[[str], None] = lambda _: None,
+) -> MachineWatched:
+    """Watch one virtual machine. Each of the `histograms` makes it collect its garbage.
+
+    `told` gets a line now and then. Raises `TargetError` when it is gone at the first look.
+    """
+    watch = MachineWatch(machine, areas=True)
+    began = time.monotonic()
+    moments: list[_Moment] = []
+    notes: list[str] = []
+    step = seconds / max(histograms - 1, 1)
+    if not watch.look():
+        raise TargetError(f"process {machine.pid} has ended")
+    asked = histograms
+    while True:
+        passed = time.monotonic() - began
+        if asked and passed >= len(moments) * step - 1e-3:
+            moment = _ask(machine, passed, notes)
+            if moment is None:
+                asked = 0
+            else:
+                moments.append(moment)
+                told(_told(moment))
+                asked -= 1
+        alive = watch.look()
+        if not alive:
+            notes.append("it ended while it was watched")
+            break
+        passed = time.monotonic() - began
+        if passed >= seconds and not asked:
+            break
+        time.sleep(max(min(every_s, seconds - passed), 0.01))
+    return _answer(watch, time.monotonic() - began, moments, notes)
+
+
+def _told(moment: _Moment) -> str:
+    size = sum(size for _, size in moment.classes.values())
+    return f"{bytes_text(size)} live in the heap (asked in {moment.took_ms:.0f} ms)"
+
+
+def _ask(machine: Machine, at_s: float, notes: list[str]) -> _Moment | None:
+    """Ask what lives; what it refuses is noted and not asked again."""
+    began = time.monotonic()
+    try:
+        classes = parse_histogram(jcmd(machine, "GC.class_histogram", patience_s=60.0))
+        took = time.monotonic() - began
+        native = parse_native_memory(jcmd(machine, "VM.native_memory summary scale=KB"))
+        strings = parse_string_table(jcmd(machine, "VM.stringtable"))
+    except TargetError as error:
+        notes.append(f"{error}: what lives in its heap was not seen")
+        return None
+    return _Moment(at_s, classes, native, strings, took * 1000)
+
+
+def _answer(
+    watch: MachineWatch, seconds: float, moments: Sequence[_Moment], notes: list[str]
+) -> MachineWatched:
+    seen = watch.judge()
+    classes = _classes(moments)
+    changes = _changes(watch, moments)
+    growth = {series.metric: growth_now(series) for series in watch.series()}
+    if moments and moments[0].native is None:
+        notes.append(
+            "native memory is not tracked: -XX:NativeMemoryTracking=summary at its start would tell"
+            " what the virtual machine itself takes"
+        )
+    of, verdict, sentence = _whose(seen, classes, changes, growth, seconds)
+    return MachineWatched(
+        seen,
+        seconds,
+        tuple(classes),
+        tuple(changes),
+        of,
+        verdict,
+        sentence,
+        _next(of, watch.machine),
+        len(moments),
+        max((one.took_ms for one in moments), default=0.0),
+        tuple(notes),
+    )
+
+
+def _classes(moments: Sequence[_Moment]) -> list[ClassCourse]:
+    if len(moments) < 2:
+        return []
+    times = [one.at_s for one in moments]
+    heap = [sum(size for _, size in one.classes.values()) for one in moments]
+    soft = _soft(moments[-1].classes) - _soft(moments[0].classes)
+    found = []
+    for name in moments[-1].classes:
+        course = [one.classes.get(name, (0, 0)) for one in moments]
+        counts, sizes = tuple(c for c, _ in course), tuple(s for _, s in course)
+        grown = sizes[-1] - sizes[0]
+        # A second look at the same thing: does the heap as a whole grow by that, at each step?
+        steady = all(b > a for a, b in pairwise(heap))
+        judged = judge_live_set(
+            times,
+            sizes,
+            counts,
+            heap,
+            held_in_one_place=steady and heap[-1] - heap[0] >= 0.5 * grown and len(moments) >= 4,
+            least_s=_LEAST_WATCH_S,
+            second=("all that lives grows with it", "all that lives does not grow with it"),
+        )
+        if (
+            judged is not None
+            and judged.verdict in _RISING
+            and soft >= 0.3 * (counts[-1] - counts[0])
+        ):
+            why = f"{judged.sentence}; soft and weak references grew as well: it may be a cache"
+            judged = replace(judged, verdict=Verdict.GROWING, confidence=0.5, sentence=why)
+        if judged is not None:
+            found.append(
+                ClassCourse(
+                    name,
+                    counts,
+                    sizes,
+                    judged.verdict,
+                    judged.confidence,
+                    judged.rate,
+                    judged.sentence,
+                    judged.evidence,
+                )
+            )
+    return sorted(found, key=lambda c: (c.verdict not in _GROWN, -(c.sizes[-1] - c.sizes[0])))
+
+
+def _soft(classes: dict[str, tuple[int, int]]) -> int:
+    """How many references there are that hold nothing for good."""
+    return sum(count for name, (count, _) in classes.items() if _SOFT.search(name))
+
+
+def _changes(
+    watch: MachineWatch, moments: Sequence[_Moment]
+) -> list[tuple[str, float, float, str]]:
+    found: list[tuple[str, float, float, str]] = []
+    if len(moments) > 1:
+        first, last = moments[0], moments[-1]
+        live = [sum(size for _, size in one.classes.values()) for one in (first, last)]
+        found.append(("live in the heap", live[0], live[1], "bytes"))
+    for series in watch.series():
+        if len(series.values) > 1:
+            first_value, last_value = float(series.values[0]), float(series.values[-1])
+            found.append((_NAMES[series.metric], first_value, last_value, series.unit))
+    if len(moments) > 1:
+        first, last = moments[0], moments[-1]
+        buffers = [one.classes.get("java.nio.DirectByteBuffer", (0, 0))[0] for one in (first, last)]
+        found.append(("direct buffers", buffers[0], buffers[1], "count"))
+        if first.strings is not None and last.strings is not None:
+            found.append(("interned strings", first.strings, last.strings, "count"))
+        for name in sorted(set(first.native or ()) & set(last.native or ())):
+            before, after = (first.native or {})[name], (last.native or {})[name]
+            if before != after:
+                found.append((f"tracked: {name}", before, after, "bytes"))
+    return found
+
+
+_NAMES = {
+    "heap_after_gc": "heap after collection",
+    "metaspace": "metaspace",
+    "classes": "classes",
+    "threads": "threads",
+    "memory": "private memory",
+    "outside_heap": "outside the heap",
+}
+
+
+def _whose(
+    seen: MachineSeen,
+    classes: Sequence[ClassCourse],
+    changes: Sequence[tuple[str, float, float, str]],
+    growth: dict[str, Growth | None],
+    seconds: float,
+) -> tuple[GrowthOf | None, Verdict | None, str]:
+    """Say whose growth it is: the part that grew most, and what is known of it."""
+    delta = {name: last - first for name, first, last, _ in changes}
+    leak = next((one for one in classes if one.verdict in _GROWN), None)
+    trends = {trend.series.metric: trend for trend in seen.trends}
+    outside = _steady(growth.get("outside_heap"))
+    # Class data are outside the heap, and their counter moves with collections only.
+    loaded = max(delta.get("metaspace", 0.0), 0.0)
+    if delta.get("classes", 0.0) >= _FEW_CLASSES:
+        loaded += outside + max(delta.get("live in the heap", 0.0), 0.0)
+    parts = [
+        (GrowthOf.HEAP, max(delta.get("live in the heap", 0.0), 0.0) if leak is not None else 0.0),
+        (GrowthOf.CLASSES, loaded),
+        (GrowthOf.THREADS, _threads(delta)),
+        (GrowthOf.BUFFERS, _buffers(delta)),
+    ]
+    tracked = sum(
+        value
+        for name, value in delta.items()
+        if name.startswith("tracked: ") and name not in ("tracked: Total", "tracked: Java Heap")
+    )
+    parts.append((GrowthOf.MACHINE, tracked - sum(size for _, size in parts[1:])))
+    # What is new outside the heap at first is the virtual machine warming up.
+    native = outside - max(tracked, loaded, 0.0)
+    first = next((before for name, before, _, _ in changes if name == "outside the heap"), 0.0)
+    # A virtual machine that warms up grows there as well: compiled code, its compilers' memory.
+    parts.append((GrowthOf.NATIVE, native if native >= max(_LEAST_NATIVE, 0.1 * first) else 0.0))
+    of, size = max(parts, key=lambda part: part[1])
+    least = max(_LEAST, _EFFECT * (seen.facts.memory or 0))
+    if of is GrowthOf.HEAP and leak is not None and size > 0:
+        sentence = f"the Java heap grows, most of it {leak.class_name}: {leak.sentence}"
+        return of, leak.verdict, sentence
+    if size < least:
+        heap = trends.get("heap_after_gc")
+        if heap is not None and heap.verdict is TrendVerdict.LEAK:
+            return GrowthOf.HEAP, Verdict.LEAKING, f"the heap after collection {heap.sentence}"
+        return None, None, "nothing grows by what is worth a word"
+    rate = rate_text(size / max(seconds, 1e-9))
+    leaks = {"metaspace", "threads", "outside_heap", "memory"}
+    proven = any(m in leaks and t.verdict is TrendVerdict.LEAK for m, t in trends.items())
+    verdict = Verdict.LEAKING if proven else Verdict.GROWING
+    sentence = f"{of} grew by {signed_amount(size, 'bytes')}, {rate}"
+    if of is GrowthOf.CLASSES:
+        sentence = f"{plural(int(delta.get('classes', 0)), 'class', 'classes')} more than at first"
+    if of is GrowthOf.THREADS:
+        sentence = f"{plural(int(delta['threads']), 'thread')} more than at first"
+    heap_flat = delta.get("live in the heap", 0.0) < 0.1 * size
+    if of is GrowthOf.NATIVE and heap_flat:
+        sentence += ", while the heap does not grow"
+    return of, verdict, sentence
+
+
+def _steady(growth: Growth | None) -> float:
+    """Return what a gauge grew by where it did so from stretch to stretch."""
+    if growth is None or growth.rate <= 0 or growth.steadiness < 0.6:
+        return 0.0
+    return growth.grown
+
+
+def _threads(delta: dict[str, float]) -> float:
+    # Of each thread's stack some ten pages are touched.
+    count = delta.get("threads", 0.0)
+    return count * (1 << 20) if count >= _FEW_THREADS else 0.0
+
+
+def _buffers(delta: dict[str, float]) -> float:
+    tracked = delta.get("tracked: Other", 0.0)
+    if tracked > 0:
+        return tracked
+    outside = delta.get("outside the heap", 0.0)
+    return max(outside, 0.0) + 1 if delta.get("direct buffers", 0.0) >= _FEW_THREADS else 0.0
+
+
+def _next(of: GrowthOf | None, machine: Machine) -> str:
+    pid = machine.pid
+    if of in (GrowthOf.HEAP, GrowthOf.CLASSES, GrowthOf.BUFFERS):
+        return f"to see who holds it: leakscope java dump {pid} -o {pid}.hprof"
+    if of is GrowthOf.THREADS:
+        return f"to see what they do: jcmd {pid} Thread.print"
+    if of is GrowthOf.MACHINE:
+        return f"to see what it is: jcmd {pid} VM.native_memory detail.diff"
+    if of is GrowthOf.NATIVE:
+        return f"to see which native code: leakscope find {pid}"
+    return "watch it longer, and under load, with --for 15m"

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope java`: virtual machines listed, watched and dumped, with and without their help."""
+
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from java_dumps import Program, environment, java_classes, validated, wait_for
+from leakscope.cli import main
+from leakscope.java import dumping
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    return java_classes(tmp_path_factory.mktemp("classes"))
+
+
+class Growing(Program):
+    """Grows a little every so often, until the end."""
+
+    def __init__(self, classes, kind, count, *options):
+        super().__init__(classes, kind, *options, env=environment())
+        self.grow(count)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._go, args=(count,))
+        self._thread.start()
+
+    def _go(self, count):
+        while not self._stop.wait(0.05):
+            self.grow(count)
+
+    def __exit__(self, *rest):
+        self._stop.set()
+        self._thread.join()
+        super().__exit__(*rest)
+
+
+def watched(program, capsys, *arguments, seconds="4s"):
+    status = main(
+        ["java", "watch", str(program.pid), "--for", seconds, "--every", "0.25s", "--json", *arguments]
+    )  # fmt: skip
+    return status, validated(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "whose", "options"),
+    [
+        ("static", 100, "the Java heap", ()),
+        ("threads", 2, "threads", ()),
+        ("classloader", 2, "class data (metaspace)", ()),
+        ("direct", 2, "direct buffers", ("-XX:NativeMemoryTracking=summary",)),
+        ("native", 8, "native code that the virtual machine does not track", ()),
+    ],
+)
+def test_whose_growth_it_is(classes, kind, count, whose, options, capsys):
+    with Growing(classes, kind, count, *options) as program:
+        status, found = watched(program, capsys)
+    assert found["growth_of"] == whose
+    assert found["verdict"] in ("growing", "filling")  # a busy machine makes it grow unevenly
+    assert status == 3
+    assert found["histograms"] == 5
+    expected = {"native": f"leakscope find {program.pid}", "threads": "Thread.print"}
+    assert expected.get(kind, f"leakscope java dump {program.pid}") in found["next_step"]
+    if kind == "static":
+        assert found["classes"][0]["class_name"] == "byte[]"
+        assert "Leaks$Session" in {one["class_name"] for one in found["classes"]} | {
+            "Leaks$Session"
+        }
+
+
+@pytest.mark.parametrize(("kind", "count"), [("bounded", 3000), ("churn", 1000)])
+def test_what_only_looks_like_growth(classes, kind, count, capsys):
+    with Growing(classes, kind, count) as program:
+        status, found = watched(program, capsys)
+    assert (status, found["verdict"]) == (0, None), found["sentence"]
+
+
+def test_a_cache_of_soft_references_is_no_leak(classes, capsys):
+    with Growing(classes, "soft", 60) as program:
+        _, found = watched(program, capsys)
+    assert found["verdict"] != "leaking"
+    if found["classes"]:
+        assert "it may be a cache" in found["classes"][0]["sentence"]
+
+
+def test_virtual_machines_are_listed_and_nothing_is_asked_of_them(classes, capsys):
+    with Program(classes, "static", env=environment()) as program:
+        program.grow(100)
+        assert main(["java", "--for", "0.3s", "--every", "0.1s", "--json"]) in (0, 3)
+        machines = validated(capsys.readouterr().out)["machines"]
+        (found,) = [one for one in machines if one["pid"] == program.pid]
+        assert (found["name"], found["heap_most"]) == ("Leaks static", 64 << 20)
+        assert found["version"].startswith("17.")
+        assert not os.path.exists(f"/tmp/.java_pid{program.pid}")
+        assert main(["java", "list", "--for", "0.2s"]) in (0, 3)
+        assert "Leaks static" in capsys.readouterr().out
+
+
+def test_a_dump_says_its_cost_first_and_is_whole_or_not_there(
+    classes, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with Program(classes, "static", env=environment()) as program:
+        program.grow(1000)
+        assert main(["java", "dump", "Leaks", "--dry-run"]) == 0
+        assert "will stand still for about" in capsys.readouterr().err
+        assert os.listdir(tmp_path) == []
+        assert main(["java", "dump", str(program.pid), "-o", "a.hprof"]) == 0
+        out, told = capsys.readouterr()
+        assert "leakscope report a.hprof" in out
+        assert told.index("stand still") >= 0
+        assert (tmp_path / "a.hprof").stat().st_mode & 0o777 == 0o600
+        assert main(["report", "a.hprof"]) == 3
+        assert "Leaks.SESSIONS" in capsys.readouterr().out
+        assert main(["java", "dump", str(program.pid), "-o", "b.hprof.gz", "--gz"]) == 0
+        # Not over what is there, not into nowhere, not where there is no room.
+        before = (tmp_path / "a.hprof").read_bytes()
+        assert main(["java", "dump", str(program.pid), "-o", "a.hprof"]) == 2
+        assert main(["java", "dump", str(program.pid), "-o", "no/where"]) == 2
+        assert (tmp_path / "a.hprof").read_bytes() == before
+        usage = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+        monkeypatch.setattr(dumping.shutil, "disk_usage", lambda _: usage)
+        capsys.readouterr()
+        assert main(["java", "dump", str(program.pid), "-o", "c.hprof"]) == 2
+        assert "are free in" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["a.hprof", "b.hprof.gz"]
+
+
+def test_one_that_does_not_answer_is_told_of_and_left_in_peace(
+    classes, tmp_path, capsys, monkeypatch
+):
+    with Program(classes, "static", env=environment()) as program:
+        os.kill(program.pid, signal.SIGSTOP)
+        wait_for(lambda: ") T " in Path(f"/proc/{program.pid}/stat").read_text())
+        assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / "d")]) == 2
+        assert "does not answer: it is stopped" in capsys.readouterr().err
+        os.kill(program.pid, signal.SIGCONT)
+        program.grow(10)  # nothing but "done" is on its output
+    with Program(classes, "static", "-XX:+DisableAttachMechanism", env=environment()) as program:
+        assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / "d")]) == 2
+        assert "DisableAttachMechanism" in capsys.readouterr().err
+        program.grow(10)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_none_gets_one_sentence(capsys):
+    for arguments, said in (
+        (["dump", "1"], "is no Java virtual machine"),
+        (["watch", "no-such-program"], "no Java virtual machine here runs"),
+        (["watch", "999999999"], "there is no process 999999999"),
+        (["watch", "1", "--histograms", "x"], "is not a number"),
+        (["list", "--every", "0.001s"], "too short"),
+    ):
+        assert main(["java", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "Traceback" not in error

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters of virtual machines, what jcmd prints, and who may be asked."""
+
+import os
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foreign import SAMPLES
+from leakscope.errors import TargetError
+from leakscope.java import perf_data
+from leakscope.java.attach import ask
+from leakscope.java.diagnostics import parse_histogram, parse_native_memory, parse_string_table
+from leakscope.java.machines import Machine, find_machine
+from leakscope.proc.process import read_start
+
+
+def counters(entries, order="<"):
+    body = b""
+    for name, value in entries:
+        text = isinstance(value, str)
+        raw = name.encode() + b"\0"
+        raw += bytes(-(20 + len(raw)) % 8)
+        data = value.encode() + b"\0" if text else struct.pack(order + "q", value)
+        length = 20 + len(raw) + len(data)
+        body += struct.pack(
+            order + "iiiBBBBi", length, 20, len(data) if text else 0, ord("B" if text else "J"), 0, 1, 1,
+            20 + len(raw),
+        ) + raw + data  # fmt: skip
+    head = struct.pack(">I", 0xCAFEC0C0) + bytes((1 if order == "<" else 0, 2, 0, 1))
+    head += struct.pack(order + "iiqii", 32 + len(body), 0, 0, 32, len(entries))
+    return head + body
+
+
+REAL = [
+    ("sun.gc.generation.0.maxCapacity", 20 << 20),
+    ("sun.gc.generation.1.maxCapacity", 44 << 20),
+    ("sun.gc.generation.0.space.0.used", 1000),
+    ("sun.gc.generation.1.space.0.used", 2000),
+    ("sun.gc.collector.0.invocations", 7),
+    ("sun.gc.collector.1.invocations", 2),
+    ("java.threads.live", 12),
+    ("java.property.java.version", "17.0.15"),
+    ("sun.rt.javaCommand", "com.example.Main --port 80"),
+]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_counters_are_read_in_either_byte_order(order):
+    found = perf_data.parse(counters(REAL, order))
+    assert (found.heap_used, found.heap_most, found.collections) == (3000, 64 << 20, 9)
+    assert (found.threads, found.version) == (12, "17.0.15")
+    assert found.command == "com.example.Main --port 80"
+    assert found.metaspace is None
+
+
+def test_the_generations_of_g1_share_what_there_is():
+    both = [(f"sun.gc.generation.{n}.maxCapacity", (64 << 20) + n) for n in (0, 1)]
+    assert perf_data.parse(counters(both)).heap_most == (64 << 20) + 1
+
+
+@given(st.binary(max_size=400), st.integers(0, 300), st.binary(max_size=8))
+def test_counters_that_are_none_do_no_harm(data, at, new):
+    perf_data.parse(struct.pack(">I", 0xCAFEC0C0) + data)
+    whole = counters(REAL)
+    perf_data.parse(whole[:at] + new + whole[at + len(new) :])
+
+
+def test_what_jcmd_prints():
+    before = parse_histogram((SAMPLES / "jmap-histo/jdk17-histo-before.txt").read_text())
+    after = parse_histogram((SAMPLES / "jmap-histo/jdk17-histo-after.txt").read_text())
+    assert (sum(c for c, _ in before.values()), sum(s for _, s in before.values())) == (
+        14455,
+        688048,
+    )
+    assert (before["Leak$Session"][0], after["Leak$Session"][0]) == (500, 1500)
+    native = parse_native_memory((SAMPLES / "nmt/jdk17-nmt-summary.txt").read_text())
+    assert native["Total"] == 92163 * 1024
+    assert native["Other"] == 8192 * 1024
+    assert parse_native_memory("Native memory tracking is not enabled") is None
+    assert parse_string_table("Number of entries       :      1753 =  28048 bytes") == 1753
+
+
+def machine(**more):
+    facts = {
+        "pid": os.getpid(), "inner_pid": os.getpid(), "uid": os.geteuid(), "user": "me", "name": "x",
+        "start": read_start(os.getpid()), "hotspot": True, "answers_signal": False,
+        "counters_path": None,
+    }  # fmt: skip
+    return Machine(**{**facts, **more})
+
+
+def test_no_signal_is_sent_to_what_would_die_of_it():
+    """SIGQUIT would end this test."""
+    with pytest.raises(TargetError, match="does not catch SIGQUIT"):
+        ask(machine(), "jcmd", "help")
+    with pytest.raises(TargetError, match="is not a HotSpot virtual machine"):
+        ask(machine(hotspot=False), "jcmd", "help")
+    with pytest.raises(TargetError, match="has ended"):
+        ask(machine(start=1, answers_signal=True), "jcmd", "help")
+
+
+def test_anothers_virtual_machine_is_not_asked(monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1234)
+    with pytest.raises(TargetError, match="belongs to shop, who alone may ask it"):
+        ask(machine(uid=77, user="shop"), "jcmd", "help")
+
+
+def test_what_is_no_virtual_machine():
+    with pytest.raises(TargetError, match="is no Java virtual machine"):
+        find_machine(1)
+    with pytest.raises(TargetError, match="there is no process"):
+        find_machine(999_999_999)

@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "Command", "main"]
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _INTERRUPTED = 130
 _FAILED = 2
-_REPORTING = {"find", "report", "scan", "watch"}  # all they do is to tell …
+_REPORTING = {"attach", "find", "report", "scan", "watch"}  # all they do is to tell …
 _FILES = ("report_file", "html", "csv", "record")  # … on the output, or in one of these
 
 
@@ -41,6 +41,10 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("run", "trace a program from its start and report what it leaks", "leakscope.cli.run"),
+    Command(
+        "attach", "record a program that runs already, and report what it leaks", "leakscope.cli.attach"
+    ),
+    Command("detach", "take leakscope's agent out of running processes", "leakscope.cli.detach"),
     Command("report", "show the report on a recording again", "leakscope.cli.report"),
     Command(
         "scan", "say which blocks of a running process nothing points to", "leakscope.cli.scan"

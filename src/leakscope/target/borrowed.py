@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.target.frozen import Frozen
+    from leakscope.target.memory import Memory
 
 __all__ = [
     "Borrowed",
@@ -98,7 +99,7 @@ class Gadgets:
         self.sigreturn = sigreturn
 
 
-def find_gadgets(frozen: Frozen) -> Gadgets:
+def find_gadgets(frozen: Memory) -> Gadgets:
     """Find the instructions in the code of the process. Raises `RefusedError`."""
     call = sigreturn = 0
     for mapping in sorted(frozen.mappings, key=_likely, reverse=True):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +14,11 @@ import numpy as np
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
 from leakscope.proc.process import pids
-from leakscope.target.borrowed import RefusedError
+from leakscope.target.borrowed import RefusedError, find_gadgets
 from leakscope.target.frozen import Frozen
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.hands import Writer
-from leakscope.trace.attach.island import ISLAND_BYTES, find_attached
+from leakscope.trace.attach.island import ISLAND_BYTES, all_attached, find_attached, pack
 from leakscope.trace.attach.objects import open_mapped
 
 if TYPE_CHECKING:
@@ -62,16 +62,24 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
     for number in range(_TRIES):
         result.tries = number + 1
         mappings = _mappings(attached.pid)
-        if not mappings:
+        current = _current(attached, mappings)
+        if current is None:  # it has ended, or runs another program now
             result.unmapped = True
             return result
+        attached = current
         dirty = _restorable(attached, mappings)
+        with Writer(attached.pid) as memory:
+            running = hands.Running(memory)
+            gadgets, restorers = find_gadgets(running), _restorers(running)
         frozen = Frozen(attached.pid, patience_s=max(max_pause_s, 0.5))
         try:
             with frozen, Writer(attached.pid) as memory:
+                if _current(attached, frozen.mappings) is None:
+                    result.unmapped = True
+                    return result
                 _restore(attached, memory, result)
-                result.reason = _inside(attached, frozen)
-                with contextlib.suppress(RefusedError), hands.borrow(frozen, None, None) as calls:
+                result.reason = _inside(attached, frozen, restorers)
+                with contextlib.suppress(RefusedError), hands.borrow(frozen, gadgets, None) as calls:
                     for page in dirty:
                         with contextlib.suppress(OSError):
                             calls.advise(page, _PAGE, hands.DONTNEED)
@@ -91,7 +99,18 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
             return result
         time.sleep(_SHORT_S if number < _TRIES // 2 else _LONG_S)
     result.reason = result.reason or "none of its threads could be borrowed"
+    with contextlib.suppress(TargetError, OSError), Writer(attached.pid) as memory:
+        memory.write(attached.islands[0], pack(replace(attached, tracer=0, patches=())))
     return result
+
+
+def _current(attached: Attached, mappings: Sequence[Mapping]) -> Attached | None:
+    """Return the same attach as it is in the process now, None when it is not there any more."""
+    with contextlib.suppress(TargetError):
+        for one in all_attached(attached.pid, mappings):
+            if one.region == attached.region and one.islands == attached.islands:
+                return one
+    return None
 
 
 def remove_from_children(attached: Attached, *, max_pause_s: float) -> list[Removed]:
@@ -173,7 +192,7 @@ def _unmap(attached: Attached, frozen: Frozen, calls: hands.Calls) -> None:
             calls.unmap(island, ISLAND_BYTES)
 
 
-def _inside(attached: Attached, frozen: Frozen) -> str:
+def _inside(attached: Attached, frozen: Frozen, restorers: np.ndarray) -> str:
     """Say why the agent's code must stay: a thread is in it, or comes back to it. "": it can go."""
     spans = [(start, end) for start, end in attached.code if start]
     for thread in frozen.threads:
@@ -190,12 +209,11 @@ def _inside(attached: Attached, frozen: Frozen) -> str:
             for slot in used:
                 if (int(slot["pointer"]), int(slot["tid"])) in numbers:
                     return f"thread {int(slot['tid'])} is in a function of it"
-    return _interrupted(frozen, spans)
+    return _interrupted(frozen, spans, restorers)
 
 
-def _interrupted(frozen: Frozen, spans: Sequence[tuple[int, int]]) -> str:
+def _interrupted(frozen: Frozen, spans: Sequence[tuple[int, int]], restorers: np.ndarray) -> str:
     """Look for handlers of signals that came while a thread was in the code."""
-    gadgets = _restorers(frozen)
     for thread in frozen.threads:
         low = thread.sp & -8
         place = next((m for m in frozen.mappings if m.start <= low < m.end), None)
@@ -203,7 +221,7 @@ def _interrupted(frozen: Frozen, spans: Sequence[tuple[int, int]]) -> str:
             continue
         raw = frozen.read(low, min(place.end - low, _STACK_BYTES))
         words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
-        for index in np.flatnonzero(np.isin(words, gadgets)):
+        for index in np.flatnonzero(np.isin(words, restorers)):
             at = int(index) + _FRAME_IP // 8
             if at < len(words) and any(start <= int(words[at]) < end for start, end in spans):
                 return f"a signal came to thread {thread.tid} while it was in it"
@@ -213,19 +231,19 @@ def _interrupted(frozen: Frozen, spans: Sequence[tuple[int, int]]) -> str:
 _known: dict[tuple[int, int, str], list[int]] = {}
 
 
-def _restorers(frozen: Frozen) -> np.ndarray:
+def _restorers(memory: hands.Running) -> np.ndarray:
     """Return where handlers of signals may return to: the C library's, and others alike."""
     found: list[int] = []
-    for mapping in frozen.mappings:
+    for mapping in memory.mappings:
         if "x" not in mapping.permissions or not mapping.inode:
             continue
         name = mapping.path.rpartition("/")[2]
-        is_main = mapping.path == frozen.mappings[0].path
+        is_main = mapping.path == memory.mappings[0].path
         if not (is_main or name.startswith(("libc.", "libc-", "ld-musl", "libpthread"))):
             continue
         key = mapping.inode, mapping.offset, mapping.path
         if key not in _known:
-            code = frozen.read(mapping.start, min(mapping.end - mapping.start, 16 << 20))
+            code = memory.read(mapping.start, min(mapping.end - mapping.start, 16 << 20))
             places = []
             for form in _RESTORERS:
                 at = code.find(form)

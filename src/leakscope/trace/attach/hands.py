@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from leakscope.errors import TargetError
+from leakscope.proc.maps import read_maps
 from leakscope.proc.process import living_task
 from leakscope.proc.text import read_text
-from leakscope.target.borrowed import Borrowed, RefusedError, find_gadgets, has_shadow_stack
+from leakscope.target.borrowed import Borrowed, RefusedError, has_shadow_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from leakscope.proc.maps import Mapping
     from leakscope.target.borrowed import Gadgets
     from leakscope.target.frozen import Frozen
+    from leakscope.target.memory import Thread
 
-__all__ = ["Calls", "TooSlowError", "Writer", "free_place", "inner_tid", "stack_words", "thread_pointers"]
+__all__ = ["Calls", "Running", "TooSlowError", "Writer", "borrow", "free_place", "inner_tid"]
+__all__ += ["stack_words", "thread_pointers"]
 
 MMAP, MUNMAP, MADVISE, CLOSE, FTRUNCATE, MEMFD_CREATE = 9, 11, 28, 3, 77, 319
 READ, WRITE, EXEC = 1, 2, 4
@@ -94,12 +97,12 @@ class Calls:
 
 
 @contextlib.contextmanager
-def borrow(frozen: Frozen, gadgets: Gadgets | None, deadline: float | None) -> Iterator[Calls]:
+def borrow(frozen: Frozen, gadgets: Gadgets, deadline: float | None) -> Iterator[Calls]:
     """Yield the system calls of a stopped process. Raises `RefusedError`: no thread is free."""
     tids = [tid for tid in frozen.calm_threads() if _is_free(tid)]
     refused = RefusedError("none of its threads can be borrowed just now")
     for tid in tids[:_MOST_BORROWED]:
-        thread = Borrowed(frozen, tid, gadgets or find_gadgets(frozen))
+        thread = Borrowed(frozen, tid, gadgets)
         try:
             thread.__enter__()
         except RefusedError as error:
@@ -116,6 +119,16 @@ def borrow(frozen: Frozen, gadgets: Gadgets | None, deadline: float | None) -> I
 def _is_free(tid: int) -> bool:
     status = read_text(f"/proc/{tid}/status") or ""
     return "\nSeccomp:\t0" in status and not has_shadow_stack(tid)
+
+
+class Running:
+    """The memory of a process that runs: what is to be known of it before it is stopped."""
+
+    threads: tuple[Thread, ...] = ()
+
+    def __init__(self, memory: Writer) -> None:
+        self.mappings = read_maps(memory.pid)
+        self.read = memory.read
 
 
 class Writer:

@@ -20,10 +20,11 @@ import numpy as np
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
 from leakscope.proc.text import read_text
-from leakscope.target.borrowed import RefusedError
+from leakscope.target.borrowed import RefusedError, find_gadgets
 from leakscope.target.frozen import Frozen
 from leakscope.target.x86_code import CodeError, displace, far_jump, near_jump
 from leakscope.trace.attach import hands
+from leakscope.trace.attach.beat import clock_of
 from leakscope.trace.attach.detach import remove
 from leakscope.trace.attach.handover import HANDOVER, NOTES, load_agent
 from leakscope.trace.attach.hands import TooSlowError, Writer
@@ -201,13 +202,15 @@ def _with(mappings: Sequence[Mapping], start: int, size: int) -> list[Mapping]:
 def _map(plan: Plan, layout: _Layout, injected: Injected, max_pause_s: float) -> None:
     """Stop one thread, or all where that one is not free, and let it map everything."""
     error: Exception | None = None
+    with Writer(plan.pid) as memory:
+        gadgets = find_gadgets(hands.Running(memory))
     for alone in (True, False, False, False):
         frozen = Frozen(plan.pid, one=alone, patience_s=max_pause_s)
         try:
             with frozen, Writer(plan.pid) as memory:
                 _check_threads(frozen, plan)
                 deadline = frozen.since_ns / 1e9 + max_pause_s
-                with hands.borrow(frozen, None, deadline) as calls:
+                with hands.borrow(frozen, gadgets, deadline) as calls:
                     _map_all(calls, memory, layout, injected)
         except RefusedError as refused:
             error = refused
@@ -368,22 +371,12 @@ def _values(plan: Plan, layout: _Layout, wishes: Wishes) -> Dictionary[str, obje
         "wraps_new": int(plan.wraps_new),
         "pid": plan.inner_pid,
         "pid_namespace": namespace,
-        "beat_ns": beat(plan.pid),
+        "beat_ns": clock_of(plan.pid),
         "notes": notes,
         "exe": os.fsencode(plan.exe)[:511],
         "boot_id": boot.encode()[:39],
         "allocator": os.fsencode(plan.allocator_path)[:127],
     }
-
-
-def beat(pid: int) -> int:
-    """Return the time as the process has it, 0 when its clock is another than ours."""
-    try:
-        if Path(f"/proc/{pid}/ns/time").stat().st_ino != Path("/proc/self/ns/time").stat().st_ino:
-            return 0
-    except OSError:
-        return 0
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 # -- the functions ---------------------------------------------------------------

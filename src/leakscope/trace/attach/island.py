@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["ISLAND_BYTES", "STUB_BYTES", "Attached", "Patch", "attached_processes", "find_attached"]
-__all__ += ["pack", "pack_secondary"]
+__all__ += ["all_attached", "pack", "pack_secondary"]
 
 MAGIC = 0x444E414C5349534C  # "LSISLAND"
 VERSION = 1
@@ -116,23 +116,27 @@ def pack_secondary(primary: int) -> bytes:
 def find_attached(pid: int, mappings: Sequence[Mapping] | None = None) -> Attached | None:
     """Return what an attach has left in `pid`, None when there is nothing.
 
+    Of several, which are left where a thread never came out, the newest one.
     Raises `TargetError` when there is no such process or it may not be looked at.
     """
-    candidates = [*_candidates(mappings if mappings is not None else read_maps(pid))]
+    found = all_attached(pid, mappings if mappings is not None else read_maps(pid))
+    return max(found, key=lambda one: (one.tracer != 0, one.started_unix_ns), default=None)
+
+
+def all_attached(pid: int, mappings: Sequence[Mapping]) -> list[Attached]:
+    """Return what all attaches have left. Raises as `find_attached`."""
+    candidates = [*_candidates(mappings)]
     if not candidates:
-        return None
+        return []
     try:
         memory = os.open(f"/proc/{living_task(pid)}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise TargetError(f"process {pid} cannot be looked at: {error.strerror}") from error
     try:
-        for mapping in candidates:
-            found = _read(pid, memory, mapping.start)
-            if found is not None:
-                return found
+        found = [_read(pid, memory, mapping.start) for mapping in candidates]
     finally:
         os.close(memory)
-    return None
+    return [*{one.islands: one for one in found if one is not None}.values()]
 
 
 def _candidates(mappings: Sequence[Mapping]) -> Iterator[Mapping]:

@@ -26,6 +26,7 @@ from leakscope.trace.attach.handover import (
     OPERATORS,
     load_agent,
 )
+from leakscope.trace.attach.beat import is_heard
 from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.objects import Function, Object, Objects, read_objects
 
@@ -200,7 +201,7 @@ def _check_company(pid: int, mappings: Sequence[Mapping]) -> None:
                 "That checker finds leaks itself.",
             )
     attached = find_attached(pid)
-    if attached is not None:
+    if attached is not None and is_heard(attached):
         raise _RefuseError(
             f"it is attached already, by process {attached.tracer}", f"leakscope detach {pid}"
         )

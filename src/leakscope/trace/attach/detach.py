@@ -14,7 +14,7 @@ import numpy as np
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
 from leakscope.proc.process import pids
-from leakscope.target.borrowed import RefusedError, find_gadgets
+from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.hands import Writer
@@ -67,33 +67,17 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
             result.unmapped = True
             return result
         attached = current
-        dirty = _restorable(attached, mappings)
-        with Writer(attached.pid) as memory:
-            running = hands.Running(memory)
-            gadgets, restorers = find_gadgets(running), _restorers(running)
-        frozen = Frozen(attached.pid, patience_s=max(max_pause_s, 0.5))
         try:
-            with frozen, Writer(attached.pid) as memory:
-                if _current(attached, frozen.mappings) is None:
-                    result.unmapped = True
-                    return result
-                _restore(attached, memory, result)
-                result.reason = _inside(attached, frozen, restorers)
-                with contextlib.suppress(RefusedError), hands.borrow(frozen, gadgets, None) as calls:
-                    for page in dirty:
-                        with contextlib.suppress(OSError):
-                            calls.advise(page, _PAGE, hands.DONTNEED)
-                    if not result.reason:
-                        _unmap(attached, frozen, calls)
-                        result.unmapped = True
+            _try(attached, mappings, result, max_pause_s)
         except TargetError:
-            if not _mappings(attached.pid):  # ended meanwhile
+            if _current(attached, _mappings(attached.pid)) is None:  # ended meanwhile
                 result.unmapped = True
-                return result
-            if number + 1 == _TRIES:
+            elif number + 1 == _TRIES:
                 raise
-        finally:
-            result.pause_ms = max(result.pause_ms, frozen.paused_ns / 1e6)
+        except RefusedError as error:
+            result.reason = str(error)
+        except OSError as error:
+            result.reason = f"a system call in it failed ({error.strerror})"
         if result.unmapped:
             result.reason = ""
             return result
@@ -102,6 +86,32 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
     with contextlib.suppress(TargetError, OSError), Writer(attached.pid) as memory:
         memory.write(attached.islands[0], pack(replace(attached, tracer=0, patches=())))
     return result
+
+
+def _try(
+    attached: Attached, mappings: Sequence[Mapping], result: Removed, max_pause_s: float
+) -> None:
+    dirty = _restorable(attached, mappings)
+    frozen = Frozen(attached.pid, patience_s=max(max_pause_s, 0.5))
+    try:
+        with Writer(attached.pid) as memory:
+            running = hands.Running(memory)
+            restorers = _restorers(running)
+            with hands.instructions(memory, running) as (gadgets, lent), frozen:
+                if _current(attached, frozen.mappings) is None:
+                    result.unmapped = True
+                    return
+                _restore(attached, memory, result)
+                result.reason = _inside(attached, frozen, restorers)
+                with hands.borrow(frozen, gadgets, None) as calls:
+                    for page in set(dirty) - lent:
+                        with contextlib.suppress(OSError):
+                            calls.advise(page, _PAGE, hands.DONTNEED)
+                    if not result.reason:
+                        _unmap(attached, frozen, calls)
+                        result.unmapped = True
+    finally:
+        result.pause_ms = max(result.pause_ms, frozen.paused_ns / 1e6)
 
 
 def _current(attached: Attached, mappings: Sequence[Mapping]) -> Attached | None:

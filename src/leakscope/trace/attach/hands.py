@@ -5,26 +5,33 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
-from leakscope.proc.process import living_task
+from leakscope.proc.process import living_task, read_start
 from leakscope.proc.text import read_text
-from leakscope.target.borrowed import Borrowed, RefusedError, has_shadow_stack
+from leakscope.target.borrowed import (
+    Borrowed,
+    Gadgets,
+    RefusedError,
+    find_gadgets,
+    has_shadow_stack,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from leakscope.proc.maps import Mapping
-    from leakscope.target.borrowed import Gadgets
     from leakscope.target.frozen import Frozen
     from leakscope.target.memory import Thread
 
-__all__ = ["Calls", "Running", "TooSlowError", "Writer", "borrow", "free_place", "inner_tid"]
+__all__ = ["Calls", "Running", "TooSlowError", "Writer", "borrow", "free_place", "inner_tid", "instructions"]
 __all__ += ["stack_words", "thread_pointers"]
 
 MMAP, MUNMAP, MADVISE, CLOSE, FTRUNCATE, MEMFD_CREATE = 9, 11, 28, 3, 77, 319
@@ -32,6 +39,10 @@ READ, WRITE, EXEC = 1, 2, 4
 SHARED, PRIVATE, FIXED, ANONYMOUS, NORESERVE = 1, 2, 0x10, 0x20, 0x4000
 FIXED_NOREPLACE = 0x100000
 DONTNEED, DONTFORK, DONTDUMP, WIPEONFORK = 4, 10, 16, 18
+_AT_ENTRY = 9
+_GROWN_UP_S = 1.0
+# syscall; ret, and behind it: mov $15, %eax; syscall
+_INSTRUCTIONS, _SIGRETURN_AT = b"\x0f\x05\xc3\xb8\x0f\0\0\0\x0f\x05", 3
 _STACK_BYTES = 16384  # of each stack, for what a signal has interrupted
 _MOST_BORROWED = 16
 _STACK_ROOM = 1 << 30  # below the first stack, which grows
@@ -129,6 +140,51 @@ class Running:
     def __init__(self, memory: Writer) -> None:
         self.mappings = read_maps(memory.pid)
         self.read = memory.read
+
+
+@contextlib.contextmanager
+def instructions(memory: Writer, running: Running) -> Iterator[tuple[Gadgets, set[int]]]:
+    """Yield instructions of the process by which a thread of it can make system calls for us.
+
+    And the pages that they were written to, which must stay as they are meanwhile. A small static program may have none that will do. Then they lie meanwhile where it began, where
+    it never comes again. Raises `RefusedError` when there is no such place.
+    """
+    try:
+        found = find_gadgets(running)
+    except RefusedError:
+        found = None
+    if found is not None:
+        yield found, set()
+        return
+    start = _entry(memory.pid)
+    place = next((m for m in running.mappings if m.start <= start < m.end - 64), None)
+    before = memory.read(start, len(_INSTRUCTIONS))
+    if place is None or place.permissions != "r-xp" or not place.inode or before[:1] == b"\0":
+        raise RefusedError("no instructions for system calls were found in it")
+    if _age_s(memory.pid) < _GROWN_UP_S:
+        raise RefusedError("it has just begun, and may be where its instructions would be put")
+    memory.write(start, _INSTRUCTIONS)
+    try:
+        yield Gadgets(start, start + _SIGRETURN_AT), {start & -4096, start + 16 & -4096}
+    finally:
+        with contextlib.suppress(OSError):  # it ended
+            memory.write(start, before)
+
+
+def _age_s(pid: int) -> float:
+    started = read_start(pid)
+    ticks = os.sysconf("SC_CLK_TCK")
+    return 0.0 if started is None else time.clock_gettime(time.CLOCK_BOOTTIME) - started / ticks
+
+
+def _entry(pid: int) -> int:
+    """Return the address at which the program began; 0: not known."""
+    try:
+        raw = Path(f"/proc/{pid}/auxv").read_bytes()
+    except OSError:
+        return 0
+    pairs = struct.iter_unpack("<QQ", raw[: len(raw) // 16 * 16])
+    return next((value for kind, value in pairs if kind == _AT_ENTRY), 0)
 
 
 class Writer:

@@ -20,7 +20,7 @@ import numpy as np
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
 from leakscope.proc.text import read_text
-from leakscope.target.borrowed import RefusedError, find_gadgets
+from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen
 from leakscope.target.x86_code import CodeError, displace, far_jump, near_jump
 from leakscope.trace.attach import hands
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.proc.maps import Mapping
+    from leakscope.target.borrowed import Gadgets
     from leakscope.trace.attach.plan import Plan, Site
 
 __all__ = ["Injected", "Wishes", "inject"]
@@ -202,16 +203,12 @@ def _with(mappings: Sequence[Mapping], start: int, size: int) -> list[Mapping]:
 def _map(plan: Plan, layout: _Layout, injected: Injected, max_pause_s: float) -> None:
     """Stop one thread, or all where that one is not free, and let it map everything."""
     error: Exception | None = None
-    with Writer(plan.pid) as memory:
-        gadgets = find_gadgets(hands.Running(memory))
     for alone in (True, False, False, False):
-        frozen = Frozen(plan.pid, one=alone, patience_s=max_pause_s)
         try:
-            with frozen, Writer(plan.pid) as memory:
-                _check_threads(frozen, plan)
-                deadline = frozen.since_ns / 1e9 + max_pause_s
-                with hands.borrow(frozen, gadgets, deadline) as calls:
-                    _map_all(calls, memory, layout, injected)
+            with Writer(plan.pid) as memory:
+                running = hands.Running(memory)
+                with hands.instructions(memory, running) as (gadgets, _):
+                    _map_with(gadgets, memory, layout, injected, plan, max_pause_s, alone=alone)
         except RefusedError as refused:
             error = refused
             time.sleep(_PAUSE_S)
@@ -222,13 +219,32 @@ def _map(plan: Plan, layout: _Layout, injected: Injected, max_pause_s: float) ->
             raise TargetError(
                 f"process {plan.pid} cannot be attached to: memory for it was refused ({failed.strerror})"
             ) from failed
-        finally:
-            if frozen.paused_ns:
-                injected.pauses_ms["map"] = frozen.paused_ns / 1e6
         return
     raise TargetError(
         f"process {plan.pid} cannot be attached to: {error}", hint="Try again in a moment."
     )
+
+
+def _map_with(
+    gadgets: Gadgets,
+    memory: Writer,
+    layout: _Layout,
+    injected: Injected,
+    plan: Plan,
+    max_pause_s: float,
+    *,
+    alone: bool,
+) -> None:
+    frozen = Frozen(plan.pid, one=alone, patience_s=max_pause_s)
+    try:
+        with frozen:
+            _check_threads(frozen, plan)
+            deadline = frozen.since_ns / 1e9 + max_pause_s
+            with hands.borrow(frozen, gadgets, deadline) as calls:
+                _map_all(calls, memory, layout, injected)
+    finally:
+        if frozen.paused_ns:
+            injected.pauses_ms["map"] = frozen.paused_ns / 1e6
 
 
 def _map_all(calls: hands.Calls, memory: Writer, layout: _Layout, injected: Injected) -> None:

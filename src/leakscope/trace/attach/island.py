@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["ISLAND_BYTES", "STUB_BYTES", "Attached", "Patch", "attached_processes", "find_attached"]
-__all__ += ["all_attached", "pack", "pack_secondary"]
+__all__ += ["all_attached", "pack", "pack_secondary", "recording_of"]
 
 MAGIC = 0x444E414C5349534C  # "LSISLAND"
 VERSION = 1
@@ -121,6 +122,28 @@ def find_attached(pid: int, mappings: Sequence[Mapping] | None = None) -> Attach
     """
     found = all_attached(pid, mappings if mappings is not None else read_maps(pid))
     return max(found, key=lambda one: (one.tracer != 0, one.started_unix_ns), default=None)
+
+
+def recording_of(pid: int, mappings: Sequence[Mapping]) -> Path | None:
+    """Return where the recording of an attached process can be opened; None: there is none for us."""
+    try:
+        found = find_attached(pid, mappings)
+    except TargetError:  # not ours to look at
+        return None
+    if found is None or not found.patches:
+        return None
+    start, size = found.recording
+    candidates = [Path(f"/proc/{pid}/map_files/{start:x}-{start + size:x}")]
+    if found.descriptor >= 0:
+        candidates.append(Path(f"/proc/{found.tracer}/fd/{found.descriptor}"))
+    inode = next((m.inode for m in mappings if m.start == start), 0)
+    for path in candidates:
+        try:
+            if inode and path.stat().st_ino == inode:
+                return path
+        except OSError:
+            continue
+    return None
 
 
 def all_attached(pid: int, mappings: Sequence[Mapping]) -> list[Attached]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.errors import LeakscopeError
-from leakscope.proc.elf_file import PT_DYNAMIC, PT_LOAD, ElfFile
+from leakscope.proc.elf_file import PT_DYNAMIC, PT_INTERP, PT_LOAD, ElfFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -104,9 +104,9 @@ def read_objects(
     if start is None or not 0 < count <= 128:
         raise ValueError("where its program lies is not known")
     main = next(m for m in mappings if m.path == start.path and m.inode == start.inode)
-    dynamic = _dynamic(read, headers_at, count, main)
-    debug = _debug(read, dynamic) if dynamic else 0
-    found = [_object(pid, mappings, main, wanted)]
+    dynamic, static = _dynamic(read, headers_at, count, main)
+    debug = _debug(read, dynamic) if dynamic and not static else 0
+    found = [_object(pid, mappings, main, wanted, full=static)]
     if debug:
         for address in _links(read, debug):
             one = _containing(mappings, address)
@@ -130,21 +130,20 @@ def _containing(mappings: Sequence[Mapping], address: int) -> Mapping | None:
 
 def _dynamic(
     read: Callable[[int, int], bytes], at: int, count: int, main: Mapping
-) -> tuple[int, int] | None:
-    """Return where the program's dynamic section lies, and its size."""
+) -> tuple[tuple[int, int] | None, bool]:
+    """Return where the program's dynamic section lies, and its size; and whether it has no loader."""
     raw = read(at, 56 * count)
     headers = [*struct.iter_unpack("<IIQQQQQQ", raw[: len(raw) // 56 * 56])]
-    bias = None
+    bias: int | None = None
     for kind, _, offset, address, *_ in headers:
         if kind == PT_LOAD and offset == main.offset & -4096:
             bias = main.start - (address & -4096)
             break
-    if bias is None:
-        return None
-    for kind, _, _, address, _, _, size, _ in headers:
+    static = all(kind != PT_INTERP for kind, *_ in headers)
+    for kind, _, _, address, _, _, size, _ in headers if bias is not None else ():
         if kind == PT_DYNAMIC:
-            return bias + address, min(size, 1 << 16)
-    return None
+            return (bias + address, min(size, 1 << 16)), static
+    return None, static
 
 
 def _debug(read: Callable[[int, int], bytes], dynamic: tuple[int, int]) -> int:
@@ -172,7 +171,12 @@ def _links(read: Callable[[int, int], bytes], debug: int) -> list[int]:
 
 
 def _object(
-    pid: int, mappings: Sequence[Mapping], first: Mapping, wanted: Collection[str]
+    pid: int,
+    mappings: Sequence[Mapping],
+    first: Mapping,
+    wanted: Collection[str],
+    *,
+    full: bool = False,
 ) -> Object:
     own = [m for m in mappings if m.path == first.path and m.inode == first.inode]
     one = Object(first.path, first.start, own[-1].end, 0, first)
@@ -182,22 +186,21 @@ def _object(
         return one
     with contextlib.suppress(LeakscopeError, struct.error, ValueError, OSError):
         with ElfFile(first.path, open_file=lambda _: fd, lenient=True) as file:
-            _fill(one, file, wanted)
+            _fill(one, file, wanted, full=full)
     return one
 
 
-def _fill(one: Object, file: ElfFile, wanted: Collection[str]) -> None:
+def _fill(one: Object, file: ElfFile, wanted: Collection[str], *, full: bool) -> None:
+    """Look in the dynamic symbols; `full` is a program without a loader, which has others."""
     loads = [each for each in file.segments if each.type == PT_LOAD]
     lowest = next(each for each in loads if each.offset & -4096 == one.mapping.offset)
     one.bias = one.mapping.start - (lowest.address & -4096)
     one.high = max(one.bias + each.address + each.memory_size for each in loads)
-    tables = [(".dynsym", ".dynstr")]
-    if file.type == 2 or any(each.type == 3 for each in file.segments) or ".dynsym" not in file.sections:
-        tables.append((".symtab", ".strtab"))  # a program, which exports little
-    elif not one.path.rpartition("/")[2].startswith(("lib", "ld-")):
-        tables.append((".symtab", ".strtab"))
-    for table, strings in tables:
-        _look(one, file, file.section(table) or b"", file.section(strings) or b"", wanted, loads)
+    for table, strings in ((".symtab", ".strtab"),) if full else ((".dynsym", ".dynstr"),):
+        found = file.section(table) or b"", file.section(strings) or b""
+        _look(one, file, *found, wanted)
+        if full and "malloc" not in one.functions:
+            _look(one, file, *found, wanted, local=True)  # some linkers make it one
 
 
 def _look(
@@ -206,12 +209,13 @@ def _look(
     table: bytes,
     strings: bytes,
     wanted: Collection[str],
-    loads: Sequence[object],
+    *,
+    local: bool = False,
 ) -> None:
     symbols = np.frombuffer(table[: len(table) // _SYMBOL.itemsize * _SYMBOL.itemsize], _SYMBOL)
     kind, bind = symbols["info"] & 15, symbols["info"] >> 4
     usable = (kind == _FUNCTION) & (symbols["section"] != 0) & (symbols["value"] != 0)
-    usable &= (bind == 1) | (bind == 2)
+    usable &= (bind == 0) if local else (bind == 1) | (bind == 2)
     usable &= symbols["name"] < max(len(strings) - 1, 0)
     chosen = np.flatnonzero(usable)
     text = np.frombuffer(strings, np.uint8)
@@ -228,9 +232,9 @@ def _look(
             continue
         value, size = int(symbols["value"][index]), int(symbols["size"][index])
         for each in file.segments:
-            if each.type == PT_LOAD and each.flags & 1 and each.address <= value < each.address + each.file_size:
+            left = each.address + each.file_size - value
+            if each.type == PT_LOAD and each.flags & 1 and 0 < left <= each.file_size:
                 offset = value - each.address + each.offset
                 one.functions[name] = Function(name, one.bias + value, size, offset)
-                left = each.address + each.file_size - value
                 one.file[offset] = file.read(offset, min(left, max(32, min(size, _LONGEST))))
                 break

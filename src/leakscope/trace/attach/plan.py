@@ -49,8 +49,8 @@ _NAMES = {
     "jemalloc": re.compile(r"jemalloc"),
     "tcmalloc": re.compile(r"tcmalloc"),
     "mimalloc": re.compile(r"mimalloc"),
-    "musl's malloc": re.compile(r"ld-musl|musl.*libc\.so"),
-    "glibc's malloc": re.compile(r"^libc(-[\d.]+)?\.so"),
+    "musl's malloc": re.compile(r"ld-musl|musl.*/libc\.so"),
+    "glibc's malloc": re.compile(r"/libc(-[\d.]+)?\.so"),
 }
 
 
@@ -283,7 +283,7 @@ def _allocator(objects: Objects) -> Object:
 
 def _words_for(owner: Object, objects: Objects) -> str:
     for words, pattern in _NAMES.items():
-        if pattern.search(owner.name):
+        if owner is not objects.objects[0] and pattern.search(owner.path):
             return f"{words} ({owner.path})"
     if owner is objects.objects[0]:
         return f"the malloc inside the program itself ({owner.path})"

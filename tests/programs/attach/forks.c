@@ -34,7 +34,8 @@ int main(void) {
         printf("WRONG %x\n", status);
         return 9;
       }
-    free(malloc(10));
+    void *volatile block = malloc(10); /* not to be left out by the compiler */
+    free(block);
     usleep(2000);
   }
 }

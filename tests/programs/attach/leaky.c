@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #define MOST 2000000
-static void *kept[MOST];
+void *kept[MOST]; /* not static: the compiler would leave it out */
 static int count;
 
 __attribute__((noinline)) static void *lost(int i) { return malloc(24 + i % 100); }

@@ -14,6 +14,7 @@ import numpy as np
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
 from leakscope.proc.process import pids
+from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen
 from leakscope.trace.attach import hands
@@ -78,6 +79,9 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
             result.reason = str(error)
         except OSError as error:
             result.reason = f"a system call in it failed ({error.strerror})"
+        if _is_filtered(attached.pid) and number:
+            result.reason = "it lives under a system call filter (seccomp) now"
+            break
         if result.unmapped:
             result.reason = ""
             return result
@@ -86,6 +90,10 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
     with contextlib.suppress(TargetError, OSError), Writer(attached.pid) as memory:
         memory.write(attached.islands[0], pack(replace(attached, tracer=0, patches=())))
     return result
+
+
+def _is_filtered(pid: int) -> bool:
+    return "\nSeccomp:\t2" in (read_text(f"/proc/{pid}/status") or "")
 
 
 def _try(

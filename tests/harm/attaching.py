@@ -160,7 +160,12 @@ class Soak:
 
 
 def soak_program(
-    name: str, command: list[str], folder: Path, cycles: int, hold_s: float, preload: str | None = None
+    name: str,
+    command: list[str],
+    folder: Path,
+    cycles: int,
+    hold_s: float,
+    preload: str | None = None,
 ) -> Soak:
     """Do some cycles on a program that checks itself."""
     result = Soak(name)

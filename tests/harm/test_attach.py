@@ -29,7 +29,7 @@ from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.plan import make_plan
 from leakscope.trace.attach.session import Session
 
-CYCLES, HOLD_S = 3, 0.15
+CYCLES, HOLD_S = 2, 0.15
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,9 @@ def check(result):
     assert after.code <= before.code + 8
 
 
-@pytest.mark.parametrize("name", ["leaky", "static", "static-pie", "musl", "musl-static", "forks", "busy"])
+@pytest.mark.parametrize(
+    "name", ["leaky", "static", "static-pie", "musl", "musl-static", "forks", "busy"]
+)
 def test_a_program_that_checks_itself_goes_on(name, folder):
     result = soak_program(name, [str(build(name, folder))], folder, CYCLES, HOLD_S)
     check(result)
@@ -88,8 +90,15 @@ def test_whoever_attached_is_killed_at_any_moment(name, folder, tmp_path):
     with started([str(build(name, folder))], tmp_path) as process:
         before = Shape.of(process.pid)
         found = 0
-        for _ in range(6):
-            command = [*LEAKSCOPE, "attach", str(process.pid), "-q", "--max-pause", str(MAX_PAUSE_S)]
+        for _ in range(4):
+            command = [
+                *LEAKSCOPE,
+                "attach",
+                str(process.pid),
+                "-q",
+                "--max-pause",
+                str(MAX_PAUSE_S),
+            ]
             attaching = subprocess.Popen(
                 command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
             )
@@ -107,7 +116,7 @@ def test_whoever_attached_is_killed_at_any_moment(name, folder, tmp_path):
                 found += 1
                 assert remove(left, max_pause_s=MAX_PAUSE_S).unmapped
             assert find_attached(process.pid) is None
-        assert found >= 4
+        assert found >= 2
         with Session(make_plan(process.pid), max_pause_s=MAX_PAUSE_S) as session:
             time.sleep(0.3)
         assert session.removed.unmapped

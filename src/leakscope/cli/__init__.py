@@ -42,7 +42,9 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("run", "trace a program from its start and report what it leaks", "leakscope.cli.run"),
     Command(
-        "attach", "record a program that runs already, and report what it leaks", "leakscope.cli.attach"
+        "attach",
+        "record a program that runs already, and report what it leaks",
+        "leakscope.cli.attach",
     ),
     Command("detach", "take leakscope's agent out of running processes", "leakscope.cli.detach"),
     Command("report", "show the report on a recording again", "leakscope.cli.report"),

@@ -52,11 +52,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--min-size", metavar="SIZE", help="leave out smaller allocations")
     what.add_argument("--max-size", metavar="SIZE", help="leave out larger allocations")
     what.add_argument(
-        "--depth", type=int, default=128, metavar="N", help="frames kept of each stack (default: 128)"
+        "--depth",
+        type=int,
+        default=128,
+        metavar="N",
+        help="frames kept of each stack (default: 128)",
     )
     when = parser.add_argument_group("when")
     when.add_argument(
-        "--for", dest="duration", metavar="TIME", help="detach after so long, 6h say (default: Ctrl-C)"
+        "--for",
+        dest="duration",
+        metavar="TIME",
+        help="detach after so long, 6h say (default: Ctrl-C)",
     )
     when.add_argument(
         "--every", metavar="TIME", help="write a snapshot of the recording every so often, 10m say"
@@ -234,7 +241,9 @@ def _tell_end(session: Session, why: str, say: _Speaker) -> None:
     if why == "gone":
         say(f"process {pid} was detached by somebody else, or runs another program now")
     elif removed is not None and removed.unmapped:
-        say(f"detached; it stood still for {removed.pause_ms:.1f} ms, and nothing of leakscope is left in it")
+        say(
+            f"detached; it stood still for {removed.pause_ms:.1f} ms, and nothing of leakscope is left in it"
+        )
     elif removed is not None:
         say(
             f"detached; it stood still for {removed.pause_ms:.1f} ms. The agent's memory stays in it, unused,"
@@ -255,7 +264,7 @@ def _pack(recording: Recording, output: Output, *, snapshot: bool = False) -> st
     from leakscope.recording import packed
     from leakscope.trace.attach.session import program_name
 
-    name, pid = program_name(recording), recording.process.pid
+    name, pid = program_name(recording), recording.process.pid or 0
     path = output.snapshot(name, pid) if snapshot else output.path(name, pid)
     try:
         packed.write(replace(recording), path)

@@ -151,7 +151,9 @@ def remarks(findings: Findings) -> list[str]:
     ]
     found = ["not recorded: " + "; ".join(left_out)] if left_out else []
     if ATTACHED in coverage.troubles:
-        found.insert(0, "attached while it ran: what it had allocated before is unknown, and not judged")
+        found.insert(
+            0, "attached while it ran: what it had allocated before is unknown, and not judged"
+        )
     sizes = []
     if coverage.min_size:
         sizes.append(f"from {bytes_text(coverage.min_size)}")

@@ -19,7 +19,9 @@ def test_lengths_are_those_of_objdump(library):
     ).stdout
     known = refused = 0
     for block in text.split("\n\n"):
-        rows = [(int(m[1], 16), bytes.fromhex(m[2])) for m in map(_LINE.match, block.split("\n")) if m]
+        rows = [
+            (int(m[1], 16), bytes.fromhex(m[2])) for m in map(_LINE.match, block.split("\n")) if m
+        ]
         code = b"".join(raw for _, raw in rows)
         at = 0
         for _, raw in rows[:4]:

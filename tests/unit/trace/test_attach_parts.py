@@ -27,7 +27,9 @@ def offsets(structure: str, names: list[str], header: str, folder) -> list[int]:
     command = ["gcc", "-w", "-std=gnu11", f"-I{AGENT}", f"-I{ROOT}/native/include", "-c", source]
     subprocess.run([*command, "-o", f"{program}.o"], check=True)
     stubs = folder / "stubs.c"
-    stubs.write_text("void *ls_slots; unsigned long ls_tid_offset; void *ls_self_slow(unsigned long p) { return 0; }\n")
+    stubs.write_text(
+        "void *ls_slots; unsigned long ls_tid_offset; void *ls_self_slow(unsigned long p) { return 0; }\n"
+    )
     subprocess.run(["gcc", "-w", f"{program}.o", stubs, "-o", program], check=True)
     done = subprocess.run([program], capture_output=True, text=True, check=True)
     return [int(line) for line in done.stdout.split()]
@@ -43,7 +45,9 @@ def test_what_is_handed_over_is_laid_out_alike(tmp_path):
 
 
 def test_slots_are_laid_out_alike(tmp_path):
-    assert offsets("ls_slot", ["tls", "tls.busy", "pointer", "tid", "frames"], "agent.h", tmp_path) == [
+    assert offsets(
+        "ls_slot", ["tls", "tls.busy", "pointer", "tid", "frames"], "agent.h", tmp_path
+    ) == [
         0,
         detach._SLOT.fields["busy"][1],
         detach._SLOT.fields["pointer"][1],
@@ -85,7 +89,8 @@ def test_a_place_is_apart_from_others_and_never_where_the_heap_grows():
 @pytest.mark.parametrize("many", [0, 3])
 def test_an_island_tells_what_was_packed(many, tmp_path):
     patches = tuple(
-        island.Patch(0x1000 + n, b"\x01\x02\x03\x04\x05", b"\xe9\0\0\0\0", plain=True) for n in range(many)
+        island.Patch(0x1000 + n, b"\x01\x02\x03\x04\x05", b"\xe9\0\0\0\0", plain=True)
+        for n in range(many)
     )
     attached = island.Attached(
         7, 8, 9, 10, (0x100, 0x200), (0x300, 0x400), (0x500, 0x600), 0x700, 0x800, 0x2D0, (0, ), patches
@@ -95,7 +100,11 @@ def test_an_island_tells_what_was_packed(many, tmp_path):
     with file.open("rb") as memory:
         found = island._read(7, memory.fileno(), 0)
     assert found.patches == patches
-    assert (found.region, found.recording, found.tid_offset) == ((0x100, 0x200), (0x300, 0x400), 0x2D0)
+    assert (found.region, found.recording, found.tid_offset) == (
+        (0x100, 0x200),
+        (0x300, 0x400),
+        0x2D0,
+    )
 
 
 def test_rubbish_is_no_island(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
-from leakscope.trace.attach.handover import HANDOVER
+from leakscope.trace.attach.handover import HANDOVER, offset_of
 from leakscope.trace.attach.hands import Writer
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["Beat", "clock_of", "is_heard"]
 
 _EVERY_S = 1.0
 _HEARD_NS = 5_000_000_000
-_OFFSET = (HANDOVER.fields or {})["beat_ns"][1]
+_OFFSET = offset_of(HANDOVER, "beat_ns")
 
 
 def clock_of(pid: int) -> int:

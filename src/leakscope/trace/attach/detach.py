@@ -271,5 +271,3 @@ def _restorers(memory: hands.Running) -> np.ndarray:
             _known[key] = places
         found += [mapping.start + place for place in _known[key]]
     return np.array(found, np.uint64)
-
-

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope import _native
-from leakscope.errors import LeakscopeError, SymbolError, TargetError
+from leakscope.errors import SymbolError, TargetError
 from leakscope.proc.elf_file import PT_LOAD, ElfFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ENTRY_GROUPS", "HANDOVER", "NOTES", "Agent", "Entry", "load_agent"]
+__all__ = ["HANDOVER", "NOTES", "Agent", "Entry", "load_agent", "offset_of"]
 
 MAGIC, VERSION = 0x4A4E494550435341, 1
 NOTES = 48
 PAGE = 4096
 ALLOCATOR, OPERATORS, MAPPINGS, LOADER, CALLS = range(1, 6)
-ENTRY_GROUPS = {ALLOCATOR, OPERATORS, MAPPINGS, LOADER, CALLS}
 
 HANDOVER = np.dtype(
     [
@@ -58,6 +57,11 @@ _SYMBOL = np.dtype(
 )  # fmt: skip
 
 
+def offset_of(structure: np.dtype[np.void], name: str) -> int:
+    """Return where a field of a structure is, in bytes."""
+    return int(dict(structure.fields or {})[name][1])
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A function that the agent can stand in for."""
@@ -82,7 +86,11 @@ class Agent:
     tid_offset_at: int
 
     def placed(
-        self, base: int, values: Mapping[str, object], reals: Mapping[str, int], words: Mapping[int, int]
+        self,
+        base: int,
+        values: Mapping[str, object],
+        reals: Mapping[str, int],
+        words: Mapping[int, int],
     ) -> bytes:
         """Return the image for the address `base`.
 
@@ -93,13 +101,13 @@ class Agent:
         for offset, value in self.relocations:
             struct.pack_into("<Q", image, offset, value + base)
         given = np.frombuffer(image, HANDOVER, 1, self.handover)
-        for name, value in values.items():
-            given[name][0] = value
+        for name, given_value in values.items():
+            given[name][0] = given_value
         rows = np.frombuffer(image, _ENTRY, len(self.table), self.entries)
         for row, entry in zip(rows, self.table, strict=True):
             row["real"] = reals.get(entry.name, 0)
-        for offset, value in words.items():
-            struct.pack_into("<Q", image, offset, value)
+        for offset, word in words.items():
+            struct.pack_into("<Q", image, offset, word)
         return bytes(image)
 
 
@@ -123,9 +131,7 @@ def _read(file: ElfFile) -> Agent:
     image = bytearray(size)
     text = (0, 0)
     for each in loads:
-        image[each.address : each.address + each.file_size] = file.read(
-            each.offset, each.file_size
-        )
+        image[each.address : each.address + each.file_size] = file.read(each.offset, each.file_size)
         if each.flags & 1:
             end = each.address + each.memory_size + PAGE - 1 & -PAGE
             text = each.address & -PAGE, end
@@ -146,15 +152,14 @@ def _read(file: ElfFile) -> Agent:
         HANDOVER.itemsize,
     ):
         raise ValueError(f"{file.path} belongs to another version")
-    hook = (_ENTRY.fields or {})["hook"][1]
-    table = []
+    hook = offset_of(_ENTRY, "hook")
+    table: list[Entry] = []
     while True:
         at = entries + len(table) * _ENTRY.itemsize
         row = np.frombuffer(bytes(image[at : at + _ENTRY.itemsize]), _ENTRY)[0]
         if not row["name"]:
             break
         table.append(Entry(bytes(row["name"]).decode(), int(row["group"]), values[at + hook]))
-    fields = HANDOVER.fields or {}
     return Agent(
         bytes(image),
         text,
@@ -163,8 +168,8 @@ def _read(file: ElfFile) -> Agent:
         entries,
         tuple(table),
         int(given["live_bytes"]),
-        values[handover + fields["slots_at"][1]],
-        values[handover + fields["tid_offset_at"][1]],
+        values[handover + offset_of(HANDOVER, "slots_at")],
+        values[handover + offset_of(HANDOVER, "tid_offset_at")],
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import struct
 import time
@@ -31,7 +32,16 @@ if TYPE_CHECKING:
     from leakscope.target.frozen import Frozen
     from leakscope.target.memory import Thread
 
-__all__ = ["Calls", "Running", "TooSlowError", "Writer", "borrow", "free_place", "inner_tid", "instructions"]
+__all__ = [
+    "Calls",
+    "Running",
+    "TooSlowError",
+    "Writer",
+    "borrow",
+    "free_place",
+    "inner_tid",
+    "instructions",
+]
 __all__ += ["stack_words", "thread_pointers"]
 
 MMAP, MUNMAP, MADVISE, CLOSE, FTRUNCATE, MEMFD_CREATE = 9, 11, 28, 3, 77, 319
@@ -236,7 +246,7 @@ def free_place(
     low = max(low, 1 << 16)
     places: list[int] = []
     edges = [(0, 0, "")] + [(m.start, m.end, m.path) for m in mappings] + [(1 << 47, 1 << 47, "")]
-    for (_, before, path), (after, _, above) in zip(edges, edges[1:], strict=False):
+    for (_, before, path), (after, _, above) in itertools.pairwise(edges):
         first = before + (_HEAP_ROOM if path == "[heap]" else _APART)
         last = after - (_STACK_ROOM if above == "[stack]" else _APART) - size
         if after - before < 4 * _APART and path != "[heap]" and above != "[stack]":

@@ -9,6 +9,7 @@ second one all threads stand still, and the first five bytes of each function be
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -84,7 +85,8 @@ class Injected:
             raw = memory.read(self.attached.handover, HANDOVER.itemsize)
         if len(raw) < HANDOVER.itemsize:
             raise TargetError(f"process {self.attached.pid} has ended")
-        return np.frombuffer(raw, HANDOVER)[0]
+        found: np.void = np.frombuffer(raw, HANDOVER)[0]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def inject(plan: Plan, wishes: Wishes, max_pause_s: float) -> Injected:
     injected = Injected(attached, -1)
     try:
         _map(plan, layout, injected, max_pause_s)
-        patches = _write(plan, layout, injected, wishes)
+        patches = _write(plan, layout, wishes)
         _patch(plan, patches, injected, max_pause_s)
     except BaseException:
         if injected.recording >= 0:
@@ -140,7 +142,8 @@ def _lay_out(plan: Plan, mappings: Sequence[Mapping], image: int, live: int) -> 
     for site in plan.sites:
         address = site.function.address
         place = next(
-            (one for one in islands if abs(one - address) < _NEAR and counts[one] < MOST_STUBS), None
+            (one for one in islands if abs(one - address) < _NEAR and counts[one] < MOST_STUBS),
+            None,
         )
         if place is None:
             place = _near(taken, address)
@@ -183,7 +186,7 @@ def _far(mappings: Sequence[Mapping], size: int, pid: int) -> int:
     """Return a place in the middle of nowhere."""
     gaps = [
         (after.start - before.end, after.start)
-        for before, after in zip(mappings, mappings[1:], strict=False)
+        for before, after in itertools.pairwise(mappings)
         if after.start < 1 << 47
     ]
     room, end = max(gaps, default=(0, 0))
@@ -252,9 +255,7 @@ def _map_all(calls: hands.Calls, memory: Writer, layout: _Layout, injected: Inje
     plain = hands.PRIVATE | hands.ANONYMOUS
     try:
         for number, island in enumerate(layout.islands):
-            calls.map(
-                island, ISLAND_BYTES, hands.READ | hands.EXEC, plain | hands.FIXED_NOREPLACE
-            )
+            calls.map(island, ISLAND_BYTES, hands.READ | hands.EXEC, plain | hands.FIXED_NOREPLACE)
             done.append((island, ISLAND_BYTES))
             memory.write(
                 island, pack_secondary(layout.islands[0]) if number else pack(injected.attached)
@@ -320,9 +321,7 @@ def _too_slow(pid: int, max_pause_s: float) -> TargetError:
 # -- the agent -------------------------------------------------------------------
 
 
-def _write(
-    plan: Plan, layout: _Layout, injected: Injected, wishes: Wishes
-) -> list[tuple[Site, Patch]]:
+def _write(plan: Plan, layout: _Layout, wishes: Wishes) -> list[tuple[Site, Patch]]:
     """Write the agent and the islands; the process runs on and knows nothing of them."""
     agent = load_agent()
     base = layout.region[0]
@@ -337,9 +336,13 @@ def _write(
                 _, moved = displace(site.code, address, stub + _TRAMPOLINE)
                 jump = near_jump(address, stub)
             except CodeError as error:
-                raise TargetError(f"{site.name} of {site.object.name} cannot be replaced: {error}") from None
+                raise TargetError(
+                    f"{site.name} of {site.object.name} cannot be replaced: {error}"
+                ) from None
             if len(moved) > STUB_BYTES - _TRAMPOLINE:
-                raise TargetError(f"{site.name} of {site.object.name} begins with too many instructions")
+                raise TargetError(
+                    f"{site.name} of {site.object.name} begins with too many instructions"
+                )
             memory.write(stub, far_jump(hooks[site.name]).ljust(_TRAMPOLINE, b"\xcc") + moved)
             for name in (site.name, *site.aliases):
                 reals[name] = stub + _TRAMPOLINE
@@ -359,7 +362,7 @@ def _write(
 
 def _values(plan: Plan, layout: _Layout, wishes: Wishes) -> Dictionary[str, object]:
     objects = plan.objects
-    assert objects is not None  # noqa: S101 - a plan that refuses is not carried out
+    assert objects is not None
     notes = np.zeros((NOTES, 2), np.uint64)
     pairs = objects.notes[: NOTES - 1]
     notes[: len(pairs)] = pairs
@@ -421,10 +424,14 @@ def _patch(
                         offset.to_bytes(8, "little"),
                     )
                     rows = tuple(
-                        replace(patch, plain=patch.address & -_PAGE in plain) for _, patch in patches
+                        replace(patch, plain=patch.address & -_PAGE in plain)
+                        for _, patch in patches
                     )
                     injected.attached = replace(
-                        injected.attached, patches=rows, tid_offset=offset, descriptor=injected.recording
+                        injected.attached,
+                        patches=rows,
+                        tid_offset=offset,
+                        descriptor=injected.recording,
                     )
                     memory.write(injected.attached.islands[0], pack(injected.attached))
                     _check_code(memory, patches, plan)

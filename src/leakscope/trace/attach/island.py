@@ -47,7 +47,7 @@ _HEAD = np.dtype(
         ("rows", _PATCH, (_MOST_PATCHES,)),
     ]
 )  # fmt: skip
-assert _HEAD.itemsize <= CODE  # noqa: S101 - of this file alone
+assert _HEAD.itemsize <= CODE
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,9 +184,11 @@ def _object(
         fd = open_mapped(pid, first)
     except OSError:
         return one
-    with contextlib.suppress(LeakscopeError, struct.error, ValueError, OSError):
-        with ElfFile(first.path, open_file=lambda _: fd, lenient=True) as file:
-            _fill(one, file, wanted, full=full)
+    with (
+        contextlib.suppress(LeakscopeError, struct.error, ValueError, OSError, StopIteration),
+        ElfFile(first.path, open_file=lambda _: fd, lenient=True) as file,
+    ):
+        _fill(one, file, wanted, full=full)
     return one
 
 

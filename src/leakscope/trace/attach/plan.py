@@ -18,15 +18,8 @@ from leakscope.proc.status import read_status
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import has_shadow_stack
 from leakscope.target.x86_code import CodeError, displace, jumps_into
-from leakscope.trace.attach.handover import (
-    ALLOCATOR,
-    CALLS,
-    LOADER,
-    MAPPINGS,
-    OPERATORS,
-    load_agent,
-)
 from leakscope.trace.attach.beat import is_heard
+from leakscope.trace.attach.handover import ALLOCATOR, load_agent
 from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.objects import Function, Object, Objects, read_objects
 
@@ -175,7 +168,8 @@ def _check_state(pid: int) -> None:
     status = read_status(pid)
     if status.tracer:
         raise _RefuseError(
-            f"process {status.tracer} traces it already, and only one can", "Detach that debugger first."
+            f"process {status.tracer} traces it already, and only one can",
+            "Detach that debugger first.",
         )
     if status.state[:1] in "TtZX":
         state = "has ended" if status.state[:1] in "ZX" else "is stopped"
@@ -217,7 +211,9 @@ def _check_limits(plan: Plan, mappings: Sequence[Mapping]) -> None:
 
     size, locked = kib("VmSize"), kib("VmLck")
     if locked > size // 2:
-        raise _RefuseError("it locks all of its memory (mlockall), and would lock the recording's, too")
+        raise _RefuseError(
+            "it locks all of its memory (mlockall), and would lock the recording's, too"
+        )
     limits = read_text(f"/proc/{pid}/limits") or ""
     wanted = plan.recording_bytes + plan.arena_bytes + (8 << 20)
     for name, used, needed in (
@@ -276,7 +272,11 @@ def _allocator(objects: Objects) -> Object:
     main = objects.objects[0]
     raise _RefuseError(
         f"no function malloc was found in {main.name}"
-        + ("" if objects.debug else ", which is statically linked: its names are stripped, or it is not C"),
+        + (
+            ""
+            if objects.debug
+            else ", which is statically linked: its names are stripped, or it is not C"
+        ),
         "leakscope watch PID and leakscope scan PID look at it from outside.",
     )
 
@@ -359,12 +359,3 @@ def _check_whole(
         if name not in found:
             reason = reasons.get(name, "it was not found")
             raise _RefuseError(f"{name} of {owner.name} cannot be replaced: {reason}")
-
-
-ABOUT_GROUPS = {
-    ALLOCATOR: "of the allocator",
-    OPERATORS: "operators of C++",
-    MAPPINGS: "of the mmap family",
-    LOADER: "of the loader",
-    CALLS: "that install system call filters",
-}

@@ -55,7 +55,8 @@ class Session:
         plan = self.plan
         if plan.refusal is not None:
             raise TargetError(
-                f"process {plan.pid} ({plan.name}) is not attached to: {plan.refusal}", hint=plan.hint
+                f"process {plan.pid} ({plan.name}) is not attached to: {plan.refusal}",
+                hint=plan.hint,
             )
         self._start = read_start(plan.pid)
         self._pidfd = os.pidfd_open(plan.pid)
@@ -99,7 +100,9 @@ class Session:
             found = find_attached(self.plan.pid)
         except TargetError:
             return False
-        return found is not None and found.region == self._of().attached.region and bool(found.patches)
+        return (
+            found is not None and found.region == self._of().attached.region and bool(found.patches)
+        )
 
     def wait(self, seconds: float, stopped: Callable[[float], bool]) -> str:
         """Wait for `seconds`, and say why it was ended before: "stop", "end", "gone"; or "".

@@ -15,7 +15,7 @@
 #pragma GCC visibility push(hidden)
 
 extern struct ls_live ls_no_process; /* what ls_live is until the first event */
-extern uint32_t ls_started_pid; /* copied by fork: tells a child that its parent was traced */
+extern uint32_t ls_started_pid;      /* copied by fork: tells a child that its parent was traced */
 
 /* process.c: with the recording's header in place. False: no memory. */
 bool ls_process_start(struct ls_live *live);

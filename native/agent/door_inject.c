@@ -43,30 +43,33 @@ struct ls_real ls_real;
 /* ---- the functions that may be replaced ---- */
 
 #define ENTRIES(each)                                                                             \
-  each(malloc, ALLOCATOR) each(free, ALLOCATOR) each(calloc, ALLOCATOR) each(realloc, ALLOCATOR)  \
-  each(reallocarray, ALLOCATOR) each(posix_memalign, ALLOCATOR) each(memalign, ALLOCATOR)         \
-  each(aligned_alloc, ALLOCATOR) each(valloc, ALLOCATOR) each(pvalloc, ALLOCATOR)                 \
-  each(cfree, ALLOCATOR) each(free_sized, ALLOCATOR) each(free_aligned_sized, ALLOCATOR)          \
-  each(_Znwm, OPERATORS) each(_Znam, OPERATORS)                                                   \
-  each(_ZnwmRKSt9nothrow_t, OPERATORS) each(_ZnamRKSt9nothrow_t, OPERATORS)                       \
-  each(_ZnwmSt11align_val_t, OPERATORS) each(_ZnamSt11align_val_t, OPERATORS)                     \
-  each(_ZnwmSt11align_val_tRKSt9nothrow_t, OPERATORS)                                             \
-  each(_ZnamSt11align_val_tRKSt9nothrow_t, OPERATORS)                                             \
-  each(_ZdlPv, OPERATORS) each(_ZdaPv, OPERATORS) each(_ZdlPvm, OPERATORS)                        \
-  each(_ZdaPvm, OPERATORS) each(_ZdlPvRKSt9nothrow_t, OPERATORS)                                  \
-  each(_ZdaPvRKSt9nothrow_t, OPERATORS) each(_ZdlPvSt11align_val_t, OPERATORS)                    \
-  each(_ZdaPvSt11align_val_t, OPERATORS) each(_ZdlPvmSt11align_val_t, OPERATORS)                  \
-  each(_ZdaPvmSt11align_val_t, OPERATORS) each(_ZdlPvSt11align_val_tRKSt9nothrow_t, OPERATORS)    \
-  each(_ZdaPvSt11align_val_tRKSt9nothrow_t, OPERATORS)                                            \
-  each(mmap, MAPPINGS) each(mmap64, MAPPINGS) each(munmap, MAPPINGS) each(mremap, MAPPINGS)       \
-  each(sbrk, MAPPINGS) each(brk, MAPPINGS)                                                        \
-  each(dlclose, LOADER)                                                                           \
-  each(prctl, CALLS)
+  each(malloc, ALLOCATOR) each(free, ALLOCATOR) each(calloc, ALLOCATOR) each(                     \
+      realloc, ALLOCATOR) each(reallocarray, ALLOCATOR) each(posix_memalign, ALLOCATOR)           \
+      each(memalign, ALLOCATOR) each(aligned_alloc, ALLOCATOR) each(valloc, ALLOCATOR) each(      \
+          pvalloc, ALLOCATOR) each(cfree, ALLOCATOR) each(free_sized, ALLOCATOR)                  \
+          each(free_aligned_sized, ALLOCATOR) each(_Znwm, OPERATORS) each(_Znam, OPERATORS) each( \
+              _ZnwmRKSt9nothrow_t, OPERATORS) each(_ZnamRKSt9nothrow_t, OPERATORS)                \
+              each(_ZnwmSt11align_val_t, OPERATORS) each(_ZnamSt11align_val_t, OPERATORS) each(   \
+                  _ZnwmSt11align_val_tRKSt9nothrow_t,                                             \
+                  OPERATORS) each(_ZnamSt11align_val_tRKSt9nothrow_t, OPERATORS)                  \
+                  each(_ZdlPv, OPERATORS) each(_ZdaPv, OPERATORS) each(_ZdlPvm, OPERATORS)        \
+                      each(_ZdaPvm, OPERATORS) each(_ZdlPvRKSt9nothrow_t, OPERATORS) each(        \
+                          _ZdaPvRKSt9nothrow_t, OPERATORS) each(_ZdlPvSt11align_val_t, OPERATORS) \
+                          each(_ZdaPvSt11align_val_t, OPERATORS)                                  \
+                              each(_ZdlPvmSt11align_val_t, OPERATORS)                             \
+                                  each(_ZdaPvmSt11align_val_t, OPERATORS)                         \
+                                      each(_ZdlPvSt11align_val_tRKSt9nothrow_t, OPERATORS)        \
+                                          each(_ZdaPvSt11align_val_tRKSt9nothrow_t, OPERATORS)    \
+                                              each(mmap, MAPPINGS) each(mmap64, MAPPINGS)         \
+                                                  each(munmap, MAPPINGS) each(mremap, MAPPINGS)   \
+                                                      each(sbrk, MAPPINGS) each(brk, MAPPINGS)    \
+                                                          each(dlclose, LOADER) each(prctl, CALLS)
 
 #define DECLARE(function, group) extern const char hook_##function[] __asm__(#function);
 ENTRIES(DECLARE)
 
-#define ROW(function, in_group) {.name = #function, .group = LS_ENTRY_##in_group, .hook = hook_##function},
+#define ROW(function, in_group) \
+  {.name = #function, .group = LS_ENTRY_##in_group, .hook = hook_##function},
 HANDED_OVER struct ls_entry leakscope_entries[] = {ENTRIES(ROW){.name = ""}};
 
 static bool equal(const char *a, const char *b) {
@@ -126,12 +129,13 @@ static void take(struct ls_slot *slot, uint32_t tid) {
 }
 
 struct ls_local *ls_self_slow(uintptr_t pointer) {
-  uint32_t tid = *(const uint32_t *)(pointer + ls_tid_offset), first = (uint32_t)(ls_slot_of(pointer) - ls_slots);
+  uint32_t tid = *(const uint32_t *)(pointer + ls_tid_offset),
+           first = (uint32_t)(ls_slot_of(pointer) - ls_slots);
   for (uint32_t i = 0; i < PROBED; i++) {
     struct ls_slot *slot = &ls_slots[(first + i) % (1u << LS_SLOT_BITS)];
     uintptr_t found = __atomic_load_n(&slot->pointer, __ATOMIC_ACQUIRE);
-    if (!found && __atomic_compare_exchange_n(&slot->pointer, &found, pointer, false, __ATOMIC_ACQ_REL,
-                                              __ATOMIC_ACQUIRE))
+    if (!found && __atomic_compare_exchange_n(&slot->pointer, &found, pointer, false,
+                                              __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
       found = pointer;
     if (found != pointer)
       continue;
@@ -199,8 +203,9 @@ void ls_bootstrap(void) {
   if (!is_wiped && ls_getpid() != (int)given->pid)
     return; /* between vfork and exec, in the memory of the process itself */
   uint32_t uninit = LS_PHASE_UNINIT;
-  if (!__atomic_compare_exchange_n(&live->phase, &uninit, is_wiped ? LS_PHASE_OFF : LS_PHASE_STARTING,
-                                   false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+  if (!__atomic_compare_exchange_n(&live->phase, &uninit,
+                                   is_wiped ? LS_PHASE_OFF : LS_PHASE_STARTING, false,
+                                   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
     return;
   if (!is_wiped) /* else a fork child: everything is as if we were not there */
     start_process(live);

@@ -64,9 +64,7 @@ static struct ls_live *live_memory(void) {
 
 static uint32_t forked_from; /* of this process: its parent, when that was traced */
 
-static long create_recording(void *live) {
-  return ls_recording_create(live, forked_from) ? 0 : -1;
-}
+static long create_recording(void *live) { return ls_recording_create(live, forked_from) ? 0 : -1; }
 
 static bool start_recording(struct ls_live *live) {
   /* A child may begin late, when it has threads; the config file may name a running program. */
@@ -135,7 +133,8 @@ static LS_COLD void start_process(struct ls_live *live) {
 }
 
 void ls_bootstrap(void) {
-  bool may_start = ls_no_process.phase != LS_PHASE_OFF && (ls_live != &ls_no_process || ls_seal_begin());
+  bool may_start =
+      ls_no_process.phase != LS_PHASE_OFF && (ls_live != &ls_no_process || ls_seal_begin());
   ls_real_resolve();
   if (!may_start) {
     ls_no_process.phase = LS_PHASE_OFF;
@@ -155,8 +154,8 @@ void ls_bootstrap(void) {
   struct ls_live *live = ls_live;
   uint32_t uninit = LS_PHASE_UNINIT;
   if (live->phase == LS_PHASE_UNINIT &&
-      __atomic_compare_exchange_n(&live->phase, &uninit, LS_PHASE_STARTING, false,
-                                  __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+      __atomic_compare_exchange_n(&live->phase, &uninit, LS_PHASE_STARTING, false, __ATOMIC_ACQ_REL,
+                                  __ATOMIC_ACQUIRE))
     start_process(live);
 }
 
@@ -165,9 +164,8 @@ LS_COLD void ls_door_look(struct ls_live *live) {
   if (__atomic_add_fetch(&live->dormant_calls, 1, __ATOMIC_RELAXED) % 256)
     return;
   uint64_t now = ls_clock_ns(LS_CLOCK_MONOTONIC_COARSE), due = live->dormant_next_check;
-  if (now < due || !__atomic_compare_exchange_n(&live->dormant_next_check, &due,
-                                                now + 1000000000u, false, __ATOMIC_ACQ_REL,
-                                                __ATOMIC_RELAXED))
+  if (now < due || !__atomic_compare_exchange_n(&live->dormant_next_check, &due, now + 1000000000u,
+                                                false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
     return;
   if (!ls_config_file_check())
     return;

@@ -31,7 +31,7 @@ extern struct debug *_dl_debug_addr __attribute__((weak, visibility("default")))
 
 uintptr_t ls_main_program;
 const char *ls_main_path;
-static uintptr_t handed_over; /* its struct r_debug */
+static uintptr_t handed_over;        /* its struct r_debug */
 static const Elf64_Dyn *debug_entry; /* DT_DEBUG of the main program; filled in by the loader */
 
 static int take_main_program(struct dl_info *info, size_t bytes, void *context) {

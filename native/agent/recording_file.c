@@ -115,8 +115,8 @@ bool ls_recording_create(struct ls_live *live, uint32_t forked_from) {
   ls_sweep();
   for (; sequence < 10000; sequence++) {
     make_path(pid, sequence);
-    fd = ls_open(recording_path,
-                 LS_O_RDWR | LS_O_CREAT | LS_O_EXCL | LS_O_NOFOLLOW | LS_O_CLOEXEC, 0600);
+    fd = ls_open(recording_path, LS_O_RDWR | LS_O_CREAT | LS_O_EXCL | LS_O_NOFOLLOW | LS_O_CLOEXEC,
+                 0600);
     if (fd != -LS_ERR_EXIST)
       break;
   }

@@ -16,6 +16,7 @@ uint64_t ls_recording_lay_out(struct lsr_header *header, unsigned shift);
 /* Fill the header that is in place, in zeroed memory, and take the first pages of the tables. Up to
  * the shards it is that of `plan`; what only the door knows (exe, boot_id) it has put there before.
  * False: no memory. */
-bool ls_recording_begin(struct ls_live *live, struct lsr_header *header, const struct lsr_header *plan);
+bool ls_recording_begin(struct ls_live *live, struct lsr_header *header,
+                        const struct lsr_header *plan);
 
 #endif

@@ -48,7 +48,8 @@ LS_HOT struct ls_slot *ls_slot_of(uintptr_t pointer) {
 LS_HOT struct ls_local *ls_self(void) {
   uintptr_t pointer = ls_thread_pointer();
   struct ls_slot *slot = ls_slot_of(pointer);
-  if (LS_LIKELY(slot->pointer == pointer && slot->tid == *(const uint32_t *)(pointer + ls_tid_offset)))
+  if (LS_LIKELY(slot->pointer == pointer &&
+                slot->tid == *(const uint32_t *)(pointer + ls_tid_offset)))
     return &slot->tls;
   return ls_self_slow(pointer);
 }
@@ -58,12 +59,12 @@ LS_HOT void ls_frame(int change) {
   slot->frames += (uint32_t)change;
 }
 
-#define LS_REAL(call)                   \
-  ({                                    \
-    ls_frame(1);                        \
-    __auto_type ls_result_ = (call);    \
-    ls_frame(-1);                       \
-    ls_result_;                         \
+#define LS_REAL(call)                \
+  ({                                 \
+    ls_frame(1);                     \
+    __auto_type ls_result_ = (call); \
+    ls_frame(-1);                    \
+    ls_result_;                      \
   })
 #define LS_REAL_VOID(call) \
   do {                     \

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Threads that throw and catch, threads that live for a moment, dlopen and dlclose in a loop, signals
 // that allocate nothing and come all the time: everything that an attach may meet at a bad moment.
 // Prints WRONG and ends when something is not as it should be.

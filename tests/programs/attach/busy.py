@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Threads that use json, zlib and sqlite, and check what comes back. Prints WRONG and ends."""
 
 import json

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Forks children that allocate and end, some of which stay for a while, and starts programs by vfork.
  * Prints WRONG and ends when one of them does not end as it should. */
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Allocates, resizes and frees all the time, checks what it reads, and loses one block in twenty in
  * lost(): that line is to be named. Prints WRONG and ends when memory is not what it wrote. */
 #include <stdio.h>

@@ -103,7 +103,7 @@ def _try(
     frozen = Frozen(attached.pid, patience_s=max(max_pause_s, 0.5))
     try:
         with Writer(attached.pid) as memory:
-            running = hands.Running(memory)
+            running = hands.Unstopped(memory)
             restorers = _restorers(running)
             with hands.instructions(memory, running) as (gadgets, lent), frozen:
                 if _current(attached, frozen.mappings) is None:
@@ -249,7 +249,7 @@ def _interrupted(frozen: Frozen, spans: Sequence[tuple[int, int]], restorers: np
 _known: dict[tuple[int, int, str], list[int]] = {}
 
 
-def _restorers(memory: hands.Running) -> np.ndarray:
+def _restorers(memory: hands.Unstopped) -> np.ndarray:
     """Return where handlers of signals may return to: the C library's, and others alike."""
     found: list[int] = []
     for mapping in memory.mappings:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calls",
-    "Running",
     "TooSlowError",
+    "Unstopped",
     "Writer",
     "borrow",
     "free_place",
@@ -142,7 +142,7 @@ def _is_free(tid: int) -> bool:
     return "\nSeccomp:\t0" in status and not has_shadow_stack(tid)
 
 
-class Running:
+class Unstopped:
     """The memory of a process that runs: what is to be known of it before it is stopped."""
 
     threads: tuple[Thread, ...] = ()
@@ -153,7 +153,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def instructions(memory: Writer, running: Running) -> Iterator[tuple[Gadgets, set[int]]]:
+def instructions(memory: Writer, running: Unstopped) -> Iterator[tuple[Gadgets, set[int]]]:
     """Yield instructions of the process by which a thread of it can make system calls for us.
 
     And the pages that they were written to, which must stay as they are meanwhile. A small static program may have none that will do. Then they lie meanwhile where it began, where
@@ -190,7 +190,7 @@ def _age_s(pid: int) -> float:
 def _entry(pid: int) -> int:
     """Return the address at which the program began; 0: not known."""
     try:
-        raw = Path(f"/proc/{pid}/auxv").read_bytes()
+        raw = Path(f"/proc/{living_task(pid)}/auxv").read_bytes()
     except OSError:
         return 0
     pairs = struct.iter_unpack("<QQ", raw[: len(raw) // 16 * 16])

@@ -20,6 +20,7 @@ import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
+from leakscope.proc.process import living_task
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen
@@ -209,7 +210,7 @@ def _map(plan: Plan, layout: _Layout, injected: Injected, max_pause_s: float) ->
     for alone in (True, False, False, False):
         try:
             with Writer(plan.pid) as memory:
-                running = hands.Running(memory)
+                running = hands.Unstopped(memory)
                 with hands.instructions(memory, running) as (gadgets, _):
                     _map_with(gadgets, memory, layout, injected, plan, max_pause_s, alone=alone)
         except RefusedError as refused:
@@ -281,7 +282,7 @@ def _map_all(calls: hands.Calls, memory: Writer, layout: _Layout, injected: Inje
 
 def _map_recording(calls: hands.Calls, layout: _Layout, injected: Injected) -> None:
     """Map the recording, which has no name, and open it from here."""
-    pid = injected.attached.pid
+    pid = living_task(injected.attached.pid)
     address, size = layout.recording
     both = hands.READ | hands.WRITE
     shared = hands.SHARED | hands.NORESERVE | hands.FIXED_NOREPLACE

@@ -133,7 +133,7 @@ def recording_of(pid: int, mappings: Sequence[Mapping]) -> Path | None:
     if found is None or not found.patches:
         return None
     start, size = found.recording
-    candidates = [Path(f"/proc/{pid}/map_files/{start:x}-{start + size:x}")]
+    candidates = [Path(f"/proc/{living_task(pid)}/map_files/{start:x}-{start + size:x}")]
     if found.descriptor >= 0:
         candidates.append(Path(f"/proc/{found.tracer}/fd/{found.descriptor}"))
     inode = next((m.inode for m in mappings if m.start == start), 0)

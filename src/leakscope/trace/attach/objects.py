@@ -13,6 +13,7 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.proc.elf_file import PT_DYNAMIC, PT_INTERP, PT_LOAD, ElfFile
+from leakscope.proc.process import living_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -75,9 +76,10 @@ class Objects:
 def open_mapped(pid: int, mapping: Mapping) -> int:
     """Return a descriptor of the very file that is mapped. Raises `OSError`."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    task = living_task(pid)
     with contextlib.suppress(OSError):
-        return os.open(f"/proc/{pid}/map_files/{mapping.span}", flags)
-    fd = os.open(f"/proc/{pid}/root{mapping.path}", flags)
+        return os.open(f"/proc/{task}/map_files/{mapping.span}", flags)
+    fd = os.open(f"/proc/{task}/root{mapping.path}", flags)
     status = os.fstat(fd)
     same = status.st_ino == mapping.inode and not mapping.deleted
     if not same:
@@ -118,7 +120,7 @@ def read_objects(
 
 
 def _notes(pid: int) -> tuple[tuple[int, int], ...]:
-    with open(f"/proc/{pid}/auxv", "rb") as file:  # noqa: PTH123 - not a file that has a size
+    with open(f"/proc/{living_task(pid)}/auxv", "rb") as file:  # noqa: PTH123 - not a file that has a size
         raw = file.read(4096)
     pairs = struct.iter_unpack("<QQ", raw[: len(raw) // 16 * 16])
     return tuple((int(kind), int(value)) for kind, value in pairs)

@@ -133,7 +133,7 @@ class Soak:
         assert removed is not None
         if not removed.unmapped:
             self.kept.append(removed.reason)
-        pauses["detach"] = removed.pause_ms
+        pauses |= {"detach": removed.pause_ms, "unmap": removed.alone_ms}
         for phase, pause in pauses.items():
             self.pauses_ms.setdefault(phase, []).append(pause)
         if recording is not None:

@@ -242,7 +242,8 @@ def _tell_end(session: Session, why: str, say: _Speaker) -> None:
         say(f"process {pid} was detached by somebody else, or runs another program now")
     elif removed is not None and removed.unmapped:
         say(
-            f"detached; it stood still for {removed.pause_ms:.1f} ms, and nothing of leakscope is left in it"
+            f"detached; all its threads stood still for {removed.pause_ms:.1f} ms, then one for"
+            f" {removed.alone_ms:.1f} ms, and nothing of leakscope is left in it"
         )
     elif removed is not None:
         say(

@@ -46,7 +46,8 @@ class Removed:
     """What became of an attach. `pid` is the process."""
 
     pid: int
-    pause_ms: float = 0.0  # the longest
+    pause_ms: float = 0.0  # the longest of all threads
+    alone_ms: float = 0.0  # and of one
     tries: int = 0
     unmapped: bool = False
     reason: str = ""  # why its memory is still there
@@ -99,27 +100,40 @@ def _is_filtered(pid: int) -> bool:
 def _try(
     attached: Attached, mappings: Sequence[Mapping], result: Removed, max_pause_s: float
 ) -> None:
-    dirty = _restorable(attached, mappings)
-    frozen = Frozen(attached.pid, patience_s=max(max_pause_s, 0.5))
-    try:
-        with Writer(attached.pid) as memory:
-            running = hands.Unstopped(memory)
-            restorers = _restorers(running)
-            with hands.instructions(memory, running) as (gadgets, lent), frozen:
+    """Stop all threads to give the bytes back; then one, to unmap what nobody comes to any more."""
+    patience_s = max(max_pause_s, 0.5)
+    with Writer(attached.pid) as memory:
+        running = hands.Unstopped(memory)
+        restorers = _restorers(running)
+        frozen = Frozen(attached.pid, patience_s=patience_s)
+        try:
+            with frozen:
                 if _current(attached, frozen.mappings) is None:
                     result.unmapped = True
                     return
                 _restore(attached, memory, result)
                 result.reason = _inside(attached, frozen, restorers)
-                with hands.borrow(frozen, gadgets, None) as calls:
-                    for page in set(dirty) - lent:
-                        with contextlib.suppress(OSError):
-                            calls.advise(page, _PAGE, hands.DONTNEED)
-                    if not result.reason:
+        finally:
+            result.pause_ms = max(result.pause_ms, frozen.paused_ns / 1e6)
+        if result.reason:
+            return
+        dirty = _restorable(attached, mappings)
+        with hands.instructions(memory, running) as (gadgets, lent):
+            for alone in (True, False):  # that one may not be free
+                frozen = Frozen(attached.pid, one=alone, patience_s=patience_s)
+                try:
+                    with frozen, hands.borrow(frozen, gadgets, None) as calls:
+                        for page in set(dirty) - lent:
+                            with contextlib.suppress(OSError):
+                                calls.advise(page, _PAGE, hands.DONTNEED)
                         _unmap(attached, frozen, calls)
                         result.unmapped = True
-    finally:
-        result.pause_ms = max(result.pause_ms, frozen.paused_ns / 1e6)
+                        return
+                except RefusedError:
+                    if not alone:
+                        raise
+                finally:
+                    result.alone_ms = max(result.alone_ms, frozen.paused_ns / 1e6)
 
 
 def _current(attached: Attached, mappings: Sequence[Mapping]) -> Attached | None:

@@ -136,7 +136,7 @@ struct ls_thread {
 };
 
 /* Thread-local state; 48 bytes of initial-exec TLS. */
-struct ls_tls {
+struct ls_local {
   struct ls_thread *thread;
   uintptr_t busy; /* stack pointer of the hook in progress, 0: none */
   uint64_t sample_left; /* sampled mode: bytes to the next sample point; 0: take the slow path */
@@ -145,7 +145,15 @@ struct ls_tls {
   size_t kind_size; /* asked of the operator new[] that `kind` is of */
   uintptr_t deleted; /* the next free of this address less LSR_FREE_VIA_…: of operator delete. 0: none */
 };
-extern __thread struct ls_tls ls_tls;
+#ifdef LS_INJECT /* mapped by hand, where there is no thread-local storage to be had */
+#include "self.h"
+#define ls_tls (*ls_self())
+#else
+extern __thread struct ls_local ls_tls;
+/* Around a call of the real function from a frame of ours. */
+#define LS_REAL(call) (call)
+#define LS_REAL_VOID(call) (call)
+#endif
 
 LS_COLD void ls_lock_contended(struct ls_lock *lock);
 LS_COLD void ls_lock_wake(struct ls_lock *lock);
@@ -287,6 +295,7 @@ struct ls_thread *ls_threads(void); /* all that ever were, by `next` */
 
 /* private.c: memory of our own, known to whoever scans for pointers. NULL when there is none. */
 void *ls_private(size_t bytes);
+void ls_private_adopt(void *start, size_t bytes); /* from here on nothing is mapped for it */
 void ls_private_note(const void *start, size_t bytes);
 void ls_private_tell(struct lsr_header *header);
 bool ls_private_holds(uintptr_t start, uintptr_t end); /* some of it */

@@ -339,6 +339,12 @@ struct lsr_free_error *ls_free_examine(struct ls_thread *thread, uintptr_t addre
   struct earlier earlier = {0};
   struct lsr_block around = {0};
   bool glibc = allocator_is_glibc();
+#ifdef LS_INJECT
+  /* What was there before is unknown: only the allocator's own marks tell. And its own calls are seen,
+   * too: a thread that ends frees what lies freed in its cache. */
+  if (!glibc || pc - ls_real.allocator_low < ls_real.allocator_high - ls_real.allocator_low)
+    return NULL;
+#endif
   if (glibc && chunk_at(address, true) == CHUNK_USED)
     return NULL; /* as good as any: from before the recording, or allocated past the hooks */
   bool freed = freed_before(address, &earlier); /* takes its time where there are many threads */

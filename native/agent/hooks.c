@@ -33,7 +33,7 @@ static inline uint8_t take_kind(uint8_t otherwise) {
 
 static __attribute__((noinline)) void *malloc_otherwise(size_t size) {
   struct ls_thread *thread = ls_enter(false);
-  void *pointer = ls_real.malloc(size);
+  void *pointer = LS_REAL(ls_real.malloc(size));
   if (LS_LIKELY(thread != NULL)) {
     if (ls_sample_wants(thread, size))
       ls_finish_alloc(thread, pointer, size, take_kind(LSR_KIND_MALLOC), LS_CALLER);
@@ -49,7 +49,7 @@ static __attribute__((noinline)) void *malloc_recorded(size_t size) {
   struct ls_thread *thread = ls_enter_plain();
   if (LS_UNLIKELY(!thread))
     return malloc_otherwise(size);
-  void *pointer = ls_real.malloc(size);
+  void *pointer = LS_REAL(ls_real.malloc(size));
   uint8_t kind = take_kind(LSR_KIND_MALLOC);
   if (LS_LIKELY(pointer != NULL))
     ls_record_born(thread, (uintptr_t)pointer, size, kind, LS_CALLER, true);
@@ -69,7 +69,7 @@ void *malloc(size_t size) {
 static LS_COLD void free_unknown(struct ls_thread *thread, void *pointer, uint32_t via,
                                  uintptr_t pc, uintptr_t sp, uintptr_t fp) {
   struct lsr_free_error *error = ls_free_examine(thread, (uintptr_t)pointer, via, pc, sp, fp);
-  ls_real.free(pointer);
+  LS_REAL_VOID(ls_real.free(pointer));
   ls_free_returned(error);
   ls_leave();
 }
@@ -82,12 +82,12 @@ static __attribute__((noinline)) void free_otherwise(void *pointer) {
       free_unknown(thread, pointer, via, LS_CALLER);
       return;
     }
-    ls_real.free(pointer);
+    LS_REAL_VOID(ls_real.free(pointer));
     ls_leave();
     return;
   }
   if (LS_LIKELY(ls_real.free != NULL))
-    ls_real.free(pointer);
+    LS_REAL_VOID(ls_real.free(pointer));
 }
 
 static __attribute__((noinline)) void free_recorded(void *pointer) {
@@ -106,13 +106,13 @@ static __attribute__((noinline)) void free_recorded(void *pointer) {
     free_unknown(thread, pointer, via, LS_CALLER);
     return;
   }
-  ls_real.free(pointer);
+  LS_REAL_VOID(ls_real.free(pointer));
   ls_leave();
 }
 
 void free(void *pointer) {
   if (LS_LIKELY(ls_filter_skips(pointer)))
-    ls_real.free(pointer);
+    LS_REAL_VOID(ls_real.free(pointer));
   else
     free_recorded(pointer);
 }
@@ -121,7 +121,7 @@ void cfree(void *pointer) { free(pointer); }
 
 static __attribute__((noinline)) void *calloc_recorded(size_t count, size_t size) {
   struct ls_thread *thread = ls_enter(false);
-  void *pointer = ls_real.calloc(count, size);
+  void *pointer = LS_REAL(ls_real.calloc(count, size));
   if (LS_LIKELY(thread != NULL)) {
     if (ls_sample_wants(thread, count * size))
       ls_finish_alloc(thread, pointer, count * size, LSR_KIND_CALLOC, LS_CALLER);
@@ -160,7 +160,7 @@ static __attribute__((noinline)) void *realloc_recorded(void *old, size_t size) 
   struct lsr_free_error *error = NULL;
   if (LS_UNLIKELY(!had && thread && old))
     error = ls_free_examine(thread, (uintptr_t)old, LSR_FREE_VIA_REALLOC, LS_CALLER);
-  void *fresh = ls_real.realloc(old, size);
+  void *fresh = LS_REAL(ls_real.realloc(old, size));
   if (LS_UNLIKELY(error != NULL))
     ls_free_returned(error);
   if (LS_LIKELY(thread != NULL)) {
@@ -186,11 +186,11 @@ void *reallocarray(void *old, size_t count, size_t size) {
   size_t total;
   void *fresh;
   if (ls_real.reallocarray)
-    fresh = ls_real.reallocarray(old, count, size);
+    fresh = LS_REAL(ls_real.reallocarray(old, count, size));
   else if (__builtin_mul_overflow(count, size, &total))
-    fresh = ls_real.malloc(SIZE_MAX); /* fails and sets errno */
+    fresh = LS_REAL(ls_real.malloc(SIZE_MAX)); /* fails and sets errno */
   else
-    fresh = ls_real.realloc(old, total);
+    fresh = LS_REAL(ls_real.realloc(old, total));
   if (__builtin_mul_overflow(count, size, &total))
     total = SIZE_MAX;
   ls_free_returned(error);
@@ -203,7 +203,7 @@ void *reallocarray(void *old, size_t count, size_t size) {
 
 int posix_memalign(void **ret, size_t alignment, size_t size) {
   struct ls_thread *thread = ls_enter(false);
-  int error = ls_real.posix_memalign(ret, alignment, size);
+  int error = LS_REAL(ls_real.posix_memalign(ret, alignment, size));
   if (LS_LIKELY(thread != NULL)) {
     if (ls_sample_wants(thread, size))
       ls_finish_alloc(thread, error ? NULL : *ret, size, LSR_KIND_MEMALIGN, LS_CALLER);
@@ -225,27 +225,27 @@ static inline void *finish_aligned(struct ls_thread *thread, void *pointer, size
 
 void *aligned_alloc(size_t alignment, size_t size) {
   struct ls_thread *thread = ls_enter(false);
-  void *pointer = ls_real.aligned_alloc(alignment, size);
+  void *pointer = LS_REAL(ls_real.aligned_alloc(alignment, size));
   return finish_aligned(thread, pointer, size, LS_CALLER);
 }
 
 void *memalign(size_t alignment, size_t size) {
   struct ls_thread *thread = ls_enter(false);
-  void *pointer = ls_real.memalign ? ls_real.memalign(alignment, size)
-                                   : ls_real.aligned_alloc(alignment, size);
+  void *pointer = LS_REAL(ls_real.memalign ? ls_real.memalign(alignment, size)
+                                           : ls_real.aligned_alloc(alignment, size));
   return finish_aligned(thread, pointer, size, LS_CALLER);
 }
 
 void *valloc(size_t size) {
   struct ls_thread *thread = ls_enter(false);
-  void *pointer = ls_real.valloc ? ls_real.valloc(size) : ls_real.aligned_alloc(4096, size);
+  void *pointer = LS_REAL(ls_real.valloc ? ls_real.valloc(size) : ls_real.aligned_alloc(4096, size));
   return finish_aligned(thread, pointer, size, LS_CALLER);
 }
 
 void *pvalloc(size_t size) {
   struct ls_thread *thread = ls_enter(false);
   size_t whole = (size + 4095) & ~(size_t)4095;
-  void *pointer = ls_real.pvalloc ? ls_real.pvalloc(size) : ls_real.aligned_alloc(4096, whole);
+  void *pointer = LS_REAL(ls_real.pvalloc ? ls_real.pvalloc(size) : ls_real.aligned_alloc(4096, whole));
   return finish_aligned(thread, pointer, whole, LS_CALLER);
 }
 
@@ -262,9 +262,9 @@ void free_sized(void *pointer, size_t size) {
   struct ls_thread *thread = ls_enter(true);
   struct lsr_free_error *error = record_sized(thread, pointer, LS_CALLER);
   if (ls_real.free_sized)
-    ls_real.free_sized(pointer, size);
+    LS_REAL_VOID(ls_real.free_sized(pointer, size));
   else
-    ls_real.free(pointer);
+    LS_REAL_VOID(ls_real.free(pointer));
   ls_free_returned(error);
   if (thread)
     ls_leave();
@@ -274,9 +274,9 @@ void free_aligned_sized(void *pointer, size_t alignment, size_t size) {
   struct ls_thread *thread = ls_enter(true);
   struct lsr_free_error *error = record_sized(thread, pointer, LS_CALLER);
   if (ls_real.free_aligned_sized)
-    ls_real.free_aligned_sized(pointer, alignment, size);
+    LS_REAL_VOID(ls_real.free_aligned_sized(pointer, alignment, size));
   else
-    ls_real.free(pointer);
+    LS_REAL_VOID(ls_real.free(pointer));
   ls_free_returned(error);
   if (thread)
     ls_leave();

@@ -68,7 +68,7 @@ void *mmap(void *address, size_t length, int protection, int flags, int fd, long
   if (LS_UNLIKELY(flags & MAP_FIXED_FLAG))
     ls_aside_touched((uintptr_t)address, length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
-  void *result = real(address, length, protection, flags, fd, offset);
+  void *result = LS_REAL(real(address, length, protection, flags, fd, offset));
   mapped(thread, result, length, LSR_KIND_MMAP, LS_CALLER);
   return result;
 }
@@ -81,7 +81,7 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, lo
   if (LS_UNLIKELY(flags & MAP_FIXED_FLAG))
     ls_aside_touched((uintptr_t)address, length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
-  void *result = real(address, length, protection, flags, fd, offset);
+  void *result = LS_REAL(real(address, length, protection, flags, fd, offset));
   mapped(thread, result, length, LSR_KIND_MMAP, LS_CALLER);
   return result;
 }
@@ -95,9 +95,9 @@ int munmap(void *address, size_t length) {
   if (thread && !((uintptr_t)address & 4095) && length)
     ls_range_remove(thread, (uintptr_t)address, length);
   struct parts parts = around_us((uintptr_t)address, length);
-  int result = !parts.split || parts.length[0] ? real(address, parts.length[0]) : 0;
+  int result = !parts.split || parts.length[0] ? LS_REAL(real(address, parts.length[0])) : 0;
   if (LS_UNLIKELY(parts.split) && parts.length[1] && !result)
-    result = real((void *)parts.at[1], parts.length[1]);
+    result = LS_REAL(real((void *)parts.at[1], parts.length[1]));
   if (thread)
     ls_leave();
   return result;
@@ -136,7 +136,7 @@ void *mremap(void *old, size_t old_length, size_t new_length, int flags, void *f
   if (flags & 2 /* FIXED */)
     ls_aside_touched((uintptr_t)fixed, new_length);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
-  void *result = real(old, old_length, new_length, flags, fixed);
+  void *result = LS_REAL(real(old, old_length, new_length, flags, fixed));
   if (thread && result != MAP_FAILED_POINTER && old_length && !(flags & 4 /* DONTUNMAP */))
     ls_range_remove(thread, (uintptr_t)old, old_length);
   mapped(thread, result, new_length, LSR_KIND_MMAP, LS_CALLER);
@@ -155,7 +155,7 @@ LS_EXPORT void *sbrk(intptr_t increment);
 void *sbrk(intptr_t increment) {
   REAL(void *(*)(intptr_t), sbrk);
   struct ls_thread *thread = enter_map(CALLER_PC, false);
-  void *before = real(increment);
+  void *before = LS_REAL(real(increment));
   if (thread) {
     if (before != MAP_FAILED_POINTER && increment)
       moved_break(thread, (intptr_t)before, (intptr_t)before + increment, LS_CALLER);
@@ -171,7 +171,7 @@ int brk(void *address) {
   void *(*query)(intptr_t) = (void *(*)(intptr_t))ls_next_symbol_cached(&sbrk_cache, "sbrk");
   struct ls_thread *thread = enter_map(CALLER_PC, false);
   intptr_t before = thread && query ? (intptr_t)query(0) : 0;
-  int result = real(address);
+  int result = LS_REAL(real(address));
   if (thread) {
     if (!result && before)
       moved_break(thread, before, (intptr_t)address, LS_CALLER);
@@ -187,7 +187,7 @@ int dlclose(void *handle) {
   REAL(int (*)(void *), dlclose);
   if (!real)
     return -1;
-  int result = real(handle);
+  int result = LS_REAL(real(handle));
   struct ls_thread *thread = ls_enter(true);
   if (thread) {
     if (ls_modules_rescan())
@@ -204,27 +204,5 @@ int mlockall(int flags) {
   int result = real ? real(flags) : -1;
   if (!result)
     ls_unlock_own();
-  return result;
-}
-
-/* ---- signal stacks ---- */
-
-struct signal_stack {
-  void *start;
-  int flags;
-  size_t bytes;
-};
-
-/* The kernel alone may know where a thread has its signal stack, and tells nobody but the thread.
- * Thread-local storage is where every scan for pointers looks. */
-static __thread void *volatile signal_stack;
-
-LS_EXPORT int sigaltstack(const struct signal_stack *set, struct signal_stack *ret);
-int sigaltstack(const struct signal_stack *set, struct signal_stack *ret) {
-  REAL(int (*)(const struct signal_stack *, struct signal_stack *), sigaltstack);
-  /* Not read before the kernel has: the program may have given an address that is none. */
-  int result = real(set, ret);
-  if (result == 0 && set)
-    signal_stack = set->flags & 2 /* SS_DISABLE */ ? NULL : set->start;
   return result;
 }

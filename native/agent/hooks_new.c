@@ -71,13 +71,40 @@ static void record_delete(void *pointer, uint32_t via, uintptr_t pc, uintptr_t s
   void *id parameters {                                                           \
     REAL(symbol, void *(*)types);                                                 \
     if (LS_UNLIKELY(ls_real.allocator_wraps_new)) {                               \
-      void *pointer = real arguments;                                             \
+      void *pointer = LS_REAL(real arguments);                                    \
       record_new(pointer, size, kind, LS_CALLER);                                 \
       return pointer;                                                             \
     }                                                                             \
     hint(size, kind);                                                             \
     return real arguments;                                                        \
   }
+
+#ifdef LS_INJECT
+/* No unwinder knows code that was mapped by hand: nothing may throw through it. The one that gives
+ * NULL is called, and when it does, the one that throws takes our place. */
+#define NEW_THROWING(id, symbol, kind, parameters, types, arguments, quiet_types, quiet_arguments) \
+  LS_EXPORT void *id parameters __asm__(symbol);                                                   \
+  void *id parameters {                                                                            \
+    REAL(symbol, void *(*)types);                                                                  \
+    if (LS_UNLIKELY(ls_real.allocator_wraps_new)) {                                                \
+      static void *quiet_cache;                                                                    \
+      static const char tag; /* std::nothrow_t has no members */                                   \
+      void *(*quiet) quiet_types = (__typeof__(quiet))ls_next_symbol_cached(                       \
+          &quiet_cache, symbol "RKSt9nothrow_t");                                                  \
+      void *pointer = quiet ? LS_REAL(quiet quiet_arguments) : NULL;                               \
+      if (LS_LIKELY(pointer != NULL)) {                                                            \
+        record_new(pointer, size, kind, LS_CALLER);                                                \
+        return pointer;                                                                            \
+      }                                                                                            \
+    } else {                                                                                       \
+      hint(size, kind);                                                                            \
+    }                                                                                              \
+    return real arguments;                                                                         \
+  }
+#else
+#define NEW_THROWING(id, symbol, kind, parameters, types, arguments, quiet_types, quiet_arguments) \
+  NEW(id, symbol, kind, parameters, types, arguments)
+#endif
 
 #define DELETE(id, symbol, via, parameters, types, arguments)                     \
   LS_EXPORT void id parameters __asm__(symbol);                                   \
@@ -90,16 +117,21 @@ static void record_delete(void *pointer, uint32_t via, uintptr_t pc, uintptr_t s
     real arguments;                                                               \
   }
 
-NEW(new_plain, "_Znwm", LSR_KIND_NEW, (size_t size), (size_t), (size))
-NEW(new_array, "_Znam", LSR_KIND_NEW_ARRAY, (size_t size), (size_t), (size))
+#define QUIET (const ls_nothrow *)&tag
+NEW_THROWING(new_plain, "_Znwm", LSR_KIND_NEW, (size_t size), (size_t), (size),
+             (size_t, const ls_nothrow *), (size, QUIET))
+NEW_THROWING(new_array, "_Znam", LSR_KIND_NEW_ARRAY, (size_t size), (size_t), (size),
+             (size_t, const ls_nothrow *), (size, QUIET))
 NEW(new_nothrow, "_ZnwmRKSt9nothrow_t", LSR_KIND_NEW, (size_t size, const ls_nothrow *tag),
     (size_t, const ls_nothrow *), (size, tag))
 NEW(new_array_nothrow, "_ZnamRKSt9nothrow_t", LSR_KIND_NEW_ARRAY,
     (size_t size, const ls_nothrow *tag), (size_t, const ls_nothrow *), (size, tag))
-NEW(new_aligned, "_ZnwmSt11align_val_t", LSR_KIND_NEW, (size_t size, size_t alignment),
-    (size_t, size_t), (size, alignment))
-NEW(new_array_aligned, "_ZnamSt11align_val_t", LSR_KIND_NEW_ARRAY,
-    (size_t size, size_t alignment), (size_t, size_t), (size, alignment))
+NEW_THROWING(new_aligned, "_ZnwmSt11align_val_t", LSR_KIND_NEW, (size_t size, size_t alignment),
+             (size_t, size_t), (size, alignment), (size_t, size_t, const ls_nothrow *),
+             (size, alignment, QUIET))
+NEW_THROWING(new_array_aligned, "_ZnamSt11align_val_t", LSR_KIND_NEW_ARRAY,
+             (size_t size, size_t alignment), (size_t, size_t), (size, alignment),
+             (size_t, size_t, const ls_nothrow *), (size, alignment, QUIET))
 NEW(new_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", LSR_KIND_NEW,
     (size_t size, size_t alignment, const ls_nothrow *tag),
     (size_t, size_t, const ls_nothrow *), (size, alignment, tag))

@@ -30,6 +30,8 @@ extern struct debug _r_debug __attribute__((weak, visibility("default")));
 extern struct debug *_dl_debug_addr __attribute__((weak, visibility("default")));
 
 uintptr_t ls_main_program;
+const char *ls_main_path;
+static uintptr_t handed_over;        /* its struct r_debug */
 static const Elf64_Dyn *debug_entry; /* DT_DEBUG of the main program; filled in by the loader */
 
 static int take_main_program(struct dl_info *info, size_t bytes, void *context) {
@@ -56,8 +58,14 @@ void ls_loaded_find(void) {
     dl_iterate_phdr(take_main_program, NULL);
 }
 
+void ls_loaded_adopt(uintptr_t main_program, uintptr_t debug, const char *main_path) {
+  ls_main_program = main_program;
+  ls_main_path = main_path;
+  handed_over = debug;
+}
+
 static uintptr_t first_debug(void) {
-  uintptr_t at = debug_entry ? debug_entry->d_un.d_ptr : 0;
+  uintptr_t at = debug_entry ? debug_entry->d_un.d_ptr : handed_over;
   if (!at && &_r_debug)
     at = (uintptr_t)&_r_debug;
   if (!at && &_dl_debug_addr)

@@ -39,8 +39,13 @@ struct ls_loaded_list {
 /* Look for the list, while the program starts or a hook is used for the first time. */
 void ls_loaded_find(void);
 
-/* Where the main program's ELF header lies, 0: not known. */
+/* Where the main program's ELF header lies, 0: not known; and its path, NULL: ask the kernel. */
 extern uintptr_t ls_main_program;
+extern const char *ls_main_path;
+
+/* These are they: nothing is looked for. `debug` 0: no loader has a list, there is this program and
+ * no more. */
+void ls_loaded_adopt(uintptr_t main_program, uintptr_t debug, const char *main_path);
 
 /* Called for an object that was not in the list before; returns its module. `first` in its
  * namespace: the main program. */

@@ -273,6 +273,8 @@ static size_t set_path(const char *text) {
 
 /* As the loader was given it: may lead through links, or be relative. */
 static size_t listed_path(const struct ls_link *link, bool main_program) {
+  if (main_program && ls_main_path)
+    return set_path(ls_main_path);
   if (main_program) {
     long n = ls_readlink("/proc/self/exe", scratch.path, sizeof scratch.path - 1);
     return n > 0 ? (size_t)n : 0;
@@ -331,6 +333,13 @@ static struct ls_module *enter_listed(const struct ls_link *link, bool first) {
 static void enter_vdso(void) {
   if (vdso && ls_image_read(&scratch.image, vdso))
     vdso_module = enter_image(set_path("[vdso]"), false);
+}
+
+/* A program without a loader. */
+static void enter_alone(void) {
+  static bool entered;
+  if (!entered && ls_main_path && ls_main_program && ls_image_read(&scratch.image, ls_main_program))
+    entered = enter_image(set_path(ls_main_path), false) != NULL;
 }
 
 /* The next scan shall not believe that it is still what it was. */
@@ -477,6 +486,8 @@ static void scan_all(void) {
   for (uint32_t i = 0; i < list->count; i++)
     if (list->entry[i].module)
       mark_present(list->entry[i].module);
+  if (!list->count)
+    enter_alone();
   if (!vdso_module)
     enter_vdso();
   /* Some programs copy their own text onto huge pages: the file is gone, the object is not. */

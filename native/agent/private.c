@@ -83,8 +83,18 @@ void ls_private_tell(struct lsr_header *header) {
   __atomic_store_n(&header->own_count, own_count, __ATOMIC_RELEASE);
 }
 
+static bool adopted; /* all that there is, was handed over */
+
+void ls_private_adopt(void *start, size_t bytes) {
+  chunk = start;
+  chunk_left = bytes;
+  adopted = true;
+}
+
 /* A chunk of address space, used page by page. */
 void ls_private_reserve(void) {
+  if (adopted)
+    return;
   for (size_t size = RESERVE; size >= LARGE; size /= 4) {
     uint8_t *fresh = map(size);
     if (!fresh)
@@ -109,11 +119,11 @@ bool ls_private_holds(uintptr_t start, uintptr_t end) {
 
 void *ls_private(size_t bytes) {
   bytes = (bytes + 63) & ~(size_t)63;
-  if (bytes > LARGE && !ls_is_sealed())
+  if (bytes > LARGE && !ls_is_sealed() && !adopted)
     return map(bytes);
   void *memory = NULL;
   ls_lock(&ls_live->private_lock);
-  if (bytes > chunk_left) {
+  if (bytes > chunk_left && !adopted) {
     size_t least = (bytes + 4095) & ~(size_t)4095, size = mapped / 8 & ~(size_t)4095;
     size = size < LEAST_CHUNK ? LEAST_CHUNK : size > MOST_CHUNK ? MOST_CHUNK : size;
     size = size < least ? least : size;

@@ -33,6 +33,8 @@ bool ls_program_defines(const char *name);
 /* What the kernel told the process at its start (AT_*), 0: nothing of that kind. Read once,
  * while the program starts. */
 uint64_t ls_auxiliary(uint64_t type);
+/* These are they: nothing is read. */
+void ls_auxiliary_adopt(const uint64_t (*pairs)[2], uint32_t count);
 
 /* A function of the kernel's vDSO, NULL when there is none. */
 void *ls_vdso_symbol(const char *name);

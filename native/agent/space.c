@@ -178,6 +178,20 @@ struct lsr_header *ls_space_map(struct ls_live *live, int fd, const struct lsr_h
   return (struct lsr_header *)space.head.base;
 }
 
+struct lsr_header *ls_space_adopt(struct ls_live *live, uint8_t *base, const struct lsr_header *plan) {
+  const struct lsr_area *areas = &plan->modules;
+  uint64_t head = plan->stripes.offset + LSR_STRIPES * LSR_STRIPE_HEAD_BYTES;
+  space.head = (struct window){.base = base, .offset = 0, .bytes = head};
+  for (uint32_t i = 0; i < LS_TABLES; i++)
+    space.tables[i] = (struct window){
+        .base = base + areas[i].offset, .offset = areas[i].offset, .bytes = areas[i].reserved};
+  space.heap = (struct window){
+      .base = base + plan->bump, .offset = plan->bump, .bytes = plan->file_bytes - plan->bump};
+  tell(live);
+  live->stripes = base + plan->stripes.offset;
+  return (struct lsr_header *)base;
+}
+
 /* Kernel before 5.14: reserve through the file, if it can still be reached and is ours. */
 static long reserve_part(void *argument) {
   const struct window *part = argument;

@@ -22,6 +22,9 @@ enum ls_table {
 
 /* Map the first pages of each part of the file as `plan` lays them out; NULL: no room. */
 struct lsr_header *ls_space_map(struct ls_live *live, int fd, const struct lsr_header *plan);
+/* The same where the whole file is mapped at `base`, to its last byte: nothing will be mapped. */
+struct lsr_header *ls_space_adopt(struct ls_live *live, uint8_t *base,
+                                  const struct lsr_header *plan);
 /* Unmap all that this process, or the one it was forked from, has mapped of a recording. */
 void ls_space_unmap(void);
 /* Have the kernel promise the pages of what is mapped; false when it cannot. The grow lock is

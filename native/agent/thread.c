@@ -200,7 +200,7 @@ static bool is_in_hook(const struct ls_thread *thread) {
   uintptr_t busy = 0;
   /* The storage of a dead thread may be gone, so the kernel is asked for it. */
   return thread->place != (uintptr_t)&ls_tls &&
-         ls_peek(&busy, thread->place + offsetof(struct ls_tls, busy), sizeof busy) && busy;
+         ls_peek(&busy, thread->place + offsetof(struct ls_local, busy), sizeof busy) && busy;
 }
 
 void ls_threads_leave(void) {

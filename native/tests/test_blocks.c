@@ -23,7 +23,7 @@ struct ls_live *ls_live;
 static uint8_t *base;
 static uint64_t bump = 4096, heap_left;
 
-__thread struct ls_tls ls_tls;
+__thread struct ls_local ls_tls;
 
 void ls_shard_await(const struct ls_thread *owner, const struct ls_shard *shard) {
   (void)owner, (void)shard;

@@ -78,7 +78,7 @@ bool ls_thread_is_alone(void) { return true; }
 bool ls_seal_begin(void) { return true; }
 void ls_real_resolve(void) {}
 
-__thread struct ls_tls ls_tls;
+__thread struct ls_local ls_tls;
 
 void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
 

@@ -21,7 +21,7 @@ static struct ls_live live;
 struct ls_live *ls_live = &live;
 static unsigned dropped;
 
-__thread struct ls_tls ls_tls;
+__thread struct ls_local ls_tls;
 
 void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
 

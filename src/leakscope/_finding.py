@@ -8,6 +8,7 @@ its recording tells as much, with call stacks.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from leakscope.scan.subject import check_process
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from leakscope.model.census import HeapGrowth
     from leakscope.model.growth import Growth
@@ -73,6 +74,7 @@ def find(
     *,
     seconds: float = SECONDS,
     stop: bool = True,
+    attach: bool = False,
     max_pause_s: float = MAX_PAUSE_S,
     ask: Ask | None = None,
     say: Say | None = None,
@@ -81,7 +83,8 @@ def find(
 
     `target` is a pid, or a name as `watch` takes it; of several processes the one that grows
     fastest is chosen. It is looked at for about `seconds`. With `stop` its heap is walked twice,
-    each time it is stopped for `max_pause_s` at most; `ask` is called with a question before
+    each time it is stopped for `max_pause_s` at most; with `attach` its allocations are recorded
+    meanwhile, where that is safe, so that lines of code are named. `ask` is called with a question before
     that, `say` with what is done next. Raises `UsageError` for values that make no sense, and
     `TargetError` when there is no such process, it may not be looked at, or it ends meanwhile.
     """
@@ -97,7 +100,9 @@ def find(
             f"process {pid} belongs to somebody else: its memory may not be looked at",
             hint="Run as root or as its user. --no-stop tells from /proc alone whether it grows.",
         )
-    return _Search(pid, seconds, max_pause_s, rivals, say).run(stop=stop, ask=ask)
+    search = _Search(pid, seconds, max_pause_s, rivals, say)
+    with search.attached() if attach and stop else contextlib.nullcontext():
+        return search.run(stop=stop, ask=ask)
 
 
 def _silent(_: str) -> None:
@@ -145,6 +150,7 @@ class _Search:
     unseen: list[str] = field(default_factory=list)
     heap: HeapGrowth | None = None
     is_traced: bool = False
+    is_attached: bool = False  # for as long as it is looked at
     growths: dict[str, Growth] = field(default_factory=dict)
     _identity: tuple[object, ...] = field(init=False)
 
@@ -180,6 +186,25 @@ class _Search:
         runtimes = self._runtimes()
         seconds = time.monotonic() - began
         return _answer(self, mappings, descriptors, runtimes, seconds)
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Record the allocations of the process until the end, if that can be done."""
+        from leakscope.trace.attach.plan import make_plan
+        from leakscope.trace.attach.session import Session
+        from leakscope.trace.live_files import find_live_file
+
+        if find_live_file(self.pid) is not None:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(Session(make_plan(self.pid), max_pause_s=self.max_pause_s))
+                self.is_attached = True
+                self.say(f"attached to {self._name}: what it allocates is recorded")
+            except TargetError as error:
+                self.unseen.append(f"no call stacks: {error}")
+            yield
 
     @property
     def _name(self) -> str:
@@ -397,7 +422,7 @@ def _answer(
         rivals=search.rivals[:_MOST_RIVALS],
         unseen=tuple(search.unseen),
     )
-    return replace(found, next_step=_next(found))
+    return replace(found, next_step=_next(found, attached=search.is_attached))
 
 
 def _explains(
@@ -435,7 +460,7 @@ def _program(naming: Naming, pid: int) -> str:
     return path or naming.program
 
 
-def _next(found: Found) -> str:
+def _next(found: Found, *, attached: bool = False) -> str:
     """Return one command, or one sentence, to go on with."""
     pid = found.pid
     heap = found.heap
@@ -445,7 +470,7 @@ def _next(found: Found) -> str:
         return found.settings[0] if found.settings else f"leakscope watch {pid} --for 1h --heap"
     in_heap = heap is not None and found.kind.startswith("heap")
     if in_heap and heap is not None and any(row.place for row in heap.grown):
-        return f"leakscope report {pid}"
+        return f"leakscope attach {pid} --for 10m --scan" if attached else f"leakscope report {pid}"
     if found.runtimes and not in_heap:
         return found.runtimes[0].partition(": ")[2] or found.runtimes[0]
     metric = next((name for name, text in _GAUGES.items() if text == found.kind), "")

@@ -704,9 +704,9 @@ def test_doctor_on_a_process_with_and_without_the_agent(start, leakscope, progra
     assert untraced.returncode == 0  # it can be scanned
     lines = untraced.stdout.splitlines()
     assert f"can be watched and scanned now: leakscope scan {os.getpid()}" in lines[0]
-    assert [line.split()[1] for line in lines[1:4]] == ["watch", "scan", "run"]
+    assert [line.split()[1] for line in lines[1:4]] == ["watch", "scan", "attach"]
     assert "+ watch" in untraced.stdout
-    assert "runs without the agent" in lines[3]
+    assert "runs without the agent" in untraced.stdout
     assert f"leakscope watch {os.getpid()}" in "\n".join(lines[:24])
 
 

@@ -207,6 +207,7 @@ enum lsr_trouble {
   LSR_TROUBLE_LEFT = 8,         /* recording ended there: our memory was taken away, or a hook left midway */
   LSR_TROUBLE_SEALED = 16,      /* a system call filter came: growth within what was set aside */
   LSR_TROUBLE_NAMESPACE = 32,   /* objects got a C library of their own (dlmopen): not wrapped */
+  LSR_TROUBLE_ATTACHED = 64,    /* it began in a process that ran: what that had before is unknown */
 };
 
 struct lsr_module {

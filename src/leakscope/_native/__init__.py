@@ -9,10 +9,13 @@ from pathlib import Path
 
 from leakscope._paths import absolute, is_file
 
-__all__ = ["AGENT", "BESIDE", "EXEC", "path"]
+__all__ = ["AGENT", "BESIDE", "EXEC", "INJECTED", "path"]
 
 AGENT = "libleakscope-agent.so"
 """File name of the library that is preloaded into traced programs."""
+
+INJECTED = "libleakscope-inject.so"
+"""File name of the agent that is mapped into running processes (native/agent/door_inject.c)."""
 
 EXEC = "leakscope-exec"
 """File name of the program that becomes the traced one (native/start/exec.c)."""

@@ -28,6 +28,7 @@ _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _INTERRUPTED = 130
 _FAILED = 2
 _REPORTING = {
+    "attach",
     "diff",
     "find",
     "java",
@@ -52,6 +53,12 @@ COMMANDS = (
     Command(
         "compare", "say what another tool sees in a program, beside us", "leakscope.cli.compare"
     ),
+    Command(
+        "attach",
+        "record a program that runs already, and report what it leaks",
+        "leakscope.cli.attach",
+    ),
+    Command("detach", "take leakscope's agent out of running processes", "leakscope.cli.detach"),
     Command("report", "show the report on a recording again", "leakscope.cli.report"),
     Command(
         "scan", "say which blocks of a running process nothing points to", "leakscope.cli.scan"

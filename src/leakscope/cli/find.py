@@ -39,10 +39,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="never stop the process: only /proc is read, and no heap is walked",
     )
-    parser.add_argument(
-        "--no-attach",
+    attach = parser.add_mutually_exclusive_group()
+    attach.add_argument(
+        "--attach",
         action="store_true",
-        help="put nothing into the process; nothing is so far",
+        help="record its allocations meanwhile as `leakscope attach` does, so that lines are named",
+    )
+    attach.add_argument(
+        "--no-attach", action="store_true", help="put nothing into the process (the default)"
     )
     parser.add_argument("--yes", action="store_true", help="answer yes to what would be asked")
     parser.add_argument(
@@ -77,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         args.target,
         seconds=parse_duration(args.duration),
         stop=not args.no_stop,
+        attach=args.attach,
         max_pause_s=args.max_pause,
         ask=_ask if asks else None,
         say=_say if sys.stderr.isatty() else None,

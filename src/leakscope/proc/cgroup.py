@@ -132,12 +132,12 @@ def bound_above(hierarchy: Hierarchy, path: str) -> int | None:
     return min((g.limit for g in groups if g is not None and g.limit is not None), default=None)
 
 
-def memory_limit() -> int | None:
-    """Return the lowest limit of this process's memory cgroups in bytes; None: no limit."""
+def memory_limit(pid: int | str = "self") -> int | None:
+    """Return the lowest limit of a process's memory cgroups in bytes; None: no limit."""
     hierarchy = find_hierarchy()
     if hierarchy is None:
         return None
-    path = own_path(hierarchy)
+    path = own_path(hierarchy, pid)
     own = read_cgroup(hierarchy, path)
     limits = (own.limit if own is not None else None, bound_above(hierarchy, path))
     return min((limit for limit in limits if limit is not None), default=None)

@@ -76,6 +76,7 @@ TROUBLE_NO_GROW = 4
 TROUBLE_LEFT = 8
 TROUBLE_SEALED = 16
 TROUBLE_NAMESPACE = 32
+TROUBLE_ATTACHED = 64
 NODE_EXACT_PC = 1
 NODE_TRUNCATED = 2
 NODE_BROKEN = 4
@@ -164,6 +165,7 @@ TROUBLE_NAMES: dict[int, str] = {
     8: "left",
     16: "sealed",
     32: "namespace",
+    64: "attached",
 }
 
 NODE_FLAG_NAMES: dict[int, str] = {

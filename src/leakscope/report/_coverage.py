@@ -59,6 +59,9 @@ _LIMITS = {
     "failed_allocation": ("allocation", "failed in the program itself"),
 }
 
+ATTACHED = "attached"
+"""The recording began in a process that ran already: no loss, but to be said."""
+
 _STACKS = {
     "stack_truncated": "truncated at the depth limit",
     "stack_broken": "incomplete",
@@ -125,7 +128,11 @@ def scan_text(scan: ScanFacts) -> str:
 def problems(findings: Findings) -> list[str]:
     """Return one sentence for each thing that can make the verdicts wrong."""
     coverage = findings.coverage
-    found = [_TROUBLES.get(trouble, printable(trouble)) for trouble in coverage.troubles]
+    found = [
+        _TROUBLES.get(trouble, printable(trouble))
+        for trouble in coverage.troubles
+        if trouble != ATTACHED
+    ]
     for name, count in coverage.dropped.items():
         if not count or not _is_loss(name):
             continue
@@ -148,6 +155,10 @@ def remarks(findings: Findings) -> list[str]:
         if counts.get(name)
     ]
     found = ["not recorded: " + "; ".join(left_out)] if left_out else []
+    if ATTACHED in coverage.troubles:
+        found.insert(
+            0, "attached while it ran: what it had allocated before is unknown, and not judged"
+        )
     sizes = []
     if coverage.min_size:
         sizes.append(f"from {bytes_text(coverage.min_size)}")

@@ -343,7 +343,7 @@ def _is_complete(recording: Recording, heap: Heap | None, notes: list[str]) -> b
     coverage = recording.coverage
     unseen = {"early", "reentrant", "table_full", "no_space", "paused", "filtered"}
     lost = sum(count for name, count in coverage.dropped.items() if name in unseen)
-    if coverage.mode == "sampled" or lost:
+    if coverage.mode == "sampled" or lost or "attached" in coverage.troubles:
         notes.append(
             "the allocator is not one whose heap can be walked, and the recording does not have every"
             " block, so no block is called lost"

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.target.frozen import Frozen
+    from leakscope.target.memory import Memory
 
 __all__ = [
     "Borrowed",
@@ -98,11 +99,12 @@ class Gadgets:
         self.sigreturn = sigreturn
 
 
-def find_gadgets(frozen: Frozen) -> Gadgets:
+def find_gadgets(frozen: Memory) -> Gadgets:
     """Find the instructions in the code of the process. Raises `RefusedError`."""
     call = sigreturn = 0
     for mapping in sorted(frozen.mappings, key=_likely, reverse=True):
-        if "x" not in mapping.permissions or mapping.path.startswith("[vs"):
+        # Code of a file alone: what was made at run time may go at any moment.
+        if "x" not in mapping.permissions or not mapping.inode:
             continue
         code = frozen.read(mapping.start, min(mapping.end - mapping.start, _CODE))
         at = code.find(_SYSCALL_RETURN)

@@ -393,13 +393,13 @@ def _process(pid: int) -> tuple[bool, str, list[Check]]:
         return False, text, checks
     # What works at once comes first; the machine's checks, which are about tracing, come last.
     watch, scan = _watchable(pid), _scannable(pid, status)
-    checks[:0] = [watch, scan]
+    checks[:0] = [watch, scan, _attachable(pid)]
     static = not any(_GLIBC.search(m.path) or _MUSL.search(m.path) for m in maps)
     checks.append(Check("its libc", State.NOTE, libc_of(maps) or "none found: static?"))
     checks.append(Check("its allocator", State.NOTE, allocator_of(maps)))
     checks += _barriers(pid, status)
     loaded = any(Path(m.path).name.startswith("libleakscope-agent") for m in maps)
-    file = find_live_file(pid) if loaded else None
+    file = find_live_file(pid)
     if file is not None:
         paused = file.field("control") & PAUSED
         verdict = (
@@ -421,7 +421,7 @@ def _process(pid: int) -> tuple[bool, str, list[Check]]:
     name = None if static else _program_of(pid)
     without = "it runs without the agent, which must be there from the start"
     how = f"Start it anew: leakscope run -- {name}" if name else None
-    checks.insert(2, Check("run", State.MISSING, without, how))
+    checks.insert(3, Check("run", State.MISSING, without, how))
     if static:
         checks.append(Check("program", State.BROKEN, "it looks statically linked"))
     elif name:
@@ -453,6 +453,25 @@ def _scannable(pid: int, status: ProcessStatus) -> Check:
         return Check("scan", State.MISSING, f"its memory cannot be read: {error.strerror}")
     text = f"which blocks of its heap are lost, and what holds the rest: leakscope scan {pid}"
     return Check("scan", State.WORKS, text)
+
+
+def _attachable(pid: int) -> Check:
+    """What an attach would do, and why it cannot where it cannot."""
+    from leakscope.trace.attach.plan import make_plan
+
+    try:
+        plan = make_plan(pid)
+    except LeakscopeError as error:
+        return Check("attach", State.MISSING, str(error), error.hint)
+    if plan.refusal is not None:
+        return Check("attach", State.MISSING, f"it cannot be: {plan.refusal}", plan.hint)
+    text = (
+        f"which lines allocate what leaks from now on, without a restart: leakscope attach {pid}"
+        f" ({plan.allocator}; {len(plan.sites)} functions)"
+    )
+    if plan.skipped:
+        text += f"; left alone: {', '.join(name for name, _ in plan.skipped)}"
+    return Check("attach", State.WORKS, text)
 
 
 def libc_of(maps: tuple[Mapping, ...]) -> str | None:

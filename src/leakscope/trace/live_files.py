@@ -25,7 +25,7 @@ from leakscope.recording import layout
 from leakscope.recording.writer import find_writer, own_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["LiveFile", "count_files", "find_live_file", "list_live_files", "removed_unread"]
 
@@ -231,16 +231,26 @@ def find_live_file(pid: int) -> LiveFile | None:
     Raises `TargetError` when there is no such process or it may not be looked at.
     """
     newest: LiveFile | None = None
-    for mapping in _live_mappings(pid):
+    mappings = read_maps(pid)
+    for mapping in _live_mappings(mappings):
         match = _NAME.fullmatch(Path(mapping.path).name)
         if match is None or (newest is not None and newest.sequence >= int(match[2])):
             continue
         newest = LiveFile(_reachable(pid, mapping), pid, int(match[2]))
-    return newest
+    return newest or _attached_file(pid, mappings)
 
 
-def _live_mappings(pid: int) -> Iterator[Mapping]:
-    for mapping in read_maps(pid):
+def _attached_file(pid: int, mappings: Sequence[Mapping]) -> LiveFile | None:
+    """The recording of a process that was attached to: memory without a name."""
+    from leakscope.trace.attach.island import recording_of
+
+    path = recording_of(pid, mappings)
+    file = None if path is None else LiveFile(path, pid, 0)
+    return file if file is not None and file.started() else None
+
+
+def _live_mappings(mappings: Sequence[Mapping]) -> Iterator[Mapping]:
+    for mapping in mappings:
         if mapping.permissions.endswith("s") and mapping.path.endswith(".live"):
             yield mapping
 

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`leakscope attach`: record the allocations of a program that runs already."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from leakscope.cli._output import add_report_options, report_recordings
+from leakscope.cli._writing import check_outputs
+from leakscope.errors import LeakscopeError, UsageError
+from leakscope.words import bytes_text
+
+if TYPE_CHECKING:
+    import argparse
+    from types import FrameType
+
+    from leakscope.model.recordings import Recording
+    from leakscope.trace.attach.session import Session
+    from leakscope.trace.output import Output
+
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3600.0
+_FOREVER_S = 10 * 365 * 86400.0
+
+HELP = """\
+Attach to a running process, and report which of its allocations from now on leak, with call stacks.
+
+Nothing is restarted. The beginnings of its allocation functions are made to lead to leakscope's agent, whose
+memory is mapped into the process; Ctrl-C, or --for, reports and takes all of it out again. The
+process stands still for a moment at each end, and for --max-pause seconds at most when it is attached to;
+each pause is printed. What was allocated before is unknown, and its frees count against nobody.
+`leakscope doctor PID` says beforehand what would be done, and why it cannot be where it cannot.
+When this command is killed, the process runs on, and `leakscope detach PID` clears away what is left.
+Exit status: 0 nothing leaks, 1 leaks, 2 could not do it, 3 undecided.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("target", metavar="PID|NAME", help="the process")
+    what = parser.add_argument_group("what is recorded")
+    what.add_argument(
+        "--sample",
+        metavar="SIZE",
+        help="sample one byte in SIZE on average, for example 512KiB, at nearly no cost"
+        " (default: every allocation)",
+    )
+    what.add_argument("--min-size", metavar="SIZE", help="leave out smaller allocations")
+    what.add_argument("--max-size", metavar="SIZE", help="leave out larger allocations")
+    what.add_argument(
+        "--depth",
+        type=int,
+        default=128,
+        metavar="N",
+        help="frames kept of each stack (default: 128)",
+    )
+    when = parser.add_argument_group("when")
+    when.add_argument(
+        "--for",
+        dest="duration",
+        metavar="TIME",
+        help="detach after so long, 6h say (default: Ctrl-C)",
+    )
+    when.add_argument(
+        "--every", metavar="TIME", help="write a snapshot of the recording every so often, 10m say"
+    )
+    when.add_argument(
+        "--max-pause",
+        metavar="SECONDS",
+        type=float,
+        default=_PAUSE_S,
+        help="undo the attach when the process would stand still for longer (default: 0.1)",
+    )
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--scan",
+        action="store_true",
+        help="before it is detached, look which blocks nothing points to any more",
+    )
+    results.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="directory or file name for the recording; %%n stands for the program, %%p for its pid"
+        " (default: %%n.%%p.leakscope in the current directory)",
+    )
+    results.add_argument("-q", "--quiet", action="store_true", help="say nothing but the report")
+    add_report_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Attach, wait, detach, report, and return the exit status."""
+    from leakscope.trace.attach.plan import make_plan
+    from leakscope.trace.attach.session import Session, Wishes
+    from leakscope.trace.output import plan_output
+    from leakscope.trace.settings import parse_size
+    from leakscope.workflow.attaching import pid_of
+
+    check_outputs([args.report_file], [args.output] if args.output else [])
+    for_s, every_s = _seconds(args.duration, "--for"), _seconds(args.every, "--every")
+    if not 0 < args.max_pause <= _LONGEST_PAUSE_S:
+        raise UsageError(
+            f"a pause of {args.max_pause:g} s is not possible", hint="--max-pause SECONDS, 0.1 say."
+        )
+    if not 1 <= args.depth <= 256:
+        raise UsageError(f"a depth of {args.depth} is not possible", hint="--depth N, 1 to 256.")
+    wishes = Wishes(
+        sample_bytes=parse_size(args.sample) if args.sample else 0,
+        min_size=parse_size(args.min_size) if args.min_size else 0,
+        max_size=parse_size(args.max_size) if args.max_size else 0,
+        depth=args.depth,
+    )
+    output = plan_output(args.output)
+    plan = make_plan(pid_of(args.target))
+    say = _Speaker(quiet=args.quiet)
+    if plan.refusal is None:
+        say(
+            f"process {plan.pid} ({plan.name}): {plan.allocator}; {len(plan.sites)} of its functions"
+            f" will lead to leakscope, at two pauses of at most {args.max_pause:g} s"
+        )
+        for name, reason in plan.skipped:
+            say(f"{name} stays as it is: {reason}")
+    stopping = _Stopping()
+    with stopping, Session(plan, wishes, args.max_pause) as session:
+        pauses = session.pauses_ms
+        say(
+            f"attached; one thread stood still for {pauses.get('map', 0):.1f} ms, then all"
+            f" {plan.threads} for {pauses.get('patch', 0):.1f} ms."
+            + (" Ctrl-C reports and detaches." if for_s is None else "")
+        )
+        why = _wait(session, stopping, for_s, every_s, output, say)
+        scanned = _scan(session, args.max_pause, say) if args.scan and why in ("", "stop") else None
+        session.detach()
+        recording = session.recording()
+    _tell_end(session, why, say)
+    if recording is None:
+        say(f"process {plan.pid} neither allocated nor freed anything while it was attached to")
+        return 0
+    if scanned is not None:
+        recording = scanned
+    path = _pack(recording, output)
+    status = report_recordings([(f"process {plan.pid}", recording)], args, sys.stdout)
+    say(f"recording: {path}")
+    return status
+
+
+class _Speaker:
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def __call__(self, text: str) -> None:
+        from leakscope.report.text import printable
+
+        if not self._quiet:
+            print(f"leakscope: {printable(text)}", file=sys.stderr, flush=True)
+
+
+class _Stopping:
+    """A context manager: signals that end a command end the waiting instead."""
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._before: list[tuple[int, object]] = []
+
+    def __enter__(self) -> None:
+        for number in self._SIGNALS:
+            self._before.append((number, signal.signal(number, self._seen)))
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for at most so long; whether a signal came."""
+        return self._event.wait(seconds)
+
+    def _seen(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._event.set()
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    from leakscope.observe.asked import parse_duration
+
+    if text is None:
+        return None
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise UsageError(f"{option} {text} is no time to wait")
+    return seconds
+
+
+def _wait(
+    session: Session,
+    stopping: _Stopping,
+    for_s: float | None,
+    every_s: float | None,
+    output: Output,
+    say: _Speaker,
+) -> str:
+    """Wait for the end, with snapshots; return why it came: "stop", "end", "gone", or ""."""
+    end = time.monotonic() + (for_s if for_s is not None else _FOREVER_S)
+    while (left := end - time.monotonic()) > 0:
+        why = session.wait(min(left, every_s or left), stopping.wait)
+        if why:
+            return why
+        if every_s is not None and time.monotonic() < end:
+            try:
+                recording = session.recording()
+                if recording is not None:
+                    live = int(recording.sites["live_bytes"].sum()) if len(recording.sites) else 0
+                    path = _pack(recording, output, snapshot=True)
+                    say(f"snapshot: {path} ({bytes_text(live)} held)")
+            except LeakscopeError as error:
+                say(f"no snapshot this time: {error}")
+    return ""
+
+
+def _scan(session: Session, max_pause_s: float, say: _Speaker) -> Recording | None:
+    from leakscope.workflow.attaching import scan_attached
+
+    try:
+        return scan_attached(session, max_pause_s)
+    except LeakscopeError as error:
+        say(f"not scanned: {error}")
+        return None
+
+
+def _tell_end(session: Session, why: str, say: _Speaker) -> None:
+    pid = session.plan.pid
+    if why == "end":
+        say(f"process {pid} ended")
+        return
+    removed = session.removed
+    if why == "gone":
+        say(f"process {pid} was detached by somebody else, or runs another program now")
+    elif removed is not None and removed.unmapped:
+        say(
+            f"detached; all its threads stood still for {removed.pause_ms:.1f} ms, then one for"
+            f" {removed.alone_ms:.1f} ms, and nothing of leakscope is left in it"
+        )
+    elif removed is not None:
+        say(
+            f"detached; it stood still for {removed.pause_ms:.1f} ms. The agent's memory stays in it, unused,"
+            f" because {removed.reason}; later, `leakscope detach {pid}` may take it out"
+        )
+    if removed is not None and removed.foreign:
+        say(f"{removed.foreign} functions were changed by somebody else meanwhile, and left alone")
+    if session.setup_ms:
+        say(f"the first event waited {session.setup_ms:.1f} ms until recording began")
+    if session.lonely:
+        say("recording ended early: the process heard nothing from leakscope for ten seconds")
+    for child in session.children:
+        say(f"its child {child.pid} was detached, too ({child.pause_ms:.1f} ms)")
+
+
+def _pack(recording: Recording, output: Output, *, snapshot: bool = False) -> str:
+    from leakscope._paths import as_typed
+    from leakscope.recording import packed
+    from leakscope.trace.attach.session import program_name
+
+    name, pid = program_name(recording), recording.process.pid or 0
+    path = output.snapshot(name, pid) if snapshot else output.path(name, pid)
+    try:
+        packed.write(replace(recording), path)
+    except BaseException:
+        output.release(path)
+        raise
+    return str(as_typed(path))

@@ -2,7 +2,7 @@
 // One finding, opened: source, stack, evidence for and against, plots, who holds it, what to do.
 
 import type { Answer, Data, Holding, Profile, Result } from "./data";
-import { command, copy, h, type Child } from "./dom";
+import { copy, h, stepLine, type Child } from "./dom";
 import type { Page } from "./main";
 import { agesPlot, birthsPlot, coursePlot } from "./plots";
 import { bytesText, plural } from "./words";
@@ -32,9 +32,7 @@ export function detail(page: Page, data: Data, answer: Answer, number: number, r
   if (!result && profile && site !== null) parts.push(stackList(data, "Allocated at", placesOf(profile, site), null));
   if (result?.holders.length) parts.push(h("h4", {}, "Who holds it"), ...result.holders.map((each) => holder(data, answer, each)));
   if (result?.lines.length) parts.push(h("pre", { class: "lines", tabindex: "0" }, result.lines.join("\n")));
-  if (result?.step) {
-    parts.push(h("p", { class: "step" }, result.step.text ? `Next: ${result.step.text} ` : "More: ", result.step.command ? command(result.step.command) : null));
-  }
+  if (result?.step) parts.push(stepLine(result.step));
   const link = page.link(number, result ? result.key : `site-${profile?.sites[site ?? 0] ?? 0}`);
   const button = h("button", { type: "button", class: "copy", onclick: () => void copy(location.href.replace(/#.*$/, "") + link, button) }, "copy link");
   parts.push(h("p", { class: "dim" }, result ? result.identities.join(", ") + " " : "not described: small, or one of very many ", h("a", { href: link }, "link to this"), " ", button));

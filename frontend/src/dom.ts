@@ -98,3 +98,10 @@ export function unique(prefix: string): string {
   numbers += 1;
   return `${prefix}-${numbers}`;
 }
+
+/** What to do next; the command that a step ends in stands apart, to be copied. */
+export function stepLine(step: { text: string; command: string | null }): HTMLElement {
+  const { text, command: typed } = step;
+  const said = typed && text.endsWith(typed) ? text.slice(0, text.length - typed.length) : text;
+  return h("p", { class: "step" }, said || !typed ? `Next: ${said} ` : "Next: ", typed ? command(typed) : null);
+}

@@ -60,6 +60,7 @@ export class FindingsTable {
       for (const site of heavy) this.rows.push({ result: null, site, tone: "calm", quiet: true });
     }
     const loud = this.rows.filter((row) => !row.quiet).length;
+    if (this.rows[0]?.tone === "alarm" && this.rows[0].result?.stacks.length) this.opened.add(this.rows[0]);
     this.which = loud ? "loud" : answer.results.length ? "found" : "all";
     this.element = h(
       "section",

@@ -2,7 +2,7 @@
 // The page: one answer at a time, with what its parts share: the filter, the span, the address.
 
 import { read, type Account, type Answer, type Data, type Profile } from "./data";
-import { append, command, h, replace, select } from "./dom";
+import { append, h, replace, select, stepLine } from "./dom";
 import { FindingsTable } from "./findings";
 import { Flame } from "./flame";
 import { Memory } from "./memory";
@@ -126,11 +126,9 @@ export class Page {
       "section",
       { id: "verdict", class: answer.tone },
       h("h1", {}, answer.headline),
-      h("p", {}, [answer.subject, ...answer.about].join(" · ")),
+      h("p", {}, (answer.about[0]?.startsWith(answer.subject) ? answer.about : [answer.subject, ...answer.about]).join(" · ")),
       ...answer.warnings.map((text) => h("p", { class: "warning" }, `Warning: ${text}`)),
-      ...answer.steps.map((step) =>
-        h("p", { class: "step" }, `Next: ${step.command ? step.text.slice(0, step.text.length - step.command.length) : step.text}`, step.command ? command(step.command) : null),
-      ),
+      ...answer.steps.map(stepLine),
       this.answers.length > 1 ? this.processes() : null,
       h("div", { class: "accounts" }, ...answer.accounts.map(account)),
     );

@@ -23,6 +23,8 @@ const BOTTOM = 28;
 const LAYERS = 8; // findings with a layer of their own
 const OTHERS = ["other lost or leaking", "other growing or unknown", "other, harmless", "other, known or not judged"];
 
+const RESIDENT = "in memory, without files (resident)";
+
 interface Layer {
   name: string;
   style: string;
@@ -76,12 +78,12 @@ export class Memory {
             ? h("span", { class: "entry" }, swatch, " ", layer.name)
             : h("button", { type: "button", class: "entry link", onclick: () => page.open(layer.key!) }, swatch, " ", layer.name);
         }),
-        profile.resident ? h("span", { class: "entry" }, s("svg", { class: "swatch", width: "12", height: "12", "aria-hidden": "true" }, s("line", { class: "resident", x1: 0, x2: 12, y1: 6, y2: 6 })), " resident memory") : null,
+        profile.resident ? h("span", { class: "entry" }, s("svg", { class: "swatch", width: "12", height: "12", "aria-hidden": "true" }, s("line", { class: "resident", x1: 0, x2: 12, y1: 6, y2: 6 })), " ", RESIDENT) : null,
       ),
     );
     let width = 0;
     new ResizeObserver(() => {
-      if (Math.abs(this.plot.clientWidth - width) > 2) {
+      if (this.plot.clientWidth > 2 * LEFT && Math.abs(this.plot.clientWidth - width) > 2) {
         width = this.plot.clientWidth;
         this.draw(width);
       }
@@ -110,7 +112,7 @@ export class Memory {
     const { times, live, resident } = this.profile;
     const span = this.page.span ?? { from: 0, to: times.length - 1 };
     let text = `${timeText(times[span.from])} to ${timeText(times[span.to])}: live ${bytesText(live[span.from])} to ${bytesText(live[span.to])}`;
-    if (resident) text += `, resident ${bytesText(resident[span.from])} to ${bytesText(resident[span.to])}`;
+    if (resident?.[span.to]) text += `, resident ${bytesText(resident[span.from])} to ${bytesText(resident[span.to])}`;
     if (this.page.span) {
       const known = this.profile.courseOf.length;
       text += `. Graph and table show this span` + (known < this.profile.nodes.length ? `, of the ${known.toLocaleString("en-US")} heaviest call stacks.` : ".");
@@ -140,8 +142,9 @@ export class Memory {
       svg.append(path);
     });
     if (resident) {
-      const path = line<number>((_, n) => x(times[n]), (value) => y(value))(Array.from(resident)) ?? "";
-      svg.append(s("path", { class: "resident", d: path }, s("title", {}, "resident memory")));
+      const drawn = line<number>((_, n) => x(times[n]), (value) => y(value)).defined((value) => value > 0);
+      const path = drawn(Array.from(resident)) ?? "";
+      svg.append(s("path", { class: "resident", d: path }, s("title", {}, RESIDENT)));
     }
     const shade = s("rect", { class: "span", y: TOP, height: HEIGHT - TOP - BOTTOM, width: 0 });
     svg.append(shade);

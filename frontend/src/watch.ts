@@ -2,7 +2,7 @@
 // The gauges of a watch as a grid of courses, each with its fitted line and the limit it runs into.
 
 import type { Answer, Course, Data } from "./data";
-import { command, h, replace, select } from "./dom";
+import { h, replace, select, stepLine } from "./dom";
 import { gaugePlot } from "./plots";
 import { countText, plural } from "./words";
 
@@ -80,7 +80,7 @@ export class Courses {
       plot,
       h("p", {}, course.sentence),
       course.limitText ? h("p", { class: "limit-text" }, "Limit: ", course.limitText) : null,
-      course.step ? h("p", { class: "step" }, `Next: ${course.step.text} `, course.step.command ? command(course.step.command) : null) : null,
+      course.step ? stepLine(course.step) : null,
       course.facts.length ? h("details", {}, h("summary", {}, "what it holds"), h("pre", { tabindex: "0" }, course.facts.join("\n"))) : null,
     );
   }

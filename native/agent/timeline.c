@@ -6,6 +6,8 @@
  * the run whatever its length. When the rows are full every second one is given up and
  * the distance doubles. Whichever thread crosses the due time takes the snapshot.
  */
+#include "agent.h"
+#include "apart.h"
 #include "clock.h"
 #include "counters.h"
 #include "str.h"
@@ -64,6 +66,33 @@ static uint64_t worked(void) {
   return ls_clock_ns(ls_is_sealed() ? LS_CLOCK_MONOTONIC_COARSE : LS_CLOCK_THREAD_CPUTIME);
 }
 
+/* Write the pages of the program's own that are in memory: without files, and so without us. */
+static long read_resident(void *out) {
+  char text[128];
+  int fd = ls_open("/proc/self/statm", 02000000 /* O_CLOEXEC */, 0);
+  if (fd < 0)
+    return fd;
+  long got = ls_read(fd, text, sizeof text);
+  ls_close(fd);
+  uint64_t numbers[3] = {0}; /* mapped, in memory, of these with a file */
+  for (long i = 0, n = 0; i < got && n < 3; i++) {
+    if (text[i] == ' ')
+      n++;
+    else if (text[i] >= '0' && text[i] <= '9')
+      numbers[n] = numbers[n] * 10 + (uint64_t)(text[i] - '0');
+  }
+  *(uint64_t *)out = numbers[1] > numbers[2] ? numbers[1] - numbers[2] : 0;
+  return 0;
+}
+
+/* 0 when it cannot be read. Under a system call filter nothing is opened for it. */
+static uint64_t resident_pages(void) {
+  uint64_t pages = 0;
+  if (ls_is_sealed() || ls_apart(read_resident, &pages) < 0)
+    return 0;
+  return pages;
+}
+
 void ls_timeline_row(uint32_t tick) {
   struct ls_live *live = ls_live;
   struct lsr_header *header = live->header;
@@ -113,6 +142,7 @@ void ls_timeline_row(uint32_t tick) {
   shown->tick = tick;
   shown->live_bytes = total_bytes;
   shown->live_count = total_count;
+  shown->rss_pages = resident_pages();
   __atomic_store_n(&shown->sites, sites, __ATOMIC_RELEASE);
   if (total_bytes > header->peak_live_bytes)
     header->peak_live_bytes = total_bytes;

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from leakscope.model.answers import Account, AccountRow, Answer, Result, Signal, Step, Tone
 from leakscope.model.findings import Verdict
 from leakscope.report import _coverage
@@ -17,7 +19,7 @@ from leakscope.report.ink import Ink
 from leakscope.report.steps import command_of
 from leakscope.report.terminal import PART, next_text, process_text, totals_text, weight_text
 from leakscope.report.text import printable
-from leakscope.words import bytes_text, confidence_words, plural
+from leakscope.words import bytes_text, confidence_words, duration_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -187,16 +189,21 @@ def _by_verdict(findings: Findings) -> Account | None:
 
 def _by_use(profile: Profile | None) -> Account | None:
     """Resident memory: what is live, and the rest, as far as both are known of one moment."""
-    if profile is None or profile.resident_bytes is None or not len(profile.resident_bytes):
+    if profile is None or profile.resident_bytes is None:
         return None
-    resident, live = int(profile.resident_bytes[-1]), int(profile.live_bytes[-1])
-    if live > resident or not resident:
+    known = np.flatnonzero(profile.resident_bytes)
+    if not len(known):
         return None
+    resident, live = (int(each[known[-1]]) for each in (profile.resident_bytes, profile.live_bytes))
+    if live > resident:
+        return None
+    at = duration_text(int(profile.times_ns[known[-1]]))
+    title = f"In memory at {at}, without files"
     rows = (
         AccountRow("live blocks", live, "allocated and not freed"),
-        AccountRow("all else", resident - live, "free in the allocator, code, data, stacks"),
+        AccountRow("all else", resident - live, "free in the allocator, data, stacks"),
     )
-    return Account("Resident memory at the last look", "bytes", rows, resident, "resident")
+    return Account(title, "bytes", rows, resident, "resident")
 
 
 # -- findings -----------------------------------------------------------------
@@ -218,7 +225,6 @@ def _result(
         tone = Tone.WARNING
     remarks = [confidence_words(finding.confidence)] if finding.verdict.is_leak else []
     remarks += [finding.pattern.value] if finding.pattern is not None else []
-    remarks.append(finding.kind)
     stacks = [stack_of("Allocated at", finding.stack, finding.source)] if finding.stack else []
     lines = [
         f"through {place_of(helper).function} at {location_text(helper, ink)}"

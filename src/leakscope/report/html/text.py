@@ -33,7 +33,9 @@ def answer_text(answer: Answer, *, alone: bool = True) -> str:
     """Return one answer as HTML."""
     level = 1 if alone else 2
     parts = [f"<h{level} class={answer.tone}>{escape(answer.headline)}</h{level}>"]
-    parts += [f"<p>{escape(text)}</p>" for text in (answer.subject, *answer.about)]
+    if not any(text.startswith(answer.subject) for text in answer.about):
+        parts.append(f"<p>{escape(answer.subject)}</p>")
+    parts += [f"<p>{escape(text)}</p>" for text in answer.about]
     parts += [f"<p class=warning>Warning: {escape(text)}</p>" for text in answer.warnings]
     parts += [_step(step) for step in answer.steps]
     parts += [_account(account) for account in answer.accounts]

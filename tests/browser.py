@@ -197,7 +197,7 @@ class Browser:
     def until(self, script: str, within: float = 30) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + within
-        while not self.run(script):
+        while not self.run(f"Boolean({script})"):
             if time.monotonic() > end:
                 raise BrowserError(f"never true: {script}; console: {self.console}")
             time.sleep(0.02)

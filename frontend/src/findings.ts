@@ -7,7 +7,7 @@ import { detail, placesOf } from "./detail";
 import type { Page } from "./main";
 import { bytesText, countText, plural, rateText, signedAmount } from "./words";
 
-const STEP = 100; // rows shown at once, and more with each press
+const STEP = 60; // rows shown at once, and more with each press
 
 interface Row {
   result: Result | null;

@@ -53,6 +53,8 @@ export class Flame {
   private compare = -1;
   private matching: Uint8Array | null = null;
   private wanted: Uint8Array | null = null;
+  private width = 0;
+  private colours: Record<string, string[]> | null = null;
 
   constructor(
     private readonly data: Data,
@@ -200,6 +202,12 @@ export class Flame {
     this.tell(this.chosen);
   }
 
+  /** After a change of the colours of the page. */
+  recolour(): void {
+    this.colours = null;
+    this.draw();
+  }
+
   zoom(node: number): void {
     this.root = node;
     this.chosen = node;
@@ -212,7 +220,8 @@ export class Flame {
   draw(): void {
     const tree = this.tree;
     if (!tree) return;
-    const width = this.canvas.parentElement?.clientWidth || 800;
+    // Not asked of the element each time: that would lay out the page in the middle of a change.
+    const width = this.width || (this.width = this.canvas.parentElement?.clientWidth || 800);
     this.drawn = [];
     const whole = tree.weight[this.root];
     const ancestors: number[] = [];
@@ -245,8 +254,8 @@ export class Flame {
     context.scale(scale, scale);
     context.font = "12px system-ui, sans-serif";
     context.textBaseline = "middle";
-    const ink = colour("graph-ink");
-    const fills = this.fills();
+    const fills = (this.colours ??= this.fills());
+    const ink = fills["line"][2];
     for (const each of this.drawn) {
       if (!this.icicle) each.y = rows - 1 - each.y;
       this.box(context, each, fills, ink);
@@ -263,7 +272,7 @@ export class Flame {
     found["shrank"] = [1, 2, 3].map((n) => colour(`shrank-${n}`));
     found["match"] = [colour("match")];
     found["same"] = [colour("quiet-0")];
-    found["line"] = [colour("back"), colour("focus")];
+    found["line"] = [colour("back"), colour("focus"), colour("graph-ink")];
     return found;
   }
 
@@ -374,14 +383,12 @@ export class Flame {
     });
     new ResizeObserver(() => {
       const width = this.canvas.parentElement?.clientWidth || 0;
-      if (width && Math.abs(width - this.lastWidth) > 2) {
-        this.lastWidth = width;
+      if (width && Math.abs(width - this.width) > 2) {
+        this.width = width;
         this.draw();
       }
     }).observe(this.element);
   }
-
-  private lastWidth = 0;
 
   private next(key: string): number | null {
     const tree = this.tree!;

@@ -56,6 +56,9 @@ export class Page {
       }
     });
     window.addEventListener("hashchange", () => this.follow());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.flame?.recolour());
+    window.addEventListener("beforeprint", () => this.flame?.recolour());
+    window.addEventListener("afterprint", () => this.flame?.recolour());
     if (!this.follow()) this.go(this.first());
   }
 
@@ -97,7 +100,7 @@ export class Page {
     const root = document.documentElement;
     const dark = root.dataset["theme"] ? root.dataset["theme"] === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset["theme"] = dark ? "light" : "dark";
-    this.flame?.draw();
+    this.flame?.recolour();
   }
 
   private go(number: number): void {

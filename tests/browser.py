@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 _KEYS = {
     "Enter": (13, "\r"),
@@ -91,7 +92,7 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
-    def __enter__(self) -> Browser:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +113,9 @@ class Browser:
 
     # -- the protocol ---------------------------------------------------------
 
-    def call(self, method: str, *, at: str | None = "page", within: float = 60, **parameters) -> dict:
+    def call(
+        self, method: str, *, at: str | None = "page", within: float = 60, **parameters
+    ) -> dict:
         """Send one command and return its result."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
@@ -221,9 +224,7 @@ class Browser:
         x += width / 2 if dx is None else dx
         y += height / 2 if dy is None else dy
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
-            )
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def drag(self, selector: str, start: float, end: float) -> None:
         """Drag over an element, from one share of its width to another."""

@@ -24,9 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "benchmarks" / "report")]
 
-from browser import Browser  # noqa: E402
 from make_big import make  # noqa: E402
 
+from browser import Browser  # noqa: E402
 from leakscope._analysis import Analyser  # noqa: E402
 from leakscope._profile import lives_of  # noqa: E402
 from leakscope.recording import packed  # noqa: E402

@@ -149,7 +149,7 @@ export class FindingsTable {
   private verdict(row: Row): string {
     if (row.result) return row.result.quiet ? "known" : row.result.verdict;
     const { profile } = this.answer;
-    return (profile && row.site !== null && profile.verdictNames[profile.verdicts[row.site]]) || "not described";
+    return (profile && row.site !== null && profile.verdictNames[profile.verdicts[row.site]]) || "no finding";
   }
 
   refresh(): void {

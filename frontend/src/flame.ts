@@ -86,7 +86,7 @@ export class Flame {
       alarm: "lost or leaking",
       warning: "growing, filling or unknown",
       calm: "judged harmless",
-      quiet: "known, or not judged",
+      quiet: "known, or no finding",
       run: "matches the filter",
       grew: "grew",
       shrank: "shrank",
@@ -119,9 +119,9 @@ export class Flame {
       select(
         "by",
         [
-          ["stacks", "stack, from the start of the program"],
-          ["callers", this.focus >= 0 ? "callers of the chosen function" : "callers, from the allocation"],
-          ["callees", this.focus >= 0 ? "callees of the chosen function" : "callees"],
+          ["stacks", "stack, from its start"],
+          ["callers", this.focus >= 0 ? "its callers" : "callers"],
+          ["callees", this.focus >= 0 ? "its callees" : "callees"],
         ],
         this.order,
         (value) => this.set(() => (this.order = value as Order)),
@@ -139,7 +139,7 @@ export class Flame {
       h("button", { type: "button", onclick: () => this.zoom(0) }, "zoom out"),
       this.focus >= 0
         ? h("button", { type: "button", onclick: () => this.set(() => (this.focus = -1)) }, "all functions")
-        : h("button", { type: "button", onclick: () => this.around() }, "around the chosen function"),
+        : h("button", { type: "button", onclick: () => this.around() }, "around the chosen one"),
     );
   }
 

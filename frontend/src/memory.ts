@@ -21,7 +21,7 @@ const RIGHT = 12;
 const TOP = 10;
 const BOTTOM = 28;
 const LAYERS = 8; // findings with a layer of their own
-const OTHERS = ["other lost or leaking", "other growing or unknown", "other, harmless", "other, known or not judged"];
+const OTHERS = ["other lost or leaking", "other growing or unknown", "other, harmless", "other, known or no finding"];
 
 const RESIDENT = "in memory, without files (resident)";
 

@@ -8,7 +8,7 @@ import { s, unique } from "./dom";
 import { amountText, bytesText, countText, durationText, plural } from "./words";
 
 const WIDTH = 320;
-const HEIGHT = 110;
+const HEIGHT = 130;
 const LEFT = 4;
 const BOTTOM = 16;
 const TOP = 14;
@@ -80,7 +80,7 @@ export function birthsPlot(lives: Lives, end: number): SVGSVGElement {
 
 /** Ages of the living and of the dead on one logarithmic axis. */
 export function agesPlot(lives: Lives): SVGSVGElement {
-  const height = 150;
+  const height = HEIGHT;
   const used = (n: number): boolean => lives.living[n] > 0 || lives.dead[n] > 0;
   let last = lives.living.length - 1;
   while (last > 6 && !used(last)) last -= 1;

@@ -15,11 +15,11 @@ function settled(value: number, digits: number): number {
   return Math.floor(value) + (Math.floor(value) % 2 ? 1 : 0);
 }
 
+// Made once: each call of toLocaleString makes one of its own.
+const WRITERS = [0, 1].map((digits) => new Intl.NumberFormat("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+
 function fixed(value: number, digits: number): string {
-  return settled(value, digits).toLocaleString("en-US", {
-    minimumFractionDigits: digits,
-    maximumFractionDigits: digits,
-  });
+  return WRITERS[digits].format(settled(value, digits));
 }
 
 export function bytesText(size: number): string {

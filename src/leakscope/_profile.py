@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.model.answers import Lives, Place, Profile
+from leakscope.model.answers import FrameText, Lives, Profile
 from leakscope.model.columns import Column
 from leakscope.model.findings import Verdict
 from leakscope.model.reachability import Reachability
@@ -102,7 +102,7 @@ def profile_of(
 
 def _tree(
     recording: Recording, frames_of: Callable[[Ints, int], dict[int, tuple[Frame, ...]]]
-) -> tuple[tuple[Place, ...], npt.NDArray[np.int32], npt.NDArray[np.int32], Ints]:
+) -> tuple[tuple[FrameText, ...], npt.NDArray[np.int32], npt.NDArray[np.int32], Ints]:
     """Return the places, the parent and place of each node, and where each of the recording's ended.
 
     A node of the recording is one node for each function that was inlined at its address.
@@ -110,8 +110,8 @@ def _tree(
     nodes = recording.nodes
     wanted, weights = _wanted(recording)
     frames = frames_of(wanted[np.argsort(-weights, kind="stable")], _LOOKED_UP)
-    modules = _unnamed(recording, places := [Place("(all)")])
-    known: dict[Place, int] = {}
+    modules = _unnamed(recording, places := [FrameText("(all)")])
+    known: dict[FrameText, int] = {}
     seen: dict[int, int] = {}  # by identity of a frame: symbolisers share them
     parents: list[int] = [0]
     place: list[int] = [0]
@@ -164,14 +164,14 @@ def _wanted(recording: Recording) -> tuple[Ints, npt.NDArray[np.float64]]:
     return wanted, found[wanted]
 
 
-def _unnamed(recording: Recording, places: list[Place]) -> list[int]:
+def _unnamed(recording: Recording, places: list[FrameText]) -> list[int]:
     """Append a place for the code of each module, and return their numbers; 0 is for no module."""
     numbers = []
     for path in ("?", *(module.path for module in recording.modules)):
         name = printable(path)
         numbers.append(len(places))
         places.append(
-            Place(f"({name.rsplit('/', 1)[-1]}, not looked up)", None, None, name, own=False)
+            FrameText(f"({name.rsplit('/', 1)[-1]}, not looked up)", None, None, name, own=False)
         )
     return numbers
 

@@ -15,7 +15,17 @@ from conftest import ROOT
 
 CODE = {".py", ".c", ".cc", ".h", ".cmake", ".ts", ".mjs", ".css"}
 SCRIPTS = ("tools", ".ci", "benchmarks")
-SKIPPED = {".git", ".venv", "build", "dist", "site", "__pycache__", "corpus", ".leakscope", "node_modules"}
+SKIPPED = {
+    ".git",
+    ".venv",
+    "build",
+    "dist",
+    "site",
+    "__pycache__",
+    "corpus",
+    ".leakscope",
+    "node_modules",
+}
 LONGEST = 600
 # Longer files, each with its reason.
 LONG = {

@@ -48,9 +48,7 @@ def program(tmp_path_factory) -> Path:
     """A folder with a program that loses blocks, its recording, and page and text of the report."""
     folder = tmp_path_factory.mktemp("page")
     source = ROOT / "tests" / "programs" / "page" / "shop.c"
-    subprocess.run(
-        ["gcc", "-g", "-O1", "-fno-builtin", "-o", folder / "shop", source], check=True
-    )
+    subprocess.run(["gcc", "-g", "-O1", "-fno-builtin", "-o", folder / "shop", source], check=True)
     done = leakscope(
         "run", "-o", "shop.leakscope", "--html", "run.html", "--", "./shop", "20", cwd=folder
     )

@@ -34,7 +34,14 @@ def test_the_page_is_small_and_brings_the_licences_of_its_parts():
         assert re.search(rf"\b{name} \d+\.\d+\.\d+ \(ISC\)", licences)
     for text in licences.split("\n\n---\n\n"):
         assert text.splitlines()[-1] in script
-    assert not re.search(r"\beval\(|new Function\(|innerHTML", script)
+    assert not re.search(r"\beval\(|new Function\(", script)
+
+
+def test_our_own_code_never_parses_markup():
+    sources = [each.read_text() for each in (FRONTEND / "src").glob("*.ts")]
+    assert len(sources) > 8
+    wrong = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\.html\("
+    assert [found for text in sources for found in re.findall(wrong, text)] == []
 
 
 def test_types_hold():

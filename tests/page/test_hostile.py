@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from leakscope.model.answers import (
-    Account,
     AccountRow,
+    AccountTable,
     Answer,
     Course,
+    FrameText,
     Lives,
-    Place,
     Profile,
     Result,
     Signal,
@@ -54,7 +54,11 @@ def poisoned(value, name=""):
 
 def full_answer() -> Answer:
     """An answer in which nothing is empty."""
-    places = (Place("(all)"), Place("main", "a.c", 1, "/bin/a"), Place("f", "a.c", 2, "/bin/a"))
+    places = (
+        FrameText("(all)"),
+        FrameText("main", "a.c", 1, "/bin/a"),
+        FrameText("f", "a.c", 2, "/bin/a"),
+    )
     stack = Stack("at", (places[2], places[1]), 0)
     profile = Profile(
         places=places,
@@ -120,7 +124,7 @@ def full_answer() -> Answer:
         about=("about",),
         warnings=("warning",),
         steps=(Step("do: leakscope x", "leakscope x"),),
-        accounts=(Account("t", "bytes", (AccountRow("n", 9, "w", Tone.ALARM),), 9, "total"),),
+        accounts=(AccountTable("t", "bytes", (AccountRow("n", 9, "w", Tone.ALARM),), 9, "total"),),
         results=(result, replace(result, key="k2", quiet="why", site=None)),
         courses=(course,),
         coverage=(("name", "text"),),

@@ -39,7 +39,14 @@ def watched() -> Watched:
         grows = pid == 100
         limit = 2.0e9 if grows else None
         subject = Subject(
-            "process", f"{pid}@1", f"worker{pid}", pid, "/bin/worker", 0, limit, "the limit of its cgroup"
+            "process",
+            f"{pid}@1",
+            f"worker{pid}",
+            pid,
+            "/bin/worker",
+            0,
+            limit,
+            "the limit of its cgroup",
         )
         values = 5e8 + noise + (times / SECOND * 1e5 if grows else 0.0)
         cuts = ()
@@ -72,7 +79,10 @@ def triage() -> Triage:
     return Triage(
         total=1 << 30,
         available=1 << 29,
-        lines=(AccountLine("free", 1 << 29, "used by nobody"), AccountLine("programs", 1 << 29, "")),
+        lines=(
+            AccountLine("free", 1 << 29, "used by nobody"),
+            AccountLine("programs", 1 << 29, ""),
+        ),
         processes=(Holder(9, "big", 1 << 28, 1 << 28, 4, 12, "/bin/big", 5e6),),
         oddities=(Oddity("big grows by 4.8 MiB/s", "leakscope find 9"),),
         notes=("a note",),

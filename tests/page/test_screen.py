@@ -55,7 +55,9 @@ def test_the_verdict_is_the_terminals_and_accounts_add_up(page, program):
 def test_resident_memory_lies_above_what_lives(page):
     assert page.count("#memory path.layer") >= 3
     assert page.count("#memory path.resident") == 1
-    top = "Math.min(...[...document.querySelectorAll('#memory path.layer')].map(p => p.getBBox().y))"
+    top = (
+        "Math.min(...[...document.querySelectorAll('#memory path.layer')].map(p => p.getBBox().y))"
+    )
     assert page.run(f"document.querySelector('#memory path.resident').getBBox().y <= {top} + 1")
     assert "lost: receipt" in page.text("#memory .legend")
 
@@ -160,6 +162,10 @@ def test_it_fits_each_screen_in_light_and_dark(screen, program, width, height, s
     screen.scheme(scheme)
     screen.open(program / "run.html")
     assert screen.run("document.documentElement.scrollWidth") <= width
+    rows = (
+        "[...document.querySelectorAll('.account tr')].map(r => r.getBoundingClientRect().height)"
+    )
+    assert max(screen.run(rows)) < 90  # no column of single letters
     colour = screen.run("getComputedStyle(document.body).backgroundColor")
     assert colour == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 28)")
 

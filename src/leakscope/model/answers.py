@@ -17,12 +17,12 @@ import numpy.typing as npt
 from leakscope.model.holders import Holding
 
 __all__ = [
-    "Account",
     "AccountRow",
+    "AccountTable",
     "Answer",
     "Course",
+    "FrameText",
     "Lives",
-    "Place",
     "Profile",
     "Result",
     "Signal",
@@ -59,7 +59,7 @@ class AccountRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AccountTable:
     """A table that adds up: the rows are parts of `total`, and nothing is counted twice."""
 
     title: str
@@ -75,7 +75,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FrameText:
     """One frame as people read it. `own` is False for the run-time's and the system's code."""
 
     function: str
@@ -91,7 +91,7 @@ class Stack:
     """A call stack, innermost first; `source` is the place to look at, None: none of these."""
 
     title: str
-    places: tuple[Place, ...]
+    places: tuple[FrameText, ...]
     source: int | None = None
 
 
@@ -177,10 +177,10 @@ class Profile:
     A node is a frame in its context: `parents` of a node have smaller numbers, node 0 is the
     root. A site is a call stack (its innermost node) and a kind. `measures` have a value for each
     site, by name: "live_bytes", "live_count", "lost_bytes", "allocs", …; what the source does not
-    know is missing. `verdicts` index `verdict_names`, 0 is "not judged".
+    know is missing. `verdicts` index `verdict_names`, 0 is no finding.
     """
 
-    places: tuple[Place, ...]
+    places: tuple[FrameText, ...]
     parents: npt.NDArray[np.int32]
     place_of: npt.NDArray[np.int32]  # of each node
     numbers: npt.NDArray[np.int32]  # of each site: what its source calls it
@@ -208,7 +208,7 @@ class Answer:
     about: tuple[str, ...] = ()  # what the subject is, in a sentence each
     warnings: tuple[str, ...] = ()  # what can make the verdict wrong
     steps: tuple[Step, ...] = ()
-    accounts: tuple[Account, ...] = ()
+    accounts: tuple[AccountTable, ...] = ()
     results: tuple[Result, ...] = ()
     left_out: int = 0  # results that are not among them
     courses: tuple[Course, ...] = ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.model.answers import Account, AccountRow, Answer, Result, Signal, Step, Tone
+from leakscope.model.answers import AccountRow, AccountTable, Answer, Result, Signal, Step, Tone
 from leakscope.model.findings import Verdict
 from leakscope.report import _coverage
 from leakscope.report._places import chief_frame, function_text, location_text
@@ -148,13 +148,13 @@ def _hidden(use: SuppressionUse) -> str:
 # -- accounts -----------------------------------------------------------------
 
 
-def _accounts(findings: Findings, profile: Profile | None) -> tuple[Account, ...]:
+def _accounts(findings: Findings, profile: Profile | None) -> tuple[AccountTable, ...]:
     found = [_by_verdict(findings), _by_use(profile)]
     return tuple(account for account in found if account is not None)
 
 
-def _by_verdict(findings: Findings) -> Account | None:
-    """Where the live bytes belong: each verdict, what is known, and what is not described."""
+def _by_verdict(findings: Findings) -> AccountTable | None:
+    """Where the live bytes belong: each verdict, what is known, and what is no finding."""
     total = findings.live_bytes
     if not total:
         return None
@@ -182,12 +182,12 @@ def _by_verdict(findings: Findings) -> Account | None:
     ]
     rest = total - sum(row.amount for row in rows)
     if rest:
-        rows.append(AccountRow("not described", rest, "small, or without a call stack"))
+        rows.append(AccountRow("no finding", rest, "mostly given back, small, or one of very many"))
     when = "now" if findings.process.ended == "running" else "at the end"
-    return Account("Live memory by verdict", "bytes", tuple(rows), total, f"live {when}")
+    return AccountTable("Live memory by verdict", "bytes", tuple(rows), total, f"live {when}")
 
 
-def _by_use(profile: Profile | None) -> Account | None:
+def _by_use(profile: Profile | None) -> AccountTable | None:
     """Resident memory: what is live, and the rest, as far as both are known of one moment."""
     if profile is None or profile.resident_bytes is None:
         return None
@@ -203,7 +203,7 @@ def _by_use(profile: Profile | None) -> Account | None:
         AccountRow("live blocks", live, "allocated and not freed"),
         AccountRow("all else", resident - live, "free in the allocator, data, stacks"),
     )
-    return Account(title, "bytes", rows, resident, "resident")
+    return AccountTable(title, "bytes", rows, resident, "resident")
 
 
 # -- findings -----------------------------------------------------------------

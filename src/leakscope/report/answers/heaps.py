@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.model.answers import Account, AccountRow, Answer, Result, Step, Tone
+from leakscope.model.answers import AccountRow, AccountTable, Answer, Result, Step, Tone
 from leakscope.model.found import FoundVerdict
 from leakscope.model.holders import Holding
 from leakscope.model.reachability import Reachability
@@ -65,7 +65,9 @@ def of_heap(scan: HeapScan, name: str) -> Answer:
         for each in scan.sizes
     ]
     total = sum(row.amount for row in rows)
-    reach = Account("Blocks in use, by what points to them", "bytes", tuple(rows), total, "in use")
+    reach = AccountTable(
+        "Blocks in use, by what points to them", "bytes", tuple(rows), total, "in use"
+    )
     content = [
         ("Looks like", f"{percent_text(int(c.share * 1000), 1000)} {c.what}") for c in scan.content
     ]
@@ -96,7 +98,7 @@ def _scan_text(facts: ScanFacts) -> str:
     return f"{took}, {how}, {bytes_text(facts.scanned_bytes)} looked at"
 
 
-def _parts(parts: HeapParts, allocator: str) -> Account:
+def _parts(parts: HeapParts, allocator: str) -> AccountTable:
     rows = (
         AccountRow("in use", parts.live, "by the program"),
         AccountRow("free inside the allocator", parts.free_in_allocator),
@@ -104,7 +106,7 @@ def _parts(parts: HeapParts, allocator: str) -> Account:
         AccountRow("the allocator's own", parts.overhead, "headers and tables"),
     )
     title = f"The heap of {printable(allocator)}"
-    return Account(title, "bytes", rows, parts.heap_mapped, "mapped")
+    return AccountTable(title, "bytes", rows, parts.heap_mapped, "mapped")
 
 
 def _step(text: str) -> Step:
@@ -164,7 +166,7 @@ def of_found(found: Found) -> Answer:
     )
 
 
-def _two_walks(heap: HeapGrowth) -> Account:
+def _two_walks(heap: HeapGrowth) -> AccountTable:
     now = heap.now
     rows = (
         AccountRow(
@@ -180,7 +182,7 @@ def _two_walks(heap: HeapGrowth) -> Account:
             f" {bytes_text(heap.then.bytes - heap.then.lost_bytes)} before",
         ),
     )
-    return Account("Blocks in use at the second walk", "bytes", rows, now.bytes, "in use")
+    return AccountTable("Blocks in use at the second walk", "bytes", rows, now.bytes, "in use")
 
 
 def _grown(row: Grown, heap: HeapGrowth) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.model.answers import Account, AccountRow, Answer, Result, Step, Tone
+from leakscope.model.answers import AccountRow, AccountTable, Answer, Result, Step, Tone
 from leakscope.report.steps import command_of
 from leakscope.report.text import printable
 from leakscope.report.triage import headline, programs_of
@@ -33,7 +33,7 @@ def of_triage(triage: Triage) -> Answer:
         about=(apart,),
         steps=(_step(triage.next_step),),
         accounts=(
-            Account(
+            AccountTable(
                 "Where the memory is",
                 "bytes",
                 tuple(AccountRow(printable(x.name), x.bytes, printable(_what(x))) for x in lines),

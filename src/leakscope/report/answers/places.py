@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.judge.places import is_runtime
-from leakscope.model.answers import Place, Stack
+from leakscope.model.answers import FrameText, Stack
 from leakscope.report.text import printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["place_of", "stack_of"]
 
 
-def place_of(frame: Frame) -> Place:
+def place_of(frame: Frame) -> FrameText:
     """Return a frame as people read it."""
     name = frame.function or frame.symbol
     if name and frame.class_name:
@@ -29,7 +29,7 @@ def place_of(frame: Frame) -> Place:
         base = module.rsplit("/", 1)[-1] if module else "?"
         at = frame.address.offset if frame.address is not None else 0
         name = f"{base}+0x{frame.entry if frame.entry is not None else at:x}"
-    return Place(
+    return FrameText(
         printable(name),
         printable(frame.file) if frame.file else None,
         frame.line,

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from leakscope.model.answers import Account, Answer, Course, Lives, Place, Profile, Result, Step
+    from leakscope.model.answers import (
+        AccountTable,
+        Answer,
+        Course,
+        FrameText,
+        Lives,
+        Profile,
+        Result,
+        Step,
+    )
     from leakscope.model.holders import Holding
 
 __all__ = ["encode"]
@@ -36,7 +45,7 @@ class _Encoder:
         self.columns: list[bytes] = []
         self.size = 0
         self.strings: dict[str, int] = {}
-        self.places: dict[Place, int] = {}
+        self.places: dict[FrameText, int] = {}
 
     def column(self, values: npt.ArrayLike, kind: str) -> list[int | str]:
         """Return the reference to a new column."""
@@ -51,7 +60,7 @@ class _Encoder:
         """Return the number of a string, -1 for none."""
         return -1 if text is None else self.strings.setdefault(text, len(self.strings))
 
-    def place(self, place: Place) -> int:
+    def place(self, place: FrameText) -> int:
         """Return the number of a place."""
         return self.places.setdefault(place, len(self.places))
 
@@ -119,7 +128,7 @@ def _step(step: Step | None) -> dict[str, Any] | None:
     return None if step is None else {"text": step.text, "command": step.command}
 
 
-def _account(account: Account) -> dict[str, Any]:
+def _account(account: AccountTable) -> dict[str, Any]:
     return {
         "title": account.title,
         "unit": account.unit,

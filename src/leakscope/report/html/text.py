@@ -11,7 +11,7 @@ from leakscope.words import bytes_text, count_text, percent_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.model.answers import Account, Answer, Place, Result, Stack, Step
+    from leakscope.model.answers import AccountTable, Answer, FrameText, Result, Stack, Step
 
 __all__ = ["answer_text", "as_text"]
 
@@ -59,7 +59,7 @@ def _step(step: Step) -> str:
     return f"<p class=step>Next: {escape(step.text)}</p>"
 
 
-def _account(account: Account) -> str:
+def _account(account: AccountTable) -> str:
     is_bytes = account.unit == "bytes"
     rows = [
         f"<tr><td>{escape(row.name)}</td><td>{bytes_text(row.amount) if is_bytes else count_text(row.amount)}"
@@ -102,7 +102,7 @@ def _stack(stack: Stack) -> str:
     return f"<p>{escape(stack.title)}</p><ol class=stack>{''.join(rows)}</ol>"
 
 
-def _place(place: Place) -> str:
+def _place(place: FrameText) -> str:
     where = place.module or ""
     if place.file is not None:
         where = f"{place.file}:{place.line}" if place.line is not None else place.file

@@ -28,6 +28,7 @@ from make_big import make  # noqa: E402
 
 from browser import Browser  # noqa: E402
 from leakscope._analysis import Analyser  # noqa: E402
+from leakscope._native import path  # noqa: E402
 from leakscope._profile import lives_of  # noqa: E402
 from leakscope.recording import packed  # noqa: E402
 from leakscope.report.answers.findings import of_findings, to_tell  # noqa: E402
@@ -114,6 +115,8 @@ def main() -> None:
         for stage, seconds in write(recording, page).items():
             print(f"  {stage:<28} {seconds:6.2f} s of processor time")
         print(f"  {'size of the page':<28} {page.stat().st_size / (1 << 20):6.2f} MiB")
+        parts = sum(path(name).stat().st_size for name in ("page.js", "page.css"))
+        print(f"  {'script and style in it':<28} {parts / 1024:6.0f} KiB")
         seen = look(page)
         print(f"  {'first paint':<28} {seen['first paint']:6.0f} ms")
         print(f"  {'all drawn':<28} {seen['all drawn']:6.0f} ms")

@@ -59,8 +59,17 @@ def test_nobody_else_can_be_made_to_take_the_page(program, tmp_path):
 
 def test_a_scan_shows_who_holds_what(screen, program, tmp_path):
     running = subprocess.Popen(
-        [*LEAKSCOPE, "run", "-q", "--no-report", "-o", tmp_path / "x.leakscope", "--"]
-        + [program / "shop", "4000"],
+        [
+            *LEAKSCOPE,
+            "run",
+            "-q",
+            "--no-report",
+            "-o",
+            "x.leakscope",
+            "--",
+            program / "shop",
+            "4000",
+        ],
         cwd=tmp_path,
         start_new_session=True,
     )

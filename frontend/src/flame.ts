@@ -221,7 +221,8 @@ export class Flame {
     const tree = this.tree;
     if (!tree) return;
     // Not asked of the element each time: that would lay out the page in the middle of a change.
-    const width = this.width || (this.width = this.canvas.parentElement?.clientWidth || 800);
+    const { width } = this;
+    if (!width) return; // not on the page yet
     this.drawn = [];
     const whole = tree.weight[this.root];
     const ancestors: number[] = [];
@@ -381,13 +382,16 @@ export class Flame {
       } else return;
       event.preventDefault();
     });
-    new ResizeObserver(() => {
-      const width = this.canvas.parentElement?.clientWidth || 0;
-      if (width && Math.abs(width - this.width) > 2) {
-        this.width = width;
-        this.draw();
-      }
-    }).observe(this.element);
+    new ResizeObserver(() => this.fit()).observe(this.element);
+  }
+
+  /** Draw, where the room for it is another than before. */
+  fit(): void {
+    const room = this.canvas.parentElement?.clientWidth || 0;
+    if (room && Math.abs(room - this.width) > 2) {
+      this.width = room;
+      this.draw();
+    }
   }
 
   private next(key: string): number | null {

@@ -121,6 +121,8 @@ export class Page {
       this.flame = new Flame(this.data, this, profile, number);
       graph.replaceWith(this.flame.element);
     } else graph.remove();
+    this.memory?.fit();
+    this.flame?.fit();
     if (this.search.value) this.filter();
   }
 

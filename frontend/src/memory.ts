@@ -38,6 +38,7 @@ export class Memory {
   private readonly said = h("p", { class: "said", "aria-live": "polite" });
   private readonly layers: Layer[];
   private clear: () => void = () => undefined;
+  private width = 0;
 
   constructor(
     private readonly page: Page,
@@ -81,14 +82,17 @@ export class Memory {
         profile.resident ? h("span", { class: "entry" }, s("svg", { class: "swatch", width: "12", height: "12", "aria-hidden": "true" }, s("line", { class: "resident", x1: 0, x2: 12, y1: 6, y2: 6 })), " ", RESIDENT) : null,
       ),
     );
-    let width = 0;
-    new ResizeObserver(() => {
-      if (this.plot.clientWidth > 2 * LEFT && Math.abs(this.plot.clientWidth - width) > 2) {
-        width = this.plot.clientWidth;
-        this.draw(width);
-      }
-    }).observe(this.plot);
+    new ResizeObserver(() => this.fit()).observe(this.plot);
     this.tell();
+  }
+
+  /** Draw, where the room for it is another than before. */
+  fit(): void {
+    const room = this.plot.clientWidth;
+    if (room > 2 * LEFT && Math.abs(room - this.width) > 2) {
+      this.width = room;
+      this.draw(room);
+    }
   }
 
   private ranged(ends: HTMLInputElement[]): void {

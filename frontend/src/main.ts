@@ -148,7 +148,7 @@ export class Page {
           h("strong", {}, each.subject), h("span", {}, each.headline)),
       ),
     );
-    return h("details", { open: true }, h("summary", {}, `${this.answers.length} processes`), h("ul", { class: "processes" }, ...cards));
+    return h("details", { open: true }, h("summary", {}, `${this.answers.filter((each) => each.tone === "alarm").length} of ${this.answers.length} processes leak`), h("ul", { class: "processes" }, ...cards));
   }
 
   clearFilter(): void {

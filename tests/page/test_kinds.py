@@ -211,3 +211,39 @@ def test_files_of_other_tools_have_the_same_page(screen, tmp_path):
     assert screen.text("h1") in done.stdout.replace("\n  ", " ")
     assert screen.count("#graph canvas") == 1
     assert screen.console == []
+
+
+def test_two_answers_can_arrive_compared(screen, tmp_path):
+    """What a diff has to do for a picture of it."""
+    before = full_answer()
+    grown = {name: 2 * each for name, each in before.profile.measures.items()}
+    after = replace(before, profile=replace(before.profile, measures=grown))
+    path = tmp_path / "page.html"
+    path.write_text(to_html([before, after], compare=(0, 1)), encoding="utf-8")
+    screen.open(path)
+    assert screen.run("document.querySelector('header select').value") == "1"
+    screen.run("document.querySelector('#graph canvas').focus()")
+    screen.press("ArrowDown")
+    assert "10 B before, 20 B now: +10 B" in screen.text("#graph .said")
+
+
+def test_nothing_recorded_is_a_page_too(screen, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(to_html([]), encoding="utf-8")
+    screen.open(path, shown=False)
+    assert screen.text("h1") == "no leak found"
+    assert screen.console == []
+
+
+def test_many_processes_are_a_grid(screen, tmp_path):
+    """A build or a prefork server leaves hundreds of recordings."""
+    many = [replace(full_answer(), subject=f"worker (pid {n})", profile=None) for n in range(300)]
+    path = tmp_path / "page.html"
+    path.write_text(to_html(many), encoding="utf-8")
+    screen.open(path)
+    assert screen.text("#verdict summary") == "300 of 300 processes leak"
+    assert screen.count(".processes button") == 200
+    assert screen.count("header select option") == 300
+    screen.open(f"{path}#250/k")
+    assert screen.text("#verdict > p").startswith("worker (pid 249)")
+    assert screen.count(".detail") >= 1

@@ -191,7 +191,7 @@ def test_two_recordings_are_compared(screen, program):
     assert done.returncode == 1, done.stderr
     screen.open(program / "two.html")
     assert screen.count(".processes button") == 2
-    assert "2 processes" in screen.text("#verdict summary")
+    assert screen.text("#verdict summary") == "2 of 2 processes leak"
     option(screen, "#graph select", "lost_bytes")
     option(screen, "#graph label:nth-of-type(5) select", "1")
     screen.run("document.querySelector('#graph canvas').focus()")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ __all__ = ["add_html_option", "judged_answer", "write_page"]
 
 _PROFILES = 16  # recordings of one page that have their graph
 _HELD = 20  # findings whose holders are asked for
+_BRIEF = 50  # findings told of each recording after those
 
 
 def add_html_option(parser: argparse._ActionsContainer) -> None:
@@ -53,13 +55,13 @@ def judged_answer(
     else:
         findings, profile = analyser.analyse(recording), None
     findings = completed(findings)
-    told = to_tell(findings)
+    told = to_tell(findings) if number < _PROFILES else []
     held = {}
     if holders is not None:
         sites = [finding.site for finding in told[:_HELD] if finding.site is not None]
         held = {site: holders(recording, site) for site in sites}
     passing = label in getattr(args, "passing", ()) and not findings.leaks
-    return findings, of_findings(
+    answer = of_findings(
         findings,
         label=None if passing else label,
         typed=getattr(args, "typed", None),
@@ -69,6 +71,10 @@ def judged_answer(
         lives=lives_of(recording, told),
         holders=held,
     )
+    if number >= _PROFILES and len(answer.results) > _BRIEF:
+        more = answer.left_out + len(answer.results) - _BRIEF
+        answer = replace(answer, results=answer.results[:_BRIEF], left_out=more)
+    return findings, answer
 
 
 def write_page(name: str, answers: Sequence[Answer]) -> None:

@@ -44,9 +44,14 @@ def to_html(answers: Sequence[Answer], compare: tuple[int, int] | None = None) -
     headline = _headline(answers)
     script, style = _asset(_SCRIPT), _asset(_STYLE)
     body = as_text(answers, headline)
-    if script is None or style is None:
-        style = _PLAIN_STYLE
-        parts = [_head(headline, style, None), _MISSING, f"<main>{body}</main></body></html>"]
+    if script is None or style is None or not answers:
+        missing = _MISSING if script is None or style is None else ""
+        head = _head(headline, _PLAIN_STYLE, None)
+        parts = [
+            head,
+            missing,
+            f"<main>{body or f'<h1>{escape(headline)}</h1>'}</main></body></html>",
+        ]
         return "\n".join(parts) + "\n"
     parts = [
         _head(headline, style, script),

@@ -165,7 +165,7 @@ def next_text(
     quiet = [f for f in findings.findings if f.known is None and f.verdict in verdicts]
     members = [*findings.leaks, *quiet]
     if findings.process.exe == KERNEL:
-        return step_lines(_kernel_step(members, ink), ink)
+        return _kernel_step(members, ink)
     sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
     if recording is not None:
         recording = recording.partition(PART)[0]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from leakscope.model.frames import Frame
     from leakscope.model.free_errors import FreeError
     from leakscope.model.holders import Holding
+    from leakscope.model.tool_errors import FoundError
     from leakscope.report.terminal import SourceContext
 
 __all__ = ["MOST_RESULTS", "of_findings", "to_tell"]
@@ -104,7 +105,7 @@ def of_findings(
         ),
         steps=(Step(printable(step), _pasted(step)),),
         accounts=_accounts(findings, profile),
-        results=tuple(_unique([*wrong, *results])),
+        results=tuple(_unique([*wrong, *map(_told_by_tool, findings.errors), *results])),
         left_out=len(findings.findings) - len(told),
         coverage=_told(findings),
         profile=profile,
@@ -305,6 +306,22 @@ def _free_error(
         stacks=tuple(stack for stack in stacks if stack.places),
         source=_source(error.source, source_context),
         source_line=error.source.line if error.source is not None else None,
+    )
+
+
+def _told_by_tool(error: FoundError) -> Result:
+    frame = next((each for each in error.stack if each.file is not None), None)
+    stacks = (stack_of("At", error.stack),) if error.stack else ()
+    return Result(
+        key="tool-error",
+        verdict=printable(error.kind),
+        tone=Tone.WARNING,
+        title=printable(error.text),
+        where=location_text(frame, Ink(10_000)) if frame is not None else "",
+        sentence=printable(error.text),
+        amount_text=plural(error.count, "time"),
+        count=error.count,
+        stacks=stacks,
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.judge.gate import Gate
+    from leakscope.model.answers import Profile
     from leakscope.model.findings import Findings
     from leakscope.model.frames import FrameName
     from leakscope.model.recordings import Recording
@@ -87,6 +88,16 @@ class Stacks:
             above = above[(above > 0) & (above < level)]  # anything else is damage
             level = np.unique(above[~wanted[above]])
         self._resolve(np.flatnonzero(wanted))
+
+    def of_nodes(self, nodes: npt.NDArray[np.integer], most: int) -> dict[int, tuple[Frame, ...]]:
+        """Return frames of nodes, each innermost first: what is known, and `most` of the others.
+
+        Those are looked up in one go, the first of `nodes` first.
+        """
+        missing = [node for node in nodes.tolist() if node not in self._frames]
+        if missing:
+            self._resolve(np.array(missing[:most]))
+        return self._frames
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -172,6 +183,22 @@ class Analyser:
 
     def analyse(self, recording: Recording) -> Findings:
         """Return the findings on one recording."""
+        return self._analyse(recording, None)
+
+    def analyse_all(self, recording: Recording) -> tuple[Findings, Profile | None]:
+        """Return the findings, and what all call stacks held, for a page to show."""
+        kept: list[Profile | None] = []
+
+        def look(findings: Findings, stacks: Stacks) -> None:
+            from leakscope._profile import profile_of
+
+            kept.append(profile_of(recording, findings, stacks.of_nodes))
+
+        return self._analyse(recording, look), kept[0]
+
+    def _analyse(
+        self, recording: Recording, look: Callable[[Findings, Stacks], None] | None
+    ) -> Findings:
         with contextlib.ExitStack() as opened:
 
             @cache
@@ -206,6 +233,8 @@ class Analyser:
                 for each in recording.errors
             )
             notes = (*findings.notes, *doubts, *stacks.notes)
+            if look is not None:  # while names can be looked up
+                look(findings, stacks)
         if findings.blind is not None and not findings.leaks:
             headline = f"nothing is known of leaks: {findings.blind}"
             findings = replace(findings, headline=headline)

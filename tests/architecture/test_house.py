@@ -13,9 +13,19 @@ import pytest
 
 from conftest import ROOT
 
-CODE = {".py", ".c", ".cc", ".h", ".cmake"}
+CODE = {".py", ".c", ".cc", ".h", ".cmake", ".ts", ".mjs", ".css"}
 SCRIPTS = ("tools", ".ci", "benchmarks")
-SKIPPED = {".git", ".venv", "build", "dist", "site", "__pycache__", "corpus", ".leakscope"}
+SKIPPED = {
+    ".git",
+    ".venv",
+    "build",
+    "dist",
+    "site",
+    "__pycache__",
+    "corpus",
+    ".leakscope",
+    "node_modules",
+}
 LONGEST = 600
 # Longer files, each with its reason.
 LONG = {

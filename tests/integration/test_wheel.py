@@ -32,6 +32,7 @@ def wheel(tmp_path_factory) -> Path:
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | {"LEAKSCOPE_PAGE": "ON"},  # a wheel has the page, or is not made
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = folder.glob("*.whl")
@@ -93,6 +94,8 @@ def test_wheel_serves_every_python_and_holds_only_the_package(wheel):
     assert f"{data}/scripts/leakscope" in names  # native: it asks before Python starts
     assert "leakscope/_native/leakscope-exec" in names
     assert "leakscope/_native/libleakscope-agent.so" in names
+    page = {"page.js", "page.css", "page-licences.txt"}
+    assert {f"leakscope/_native/{name}" for name in page} <= set(names)
     assert "leakscope/py.typed" in names
     assert "leakscope/include/leakscope.h" in names
     assert "leakscope/_native/libleakscope-beside.so" in names

@@ -97,7 +97,7 @@ struct lsr_timeline_row {
   uint32_t sites;      /* valid entries in this row; 0: row unused */
   uint64_t live_bytes; /* process totals */
   uint64_t live_count;
-  uint64_t rss_pages;  /* 0 when not read */
+  uint64_t rss_pages;  /* not read by the agent: it would open a file */
   uint64_t offset;     /* of its entries, one for each site; in the heap */
   uint32_t room;       /* entries that have a place there */
   uint32_t pad;

@@ -152,7 +152,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0].startswith(("--json", "--colour", "--color")):
+    if not arguments or arguments[0].startswith(("--json", "--html", "--colour", "--color")):
         return _triage(arguments)
     if arguments[0].startswith("-"):
         parser = _parser()

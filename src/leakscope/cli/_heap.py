@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from leakscope.cli._page import write_page
 from leakscope.cli._writing import write_report
 
 if TYPE_CHECKING:
@@ -29,5 +30,9 @@ def report_heap(scan: HeapScan, name: str, args: argparse.Namespace) -> int:
     from leakscope.model.reachability import Reachability
     from leakscope.report.heap import render_heap, to_json
 
+    if args.html is not None:
+        from leakscope.report.answers.heaps import of_heap
+
+        write_page(args.html, [of_heap(scan, name)])
     write_report(to_json(scan, name) if args.json else render_heap(scan, name), args, sys.stdout)
     return int(args.exit_code) if scan.counts[Reachability.DEFINITELY_LOST] else 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from leakscope._digits import is_number
 from leakscope._paths import current
 from leakscope.cli._gate import add_gate_options, gate_for, write_exports
+from leakscope.cli._page import add_html_option, judged_answer, write_page
 from leakscope.cli._progress import Progress
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._writing import write_report
@@ -19,6 +20,8 @@ from leakscope.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from leakscope.cli._page import Holders
+    from leakscope.model.answers import Answer
     from leakscope.model.findings import Findings
     from leakscope.model.frames import Frame
     from leakscope.model.recordings import Recording
@@ -48,6 +51,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
     )
+    add_html_option(group)
     group.add_argument(
         "--limit",
         type=whole_number,
@@ -131,7 +135,10 @@ def add_colour_option(parser: argparse._ActionsContainer) -> None:
 
 
 def report_recordings(
-    recordings: Iterable[tuple[str, Recording]], args: argparse.Namespace, stream: TextIO
+    recordings: Iterable[tuple[str, Recording]],
+    args: argparse.Namespace,
+    stream: TextIO,
+    holders: Holders | None = None,
 ) -> int:
     """Judge each recording, write one report on all of them, return the exit status.
 
@@ -139,7 +146,7 @@ def report_recordings(
     `args` are those of `add_report_options`. The status is that of `statuses`.
     A reader that closes the pipe early changes nothing about it.
     """
-    leaks, undecided = statuses(judge_recordings(recordings, args, stream), args)
+    leaks, undecided = statuses(judge_recordings(recordings, args, stream, holders=holders), args)
     return leaks or undecided
 
 
@@ -148,16 +155,19 @@ def judge_recordings(
     args: argparse.Namespace,
     stream: TextIO,
     completed: Callable[[Findings], Findings] = lambda findings: findings,
+    holders: Holders | None = None,
 ) -> list[tuple[str, Findings]]:
     """Judge each recording, write one report on all of them, return what was found in each.
 
-    `completed` adds what is known from elsewhere.
+    `completed` adds what is known from elsewhere, `holders` tells for the page who holds the
+    blocks of a site.
     """
     from leakscope._analysis import Analyser
     from leakscope.formats import reading_told
 
     judged: list[tuple[str, Findings]] = []
     every: list[Recording] = []
+    answers: list[Answer] = []
     with Progress() as progress, reading_told(progress.share):
         analyser = Analyser(
             suppressions=[Path(name) for name in args.suppressions],
@@ -169,11 +179,20 @@ def judge_recordings(
         progress.stage("reading")
         for label, recording in recordings:
             progress.stage(f"judging {label}")
-            judged.append((label, completed(analyser.analyse(recording))))
+            if args.html is None:
+                judged.append((label, completed(analyser.analyse(recording))))
+            else:
+                findings, answer = judged_answer(
+                    label, recording, analyser, args, len(answers), completed, holders
+                )
+                judged.append((label, findings))
+                answers.append(answer)
             if args.export:
                 every.append(recording)
             progress.stage("reading")
         progress.stage("writing the report")
+        if args.html is not None:  # first: the terminal may be gone
+            write_page(args.html, answers)
         if args.json:
             from leakscope.report.json_ import to_json
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._page import add_html_option, write_page
 from leakscope.cli._writing import check_outputs, write_report
 from leakscope.errors import UsageError
 
@@ -60,6 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
     )
+    add_html_option(parser)
     add_colour_option(parser)
 
 
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.report.find import render_found, to_json
     from leakscope.workflow.opening import refuse_file
 
-    check_outputs([args.report_file])
+    check_outputs([args.report_file, args.html])
     refuse_file(args.target)
     if not 0 < args.max_pause <= _LONGEST_PAUSE_S:
         raise UsageError(
@@ -86,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
         ask=_ask if asks else None,
         say=_say if sys.stderr.isatty() else None,
     )
+    if args.html is not None:
+        from leakscope.report.answers.heaps import of_found
+
+        write_page(args.html, [of_found(found)])
     stream = None if args.report_file else sys.stdout
     text = to_json(found) if args.json else render_found(found, ink_for(stream, args.colour))
     write_report(text, args, sys.stdout)

@@ -82,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(outputs, [*read, args.baseline] if args.baseline else read)
     if alone:
         refuse_gate(args, alone[0].label, alone[0].kind)
-    if (args.html is not None or args.csv is not None) and any(
-        one.kind is not InputKind.WATCH for one in named
-    ):
-        raise UsageError("--html and --csv are for recordings of a watch")
+    if args.csv is not None and any(one.kind is not InputKind.WATCH for one in named):
+        raise UsageError("--csv is for recordings of a watch")
+    if args.html is not None and tables:
+        raise UsageError(f"--html is not for {tables[0].label}: it is {tables[0].kind}")
     found = [
         report_store(one.label, args)
         if one.kind is InputKind.WATCH

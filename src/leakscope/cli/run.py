@@ -235,8 +235,8 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse now what could not be done after the program has run, perhaps for hours."""
-    if not args.report and (args.report_file or args.json):
-        option = "--report-file" if args.report_file else "--json"
+    if not args.report and (args.report_file or args.json or args.html):
+        option = "--report-file" if args.report_file else "--json" if args.json else "--html"
         raise UsageError(f"{option} asks for a report and --no-report for none")
     if not args.report and (args.export or args.baseline or args.budget):
         raise UsageError("--export, --baseline and --budget need what --no-report leaves out")
@@ -249,11 +249,14 @@ def _check(args: argparse.Namespace) -> None:
         if not is_directory(name):
             raise UsageError(f"there is no directory {name} to look for debug files in")
     made = args.output if args.output and args.output.endswith("/") else None
-    report = args.report_file
-    if made and report and absolute(report).parent == absolute(made) and not exists(made):
-        return  # it is made right before the start, and then looked at
-    inputs = [name for name in (args.output, args.baseline) if name]
-    check_outputs([report, *export_names(args)], inputs)
+    # What lies in a folder that is made right before the start is looked at then.
+    later = made is not None and not exists(made)
+    outputs = [
+        name
+        for name in (args.report_file, args.html, *export_names(args))
+        if not (later and name and made and absolute(name).parent == absolute(made))
+    ]
+    check_outputs(outputs, [name for name in (args.output, args.baseline) if name])
 
 
 def _without_clean_children(
@@ -286,6 +289,8 @@ def _tell_files(done: Run, dropped: int, args: argparse.Namespace) -> None:
         _say(f"{len(done.files)} recordings, the program's own: {as_typed(done.files[0])}")
     if args.report_file and args.report:
         _say(f"report: {args.report_file}")
+    if args.html and args.report:
+        _say(f"page: {args.html}")
     for each in done.running:
         _say(
             f"process {each.pid} still runs and is being recorded:"

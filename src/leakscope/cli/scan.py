@@ -17,8 +17,12 @@ from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from leakscope.cli._page import Holders
     from leakscope.model.findings import Finding
+    from leakscope.model.holders import Holding
+    from leakscope.model.recordings import Recording
 
 _PAUSE_S = 0.1
 _SHORTEST_PRINT = 6  # digits of a fingerprint that are taken for one
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.scan.subject import check_pause, check_process
     from leakscope.workflow.opening import InputKind, open_one
 
-    check_outputs([args.report_file, *export_names(args)], [args.pid])
+    check_outputs([args.report_file, args.html, *export_names(args)], [args.pid])
     check_pause(args.max_pause)
     if is_number(args.pid) and not exists(args.pid):
         check_process(int(args.pid))
@@ -89,13 +93,22 @@ def run(args: argparse.Namespace) -> int:
 def _traced(pid: int, path: Path, args: argparse.Namespace) -> int:
     from leakscope.recording import live
     from leakscope.recording.own import own_ranges
-    from leakscope.scan import cancellable, scan_process
+    from leakscope.scan import cancellable, scan_holders, scan_process
 
     own = own_ranges(path)
-    recording = cancellable(
-        lambda: scan_process(pid, lambda: live.read(path), own=own, max_pause_s=args.max_pause)
-    )
-    status = report_recordings([(f"process {pid}", recording)], args, sys.stdout)
+    held: Holders | None = None
+    if args.html is not None:  # a page shows who holds what, too
+        recording, holders = cancellable(
+            lambda: scan_holders(pid, lambda: live.read(path), own=own, max_pause_s=args.max_pause)
+        )
+
+        def held(recording: Recording, site: int) -> Sequence[Holding]:
+            return holders.of_site(recording, site)[0]
+    else:
+        recording = cancellable(
+            lambda: scan_process(pid, lambda: live.read(path), own=own, max_pause_s=args.max_pause)
+        )
+    status = report_recordings([(f"process {pid}", recording)], args, sys.stdout, held)
     if recording.scan is not None and not args.json:
         facts = recording.scan
         print(
@@ -130,6 +143,11 @@ def _held_by(pid: int, path: Path, args: argparse.Namespace) -> int:
     from leakscope.report.holders import render_holders, to_json
     from leakscope.scan import cancellable, scan_holders
 
+    if args.html is not None:
+        raise UsageError(
+            "--html shows who holds each finding, --held-by one of them as text",
+            hint="Leave out one of the two.",
+        )
     own = own_ranges(path)
     recording, holders = cancellable(
         lambda: scan_holders(pid, lambda: live.read(path), own=own, max_pause_s=args.max_pause)

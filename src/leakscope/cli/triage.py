@@ -9,7 +9,8 @@ import shutil
 import sys
 
 from leakscope.cli._output import add_colour_option, ink_for
-from leakscope.cli._writing import write_text
+from leakscope.cli._page import add_html_option, write_page
+from leakscope.cli._writing import check_outputs, write_text
 
 HELP = """\
 Say where the memory of this machine is, what is odd about it and what to run next.
@@ -31,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"time between the two looks (default {_APART_S})",
     )
+    add_html_option(parser)
     add_colour_option(parser)
 
 
@@ -39,7 +41,12 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.report.triage import render_triage, to_json
     from leakscope.workflow.triage import look_twice
 
+    check_outputs([args.html])
     triage = look_twice(args.apart)
+    if args.html is not None:
+        from leakscope.report.answers.machines import of_triage
+
+        write_page(args.html, [of_triage(triage)])
     height = shutil.get_terminal_size().lines if sys.stdout.isatty() else None
     ink = ink_for(sys.stdout, args.colour)
     text = to_json(triage) if args.json else render_triage(triage, ink, height=height)

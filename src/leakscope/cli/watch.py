@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._page import add_html_option, write_page
 from leakscope.cli._progress import Progress
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._streams import complain
 from leakscope.cli._writing import (
     check_outputs,
     open_private,
-    write_private,
     write_report,
     write_text,
 )
@@ -63,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--record", metavar="FILE", help="also write what is seen to a new file")
     parser.add_argument("--json", action="store_true", help="write JSON instead of text")
-    parser.add_argument("--html", metavar="FILE", help="also write a page with plots")
+    add_html_option(parser)
     parser.add_argument(
         "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
     )
@@ -217,7 +217,6 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         " that time, or before a mark of that name (`leakscope control PID mark NAME`)",
     )
     group.add_argument("--until", metavar="TIME", help="leave out what came later than this")
-    group.add_argument("--html", metavar="FILE", help="also write a page with plots")
     group.add_argument(
         "--csv", metavar="FILE", help="also write every value, for sqlite, DuckDB or a sheet"
     )
@@ -348,9 +347,9 @@ def _tell(
         text = "".join(f"leakscope: {line}\n" for line in proofs(grown)) + text
     html = getattr(args, "html", None)
     if html is not None:  # first: the terminal may be gone
-        from leakscope.report.watch_html import to_html
+        from leakscope.report.answers.watches import of_watch
 
-        write_private(Path(html), to_html(watched))
+        write_page(html, [of_watch(watched)])
     write_report(text, args, sys.stdout)
     proved = any(heap.proves_leak for heap in grown.values())
     return int(getattr(args, "exit_code", 1)) if proved else _status(judgement, args)

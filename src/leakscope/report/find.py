@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from leakscope.model.growth import Growth
     from leakscope.report.ink import Ink
 
-__all__ = ["heap_growth_lines", "proofs", "render_found", "to_json"]
+__all__ = ["facts", "headline", "heap_growth_lines", "proofs", "render_found", "to_json"]
 
 SCHEMA = "leakscope-find/1"
 _COLOURS = {FoundVerdict.LEAK: ALARM, FoundVerdict.CLEAN: CALM}
@@ -44,8 +44,8 @@ _SUBJECT = 48  # columns of a name in the first line
 def render_found(found: Found, ink: Ink) -> str:
     """Return the report, ending in a newline: what to know and to do in the first 24 lines."""
     colour = _COLOURS.get(found.verdict, WARNING)
-    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {_headline(found, ink)}"))
-    for key, text in _facts(found):
+    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {headline(found, ink)}"))
+    for key, text in facts(found):
         hanging = " " * (_KEY + 2)
         rows = ink.wrap(text, indent=f"  {key:<{_KEY}}"[: _KEY + 2], hanging=hanging)
         # A sentence that would take the screen has more of itself in the JSON.
@@ -57,7 +57,8 @@ def render_found(found: Found, ink: Ink) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _headline(found: Found, ink: Ink) -> str:
+def headline(found: Found, ink: Ink) -> str:
+    """Return the verdict in one line."""
     who = f"{clip_right(printable(found.name), _SUBJECT, ink.ellipsis)} (pid {found.pid})"
     heap, rate = found.heap, _rate(found)
     if found.verdict is FoundVerdict.LEAK and heap is not None:
@@ -103,7 +104,7 @@ def _rate_of(growth: Growth) -> str:
     return f"{rate * 86400:,.1f}/day"
 
 
-def _facts(found: Found) -> list[tuple[str, str]]:
+def facts(found: Found) -> list[tuple[str, str]]:
     """Return the rows of the first screen: a key and what it says."""
     rows = [("process", f"{printable(found.name)}, pid {found.pid}")]
     if found.rivals:
@@ -230,10 +231,9 @@ def _heap(heap: HeapGrowth, ink: Ink) -> list[str]:
             f" {bytes_text(heap.spaces.whole_pages)} of it whole pages.",
             hanging="  ",
         )
-    facts = heap.facts
     lines += ink.wrap(
-        f"It stood still for {heap.facts_then.pause_ms:.0f} ms and {facts.pause_ms:.0f} ms"
-        f" ({facts.method}), {heap.seconds:.0f} s apart.",
+        f"It stood still for {heap.facts_then.pause_ms:.0f} ms and {heap.facts.pause_ms:.0f} ms"
+        f" ({heap.facts.method}), {heap.seconds:.0f} s apart.",
         hanging="  ",
     )
     return lines

@@ -16,10 +16,18 @@ from leakscope.words import bytes_text, duration_text, percent_text, plural
 if TYPE_CHECKING:
     from leakscope.model.heap import HeapScan
 
-__all__ = ["render_heap", "to_json"]
+__all__ = ["KINDS", "headline", "next_text", "render_heap", "to_json"]
 
 SCHEMA = "leakscope-heap/1"
 _SIZES = 8
+_LOST = (Reachability.DEFINITELY_LOST, Reachability.INDIRECTLY_LOST)
+KINDS = (
+    (Reachability.DEFINITELY_LOST, "definitely lost: nothing points to them"),
+    (Reachability.INDIRECTLY_LOST, "indirectly lost: only lost blocks point to them"),
+    (Reachability.POSSIBLY_LOST, "possibly lost: only pointers to their inside"),
+    (Reachability.REACHABLE, "still reachable"),
+)
+"""The kinds of blocks that a report tells of, worst first, and what they mean."""
 _HOW = {
     "core": "of a core file",
     "copied": " to copy its memory",
@@ -30,23 +38,8 @@ _HOW = {
 
 def render_heap(scan: HeapScan, name: str) -> str:
     """Return the report on one process, ending in a newline."""
-    lost = (Reachability.DEFINITELY_LOST, Reachability.INDIRECTLY_LOST)
-    count, size = sum(scan.counts[k] for k in lost), sum(scan.bytes[k] for k in lost)
-    who = f"{printable(name)} (pid {scan.pid})"
-    if scan.counts[Reachability.UNKNOWN]:
-        head = f"leakscope: {who}: could not tell what is lost"
-    elif count:
-        verb = "is" if count == 1 else "are"
-        head = f"leakscope: {who}: {plural(count, 'block')} of {bytes_text(size)} {verb} lost"
-    else:
-        head = f"leakscope: {who}: no block is lost"
-    lines = [head]
-    for kind, text in (
-        (Reachability.DEFINITELY_LOST, "definitely lost: nothing points to them"),
-        (Reachability.INDIRECTLY_LOST, "indirectly lost: only lost blocks point to them"),
-        (Reachability.POSSIBLY_LOST, "possibly lost: only pointers to their inside"),
-        (Reachability.REACHABLE, "still reachable"),
-    ):
+    lines = [f"leakscope: {headline(scan, name)}"]
+    for kind, text in KINDS:
         if scan.counts[kind]:
             blocks = plural(scan.counts[kind], "block")
             lines.append(f"  {bytes_text(scan.bytes[kind]):>9} in {blocks:<16} {text}")
@@ -62,7 +55,7 @@ def render_heap(scan: HeapScan, name: str) -> str:
             for some in scan.content:
                 share = percent_text(int(some.share * 1000), 1000)
                 lines.append(f"  {share:>9} {printable(some.what)}")
-    lines += ["", *step_lines(_next(scan, lost=bool(count)), Ink())]
+    lines += ["", *step_lines(next_text(scan), Ink())]
     account = scan.account
     resident, mapped = bytes_text(account.resident), bytes_text(account.heap_mapped)
     live, free = bytes_text(account.live), bytes_text(account.free_in_allocator)
@@ -87,8 +80,23 @@ def render_heap(scan: HeapScan, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _next(scan: HeapScan, *, lost: bool) -> str:
+def headline(scan: HeapScan, name: str) -> str:
+    """Return the verdict in one line."""
+    count, size = sum(scan.counts[k] for k in _LOST), sum(scan.bytes[k] for k in _LOST)
+    who = f"{printable(name)} (pid {scan.pid})"
+    if scan.counts[Reachability.UNKNOWN]:
+        head = f"{who}: could not tell what is lost"
+    elif count:
+        verb = "is" if count == 1 else "are"
+        head = f"{who}: {plural(count, 'block')} of {bytes_text(size)} {verb} lost"
+    else:
+        head = f"{who}: no block is lost"
+    return head
+
+
+def next_text(scan: HeapScan) -> str:
     """Return what to do after a scan of what nobody traced."""
+    lost = any(scan.counts[kind] for kind in _LOST)
     if scan.facts.method == "core":
         return "who allocates it: leakscope run -- PROGRAM" if lost else "nothing to mend"
     if lost:

@@ -46,7 +46,8 @@ from leakscope.words import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["PART", "SourceContext", "next_lines", "render", "render_brief"]
+__all__ = ["PART", "SourceContext", "next_lines", "next_text", "process_text", "render"]
+__all__ += ["render_brief", "totals_text", "weight_text"]
 
 PART = ", process "
 """Between the name of a file that holds several processes and the number of one of them."""
@@ -149,7 +150,14 @@ def render_brief(findings: Findings, *, width: int = 80, colour: bool = False) -
 def next_lines(
     findings: Findings, ink: Ink, recording: str | None, command: str | None = None
 ) -> list[str]:
-    """Say what to look at, and the command to type: for the first screen, whatever follows.
+    """Return `next_text` as lines: for the first screen, whatever follows."""
+    return step_lines(next_text(findings, ink, recording, command), ink)
+
+
+def next_text(
+    findings: Findings, ink: Ink, recording: str | None, command: str | None = None
+) -> str:
+    """Say what to look at, and the command to type.
 
     `recording` is the file to name in it, None where it is not kept; `command` what was run.
     """
@@ -157,7 +165,7 @@ def next_lines(
     quiet = [f for f in findings.findings if f.known is None and f.verdict in verdicts]
     members = [*findings.leaks, *quiet]
     if findings.process.exe == KERNEL:
-        return step_lines(_kernel_step(members, ink), ink)
+        return _kernel_step(members, ink)
     sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
     if recording is not None:
         recording = recording.partition(PART)[0]
@@ -191,7 +199,7 @@ def next_lines(
     else:
         what = "record every allocation" if sampled else "run it for longer, or on more input"
         text = f"{what}: leakscope run -- {again}"
-    return step_lines(text, ink)
+    return text
 
 
 def _kernel_step(members: Sequence[Finding], ink: Ink) -> str:
@@ -226,6 +234,11 @@ def _headline(findings: Findings, ink: Ink) -> list[str]:
 
 
 def _process(findings: Findings, ink: Ink) -> list[str]:
+    return [ink.dim(line) for line in ink.wrap(process_text(findings), "", "  ")]
+
+
+def process_text(findings: Findings) -> str:
+    """Return whose recording it is, for how long it ran, and how it ended."""
     process = findings.process
     name = _name(findings)
     text = f"{name} (pid {process.pid})" if process.pid is not None else name
@@ -237,7 +250,7 @@ def _process(findings: Findings, ink: Ink) -> list[str]:
         text += ", still running"
     elif process.ended:
         text += f", {process.ended}"
-    return [ink.dim(line) for line in ink.wrap(text, "", "  ")]
+    return text
 
 
 def _name(findings: Findings) -> str:
@@ -276,7 +289,7 @@ def _finding(
 ) -> list[str]:
     first, others = group[0], group[1:]
     lines = _title(number, first, ink)
-    lines += [ink.bold(line) for line in ink.wrap(_amount(group, ink), _INDENT)]
+    lines += [ink.bold(line) for line in ink.wrap(weight_text(group, ink), _INDENT)]
     lines += place_lines(first, ink)
     lines += ink.wrap(_said(group), _INDENT)
     lines += source_lines(first, ink, source_context) or [""]
@@ -342,8 +355,8 @@ def _said(group: Sequence[Finding]) -> str:
     return f"{text} {unknown:,} more were not examined." if unknown else text
 
 
-def _amount(group: Sequence[Finding], ink: Ink) -> str:
-    """Live bytes and blocks with their growth; intervals only where they are not summed."""
+def weight_text(group: Sequence[Finding], ink: Ink) -> str:
+    """Return live bytes and blocks with their growth; intervals only where they are not summed."""
     alone = group[0] if len(group) == 1 else None
     live = sum(f.live_bytes for f in group), sum_known(f.live_count for f in group)
     count = sum_known(f.leak_count for f in group)
@@ -428,11 +441,15 @@ def _by_verdict(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
 
 
 def _totals(findings: Findings, ink: Ink) -> list[str]:
-    """What was held and allocated in all; what the source does not know is left out."""
+    return ink.wrap(totals_text(findings), "Total: ", "  ")
+
+
+def totals_text(findings: Findings) -> str:
+    """Return what was held and allocated in all; what the source does not know is left out."""
     allocs, frees, live = findings.total_allocs, findings.total_frees, findings.live_bytes
     known = None not in (allocs, frees, findings.live_count)
     if known and not (allocs or frees or findings.live_count):
-        return ink.wrap("no allocation was seen", "Total: ", "  ")
+        return "no allocation was seen"
     when = "now" if findings.process.ended == "running" else "at the end"
     held, events = [], []
     if live is not None:
@@ -451,7 +468,7 @@ def _totals(findings: Findings, ink: Ink) -> list[str]:
     if frees is not None:
         events.append(plural(frees, "free"))
     text = "; ".join(", ".join(parts) for parts in (held, events) if parts)
-    return ink.wrap(text or "not known from this source", "Total: ", "  ")
+    return text or "not known from this source"
 
 
 def _hidden(quiet: Sequence[Finding], ink: Ink) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from leakscope.model.triage import AccountLine, Holder, Oddity, Triage
     from leakscope.report.ink import Ink
 
-__all__ = ["render_triage", "to_json"]
+__all__ = ["headline", "programs_of", "render_triage", "to_json"]
 
 SCHEMA = "leakscope-triage/1"
 _PROGRAMS, _FEWEST = 8, 3
@@ -69,17 +69,9 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
 
     The list of programs is shortened to fit into `height` lines.
     """
-    used = triage.total - triage.available
-    share = percent_text(used, triage.total)
-    text = f"{bytes_text(used)} of {bytes_text(triage.total)} in use ({share})"
-    if triage.cgroup is not None:
-        _, held, limit = triage.cgroup
-        part, room = percent_text(held, limit), bytes_text(limit)
-        here = f"{bytes_text(held)} of the {room} of this cgroup in use ({part})"
-        text = f"{here}; on the machine {text}"
     urgent = any(o.urgent for o in triage.oddities)
     colour = ALARM if urgent else WARNING if triage.oddities else CALM
-    head = ink.paint_all(colour, ink.wrap(f"leakscope: {text}; {_verdict(triage.oddities)}."))
+    head = ink.paint_all(colour, ink.wrap(f"leakscope: {headline(triage)}."))
     place = len(head)
     for oddity in triage.oddities[:_ODDITIES]:
         said = ink.wrap(f"! {oddity.sentence}", hanging="  ")
@@ -101,6 +93,19 @@ def render_triage(triage: Triage, ink: Ink, *, height: int | None = None) -> str
     if len(lines) > _SCREEN:  # who reads from the top sees it as well
         lines[place:place] = step_lines(triage.next_step, ink)
     return "\n".join(lines) + "\n"
+
+
+def headline(triage: Triage) -> str:
+    """Return the verdict in one line."""
+    used = triage.total - triage.available
+    share = percent_text(used, triage.total)
+    text = f"{bytes_text(used)} of {bytes_text(triage.total)} in use ({share})"
+    if triage.cgroup is not None:
+        _, held, limit = triage.cgroup
+        part, room = percent_text(held, limit), bytes_text(limit)
+        here = f"{bytes_text(held)} of the {room} of this cgroup in use ({part})"
+        text = f"{here}; on the machine {text}"
+    return f"{text}; {_verdict(triage.oddities)}"
 
 
 def _table(triage: Triage, ink: Ink, limit: int) -> list[str]:

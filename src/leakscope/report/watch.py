@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from leakscope.report.ink import Ink
 
 __all__ = [
+    "cause_name",
+    "following_text",
     "headline",
     "heap_lines",
     "held_lines",
+    "next_text",
     "render_line",
     "render_standing",
     "render_watch",
@@ -72,7 +75,7 @@ def headline(watched: Watched) -> str:
     growing = "; ".join(_pace(trend) for trend in fast[:2])
     growing += f"; and {len(fast) - 2} more" if len(fast) > 2 else ""
     if causes:
-        names = [_title(cause) for cause in causes[:2]]
+        names = [cause_name(cause) for cause in causes[:2]]
         more = len(causes) - len(names)
         text = "; ".join(names) + (f"; and {more} more" if more else "")
         text += f"; growing fast: {growing}" if fast else ""
@@ -182,7 +185,7 @@ def render_watch(watched: Watched, ink: Ink) -> str:
     if watched.causes and watched.watched_s < _DAY_S:
         lines += ink.wrap("Note: watched for less than a day, which cannot exclude a daily rhythm.")
     lines += [line for note in watched.missing for line in ink.wrap(f"Note: could not see {note}.")]
-    step = step_lines(_next(watched), ink)
+    step = step_lines(next_text(watched), ink)
     lines += step
     rows = sum(max(1, -(-cells(line) // ink.width)) for line in lines)
     if rows > _SCREEN:  # who reads from the top sees it as well
@@ -263,7 +266,8 @@ def _growers(watched: Watched, ink: Ink) -> list[str]:
     return lines
 
 
-def _title(cause: Cause) -> str:
+def cause_name(cause: Cause) -> str:
+    """Return which gauge of whom leaks."""
     series = cause.trend.series
     alike = f" and {plural(len(cause.alike), 'process', 'processes')} alike" if cause.alike else ""
     return f"{subject_name(series.subject)}{alike}, {gauge_name(series.metric)}"
@@ -273,21 +277,22 @@ def _cause(cause: Cause, watched: Watched, ink: Ink) -> list[str]:
     trend, series = cause.trend, cause.trend.series
     now = amount_text(float(series.values[-1]), series.unit)
     bars = spark(series, unicode=ink.unicode)
-    lines = ink.wrap(f"{_title(cause)}: {now}", indent="LEAK  ", hanging="      ")
+    lines = ink.wrap(f"{cause_name(cause)}: {now}", indent="LEAK  ", hanging="      ")
     lines[0] = lines[0].replace("LEAK", ink.paint(ALARM, "LEAK"), 1)
     lines += ink.wrap(f"{bars} {trend.sentence}.", indent="      ")
     if cause.alike:
         names = ", ".join(str(t.series.subject.pid) for t in cause.alike[:8])
         lines += ink.wrap(f"Alike: pids {names}.", indent="      ")
     if cause.follows:
-        lines += ink.wrap(f"This moves: {_following(cause.follows)}.", indent="      ")
+        lines += ink.wrap(f"This moves: {following_text(cause.follows)}.", indent="      ")
     lines += [f"      {line}" for line in watched.held.get(series.subject.key, ())]
     if trend.next_step:
         lines += step_lines(trend.next_step, ink, "      ")
     return lines
 
 
-def _following(trends: Sequence[Trend]) -> str:
+def following_text(trends: Sequence[Trend]) -> str:
+    """Return the names of gauges that a leak moves."""
     names: dict[str, int] = {}
     for trend in trends:
         subject, name = trend.series.subject, gauge_name(trend.series.metric)
@@ -337,7 +342,8 @@ def _span(series: Series) -> float:
     return float(series.values.max() - series.values.min()) if len(series.values) else 0.0
 
 
-def _next(watched: Watched) -> str:
+def next_text(watched: Watched) -> str:
+    """Return what to do next."""
     steps = [c.trend.next_step for c in watched.causes if c.trend.next_step]
     if steps:
         return printable(steps[0])

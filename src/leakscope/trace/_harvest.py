@@ -20,6 +20,7 @@ from leakscope.recording import live, packed
 from leakscope.recording.layout import STATE_EXECED, STATE_EXITED
 from leakscope.recording.writer import own_namespace
 from leakscope.trace._glance import Glance
+from leakscope.trace._resident import Resident
 from leakscope.trace.farewell import Farewells, with_reachability
 from leakscope.trace.live_files import LiveFile, list_live_files
 
@@ -72,6 +73,7 @@ class Harvest:
     _dumps: dict[Path, int] = field(default_factory=dict)
     _alive: dict[Path, int] = field(default_factory=dict)  # CLOCK_MONOTONIC, last seen alive
     _broken: set[Path] = field(default_factory=set)
+    _resident: Resident = field(default_factory=Resident)
 
     def live_files(self) -> tuple[LiveFile, ...]:
         """Live recordings that are still there and can be read."""
@@ -85,6 +87,7 @@ class Harvest:
         for file in self.live_files():
             if Path(f"/proc/{file.pid}").exists():
                 self._alive[file.path] = now
+                self._resident.look(file.path, file.pid)
 
     def take_snapshots(self) -> None:
         """Pack a snapshot of each process that received the dump signal since the last call."""
@@ -149,7 +152,9 @@ class Harvest:
             return
         state = file.field("state") if is_last else STATE_EXECED
         recording = live.read(file.path)
-        alive_ns = self._alive.pop(file.path, 0) - file.field("mono_start_ns")
+        begun_ns = file.field("mono_start_ns")
+        recording = self._resident.take(file.path, recording, begun_ns)
+        alive_ns = self._alive.pop(file.path, 0) - begun_ns
         if state not in {STATE_EXECED, STATE_EXITED}:
             recording = _lived(recording, alive_ns)
         examined = self.farewells.take(file.path) if self.farewells is not None else None

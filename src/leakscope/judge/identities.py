@@ -34,6 +34,10 @@ _CLONE = re.compile(
     r"(?:\.\d+)*)|(?:::h[0-9a-f]{16}$)"
 )
 _BRACKETS = re.compile(r"<[^<>]*>|\([^()]*\)|\{[^{}]*\}")
+# What each C++ compiler calls the code that initialises global objects.
+_INITIALIZER = re.compile(
+    r"__static_initialization_and_destruction_\d|__cxx_global_(?:var|array)_init|_GLOBAL__(?:sub_)?[ID]_"
+)
 _STD_HEADER = re.compile(
     r"stl_\w+\.h|(?:basic_string|regex\w*|std_function|functional_hash)\.(?:h|tcc)|(?:new_)?allocator\.h"
     r"|alloc_traits\.h|char_traits\.h|(?:shared|unique|allocated)_ptr(?:_base)?\.h|hashtable(?:_policy)?\.h"
@@ -168,7 +172,7 @@ def _plain(name: str) -> str:
     while (shorter := _BRACKETS.sub("", name)) != name:
         name = shorter
     last = name.rstrip(": ").rsplit("::", 1)[-1]
-    return last or name
+    return "static initialization" if _INITIALIZER.match(last) else last or name
 
 
 def _bytes(text: str) -> bytes:

@@ -271,6 +271,14 @@ def test_absent_bytes_are_not_zero():
     assert not told.knows.held
 
 
+def test_what_compilers_call_the_initialisers_of_globals_is_one():
+    gcc = ["__static_initialization_and_destruction_0(int, int)", "_GLOBAL__sub_I_main"]
+    clang = ["__cxx_global_var_init", "_GLOBAL__sub_I_program.cc"]
+    sides = [side(held(names, 1)) for names in (gcc, clang, clang[1:])]
+
+    assert changed(sides[0], sides[1]) == changed(sides[1], sides[2]) == set()
+
+
 def test_a_side_without_stacks_leaves_it_undecided():
     total = finding(stack=(), source=None, stable_fingerprint=None, verdict=Verdict.UNKNOWN)
 

@@ -27,7 +27,15 @@ __all__ = ["COMMANDS", "Command", "main"]
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _INTERRUPTED = 130
 _FAILED = 2
-_REPORTING = {"diff", "find", "java", "kernel", "report", "scan", "watch"}  # all they do is to tell …
+_REPORTING = {
+    "diff",
+    "find",
+    "java",
+    "kernel",
+    "report",
+    "scan",
+    "watch",
+}  # all they do is to tell …
 _FILES = ("report_file", "html", "csv", "record")  # … on the output, or in one of these
 
 

@@ -16,7 +16,7 @@ from leakscope.model.heapdump import (
     GrownPart,
     HeapAnswer,
     HeapOddity,
-    Held,
+    HeldClass,
     JavaPattern,
 )
 from leakscope.words import plural
@@ -155,12 +155,12 @@ def _by_key(answer: HeapAnswer) -> dict[tuple[str, ...], HeapPlace]:
     return found
 
 
-def _together(one: tuple[Held, ...], other: tuple[Held, ...]) -> tuple[Held, ...]:
+def _together(one: tuple[HeldClass, ...], other: tuple[HeldClass, ...]) -> tuple[HeldClass, ...]:
     sums: dict[str, tuple[int, int]] = {}
     for each in (*one, *other):
         count, size = sums.get(each.class_name, (0, 0))
         sums[each.class_name] = (count + each.count, size + each.size)
-    return tuple(Held(name, count, size) for name, (count, size) in sums.items())
+    return tuple(HeldClass(name, count, size) for name, (count, size) in sums.items())
 
 
 def place_name(place: HeapPlace) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from leakscope.java._core import NONE, Level
 from leakscope.java.paths import is_thread, key_of, steps
-from leakscope.model.heapdump import HeapPlace, Held, PathStep
+from leakscope.model.heapdump import HeapPlace, HeldClass, PathStep
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -185,7 +185,7 @@ def common_way(dump: HeapDump, numbers: npt.NDArray[np.int64]) -> list[int]:
     return found
 
 
-def held_by(dump: HeapDump, number: int) -> tuple[Held, ...]:
+def held_by(dump: HeapDump, number: int) -> tuple[HeldClass, ...]:
     """Return what an object holds, by class, heaviest first."""
     inside = dump.dominated(number)
     inside[number] = False
@@ -193,7 +193,7 @@ def held_by(dump: HeapDump, number: int) -> tuple[Held, ...]:
     return _by_class(dump, numbers)
 
 
-def _by_class(dump: HeapDump, numbers: npt.NDArray[np.int64]) -> tuple[Held, ...]:
+def _by_class(dump: HeapDump, numbers: npt.NDArray[np.int64]) -> tuple[HeldClass, ...]:
     if not len(numbers):
         return ()
     of = np.minimum(dump.class_of[numbers], np.uint32(len(dump.classes)))
@@ -204,7 +204,7 @@ def _by_class(dump: HeapDump, numbers: npt.NDArray[np.int64]) -> tuple[Held, ...
         if not counts[index]:
             break
         name = dump.names.class_name(index) if index < len(dump.classes) else "(unknown)"
-        found.append(Held(name, int(counts[index]), int(sizes[index])))
+        found.append(HeldClass(name, int(counts[index]), int(sizes[index])))
     return tuple(found)
 
 

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from leakscope.model.findings import Evidence, Verdict
 from leakscope.model.frames import FrameName
 
-__all__ = ["ClassRow", "DumpGrowth", "GrownPart", "HeapAnswer", "HeapOddity", "Held", "JavaPattern"]
+__all__ = [
+    "ClassRow",
+    "DumpGrowth",
+    "GrownPart",
+    "HeapAnswer",
+    "HeapOddity",
+    "HeldClass",
+    "JavaPattern",
+]
 __all__ += ["HeapPlace", "PathStep", "Suspect", "ThreadFacts"]
 
 
@@ -50,7 +58,7 @@ class ThreadFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldClass:
     """Objects of one class that something holds. Sizes are bytes of the objects alone."""
 
     class_name: str
@@ -66,7 +74,7 @@ class HeapPlace:
     address: int
     retained: int
     entries: int  # objects that it holds directly
-    held: tuple[Held, ...]  # all that it holds, by class, heaviest first
+    held: tuple[HeldClass, ...]  # all that it holds, by class, heaviest first
     path: tuple[PathStep, ...]
     key: tuple[str, ...]
     soft: bool = False  # its entries are soft or weak references: a cache that gives back

@@ -7,10 +7,12 @@ import contextlib
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope.bpf.wire import KINDS
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
+from leakscope.cli._progress import Progress
 from leakscope.cli._streams import complain, require_output
 from leakscope.cli._writing import check_outputs
 from leakscope.errors import LeakscopeError, UsageError
@@ -72,6 +74,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", metavar="FILE", help="also write what was seen, for leakscope report"
     )
+    parser.add_argument(
+        "--vmlinux", metavar="FILE", help="the kernel's image with debug information, for lines"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--bpf", action="store_true", help="by BPF or not at all")
     how.add_argument("--ftrace", action="store_true", help="by ftrace: slower, and needs no BPF")
@@ -80,7 +85,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trace, report, and return the exit status."""
+    from leakscope.kernel.lines import KernelLines
     from leakscope.kernel.trace_holders import with_holders
+    from leakscope.kernel.trace_lines import named_places
     from leakscope.kernel.trace_recording import recording_of
     from leakscope.observe.asked import parse_duration
     from leakscope.proc.kallsyms import read_kallsyms
@@ -103,7 +110,12 @@ def run(args: argparse.Namespace) -> int:
     if not len(symbols):
         hidden = "the kernel hides its symbols (kernel.kptr_restrict): frames are addresses"
         traced.notes = (hidden, *traced.notes)
-    recording, held = recording_of(traced, symbols, is_reclaimable)
+    lines = KernelLines(args.debug_dir, args.vmlinux, debuginfod=not args.no_debuginfod)
+    with Progress() as progress:
+        progress.stage("looking up lines")
+        recording, held = recording_of(
+            traced, symbols, is_reclaimable, lambda places: named_places(places, lines)
+        )
     failed = False
     if args.record:
         from leakscope.recording.packed import write
@@ -117,7 +129,9 @@ def run(args: argparse.Namespace) -> int:
         [("the kernel", recording)],
         args,
         sys.stdout,
-        lambda findings: with_holders(findings, held),
+        lambda findings: replace(
+            with_holders(findings, held), notes=(*findings.notes, *lines.notes)
+        ),
     )
     leaks, undecided = statuses(judged, args)
     return leaks or (_FAILED if failed else undecided)

@@ -142,7 +142,10 @@ class _Making:
             int(row["hash"]): row["ip"][: min(int(row["frames"]), _DEPTH)].tolist()
             for row in self.final.stacks
         }
-        places = {symbols.find(address) for stack in stacks.values() for address in stack}
+        # What is gone is not shown, and lines take time.
+        living = set(self.final.blocks["stack"].tolist())
+        shown = [stack for number, stack in stacks.items() if number in living]
+        places = {symbols.find(address) for stack in shown for address in stack}
         found = lines({place for place in places if place is not None})
         self.stacks: dict[int, KernelStack] = {
             number: kernel_stack(stack, symbols, most=_DEPTH, lines=found)

@@ -16,6 +16,7 @@ from leakscope.kernel.trace import thinned
 from leakscope.kernel.trace_filter import find_cache, is_kmalloc
 from leakscope.kernel.trace_frames import kernel_stack, plain
 from leakscope.kernel.trace_ftrace import EventReader, _choice
+from leakscope.kernel.trace_lines import named_places
 from leakscope.kernel.trace_recording import KernelCounts, Traced, recording_of
 from leakscope.model.frames import FrameName
 from leakscope.proc.kallsyms import parse_kallsyms
@@ -319,3 +320,19 @@ def test_looks_stay_few_however_long_it_takes():
 
 def test_names_that_others_chose_command_no_terminal():
     assert plain("\x1b[31mred\n") == "?[31mred?"
+
+
+def test_debug_information_is_asked_with_the_kernels_own_words():
+    class Lines:
+        def resolve(self, frames):
+            (frame,) = frames
+            inner = frame._replace(function="inlined", file="a.c", line=3, inlined=True)
+            return {frame: (inner, frame._replace(file="a.c", line=9))}
+
+    place = SYMBOLS.find(AT["alloc_pipe_info"] + 8)
+    (told,) = named_places([place], Lines()).values()
+    assert [(f.function, f.line, f.inlined) for f in told] == [
+        ("inlined", 3, True),
+        ("alloc_pipe_info", 9, False),
+    ]
+    assert {f.symbol for f in told} == {"alloc_pipe_info+0x8"}

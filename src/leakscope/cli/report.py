@@ -15,7 +15,8 @@ from leakscope.cli._status import worst
 from leakscope.cli._streams import complain, require_output
 from leakscope.cli._writing import check_outputs
 from leakscope.cli.watch import add_store_options
-from leakscope.errors import LeakscopeError, UsageError
+from leakscope.errors import LeakscopeError, RecordingError, UsageError
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     import argparse
@@ -118,13 +119,39 @@ def _open(names: Sequence[str], failed: list[LeakscopeError]) -> list[Named]:
     found: list[Named] = []
     for name in names:
         try:
-            found += open_named(name)
+            opened = open_named(name)
+            found += opened
+            _say_what_is_left_out(name, opened)
         except LeakscopeError as error:
             failed.append(error)
             if len(failed) == len(names):
                 raise
             complain(error)
     return found
+
+
+def _say_what_is_left_out(name: str, opened: Sequence[Named]) -> None:
+    """Say which files of a folder with files of other tools are none: a log may be among them."""
+    from pathlib import Path
+
+    from leakscope.workflow.opening import InputKind
+
+    kinds = (InputKind.FOREIGN, InputKind.TABLE)
+    folder = Path(name)
+    if not any(one.kind in kinds for one in opened) or not folder.is_dir():
+        return
+    known = {one.path for one in opened}
+    if folder in known:
+        return
+    others = sorted(path.name for path in folder.iterdir() if path.is_file() and path not in known)
+    if others:
+        names = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        complain(
+            RecordingError(
+                f"not read, of no format that is known: {plural(len(others), 'file')} in {name}"
+                f" ({names})"
+            )
+        )
 
 
 def _load_each(

@@ -152,7 +152,19 @@ def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
                 problem = problem or error
         if problem is not None and not found:
             raise problem
+        others = _tables_beside(file) if found else []
+        if others:
+            note = f"the file also has {' and '.join(others)}, not read here: cut it out"
+            told = (*found[0].coverage.notes, note)
+            found[0] = replace(found[0], coverage=replace(found[0].coverage, notes=told))
         return tuple(found) if names else None
+
+
+def _tables_beside(file: ForeignFile) -> list[str]:
+    """Return what else is in a file of recordings; many end in a list of mappings."""
+    head = file.head(_HEAD)
+    tables = (name for name in _TABLES if name != "proc_smaps")
+    return [_TABLES[name] for name in tables if cast("TableFormat", _module(name)).recognises(head)]
 
 
 def foreign_format(path: str | os.PathLike[str]) -> str | None:

@@ -99,6 +99,8 @@ def _next(found: Snapshots) -> str:
     subjects += [course.last.subject for course in found.courses]
     several = any(len(course.snapshots) > 1 for course in found.courses)
     kinds = {subject.kind for subject in subjects}
+    if not found.causes and found.trends and all(t.verdict not in _OPEN for t in found.trends):
+        return "nothing to do: what was saved does not leak"
     if found.causes or several:
         if any(course.last.kind == "category" for course in found.courses):
             return "see which stacks take it: jcmd PID VM.native_memory detail.diff"

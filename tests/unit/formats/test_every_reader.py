@@ -108,14 +108,14 @@ def test_any_bytes(tmp_path_factory, data):
 )  # fmt: skip
 def test_long_files_take_bounded_memory(unit, tmp_path):
     path = tmp_path / "long"
-    path.write_bytes(unit * (2_000_000 // len(unit)))
+    path.write_bytes(unit * (1_000_000 // len(unit)))
     code = (
         "import sys; from leakscope.formats import *\n"
         "from leakscope.errors import LeakscopeError\n"
         "try:\n    read_tables(sys.argv[1]) if is_table(sys.argv[1]) else read_foreign(sys.argv[1])\n"
         "except LeakscopeError: pass\n"
     )
-    bound = 1200 << 20
+    bound = 900 << 20
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], check=False, capture_output=True, timeout=100,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (bound, bound)),

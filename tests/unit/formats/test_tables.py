@@ -391,3 +391,21 @@ def test_proc_vmstat(tmp_path):
     looks = read_tables(written(tmp_path, text * 2))
     assert [facts(one)["nr_anon_pages"] for one in looks] == [3 * 4096] * 2
     assert facts(looks[0])["nr_kernel_stack"] == 8 * KB
+
+
+def test_what_a_folder_has_that_nobody_reads_is_said(tmp_path, capsys):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes((SAMPLES / "kernel-proc/rhcos4-slabinfo.txt").read_bytes())
+    (tmp_path / "c.txt").write_text("nothing of the kind")
+    assert main(["report", str(tmp_path)]) == 3
+    captured = capsys.readouterr()
+    assert "2 looks" in captured.out
+    assert "1 file in" in captured.err
+    assert "(c.txt)" in captured.err
+
+
+def test_a_table_behind_a_report_is_mentioned(tmp_path):
+    text = (SAMPLES / "valgrind-text/vg319-abort.txt").read_bytes()
+    text += (SAMPLES / "kernel-proc/rhcos4-meminfo.txt").read_bytes()
+    (recording,) = read_foreign(written(tmp_path, text))
+    assert "the file also has the memory of a machine (meminfo)" in recording.coverage.notes[-1]

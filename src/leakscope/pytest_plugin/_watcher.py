@@ -9,6 +9,7 @@ now; `grown` tells those that hold more than at the mark, which it moves, and
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import PurePath
@@ -164,9 +165,8 @@ def main(path: str, program: str) -> int:
 
 
 def _say(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+    os.write(1, f"{json.dumps(document)}\n".encode())  # a few bytes to a pipe, at once
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    raise SystemExit(main(sys.argv[1], sys.argv[2]))

@@ -9,6 +9,7 @@ import sysconfig
 
 import pytest
 
+pytestmark = pytest.mark.timeout(400)  # suites within a test, on machines with other work
 EXTENSION = r"""
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -101,7 +102,7 @@ def suite(folder, agent):
             capture_output=True,
             text=True,
             check=False,
-            timeout=110,
+            timeout=380,
             env=os.environ | {"CI": ""} | environment,
         )
         done.failed = set(re.findall(r"^FAILED \S*?::(?:\w+::)?(\w+)", done.stdout, re.MULTILINE))

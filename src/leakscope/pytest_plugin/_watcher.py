@@ -2,12 +2,14 @@
 """Counts, in a process of its own, what the tested one holds: it stays free of us.
 
 One word a line on standard input, one line of JSON in answer: `mark` remembers what native sites hold
-now; `grown` tells those that hold more than at the mark, which it moves; `stack N` describes a site.
+now; `grown` tells those that hold more than at the mark, which it moves, and
+`left` what is left of that; `stack N` describes a site.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import PurePath
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.model.frames import Frame
+    from leakscope.recording.tally import Held
 
 import numpy as np
 
@@ -42,7 +45,8 @@ class Watcher:
     def __init__(self, path: str, program: str) -> None:
         self._tally = Tally(path, self._native)
         self._program = program
-        self._mark: dict[int, tuple[int, int]] = {}
+        self._mark: Held | None = None
+        self._before: Held | None = None  # the mark before this one
         self._symbols: Symbolizer | None = None
         self._modules = 0
         self._kinds: list[int] = []  # of modules: 0 the system's, 1 the interpreter, 2 native
@@ -54,18 +58,24 @@ class Watcher:
             self._mark = self._tally.count()
             return {"sampled": self._tally.sampled}
         if words[0] == "grown":
-            before, self._mark = self._mark, self._tally.count()
-            return {"grown": self._grown(before)}
+            self._before, self._mark = self._mark, self._tally.count()
+            return {"grown": self._grown()}
+        if words[0] == "left":
+            self._mark = self._tally.count()
+            return {"grown": self._grown()}
         if words[0] == "stack":
             return {"stack": self._stack(int(words[1]))}
         return {"error": f"{words[0]} is not known"}
 
-    def _grown(self, before: dict[int, tuple[int, int]]) -> list[tuple[int, int, int]]:
-        found = []
-        for site, (count, size) in self._mark.items():
-            old_count, old_size = before.get(site, (0, 0))
-            if count > old_count and size > old_size:
-                found.append((site, count - old_count, size - old_size))
+    def _grown(self) -> list[tuple[int, int, int]]:
+        now, before = self._mark, self._before
+        if now is None or before is None:
+            return []
+        counts, sizes = now.counts.copy(), now.sizes.copy()
+        counts[: len(before.counts)] -= before.counts
+        sizes[: len(before.sizes)] -= before.sizes
+        sites = np.flatnonzero((counts > 0) & (sizes > 0)).tolist()
+        found = [(site, int(counts[site]), int(sizes[site])) for site in sites]
         return sorted(found, key=lambda each: -each[2])[:_MOST]
 
     def _native(self, tally: Tally, sites: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -155,9 +165,8 @@ def main(path: str, program: str) -> int:
 
 
 def _say(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+    os.write(1, f"{json.dumps(document)}\n".encode())  # a few bytes to a pipe, at once
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    raise SystemExit(main(sys.argv[1], sys.argv[2]))

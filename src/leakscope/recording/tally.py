@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from leakscope.model.frames import Address, Module
 from leakscope.model.recordings import NODE_EXACT
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    import numpy.typing as npt
-
     Choose = Callable[["Tally", npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 
-__all__ = ["Tally"]
+__all__ = ["Held", "Tally"]
 
 _EACH = layout.CHUNK_SITES
 _COUNTER = layout.COUNTER_DTYPE.itemsize
@@ -39,6 +38,13 @@ _ALLOCS, _BYTES, _FREES, _FREED = (
     for name in ("allocs", "alloc_bytes", "frees", "freed_bytes")
 )
 _DEEPEST = 512
+
+
+class Held(NamedTuple):
+    """Blocks and bytes by site number."""
+
+    counts: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.float64]
 
 
 class Tally:
@@ -63,7 +69,8 @@ class Tally:
         self._head = np.frombuffer(self._map, layout.HEADER_DTYPE, 1)
         self._sites_known = self._chunks_known = 0
         self._chosen = np.zeros(layout.MAX_SITES, np.bool_)
-        self._bases: dict[int, list[int]] = {}  # group of sites: where its counters are, in words
+        self._bases: list[int] = []  # where the counters of each chunk are, in words, …
+        self._groups: list[int] = []  # … and of which group of sites
         self._where = np.zeros(0, np.int64)  # of each counter of a chosen site, …
         self._whose = np.zeros(0, np.int64)  # … and the site
         self.modules: tuple[Module, ...] = ()
@@ -84,21 +91,16 @@ class Tally:
         """The sites, as they are in the file."""
         return self._table("sites", layout.SITE_DTYPE, "site_count", layout.MAX_SITES)
 
-    def count(self) -> dict[int, tuple[int, int]]:
-        """Return blocks and bytes that each chosen site holds now, where that is not nothing.
-
-        Of a sampled recording these are the samples themselves.
-        """
+    def count(self) -> Held:
+        """Return what each chosen site holds now. Of a sampled recording: the samples themselves."""
         self._look()
-        if not len(self._where):
-            return {}
         words, where = self._words, self._where
         blocks = (words[where + _ALLOCS] - words[where + _FREES]).astype(np.int64)
         sizes = (words[where + _BYTES] - words[where + _FREED]).astype(np.int64)
-        counts = np.bincount(self._whose, blocks)
-        held = np.bincount(self._whose, sizes)
-        there = np.flatnonzero(counts).tolist()
-        return {site: (int(counts[site]), int(held[site])) for site in there}
+        return Held(
+            np.bincount(self._whose, blocks, self._sites_known).astype(np.float64),
+            np.bincount(self._whose, sizes, self._sites_known).astype(np.float64),
+        )
 
     def stack(self, site: int) -> tuple[Address, ...]:
         """Return the addresses on the stack of a site, innermost first."""
@@ -129,16 +131,15 @@ class Tally:
         for row in table[self._chunks_known : chunks]:
             offset, first = int(row["offset"]), int(row["first_site"])
             sound = offset % _WORD == 0 and offset + _EACH * _COUNTER <= len(self._map)
-            if sound and first % _EACH == 0:
-                self._bases.setdefault(first // _EACH, []).append(offset // _WORD)
+            if sound and first % _EACH == 0 and first < layout.MAX_SITES:
+                self._bases.append(offset // _WORD)
+                self._groups.append(first // _EACH)
         self._sites_known, self._chunks_known = sites, chunks
-        places = [
-            (base + site % _EACH * (_COUNTER // _WORD), site)
-            for site in np.flatnonzero(self._chosen).tolist()
-            for base in self._bases.get(site // _EACH, ())
-        ]
-        self._where = np.array([place for place, _ in places], np.int64)
-        self._whose = np.array([site for _, site in places], np.int64)
+        # Every chunk has the counters of a group of sites, in one stripe.
+        bases, groups = np.array(self._bases, np.int64), np.array(self._groups, np.int64)
+        of_chunk, slots = np.nonzero(self._chosen.reshape(-1, _EACH)[groups])
+        self._where = bases[of_chunk] + slots * (_COUNTER // _WORD)
+        self._whose = groups[of_chunk] * _EACH + slots
 
     def _table(
         self, name: str, dtype: np.dtype[np.void], counter: str, most: int

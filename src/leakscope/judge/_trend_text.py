@@ -188,9 +188,8 @@ def _next_step(series: Series) -> str | None:
     if kind == "cgroup":
         return f"leakscope watch --cgroup {quote(name)}"
     if kind == "slab":
-        cache = series.subject.key
-        traces = quote(f"/sys/kernel/debug/slab/{cache}/alloc_traces")
-        return f"boot with {quote(f'slab_debug=U,{cache}')}, then sudo cat {traces}"
+        cache = quote(series.subject.key)
+        return f"see which code fills it: sudo leakscope kernel trace --cache {cache}"
     if kind == "vmalloc":
         return f"sudo grep -F -- {quote(name)} /proc/vmallocinfo"
     if kind in {"allocinfo", "page_stack"}:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.judge.kernel_causes import KERNEL_KINDS, explained_by
+from leakscope.judge.kernel_causes import KERNEL_KINDS, explained_by, is_held_open
 from leakscope.model.series import Cause, Trend, TrendVerdict
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def find_causes(trends: Sequence[Trend]) -> list[Cause]:
         some.sort(key=lambda t: (-_depth(t), t.series.unit != "bytes"))
         for trend in some:
             at = _explained_by(trend, causes)
+            if at is None and kinds in kernel and is_held_open(trend, trends):
+                continue
             if at is None:
                 causes.append(Cause(trend))
             else:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope.model.series import TrendVerdict
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leakscope.model.series import Cause, Trend
 
-__all__ = ["KERNEL_KINDS", "explained_by"]
+__all__ = ["KERNEL_KINDS", "explained_by", "is_held_open"]
 
-KERNEL_KINDS = frozenset({"allocinfo", "page_stack", "slab", "vmalloc"})
+_LINES = frozenset({"allocinfo", "page_stack"})
+KERNEL_KINDS = _LINES | {"slab", "vmalloc"}
 
 # Parts of the name of a source line whose objects are there for a gauge of a process, and how
 # many bytes one of them brings at most.
@@ -51,21 +54,54 @@ _LEAST, _MOST = 0.5, 1.5  # of the growth of a cache, what its line brings
 
 def explained_by(trend: Trend, causes: Sequence[Cause]) -> int | None:
     """Return the place of the cause that a gauge of the kernel follows; None: it follows none."""
-    series, rate = trend.series, trend.rate or 0.0
-    kind, name = series.subject.kind, series.subject.name
-    if kind in {"allocinfo", "page_stack"}:
-        for at, cause in enumerate(causes):
-            parts, most = _BEHIND.get(cause.trend.series.metric, ((), 0))
-            pace = sum(t.rate or 0.0 for t in (cause.trend, *cause.alike))
-            if any(part in name for part in parts) and rate <= most * pace:
+    kind = trend.series.subject.kind
+    for at, cause in enumerate(causes):
+        if kind in _LINES:
+            pace = sum(_pace(t) for t in (cause.trend, *cause.alike))
+            if _is_behind(trend, cause.trend.series.metric, pace):
                 return at
-        return None
-    return next(
-        (
-            at
-            for at, cause in enumerate(causes)
-            if cause.trend.series.subject.kind == "allocinfo"
-            and _LEAST * rate <= (cause.trend.rate or 0.0) <= _MOST * rate
-        ),
-        None,
-    )
+        else:
+            lines = [t for t in (cause.trend, *cause.follows) if t.series.subject.kind in _LINES]
+            if any(_fills(line, trend) for line in lines):
+                return at
+    return None
+
+
+def is_held_open(trend: Trend, trends: Sequence[Trend]) -> bool:
+    """Whether a gauge of the kernel may grow for a program whose own gauge has no verdict yet.
+
+    What a program keeps open is no leak of the kernel's, whether it is one of the program's or not.
+    """
+    growing = [
+        t
+        for t in trends
+        if t.series.subject.kind == "process"
+        and t.series.metric in _BEHIND
+        and t.verdict in (TrendVerdict.GROWING, TrendVerdict.NOT_ENOUGH_DATA)
+        and t.growth is not None
+        and t.growth.rate_low > 0
+    ]
+    lines = [trend]
+    if trend.series.subject.kind not in _LINES:
+        own = (t for t in trends if t.series.subject.kind in _LINES)
+        lines = [line for line in own if _fills(line, trend)]
+    return any(_is_behind(line, t.series.metric, _pace(t)) for line in lines for t in growing)
+
+
+def _is_behind(line: Trend, metric: str, pace: float) -> bool:
+    """Whether a line can serve the gauge `metric` of a program, which grows by `pace` an hour."""
+    parts, most = _BEHIND.get(metric, ((), 0))
+    name = line.series.subject.name
+    return any(part in name for part in parts) and 0.0 < _pace(line) <= most * pace
+
+
+def _fills(line: Trend, cache: Trend) -> bool:
+    """Whether what a line brings is what a cache, or the buffers of a function, grow by."""
+    return _LEAST * _pace(cache) <= _pace(line) <= _MOST * _pace(cache) and _pace(line) > 0.0
+
+
+def _pace(trend: Trend) -> float:
+    """Return its growth in an hour; that of the present where there is no verdict on it."""
+    if trend.rate is not None:
+        return trend.rate
+    return trend.growth.rate * 3600.0 if trend.growth is not None else 0.0

@@ -36,7 +36,7 @@ _OF_MACHINE = {
     "sockets", "socket_buffers", "available", "oom_kills", "processes", "page_tables", "page_cache",
 }  # fmt: skip
 _LARGE = 1 << 20  # bytes: a line that holds so much is followed from the start …
-_GROWN = 64 << 10  # … any other once it has grown by so much
+_GROWN = 16 << 10  # … any other once it has grown by so much
 _MOST_LINES = 3000
 _MOST_STACKS = 2000
 _SELDOM = 6  # passes between two looks at the stacks of pages

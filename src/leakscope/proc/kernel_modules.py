@@ -10,7 +10,7 @@ from leakscope.proc.text import read_lines
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["KernelSymbol", "LoadedModule", "parse_modules", "parse_symbols"]
+__all__ = ["LoadedModule", "ModuleFunction", "parse_modules", "parse_symbols"]
 __all__ += ["read_module_symbols", "read_modules"]
 
 _MOST_SYMBOLS = 1 << 20
@@ -25,7 +25,7 @@ class LoadedModule(NamedTuple):
     tainted: str  # "OE" for one from elsewhere; "" for none
 
 
-class KernelSymbol(NamedTuple):
+class ModuleFunction(NamedTuple):
     """A function of a module."""
 
     address: int
@@ -54,7 +54,7 @@ def read_modules() -> tuple[LoadedModule, ...]:
     return parse_modules(read_lines("/proc/modules"))
 
 
-def parse_symbols(lines: Iterable[str]) -> list[KernelSymbol]:
+def parse_symbols(lines: Iterable[str]) -> list[ModuleFunction]:
     """Return the functions of modules in a text of /proc/kallsyms, ascending.
 
     Empty where addresses are kept from us: then they are all zero.
@@ -69,12 +69,12 @@ def parse_symbols(lines: Iterable[str]) -> list[KernelSymbol]:
         except ValueError:
             continue
         if address and words[3] != "[bpf]":
-            found.append(KernelSymbol(address, words[2][:256], words[3].strip("[]")[:64]))
+            found.append(ModuleFunction(address, words[2][:256], words[3].strip("[]")[:64]))
             if len(found) >= _MOST_SYMBOLS:
                 break
     return sorted(found)
 
 
-def read_module_symbols() -> list[KernelSymbol]:
+def read_module_symbols() -> list[ModuleFunction]:
     """Return `parse_symbols` of this kernel."""
     return parse_symbols(read_lines("/proc/kallsyms"))

@@ -78,6 +78,31 @@ def test_a_line_that_grows_with_the_descriptors_of_a_program_is_the_programs_lea
     assert heads["allocated"].trend.series.subject.name.startswith("leak_it")
 
 
+def test_what_a_program_keeps_open_is_no_leak_of_the_kernel_before_it_has_a_verdict():
+    young = Subject("process", "7@1", "server", 7, started_ns=int(2.5 * HOUR))
+    cache = growing(Subject("slab", "kmalloc-cg-1k", "kmalloc-cg-1k"), "unreclaimable", 1800 * 1024)
+    pipes = growing(line("alloc_pipe_info at fs/pipe.c:1"), "allocated", 1800 * 1024)
+    other = growing(Subject("slab", "kmalloc-2k", "kmalloc-2k"), "unreclaimable", 40 << 20)
+    opened = growing(young, "fds", 1800, "count", first=100)
+    trends = judge_series([opened, cache, pipes, other])
+    assert trends[0].verdict is not TrendVerdict.LEAK
+    assert [c.trend.series.subject.key for c in find_causes(trends)] == ["kmalloc-2k"]
+    alone = judge_series([cache, pipes, other])
+    assert len(find_causes(alone)) == 2
+
+
+def test_a_cache_follows_the_line_that_follows_a_program():
+    program = Subject("process", "7@1", "server", 7, started_ns=-10 * HOUR)
+    series = [
+        growing(program, "fds", 1800, "count", first=100),
+        growing(line("alloc_pipe_info at fs/pipe.c:1"), "allocated", 1800 * 1024),
+        growing(Subject("slab", "kmalloc-cg-1k", "kmalloc-cg-1k"), "unreclaimable", 1800 * 1024),
+    ]
+    (cause,) = find_causes(judge_series(series))
+    assert cause.trend.series.metric == "fds"
+    assert {t.series.subject.kind for t in cause.follows} == {"allocinfo", "slab"}
+
+
 ALLOCINFO = """allocinfo - version: 1.0
 #     <size>  <calls> <tag info>
   {big} 10 drivers/big.c:1 [big] func:big_one 
@@ -90,7 +115,7 @@ ALLOCINFO = """allocinfo - version: 1.0
 def test_a_line_is_followed_once_it_is_large_or_has_grown(monkeypatch):
     texts = [
         ALLOCINFO.format(big=4 << 20, small=10_000),
-        ALLOCINFO.format(big=4 << 20, small=20_000),
+        ALLOCINFO.format(big=4 << 20, small=15_000),
         ALLOCINFO.format(big=4 << 20, small=200_000),
         ALLOCINFO.format(big=0, small=0),
     ]

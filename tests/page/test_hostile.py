@@ -11,8 +11,8 @@ from leakscope.model.answers import (
     AccountRow,
     AccountTable,
     Answer,
-    Course,
     FrameText,
+    GaugeCourse,
     Lives,
     Profile,
     Result,
@@ -100,7 +100,7 @@ def full_answer() -> Answer:
         lines=("line",),
         identities=("id",),
     )
-    course = Course(
+    course = GaugeCourse(
         name="gauge",
         subject="subject",
         verdict="leak",

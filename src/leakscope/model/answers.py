@@ -20,8 +20,8 @@ __all__ = [
     "AccountRow",
     "AccountTable",
     "Answer",
-    "Course",
     "FrameText",
+    "GaugeCourse",
     "Lives",
     "Profile",
     "Result",
@@ -104,7 +104,7 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class GaugeCourse:
     """A gauge over time. `fit` is the fitted line by its ends: time, value, low, high.
 
     `cuts` are moments across which values are not compared, with the reason. `falls` are none of
@@ -211,6 +211,6 @@ class Answer:
     accounts: tuple[AccountTable, ...] = ()
     results: tuple[Result, ...] = ()
     left_out: int = 0  # results that are not among them
-    courses: tuple[Course, ...] = ()
+    courses: tuple[GaugeCourse, ...] = ()
     coverage: tuple[tuple[str, str], ...] = ()  # what was seen and not seen, by its name
     profile: Profile | None = field(default=None, compare=False)

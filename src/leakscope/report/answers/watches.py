@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.judge.growing import fast_growers
-from leakscope.model.answers import Answer, Course, Result, Signal, Step, Tone
+from leakscope.model.answers import Answer, GaugeCourse, Result, Signal, Step, Tone
 from leakscope.model.series import TrendVerdict
 from leakscope.report.gauges import gauge_name, subject_name
 from leakscope.report.steps import command_of
@@ -148,11 +148,11 @@ def _result(trend: Trend, name: str, lines: Sequence[str]) -> Result:
     )
 
 
-def _course(trend: Trend, began: int, watched: Watched) -> Course:
+def _course(trend: Trend, began: int, watched: Watched) -> GaugeCourse:
     series = trend.series
     times, values = _thinned(series)
     limit, text = _limit(trend)
-    return Course(
+    return GaugeCourse(
         name=gauge_name(series.metric),
         subject=subject_name(series.subject),
         verdict=str(trend.verdict),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from leakscope.model.answers import (
         AccountTable,
         Answer,
-        Course,
         FrameText,
+        GaugeCourse,
         Lives,
         Profile,
         Result,
@@ -190,7 +190,7 @@ def _holding(holding: Holding) -> dict[str, Any]:
     }
 
 
-def _course(course: Course, into: _Encoder) -> dict[str, Any]:
+def _course(course: GaugeCourse, into: _Encoder) -> dict[str, Any]:
     return {
         "name": course.name,
         "subject": course.subject,

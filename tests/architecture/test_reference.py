@@ -14,8 +14,7 @@ import yaml
 
 import leakscope
 from conftest import ROOT
-from leakscope.cli import COMMANDS
-from leakscope.cli.kernel import SUBVERBS
+from leakscope.cli import COMMANDS, android, java, kernel
 
 SHARE = ROOT / "share"
 PAGES = sorted((SHARE / "man/man1").glob("*.1"))
@@ -52,7 +51,11 @@ def test_every_command_has_a_page_and_each_option_is_on_it():
     assert {page.stem for page in PAGES} == {
         "leakscope",
         *(f"leakscope-{c.name}" for c in COMMANDS),
-        *(f"leakscope-kernel-{below.name}" for below in SUBVERBS),
+        *(
+            f"leakscope-{above}-{below.name}"
+            for above, module in (("kernel", kernel), ("java", java), ("android", android))
+            for below in module.SUBVERBS
+        ),
     }
     for command in COMMANDS:
         done = subprocess.run(

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from allocators import NAMES, library
+from leakscope.recording.own import own_ranges
 
 ROOT = Path(__file__).parents[2]
 
@@ -329,7 +330,6 @@ def test_a_zombie(tmp_path):
 def test_nothing_is_called_lost_in_a_process_under_load(agent, tmp_path):
     from leakscope.model.reachability import Reachability
     from leakscope.recording import live
-    from leakscope.recording.own import own_ranges
     from leakscope.scan import scan_process
 
     recordings = tmp_path / "live"
@@ -355,7 +355,6 @@ def test_nothing_is_called_lost_in_a_process_under_load(agent, tmp_path):
 
 
 def test_the_agents_own_memory_does_not_forbid_a_copy_of_a_traced_process(agent, tmp_path):
-    from leakscope.recording.own import own_ranges
     from leakscope.target.areas import read_areas, why_not_forked
 
     recordings = tmp_path / "live"

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from leakscope import _numpy  # noqa: F401 - before anything that imports numpy
 from leakscope.errors import LeakscopeError
 from leakscope.model.frames import Address
-from leakscope.recording.tally import Tally
+from leakscope.recording.live_counts import LiveCounts
 from leakscope.symbols import Symbolizer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.model.frames import Frame
-    from leakscope.recording.tally import Held
+    from leakscope.recording.live_counts import SiteCounts
 
 import numpy as np
 
@@ -43,10 +43,10 @@ class Watcher:
     """Answers what is asked on one live recording."""
 
     def __init__(self, path: str, program: str) -> None:
-        self._tally = Tally(path, self._native)
+        self._tally = LiveCounts(path, self._native)
         self._program = program
-        self._mark: Held | None = None
-        self._before: Held | None = None  # the mark before this one
+        self._mark: SiteCounts | None = None
+        self._before: SiteCounts | None = None  # the mark before this one
         self._symbols: Symbolizer | None = None
         self._modules = 0
         self._kinds: list[int] = []  # of modules: 0 the system's, 1 the interpreter, 2 native
@@ -78,7 +78,7 @@ class Watcher:
         found = [(site, int(counts[site]), int(sizes[site])) for site in sites]
         return sorted(found, key=lambda each: -each[2])[:_MOST]
 
-    def _native(self, tally: Tally, sites: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _native(self, tally: LiveCounts, sites: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Whether code that is neither Python's own nor the C library's asked for the memory."""
         nodes, table = tally.nodes, tally.sites
         kinds = np.array([3, *self._kinds_of(tally)])  # 3: no module
@@ -102,7 +102,7 @@ class Watcher:
             open_ &= at > 0
         return found
 
-    def _kinds_of(self, tally: Tally) -> list[int]:
+    def _kinds_of(self, tally: LiveCounts) -> list[int]:
         for module in tally.modules[len(self._kinds) :]:
             name = PurePath(module.path).name
             own = module.path == self._program or _PYTHON.match(name.partition(".so")[0])

@@ -20,7 +20,7 @@ from leakscope.recording import live, packed
 from leakscope.recording.layout import STATE_EXECED, STATE_EXITED
 from leakscope.recording.writer import own_namespace
 from leakscope.trace._glance import Glance
-from leakscope.trace._resident import Resident
+from leakscope.trace._resident import ResidentCourses
 from leakscope.trace.farewell import Farewells, with_reachability
 from leakscope.trace.live_files import LiveFile, list_live_files
 
@@ -73,7 +73,7 @@ class Harvest:
     _dumps: dict[Path, int] = field(default_factory=dict)
     _alive: dict[Path, int] = field(default_factory=dict)  # CLOCK_MONOTONIC, last seen alive
     _broken: set[Path] = field(default_factory=set)
-    _resident: Resident = field(default_factory=Resident)
+    _resident: ResidentCourses = field(default_factory=ResidentCourses)
 
     def live_files(self) -> tuple[LiveFile, ...]:
         """Live recordings that are still there and can be read."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording
 
-__all__ = ["Resident"]
+__all__ = ["ResidentCourses"]
 
 _MOST = 256  # looks that are kept of a process; then every other is given up
 
@@ -30,7 +30,7 @@ class _Course:
     sizes: list[int] = field(default_factory=list)
 
 
-class Resident:
+class ResidentCourses:
     """Courses of resident memory, by live recording. What has a file behind it is left out."""
 
     def __init__(self) -> None:

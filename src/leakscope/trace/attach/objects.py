@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from leakscope.proc.maps import Mapping
 
-__all__ = ["Function", "Object", "Objects", "open_mapped", "read_objects"]
+__all__ = ["MappedFunction", "Object", "Objects", "open_mapped", "read_objects"]
 
 _AT_PHDR, _AT_PHNUM = 3, 5
 _DT_DEBUG = 21
@@ -36,7 +36,7 @@ Read = "Callable[[int, int], bytes]"
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class MappedFunction:
     """A function that an object defines: its address in the process, and its bytes."""
 
     name: str
@@ -54,7 +54,7 @@ class Object:
     high: int
     bias: int
     mapping: Mapping  # the first one of its file
-    functions: dict[str, Function] = field(default_factory=dict)
+    functions: dict[str, MappedFunction] = field(default_factory=dict)
     file: dict[int, bytes] = field(default_factory=dict)  # code of its file, by offset
 
     @property
@@ -239,6 +239,6 @@ def _look(
             left = each.address + each.file_size - value
             if each.type == PT_LOAD and each.flags & 1 and 0 < left <= each.file_size:
                 offset = value - each.address + each.offset
-                one.functions[name] = Function(name, one.bias + value, size, offset)
+                one.functions[name] = MappedFunction(name, one.bias + value, size, offset)
                 one.file[offset] = file.read(offset, min(left, max(32, min(size, _LONGEST))))
                 break

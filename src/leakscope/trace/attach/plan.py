@@ -21,7 +21,7 @@ from leakscope.target.x86_code import CodeError, displace, jumps_into
 from leakscope.trace.attach.beat import is_heard
 from leakscope.trace.attach.handover import ALLOCATOR, load_agent
 from leakscope.trace.attach.island import find_attached
-from leakscope.trace.attach.objects import Function, Object, Objects, read_objects
+from leakscope.trace.attach.objects import MappedFunction, Object, Objects, read_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class Site:
 
     name: str
     group: int
-    function: Function
+    function: MappedFunction
     object: Object
     code: bytes  # at its beginning, as the file has it
     aliases: tuple[str, ...] = ()  # other names of the same function
@@ -321,7 +321,7 @@ def _sites(
 
 def _checked(
     one: Object,
-    function: Function,
+    function: MappedFunction,
     mappings: Sequence[Mapping],
     read: Callable[[int, int], bytes],
 ) -> bytes:

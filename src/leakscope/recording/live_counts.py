@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    Choose = Callable[["Tally", npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+    Choose = Callable[["LiveCounts", npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 
-__all__ = ["Held", "Tally"]
+__all__ = ["LiveCounts", "SiteCounts"]
 
 _EACH = layout.CHUNK_SITES
 _COUNTER = layout.COUNTER_DTYPE.itemsize
@@ -40,14 +40,14 @@ _ALLOCS, _BYTES, _FREES, _FREED = (
 _DEEPEST = 512
 
 
-class Held(NamedTuple):
+class SiteCounts(NamedTuple):
     """Blocks and bytes by site number."""
 
     counts: npt.NDArray[np.float64]
     sizes: npt.NDArray[np.float64]
 
 
-class Tally:
+class LiveCounts:
     """A live recording whose chosen sites are counted many times. A context manager.
 
     `choose` is asked once for each site, by number, whether it is counted. Raises `RecordingError`
@@ -91,13 +91,13 @@ class Tally:
         """The sites, as they are in the file."""
         return self._table("sites", layout.SITE_DTYPE, "site_count", layout.MAX_SITES)
 
-    def count(self) -> Held:
+    def count(self) -> SiteCounts:
         """Return what each chosen site holds now. Of a sampled recording: the samples themselves."""
         self._look()
         words, where = self._words, self._where
         blocks = (words[where + _ALLOCS] - words[where + _FREES]).astype(np.int64)
         sizes = (words[where + _BYTES] - words[where + _FREED]).astype(np.int64)
-        return Held(
+        return SiteCounts(
             np.bincount(self._whose, blocks, self._sites_known).astype(np.float64),
             np.bincount(self._whose, sizes, self._sites_known).astype(np.float64),
         )

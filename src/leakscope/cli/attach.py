@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     if scanned is not None:
         recording = scanned
     path = _pack(recording, output)
-    status = report_recordings([(f"process {plan.pid}", recording)], args, sys.stdout)
+    status = report_recordings([(path, recording)], args, sys.stdout)
     say(f"recording: {path}")
     return status
 

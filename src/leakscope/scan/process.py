@@ -301,9 +301,12 @@ def _past_the_agent(recording: Recording) -> list[str]:
         (recording.blocks["site"] == 0) & (recording.blocks["birth_ns"] == 0)
     ]
     if len(unseen):
+        how = "by a way past the agent"
+        if "attached" in recording.coverage.troubles:
+            how = "before leakscope was attached"
         notes.append(
-            f"{len(unseen):,} lost blocks of {int(unseen.sum()):,} bytes were allocated by a way"
-            " past the agent: they have no call stack"
+            f"{len(unseen):,} lost blocks of {int(unseen.sum()):,} bytes were allocated {how}:"
+            " they have no call stack"
         )
     return notes
 

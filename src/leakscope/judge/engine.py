@@ -191,7 +191,9 @@ def _finding(
         rate_low=rate[1],
         rate_high=rate[2],
         sentence=sentence(judged, i, recording),
-        next_step=next_step(judged, i, place.source) if known is None else None,
+        next_step=None
+        if known is not None
+        else next_step(judged, i, place.source, attached="attached" in recording.coverage.troubles),
         evidence=evidence(judged, i),
         stack=stack,
         source=place.source,

@@ -189,11 +189,21 @@ def _lost(judged: Judged, site: int, live: int) -> str:
     return f"{text} {unknown:,} more were not examined." if unknown else text
 
 
-def next_step(judged: Judged, i: int, source: Frame | None) -> str | None:
-    """Say what to do about the i-th judged site; None when there is nothing to do."""
+def next_step(
+    judged: Judged, i: int, source: Frame | None, *, attached: bool = False
+) -> str | None:
+    """Say what to do about the i-th judged site; None when there is nothing to do.
+
+    `attached`: recording began while the program ran.
+    """
     verdict, reason = judged.verdicts[i], judged.reasons[i]
     site = int(judged.sites[i])
     where = _place(source)
+    if not site and attached:
+        return (
+            "These were there before leakscope was attached: if they go on to be lost, what is lost"
+            " from now on has a place. A restart under `leakscope run` shows the rest."
+        )
     if not site:
         return (
             "Run with a smaller --depth, so that fewer stacks differ, or with --sample: then what is"

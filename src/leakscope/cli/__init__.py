@@ -94,6 +94,7 @@ examples:
   leakscope                             where is the memory of this machine?
   leakscope find 1234                   does this process leak, and what?
   leakscope watch nginx --for 1h        how fast does it grow, is it a leak?
+  leakscope attach 1234                 which line leaks, without a restart?
   leakscope scan 1234                   which of its blocks are lost?
   leakscope run -- ./app args           trace it, report when it ends
   leakscope report app.1234.leakscope   the same report again, anywhere

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from leakscope.cli._gate import export_names
 from leakscope.cli._output import add_report_options, report_recordings
 from leakscope.cli._writing import check_outputs
 from leakscope.errors import LeakscopeError, UsageError
@@ -100,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.trace.settings import parse_size
     from leakscope.workflow.attaching import pid_of
 
-    check_outputs([args.report_file], [args.output] if args.output else [])
+    outputs = [args.report_file, args.html, *export_names(args)]
+    check_outputs(outputs, [args.output] if args.output else [])
     for_s, every_s = _seconds(args.duration, "--for"), _seconds(args.every, "--every")
     if not 0 < args.max_pause <= _LONGEST_PAUSE_S:
         raise UsageError(

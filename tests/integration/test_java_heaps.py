@@ -16,6 +16,9 @@ from leakscope.java.attach import jcmd
 from leakscope.java.dump import open_heap, visualvm_rules
 from leakscope.java.machines import find_machine
 
+# Virtual machines are found by name: those of two workers would be taken for one another.
+pytestmark = pytest.mark.xdist_group("java")
+
 LEAKS = {
     "static": (1500, "place", "Leaks.SESSIONS", "a static collection that is never emptied"),
     "list": (1500, "place", "Leaks.QUEUE", "a static collection that is never emptied"),

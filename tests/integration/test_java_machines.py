@@ -13,6 +13,9 @@ from java_dumps import Program, environment, java_classes, validated, wait_for
 from leakscope.cli import main
 from leakscope.java import dumping
 
+# Virtual machines are found by name: those of two workers would be taken for one another.
+pytestmark = pytest.mark.xdist_group("java")
+
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):

@@ -25,7 +25,7 @@ from leakscope.proc.slabinfo import read_slabinfo
 
 LOAD = ROOT / "tests" / "programs" / "kernel_load.py"
 COMMAND = Path(sys.executable).with_name("leakscope")
-pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("kernel"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(autouse=True, scope="module")

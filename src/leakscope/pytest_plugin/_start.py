@@ -21,6 +21,7 @@ __all__ = ["start_anew"]
 _DEPTH = 20  # frames: what is beyond them is the interpreter and pytest itself
 _KEEP = 64  # recordings of processes that tests start, and that nobody reads
 _COMMANDS = frozenset({"pytest", "py.test", "__main__.py"})
+_EXECNET = "exec(eval(sys.stdin"  # what starts a worker
 _BY_HAND = "Run it as: leakscope run --no-scan --no-report -- python PROGRAM"
 
 
@@ -28,7 +29,11 @@ def start_anew(config: pytest.Config) -> None:
     """Replace this process, in which there is no agent, by pytest with one."""
     if os.environ.get(DIRECTORY):
         raise pytest.UsageError("leakscope's agent was preloaded and does not record")
-    if hasattr(config, "workerinput") or os.environ.get("PYTEST_XDIST_WORKER"):
+    # (A test may start pytest: it inherits the variable, and is no worker.)
+    started = "PYTEST_XDIST_WORKER" in os.environ and any(
+        _EXECNET in word for word in sys.orig_argv
+    )
+    if hasattr(config, "workerinput") or started:
         raise pytest.UsageError(
             "a worker of pytest-xdist has no agent of leakscope's: start it here"
         )

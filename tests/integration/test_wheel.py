@@ -25,7 +25,9 @@ def wheel(tmp_path_factory) -> Path:
     shutil.copytree(
         ROOT,
         sources,
-        ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "__pycache__", ".*_cache"),
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv", "build", "dist", "node_modules", "__pycache__", ".*_cache"
+        ),
     )
     done = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", folder, sources],

@@ -225,7 +225,7 @@ def test_in_a_namespace_of_processes_numbers_are_those_of_the_namespace():
 
 
 def test_a_range_of_sizes():
-    with load("churn"):
+    with load("leak"):
         done = kernel_trace(
             "--for", "2s", "--size", "1KiB-2KiB", "--sample", "1", "--json", "--all"
         )

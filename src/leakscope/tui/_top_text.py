@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Finding, Findings
     from leakscope.model.frames import Frame
     from leakscope.model.holders import Holding
-    from leakscope.model.recordings import Recording
     from leakscope.workflow.top_looks import Look
 
 __all__ = ["Shown", "chart", "detail", "found", "head", "headline", "held", "row", "titles"]
@@ -65,8 +64,13 @@ class Shown:
         self.site = finding.site if finding.site is not None else -1
         rates = look.rates
         self.rate = float(rates[self.site]) if 0 <= self.site < len(rates) else finding.rate
+        known = 0 <= self.site < len(look.held)
+        self.held = float(look.held[self.site]) if known else float(finding.live_bytes)
+        self.blocks = finding.live_count
+        if known and self.blocks is not None:
+            self.blocks = round(float(look.blocks[self.site]))
         self.place = place_text(finding)
-        self._recording = look.recording
+        self._look = look
 
     @property
     def is_leak(self) -> bool:
@@ -75,10 +79,10 @@ class Shown:
 
     def course(self, width: int, *, unicode: bool) -> str:
         """What the site held over time, as bars."""
-        line, now = self._recording.timeline, self._recording.duration_ns
+        line, now = self._look.recording.timeline, self._look.at_ns
         if not 0 <= self.site < line.site_bytes.shape[1]:
             return ""
-        values = np.append(line.site_bytes[:, self.site].astype(float), self.finding.live_bytes)
+        values = np.append(line.site_bytes[:, self.site].astype(float), self.held)
         times = np.append(line.times_ns, now)
         return spark(
             Series(Subject("site", "", ""), "held", "bytes", times, values), width, unicode=unicode
@@ -106,8 +110,8 @@ def row(shown: Shown, width: int, *, chosen: bool, unicode: bool) -> Text:
     line = _cells(
         width,
         verdict,
-        bytes_text(finding.live_bytes),
-        count_text(finding.live_count),
+        bytes_text(shown.held),
+        count_text(shown.blocks),
         signed_rate(shown.rate or 0.0) if moves else "",
         shown.course(_COURSE, unicode=unicode),
         shown.place,
@@ -149,24 +153,22 @@ def head(look: Look, label: str, width: int) -> Text:
     recording, findings = look.recording, look.findings
     process = recording.process
     name = PurePath(process.exe).name if process.exe else label
-    who = f"{printable(name)} (pid {process.pid})" if process.pid is not None else printable(name)
-    parts = [f"{bytes_text(findings.live_bytes or 0)} held"]
+    parts = [f"{bytes_text(float(look.held.sum()))} held"]
     if findings.live_count is not None:
-        parts[0] += f" in {plural(findings.live_count, 'block')}"
+        parts[0] += f" in {plural(round(float(look.blocks.sum())), 'block')}"
     if look.rate is not None and abs(look.rate) >= _LEAST_RATE:
         parts.append(signed_rate(look.rate))
-    rss = recording.timeline.rss_bytes
-    if rss is not None and len(rss):
-        parts.append(f"resident {bytes_text(int(rss[-1]))}")
+    if look.resident is not None:
+        parts.append(f"resident {bytes_text(look.resident)}")
     if recording.knows(Column.DURATION):
-        parts.append(f"after {duration_text(recording.duration_ns)}")
+        parts.append(f"after {duration_text(look.at_ns)}")
     if look.paused:
         parts.insert(0, "PAUSED")
     told = ", ".join(parts)
-    left = max(width - cells(told) - 4, 8)
-    return Text(
-        clip_right(f" {name_within(who, left, '')}  {told}", width, ""), "bold", no_wrap=True
-    )
+    end = f" (pid {process.pid})" if process.pid is not None else ""
+    room = max(width - cells(told) - len(end) - 3, 8)
+    who = clip_right(printable(name), room, "") + end
+    return Text(clip_right(f" {who}  {told}", width, ""), "bold", no_wrap=True)
 
 
 def headline(look: Look, width: int, *, unicode: bool) -> Text:
@@ -181,13 +183,12 @@ def headline(look: Look, width: int, *, unicode: bool) -> Text:
     return Text(clip_right(text, width, "…" if unicode else "..."), style, no_wrap=True)
 
 
-def chart(recording: Recording, width: int, height: int, *, unicode: bool) -> Text:
+def chart(look: Look, width: int, height: int, *, unicode: bool) -> Text:
     """Return what was held over time as bars, the highest value on top, now on the right."""
-    line = recording.timeline
-    held = int(recording.sites["live_bytes"].sum())
-    values = np.append(line.live_bytes.astype(float), float(held))
+    line = look.recording.timeline
+    values = np.append(line.live_bytes.astype(float), float(look.held.sum()))
     room = max(width - _LABEL - 1, 4)
-    columns = _resampled(np.append(line.times_ns, recording.duration_ns), values, room)
+    columns = _resampled(np.append(line.times_ns, look.at_ns), values, room)
     top = float(columns.max(initial=0.0)) or 1.0
     marks = _EIGHTHS if unicode else _ASCII
     steps = len(marks) - 1

@@ -116,10 +116,9 @@ class TopScreen(App[None]):
     CSS = """
     #head, #headline, #titles, #status { height: 1; }
     #chart { height: 3; }
-    #sites { height: 1fr; min-height: 3; }
-    #panel { height: 6; border-top: solid $accent; }
-    #panel.tall { height: 45%; }
-    #panel.open { height: 75%; }
+    #sites { height: 1fr; min-height: 2; }
+    #panel { height: 1fr; border-top: solid $accent; }
+    #panel.open { height: 4fr; }
     #filter { height: 1; border: none; padding: 0 1; display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -128,7 +127,8 @@ class TopScreen(App[None]):
         ("h", "holders", "Held by"),
         ("d", "dump", "Dump"),
         ("p", "pause", "Pause"),
-        ("slash", "filter", "Filter"),
+        # First of all: what is typed right after it is text, and no key that does something.
+        Binding("slash", "filter", "Filter", priority=True),
         ("o", "order", "Order"),
         ("enter", "open", "Open"),
         Binding("r", "look", "Look", show=False),
@@ -234,15 +234,20 @@ class TopScreen(App[None]):
         elif self._told or self._open:
             self._told = False
             self._set_open(False)
+            self._said = ""
             self._describe()
+            self._show_status()
         elif self._wanted_text:
             self._seek("")
 
     def action_filter(self) -> None:
         """Ask what is sought."""
+        if self._filter.has_focus:
+            self._filter.insert_text_at_cursor("/")
+            return
         self._filter.display = True
         self._filter.value = self._wanted_text
-        self._filter.focus()
+        self.screen.set_focus(self._filter)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show what matches so far."""
@@ -341,19 +346,16 @@ class TopScreen(App[None]):
         self._worker.start()
 
     def _look_on(self) -> None:
-        looks = self.looks
+        looks, wanted = self.looks, True
         try:
             while not self._stop.is_set():
-                looks.look()
+                looks.look(judge=wanted)
                 self._fresh.set()
-                if looks.still and looks.most == MANY:
-                    return
                 begun = time.monotonic()
-                # What it took to show the look is known a moment later.
-                self._wanted.wait(_ASK_S * 2)
-                self._wanted.wait(
-                    None if looks.still else max(0.0, begun + looks.pause_s - time.monotonic())
-                )
+                self._wanted.wait(_ASK_S * 2)  # what it took to show the look is known by then
+                left = begun + looks.pause_s - time.monotonic()
+                self._wanted.wait(None if looks.still else max(0.0, left))
+                wanted = self._wanted.is_set()
                 self._wanted.clear()
         except Exception as error:  # noqa: BLE001 (raised again by finish, in the main thread)
             self.failure = error
@@ -384,9 +386,8 @@ class TopScreen(App[None]):
         self._headline.update(texts.headline(look, width, unicode=self.unicode))
         tall = self.size.height >= _TALL
         self._chart.styles.height = 8 if tall else 3
-        self._panel.set_class(tall, "tall")
         height = 8 if tall else 3
-        self._chart.update(texts.chart(look.recording, width, height, unicode=self.unicode))
+        self._chart.update(texts.chart(look, width, height, unicode=self.unicode))
         self._titles.update(texts.titles(width))
         at = next((n for n, row in enumerate(self._rows) if chosen and row.site == chosen.site), 0)
         self._sites.show(len(self._rows), at)
@@ -404,11 +405,11 @@ class TopScreen(App[None]):
         if wanted := self._wanted_text.lower():
             rows = [row for row in rows if row.matches(wanted)]
         if self._order == 0:
-            rows.sort(key=lambda row: (not row.is_leak, -row.finding.live_bytes))
+            rows.sort(key=lambda row: (not row.is_leak, -row.held))
         elif self._order == 1:
-            rows.sort(key=lambda row: -row.finding.live_bytes)
+            rows.sort(key=lambda row: -row.held)
         else:
-            rows.sort(key=lambda row: (-(row.rate or 0.0), -row.finding.live_bytes))
+            rows.sort(key=lambda row: (-(row.rate or 0.0), -row.held))
         return rows
 
     def _line(self, number: int, width: int, chosen: bool) -> Text:
@@ -425,7 +426,7 @@ class TopScreen(App[None]):
             return
         scanned = ""
         if self._scanned_ns:
-            ago = duration_text(max(look.recording.duration_ns - self._scanned_ns, 0))
+            ago = duration_text(max(look.at_ns - self._scanned_ns, 0))
             what = "lost blocks" if shown.lost else "no lost block"
             scanned = f"the scan {ago} ago found {what} here"
         self._text.update(Text("\n".join(texts.detail(shown, look, self.size.width, scanned))))
@@ -438,8 +439,7 @@ class TopScreen(App[None]):
         }
         self._scanned_ns = recording.duration_ns
         self._fill()
-        self._tell(texts.found(findings, self.size.width - 2, unicode=self.unicode))
-        self._say(f"scanned: {printable(findings.headline)}")
+        self._tell(texts.found(findings, self.size.width - 4, unicode=self.unicode))
 
     def _tell(self, lines: list[str]) -> None:
         """Show what an action found, in the large panel, until Esc."""
@@ -481,11 +481,13 @@ class TopScreen(App[None]):
             total = max(len(look.recording.sites) - 1, 0)
             parts.append(f"{len(self._rows):,} of {plural(total, 'site')}")
         if self._wanted_text:
-            parts.append(f"filter: {printable(self._wanted_text)}")
+            searching = "" if looks.searched else " (looking up names of all sites)"
+            parts.append(f"filter: {printable(self._wanted_text)}{searching}")
         if looks.still:
             parts.append("a still picture")
         elif looks.made > 1:
-            parts.append(
-                f"a look every {looks.pause_s:.0f} s, {looks.core_share * 100:.1f} % of a core"
-            )
+            pace = f"a look every {looks.pause_s:.0f} s"
+            if looks.judge_s > looks.pause_s:
+                pace += f", a verdict every {looks.judge_s:.0f} s"
+            parts.append(f"{pace}, {looks.core_share * 100:.1f} % of a core")
         self._status.update(Text(f" {' | '.join(parts)}", no_wrap=True))

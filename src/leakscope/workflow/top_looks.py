@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look at a recording again and again while its program runs: how it stands, and how fast it grows.
 
-Nothing is asked of the program. A look is made every second, or as seldom as keeps its cost below
-a fiftieth of a core.
+Nothing is asked of the program. A look is made every second. Where reading and judging all of it
+takes more than a fiftieth of that, most looks read the counters alone, and verdicts come as seldom
+as keeps the whole below a fiftieth of a core.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -16,7 +18,9 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 from leakscope.proc.process import read_start
+from leakscope.proc.text import read_text
 from leakscope.recording import live
+from leakscope.recording.live_totals import read_totals
 from leakscope.trace.live_files import PAUSED, LiveFile, find_live_file
 from leakscope.workflow.opening import InputKind, open_one
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
+    from leakscope.recording.live_totals import Totals
     from leakscope.workflow.opening import Named
 
 __all__ = ["FEW", "MANY", "Judge", "Look", "Looks", "open_top"]
@@ -35,9 +40,10 @@ FEW, MANY = 200, 10_000
 """Sites that are described at a look, leaks first: those on the screen, and when one is sought."""
 
 _SOONEST_S, _LATEST_S = 1.0, 300.0
-_SHARE = 50  # a look costs at most one part in so many of the time
+_SHARE = 0.02  # of a core that looking and showing may take ...
+_BRIEF_SHARE = 0.014  # ... and what reading counters may take of that
 _RECENT = 10  # looks over which growth is measured
-_COSTS = 3  # the least of so many looks counts: one that had to look up names is no measure
+_COSTS = 3  # the least of so many counts: one that had to look up names is no measure
 
 
 class Judge(Protocol):
@@ -52,20 +58,43 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look saw. `rates` are bytes a second of late, by site; empty when not measured."""
+    """What one look saw.
+
+    The recording and its findings are of when all of it was read last, `held` and `blocks` are the
+    bytes and blocks of each site at `at_ns`. `rates` are bytes a second of late by site, empty
+    when not measured, `rate` that of all sites together.
+    """
 
     recording: Recording
     findings: Findings
+    held: npt.NDArray[np.float64]
+    blocks: npt.NDArray[np.float64]
+    at_ns: int
     rates: npt.NDArray[np.float64]
-    rate: float | None = None  # of all sites together
+    rate: float | None = None
     paused: bool = False
+    resident: int | None = None  # bytes
     ended: str | None = None  # a sentence on why this is the last
     trouble: str | None = None  # why this is older than it should be
 
 
+class _Cost:
+    """What something cost of late, in seconds of processor time."""
+
+    def __init__(self) -> None:
+        self._seen: deque[float] = deque(maxlen=_COSTS)
+
+    def add(self, seconds: float) -> None:
+        self._seen.append(max(seconds, 0.0))
+
+    @property
+    def value(self) -> float:
+        return min(self._seen, default=0.0)
+
+
 @dataclass(slots=True)
 class Looks:
-    """Looks at one recording. `pid` is None, and `still` set, where nothing moves any more."""
+    """Looks at one recording. `still` is set where nothing moves (any more)."""
 
     label: str
     path: Path | None
@@ -75,69 +104,122 @@ class Looks:
     still: bool = False
     most: int = FEW
     last: Look | None = None
-    cost_s: float = 0.0
     made: int = 0
     _started: int | None = None  # when the process was, which tells it from a later one
+    _judged: float = 0.0  # by time.monotonic()
+    _judged_most: int = 0
+    _base: Totals | None = None  # the counters when all of it was read
+    _full: _Cost = field(default_factory=_Cost)
+    _brief: _Cost = field(default_factory=_Cost)
+    _paint: _Cost = field(default_factory=_Cost)
     _seen: deque[tuple[int, npt.NDArray[np.float64]]] = field(
         default_factory=lambda: deque(maxlen=_RECENT)
     )
-    _costs: deque[float] = field(default_factory=lambda: deque(maxlen=_COSTS))
 
     @property
     def pause_s(self) -> float:
         """Seconds from one look to the next."""
-        return min(max(_SOONEST_S, self.cost_s * _SHARE), _LATEST_S)
+        return _within(self._step_s() / (_SHARE if self._base is None else _BRIEF_SHARE))
+
+    @property
+    def judge_s(self) -> float:
+        """Seconds from one judgement of all of it to the next."""
+        if self._base is None:
+            return self.pause_s
+        left = max(_SHARE - self._step_s() / self.pause_s, _SHARE - _BRIEF_SHARE)
+        return max(_within(self._full.value / left), self.pause_s)
 
     @property
     def core_share(self) -> float:
-        """Share of a core that looking takes at this pace."""
-        return self.cost_s / self.pause_s
+        """Share of a core that looking and showing take at this pace."""
+        brief = self._step_s() / self.pause_s
+        return brief if self._base is None else brief + self._full.value / self.judge_s
+
+    @property
+    def searched(self) -> bool:
+        """Whether as many sites were described as are wanted now."""
+        return self._judged_most >= self.most
+
+    def _step_s(self) -> float:
+        """What the more frequent kind of look costs, with showing it."""
+        return self._paint.value + (self._full if self._base is None else self._brief).value
 
     def painted(self, seconds: float) -> None:
-        """Add what it took to show the last look, in seconds of processor time."""
-        if self._costs:
-            self._costs[-1] += max(seconds, 0.0)
-        self._settle()
+        """Tell what it took to show the last look, in seconds of processor time."""
+        self._paint.add(seconds)
 
-    def look(self) -> Look:
-        """Read and judge once. Raises `LeakscopeError` when the very first look fails."""
-        begun = time.thread_time()
+    def look(self, *, judge: bool = False) -> Look:
+        """Look once; all of it is read and judged when `judge`, or when that is due again.
+
+        Raises `LeakscopeError` when the very first look fails.
+        """
+        begun, now = time.thread_time(), time.monotonic()
+        whole = judge or self._base is None or self.most != self._judged_most
+        whole = whole or self.still or now - self._judged >= self.judge_s
         try:
-            found = self._look()
+            found = self._look() if whole else self._glance()
         except LeakscopeError as error:
             if self.last is None:
                 raise
             found = self._later(error)
         self.last = found
+        if whole:
+            self._judged, self._judged_most = now, self.most
+        cost = time.thread_time() - begun
+        if self.made:  # the first one opens files that the others use
+            (self._full if whole else self._brief).add(cost)
         self.made += 1
-        if self.made > 1:  # the first one opens files that the others use
-            self._costs.append(time.thread_time() - begun)
-        self._settle()
         return found
-
-    def _settle(self) -> None:
-        self.cost_s = min(self._costs, default=0.0)
 
     def _look(self) -> Look:
         if self.still and self.last is not None:  # its file may be gone
             last = self.last
-            findings = self.judging.judge(last.recording, self.most)
-            return replace(last, findings=findings)
+            return replace(last, findings=self.judging.judge(last.recording, self.most))
         recording = self._read()
         running = recording.process.ended == "running"
         if not running and not self.still and self._follow():
             recording = self._read()
             running = recording.process.ended == "running"
+        # Only where judging all of it every second is too dear.
+        dear = running and self._full.value + self._paint.value > _SHARE * _SOONEST_S
+        self._base = read_totals(self.path) if dear and self.path is not None else None
         findings = self.judging.judge(recording, self.most)
-        rates, rate = self._rates(recording)
+        held = recording.sites["live_bytes"].astype(np.float64)
+        rates, rate = self._rates(recording.duration_ns, held)
         self.still = self.still or not running
         return Look(
             recording,
             findings,
+            held,
+            recording.sites["live_count"].astype(np.float64),
+            recording.duration_ns,
             rates,
             rate,
             paused=running and self._paused(),
+            resident=self._resident() if running else None,
             ended=_ending(recording) if self.still and self.pid is not None else None,
+        )
+
+    def _glance(self) -> Look:
+        """Read the counters alone: what came and went since all of it was read."""
+        last, base = self.last, self._base
+        now = None if self.path is None or not self.alive else read_totals(self.path)
+        if last is None or base is None or now is None or len(now.held) < len(base.held):
+            return self._look()
+        sites = last.recording.sites
+        held = _since(sites["live_bytes"], base.held, now.held)
+        blocks = _since(sites["live_count"], base.blocks, now.blocks)
+        rates, rate = self._rates(now.at_ns, held)
+        return replace(
+            last,
+            held=held,
+            blocks=blocks,
+            at_ns=now.at_ns,
+            rates=rates,
+            rate=rate,
+            paused=self._paused(),
+            resident=self._resident(),
+            trouble=None,
         )
 
     def _read(self) -> Recording:
@@ -194,18 +276,37 @@ class Looks:
         except RecordingError:
             return False
 
-    def _rates(self, recording: Recording) -> tuple[npt.NDArray[np.float64], float | None]:
+    def _resident(self) -> int | None:
+        parts = (read_text(f"/proc/{self.pid}/statm", 256) or "").split()
+        return int(parts[1]) * os.sysconf("SC_PAGE_SIZE") if parts[1:] else None
+
+    def _rates(
+        self, at_ns: int, now: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float64], float | None]:
         """Growth of each site over the last looks, in bytes a second."""
-        now = recording.sites["live_bytes"].astype(np.float64)
-        self._seen.append((recording.duration_ns, now))
+        self._seen.append((at_ns, now))
         first_ns, first = self._seen[0]
-        seconds = (recording.duration_ns - first_ns) / 1e9
+        seconds = (at_ns - first_ns) / 1e9
         if seconds <= 0 or len(first) > len(now):
             return np.zeros(0), None
         before = np.zeros(len(now))
         before[: len(first)] = first
         rates = (now - before) / seconds
         return rates, float(rates.sum())
+
+
+def _within(seconds: float) -> float:
+    return min(max(_SOONEST_S, seconds), _LATEST_S)
+
+
+def _since(
+    known: npt.NDArray[np.uint64], base: npt.NDArray[np.float64], now: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """What was `known` of each site when the counters were `base`, brought to `now`."""
+    found = now.copy()  # of sites that came later
+    common = min(len(known), len(base))
+    found[:common] += known[:common] - base[:common]
+    return np.maximum(found, 0.0)
 
 
 def open_top(name: str, judging: Judge) -> Looks:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["TopScreen"]
 
 _ASK_S = 0.1
+_THEMES = ("ansi-dark", "textual-ansi")  # what versions of textual call it
 _SORTS = ("leaks first", "held", "rate")
 _TALL = 40  # lines of a terminal that has room for a larger chart
 _STILL = "Nothing moves here: this needs a process that is recorded now."
@@ -144,7 +145,7 @@ class TopScreen(App[None]):
         *,
         unicode: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True)  # the terminal's own colours, or with NO_COLOR none
         self.looks, self.unicode = looks, unicode
         self.failure: Exception | None = None
         self._judge_all = judge_all
@@ -184,7 +185,8 @@ class TopScreen(App[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
-        self.theme = "textual-ansi" if "textual-ansi" in self.available_themes else self.theme
+        theme = next((name for name in _THEMES if name in self.available_themes), None)
+        self.theme = theme or self.theme
         self._sites.focus()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):

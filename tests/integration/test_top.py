@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -166,6 +167,24 @@ def test_the_last_state_stays_when_the_program_ends(pid):
     screen.until("ENDED")
     screen.press(b"\x03")
     assert screen.end() == 0
+
+
+def test_run_live_shows_the_screen_then_the_report_and_keeps_the_output(program, tmp_path):
+    (tmp_path / "app.c").write_text(
+        SOURCE.replace("for (;;) {", 'write(1, "its own\\n", 8); for (;;) {', 1)
+    )
+    subprocess.run(["gcc", "-g", "-O1", "-o", "app", "app.c"], check=True)
+    screen = Terminal("run", "--live", "-o", "end", "--", "./app")
+    screen.until("drop at app.c:7")
+    screen.press(b"q")
+    screen.until("it goes on until it ends")
+    screen.process.send_signal(signal.SIGINT)
+    assert screen.end() == 1
+    after = screen.raw.rpartition(b"\x1b[?1049l")[2].decode()
+    assert "./app was killed by SIGINT" in after
+    assert "LOST" in after
+    assert "its own" not in screen.raw.decode()
+    assert (tmp_path / "app.output").read_text() == "its own\n"
 
 
 def test_what_is_not_traced_and_what_is_no_terminal_is_told_in_a_sentence(leakscope, pid):

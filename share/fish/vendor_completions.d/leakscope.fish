@@ -25,6 +25,7 @@ complete -c leakscope -n '__fish_seen_subcommand_from run' -s o -l output -r -F 
 complete -c leakscope -n '__fish_seen_subcommand_from run' -l keep-all -d 'also keep the recordings of child processes in which nothing leaks'
 complete -c leakscope -n '__fish_seen_subcommand_from run' -l no-report -d 'only write the recordings'
 complete -c leakscope -n '__fish_seen_subcommand_from run' -l program-exit-code -l no-program-exit-code -d 'without leaks, exit with the program\'s own status, 128 + N when signal N killed it (the default; with --no-program-exit-code that status does not count)'
+complete -c leakscope -n '__fish_seen_subcommand_from run' -l live -d 'show the screen of `leakscope top` while it runs, and the report after it; the program reads nothing, and what it writes goes to PROGRAM.output in the current directory'
 complete -c leakscope -n '__fish_seen_subcommand_from run' -s q -l quiet -d 'say nothing but the report'
 complete -c leakscope -n '__fish_seen_subcommand_from run' -l json -d 'write JSON instead of text'
 complete -c leakscope -n '__fish_seen_subcommand_from run' -l report-file -r -F -d 'write the report to FILE instead of the terminal'

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
 
+__all__ = ["check_terminal", "show"]
+
 HELP = """\
 Show on a full screen what a traced program holds, while it runs: memory over time, the allocation
 sites with course, rate and verdict so far, call stack and source of the chosen one.
@@ -61,23 +63,33 @@ def run(args: argparse.Namespace) -> int:
     """Show the screen until it is ended."""
     from leakscope.workflow.top_looks import open_top
 
-    judging = _Judging(args)
-    looks = open_top(args.what, judging)
+    open_top(args.what, _Judging(args))  # what is not traced is told first
+    check_terminal(f"leakscope report {args.what}")
+    show(args.what, args)
+    return 0
+
+
+def check_terminal(instead: str) -> None:
+    """Raise `UsageError` where there is no terminal to show a screen on."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
-        raise UsageError(
-            "the screen needs a terminal, and this is none",
-            hint=f"leakscope report {args.what}",
-        )
+        raise UsageError("the screen needs a terminal, and this is none", hint=instead)
+
+
+def show(what: str, args: argparse.Namespace) -> int | None:
+    """Show the screen until it is ended; returns the signal that ended it, if one did."""
     from leakscope.cli._output import ink_for
     from leakscope.tui.top import TopScreen
+    from leakscope.workflow.top_looks import open_top
 
+    judging = _Judging(args)
+    looks = open_top(what, judging)
     screen = TopScreen(looks, judging.judge_all, unicode=ink_for(sys.stdout).unicode)
     try:
         screen.run()
     finally:
         screen.finish()
         judging.forget()
-    return 0
+    return screen.received
 
 
 class _Judging:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from leakscope.model.findings import Finding, Findings
     from leakscope.model.frames import Frame
     from leakscope.model.holders import Holding
-    from leakscope.workflow.top_looks import Look
+    from leakscope.workflow.top_looks import TopLook
 
 __all__ = ["Shown", "chart", "detail", "found", "head", "headline", "held", "row", "titles"]
 
@@ -59,7 +59,7 @@ _SOURCE = 3  # lines of source on each side
 class Shown:
     """One site in the table: its finding, its course, what it does now, what a scan found."""
 
-    def __init__(self, finding: Finding, look: Look, lost: int = 0) -> None:
+    def __init__(self, finding: Finding, look: TopLook, lost: int = 0) -> None:
         self.finding, self.lost = finding, lost
         self.site = finding.site if finding.site is not None else -1
         rates = look.rates
@@ -148,7 +148,7 @@ def _cells(
     return line + " " * max(width - cells(line), 0)
 
 
-def head(look: Look, label: str, width: int) -> Text:
+def head(look: TopLook, label: str, width: int) -> Text:
     """Return whose memory it is and how much, in one line."""
     recording, findings = look.recording, look.findings
     process = recording.process
@@ -171,7 +171,7 @@ def head(look: Look, label: str, width: int) -> Text:
     return Text(clip_right(f" {who}  {told}", width, ""), "bold", no_wrap=True)
 
 
-def headline(look: Look, width: int, *, unicode: bool) -> Text:
+def headline(look: TopLook, width: int, *, unicode: bool) -> Text:
     """Return the verdict so far: that of the whole process."""
     text = f" so far: {printable(look.findings.headline)}"
     if look.ended is not None:
@@ -183,7 +183,7 @@ def headline(look: Look, width: int, *, unicode: bool) -> Text:
     return Text(clip_right(text, width, "…" if unicode else "..."), style, no_wrap=True)
 
 
-def chart(look: Look, width: int, height: int, *, unicode: bool) -> Text:
+def chart(look: TopLook, width: int, height: int, *, unicode: bool) -> Text:
     """Return what was held over time as bars, the highest value on top, now on the right."""
     line = look.recording.timeline
     values = np.append(line.live_bytes.astype(float), float(look.held.sum()))
@@ -220,7 +220,7 @@ def _resampled(
     return found
 
 
-def detail(shown: Shown, look: Look, width: int, scanned: str = "") -> list[str]:
+def detail(shown: Shown, look: TopLook, width: int, scanned: str = "") -> list[str]:
     """Return all that is known of one site: what it does, its stack and source, what to do next."""
     finding = shown.finding
     allocs = "" if finding.allocs is None else f"{finding.allocs:,} {finding.kind}"

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
-    from leakscope.workflow.top_looks import Look, Looks
+    from leakscope.workflow.top_looks import TopLook, Looks
 
 __all__ = ["TopScreen"]
 
-_ASK_S = 0.1
+_ASK_S = 0.2
 _THEMES = ("ansi-dark", "textual-ansi")  # what versions of textual call it
 _SORTS = ("leaks first", "held", "rate")
 _TALL = 40  # lines of a terminal that has room for a larger chart
@@ -148,6 +148,7 @@ class TopScreen(App[None]):
         super().__init__(ansi_color=True)  # the terminal's own colours, or with NO_COLOR none
         self.looks, self.unicode = looks, unicode
         self.failure: Exception | None = None
+        self.received: int | None = None  # the signal that ended it
         self._judge_all = judge_all
         self._stop, self._fresh, self._wanted = (threading.Event() for _ in range(3))
         self._head = Static("", id="head")
@@ -165,6 +166,7 @@ class TopScreen(App[None]):
         self._said = ""
         self._order = 0
         self._wanted_text = ""
+        self._used_s = 0.0  # processor time of this thread, at the last look
         self._lost: dict[int, int] = {}  # bytes that the last scan found lost, by site
         self._scanned_ns = 0
         self._looker = threading.Thread(target=self._look_on, name="top", daemon=True)
@@ -191,9 +193,13 @@ class TopScreen(App[None]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, self.exit)
+                loop.add_signal_handler(number, self._leave, number)
         self.set_interval(_ASK_S, self._ask)
         self._looker.start()
+
+    def _leave(self, number: int) -> None:
+        self.received = number
+        self.exit()
 
     def finish(self) -> None:
         """Wait for the last look and for what was begun; raise what ended the screen."""
@@ -354,7 +360,6 @@ class TopScreen(App[None]):
                 looks.look(judge=wanted)
                 self._fresh.set()
                 begun = time.monotonic()
-                self._wanted.wait(_ASK_S * 2)  # what it took to show the look is known by then
                 left = begun + looks.pause_s - time.monotonic()
                 self._wanted.wait(None if looks.still else max(0.0, left))
                 wanted = self._wanted.is_set()
@@ -370,9 +375,11 @@ class TopScreen(App[None]):
             self._results.pop(0)()
         if self._fresh.is_set() and self._sites.is_attached:
             self._fresh.clear()
-            begun = time.thread_time()
+            # All that this thread did since the last look: showing it, and waiting for keys.
+            before, self._used_s = self._used_s, time.thread_time()
+            if before:
+                self.looks.painted(self._used_s - before)
             self._fill()
-            self.call_after_refresh(lambda: self.looks.painted(time.thread_time() - begun))
 
     # -- what is shown --------------------------------------------------------
 
@@ -399,7 +406,7 @@ class TopScreen(App[None]):
             self._describe()
         self._show_status()
 
-    def _ordered(self, look: Look) -> list[texts.Shown]:
+    def _ordered(self, look: TopLook) -> list[texts.Shown]:
         rows = [
             texts.Shown(finding, look, self._lost.get(finding.site or 0, 0))
             for finding in look.findings.findings

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from leakscope.recording.live_totals import Totals
     from leakscope.workflow.opening import Named
 
-__all__ = ["FEW", "MANY", "Judge", "Look", "Looks", "open_top"]
+__all__ = ["FEW", "MANY", "Judge", "TopLook", "Looks", "open_top"]
 
 FEW, MANY = 200, 10_000
 """Sites that are described at a look, leaks first: those on the screen, and when one is sought."""
@@ -57,7 +57,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class TopLook:
     """What one look saw.
 
     The recording and its findings are of when all of it was read last, `held` and `blocks` are the
@@ -103,7 +103,7 @@ class Looks:
     named: Named
     still: bool = False
     most: int = FEW
-    last: Look | None = None
+    last: TopLook | None = None
     made: int = 0
     _started: int | None = None  # when the process was, which tells it from a later one
     _judged: float = 0.0  # by time.monotonic()
@@ -148,7 +148,7 @@ class Looks:
         """Tell what it took to show the last look, in seconds of processor time."""
         self._paint.add(seconds)
 
-    def look(self, *, judge: bool = False) -> Look:
+    def look(self, *, judge: bool = False) -> TopLook:
         """Look once; all of it is read and judged when `judge`, or when that is due again.
 
         Raises `LeakscopeError` when the very first look fails.
@@ -171,7 +171,7 @@ class Looks:
         self.made += 1
         return found
 
-    def _look(self) -> Look:
+    def _look(self) -> TopLook:
         if self.still and self.last is not None:  # its file may be gone
             last = self.last
             return replace(last, findings=self.judging.judge(last.recording, self.most))
@@ -187,7 +187,7 @@ class Looks:
         held = recording.sites["live_bytes"].astype(np.float64)
         rates, rate = self._rates(recording.duration_ns, held)
         self.still = self.still or not running
-        return Look(
+        return TopLook(
             recording,
             findings,
             held,
@@ -200,7 +200,7 @@ class Looks:
             ended=_ending(recording) if self.still and self.pid is not None else None,
         )
 
-    def _glance(self) -> Look:
+    def _glance(self) -> TopLook:
         """Read the counters alone: what came and went since all of it was read."""
         last, base = self.last, self._base
         now = None if self.path is None or not self.alive else read_totals(self.path)
@@ -253,7 +253,7 @@ class Looks:
         self.judging.forget()
         return True
 
-    def _later(self, error: LeakscopeError) -> Look:
+    def _later(self, error: LeakscopeError) -> TopLook:
         """Return the last state, once the recording cannot be read any more."""
         last = self.last
         assert last is not None

@@ -20,7 +20,7 @@ from leakscope.tui import top
 from leakscope.tui.top import TopScreen
 from leakscope.workflow import top_looks
 from leakscope.workflow.opening import InputKind, Named
-from leakscope.workflow.top_looks import FEW, MANY, Look, Looks, open_top
+from leakscope.workflow.top_looks import FEW, MANY, TopLook, Looks, open_top
 
 KIB = 1 << 10
 EVIL = "[bold red]evil[/] \x1b[2J\nnew"
@@ -67,7 +67,7 @@ class Fake(Looks):
         rates[1] = 4 * KIB
         ended = None if self.end is None else self.end
         self.still = ended is not None
-        self.last = Look(
+        self.last = TopLook(
             self.base,
             self.judging.judge(self.base, self.most),
             held,

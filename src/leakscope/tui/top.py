@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.findings import Findings
     from leakscope.model.recordings import Recording
-    from leakscope.workflow.top_looks import TopLook, Looks
+    from leakscope.workflow.top_looks import Looks, TopLook
 
 __all__ = ["TopScreen"]
 

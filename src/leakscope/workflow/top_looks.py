@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from leakscope.recording.live_totals import Totals
     from leakscope.workflow.opening import Named
 
-__all__ = ["FEW", "MANY", "Judge", "TopLook", "Looks", "open_top"]
+__all__ = ["FEW", "MANY", "Judge", "Looks", "TopLook", "open_top"]
 
 FEW, MANY = 200, 10_000
 """Sites that are described at a look, leaks first: those on the screen, and when one is sought."""

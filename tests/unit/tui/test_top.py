@@ -20,7 +20,7 @@ from leakscope.tui import top
 from leakscope.tui.top import TopScreen
 from leakscope.workflow import top_looks
 from leakscope.workflow.opening import InputKind, Named
-from leakscope.workflow.top_looks import FEW, MANY, TopLook, Looks, open_top
+from leakscope.workflow.top_looks import FEW, MANY, Looks, TopLook, open_top
 
 KIB = 1 << 10
 EVIL = "[bold red]evil[/] \x1b[2J\nnew"

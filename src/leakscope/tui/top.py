@@ -166,9 +166,9 @@ class TopScreen(App[None]):
         self._said = ""
         self._order = 0
         self._wanted_text = ""
-        self._used_s = 0.0  # processor time of this thread, at the last look
         self._lost: dict[int, int] = {}  # bytes that the last scan found lost, by site
         self._scanned_ns = 0
+        self._scanned_path: Path | None = None
         self._looker = threading.Thread(target=self._look_on, name="top", daemon=True)
         self._worker: threading.Thread | None = None
         self._results: list[Callable[[], None]] = []  # of a worker, for this thread to show
@@ -277,7 +277,7 @@ class TopScreen(App[None]):
             pid, path = self._process()
             recording = top_actions.scan(pid, path)
             findings = self._judge_all(recording)
-            return lambda: self._scanned(recording, findings)
+            return lambda: self._scanned(recording, findings, path)
 
         self._do("scanning: the process stands still for 0.1 s at most", work)
 
@@ -375,10 +375,6 @@ class TopScreen(App[None]):
             self._results.pop(0)()
         if self._fresh.is_set() and self._sites.is_attached:
             self._fresh.clear()
-            # All that this thread did since the last look: showing it, and waiting for keys.
-            before, self._used_s = self._used_s, time.thread_time()
-            if before:
-                self.looks.painted(self._used_s - before)
             self._fill()
 
     # -- what is shown --------------------------------------------------------
@@ -407,8 +403,10 @@ class TopScreen(App[None]):
         self._show_status()
 
     def _ordered(self, look: TopLook) -> list[texts.Shown]:
+        # Another program in the same process has other sites of the same numbers.
+        lost = self._lost if self._scanned_path == self.looks.path else {}
         rows = [
-            texts.Shown(finding, look, self._lost.get(finding.site or 0, 0))
+            texts.Shown(finding, look, lost.get(finding.site or 0, 0))
             for finding in look.findings.findings
         ]
         if wanted := self._wanted_text.lower():
@@ -434,19 +432,19 @@ class TopScreen(App[None]):
             self._text.update("")
             return
         scanned = ""
-        if self._scanned_ns:
+        if self._scanned_ns and self._scanned_path == self.looks.path:
             ago = duration_text(max(look.at_ns - self._scanned_ns, 0))
             what = "lost blocks" if shown.lost else "no lost block"
             scanned = f"the scan {ago} ago found {what} here"
         self._text.update(Text("\n".join(texts.detail(shown, look, self.size.width, scanned))))
 
-    def _scanned(self, recording: Recording, findings: Findings) -> None:
+    def _scanned(self, recording: Recording, findings: Findings, path: Path) -> None:
         self._lost = {
             each.site: each.lost_bytes
             for each in findings.findings
             if each.site is not None and each.lost_bytes
         }
-        self._scanned_ns = recording.duration_ns
+        self._scanned_ns, self._scanned_path = recording.duration_ns, path
         self._fill()
         self._tell(texts.found(findings, self.size.width - 4, unicode=self.unicode))
 

@@ -108,6 +108,7 @@ class Looks:
     _started: int | None = None  # when the process was, which tells it from a later one
     _judged: float = 0.0  # by time.monotonic()
     _judged_most: int = 0
+    _used: float = 0.0  # processor time of this process at the end of the last look
     _base: Totals | None = None  # the counters when all of it was read
     _full: _Cost = field(default_factory=_Cost)
     _brief: _Cost = field(default_factory=_Cost)
@@ -144,16 +145,14 @@ class Looks:
         """What the more frequent kind of look costs, with showing it."""
         return self._paint.value + (self._full if self._base is None else self._brief).value
 
-    def painted(self, seconds: float) -> None:
-        """Tell what it took to show the last look, in seconds of processor time."""
-        self._paint.add(seconds)
-
     def look(self, *, judge: bool = False) -> TopLook:
         """Look once; all of it is read and judged when `judge`, or when that is due again.
 
         Raises `LeakscopeError` when the very first look fails.
         """
-        begun, now = time.thread_time(), time.monotonic()
+        begun, now = time.process_time(), time.monotonic()
+        if self.made > 1:  # all else that this process did: showing it, waiting for keys
+            self._paint.add(begun - self._used)
         whole = judge or self._base is None or self.most != self._judged_most
         whole = whole or self.still or now - self._judged >= self.judge_s
         try:
@@ -165,7 +164,8 @@ class Looks:
         self.last = found
         if whole:
             self._judged, self._judged_most = now, self.most
-        cost = time.thread_time() - begun
+        self._used = time.process_time()
+        cost = self._used - begun
         if self.made:  # the first one opens files that the others use
             (self._full if whole else self._brief).add(cost)
         self.made += 1

@@ -115,11 +115,8 @@ SIZES = pytest.mark.parametrize("size", [(80, 24), (200, 60)])
 @SIZES
 def test_sites_with_bytes_rate_verdict_stack_and_the_cost(size):
     async def steps(app, pilot):
-        seen = await until(
-            app, pilot, "app (pid 77)", "keep at app.c:1", "+4.0 KiB/s", "% of a core"
-        )
-        assert "so far: " in seen
-        assert "#0  keep at /src/app.c:1" in seen
+        wanted = ["app (pid 77)", "keep at app.c:1", "+4.0 KiB/s", "% of a core", "so far: "]
+        seen = await until(app, pilot, *wanted, "#0  keep at /src/app.c:1")
         (titles,) = (line for line in seen.splitlines() if line.startswith(" verdict "))
         assert ("blocks" in titles) == (size[0] == 200)
         await pilot.press("down", "down")
@@ -231,8 +228,8 @@ def test_an_ended_process_keeps_its_last_state_and_cannot_be_scanned():
 
 def test_without_unicode_all_is_ascii():
     async def steps(app, pilot):
-        await until(app, pilot, "keep at app.c:1")
-        lines = shown(app).splitlines()
+        seen = await until(app, pilot, "keep at app.c:1", "held ", "% of a core", " verdict ")
+        lines = seen.splitlines()
         assert "\n".join([*lines[:9], lines[-2]]).isascii()
 
     drive(steps, unicode=False)

@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -43,7 +44,8 @@ _SOONEST_S, _LATEST_S = 1.0, 300.0
 _SHARE = 0.02  # of a core that looking and showing may take ...
 _BRIEF_SHARE = 0.014  # ... and what reading counters may take of that
 _RECENT = 10  # looks over which growth is measured
-_COSTS = 3  # the least of so many counts: one that had to look up names is no measure
+_COSTS = 5  # the median of so many counts: one that had to look up names is no measure ...
+_FEW_COSTS, _EARLY_S = 3, 5.0  # ... nor are fewer than so many: until then no pause is longer
 
 
 class Judge(Protocol):
@@ -89,7 +91,11 @@ class _Cost:
 
     @property
     def value(self) -> float:
-        return min(self._seen, default=0.0)
+        return median(self._seen) if self._seen else 0.0
+
+    @property
+    def known(self) -> bool:
+        return len(self._seen) >= _FEW_COSTS
 
 
 @dataclass(slots=True)
@@ -120,7 +126,9 @@ class Looks:
     @property
     def pause_s(self) -> float:
         """Seconds from one look to the next."""
-        return _within(self._step_s() / (_SHARE if self._base is None else _BRIEF_SHARE))
+        pause = _within(self._step_s() / (_SHARE if self._base is None else _BRIEF_SHARE))
+        known = (self._full if self._base is None else self._brief).known
+        return pause if known else min(pause, _EARLY_S)
 
     @property
     def judge_s(self) -> float:
@@ -128,7 +136,8 @@ class Looks:
         if self._base is None:
             return self.pause_s
         left = max(_SHARE - self._step_s() / self.pause_s, _SHARE - _BRIEF_SHARE)
-        return max(_within(self._full.value / left), self.pause_s)
+        pause = max(_within(self._full.value / left), self.pause_s)
+        return pause if self._full.known else min(pause, _EARLY_S)
 
     @property
     def core_share(self) -> float:

@@ -286,7 +286,8 @@ def test_a_packed_recording_is_a_still_picture(tmp_path):
 def test_the_pace_keeps_the_cost_below_a_fiftieth(full, brief, paint, dear, pause, verdict):
     looks = Looks("it", None, 1, Judging(), Named("it", InputKind.TRACED))
     for each, value in ((looks._full, full), (looks._brief, brief), (looks._paint, paint)):
-        each.add(value)
+        for _ in range(5):
+            each.add(value)
     looks._base = object() if dear else None
     assert looks.pause_s == pytest.approx(pause)
     assert looks.judge_s == pytest.approx(verdict)

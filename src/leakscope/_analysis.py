@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from leakscope.judge.gate import Gate
     from leakscope.model.answers import Profile
     from leakscope.model.findings import Findings
-    from leakscope.model.frames import FrameName
+    from leakscope.model.frames import FrameName, Module
     from leakscope.model.recordings import Recording
     from leakscope.symbols import Symbolizer
 
@@ -46,17 +46,23 @@ _END = Frame(Address(None, 0), artificial=True)
 class Stacks:
     """The call stacks of one recording as frames, by site number.
 
-    `open_symbolizer` is called when the first address is looked up.
+    `open_symbolizer` is called when the first address is looked up. `frames` are those by node
+    that an earlier reading of the same live recording found; new ones are added to them.
     """
 
-    def __init__(self, recording: Recording, open_symbolizer: Callable[[], Symbolizer]) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        open_symbolizer: Callable[[], Symbolizer],
+        frames: dict[int, tuple[Frame, ...]] | None = None,
+    ) -> None:
         self._recording = recording
         self._open_symbolizer = open_symbolizer
         self._symbolizer: Symbolizer | None = None
         nodes = recording.nodes
         self._parents: list[int] = nodes["parent"].tolist()
         self._flags: list[int] = nodes["flags"].tolist()
-        self._frames: dict[int, tuple[Frame, ...]] = {}
+        self._frames: dict[int, tuple[Frame, ...]] = {} if frames is None else frames
 
     def __call__(self, site: int) -> tuple[Frame, ...]:
         """Return the stack of `site`, innermost first, ending in a placeholder when cut."""
@@ -87,7 +93,10 @@ class Stacks:
             above = parents[level]
             above = above[(above > 0) & (above < level)]  # anything else is damage
             level = np.unique(above[~wanted[above]])
-        self._resolve(np.flatnonzero(wanted))
+        if self._frames:
+            wanted[[node for node in self._frames if node < len(wanted)]] = False
+        if wanted.any():
+            self._resolve(np.flatnonzero(wanted))
 
     def of_nodes(self, nodes: npt.NDArray[np.integer], most: int) -> dict[int, tuple[Frame, ...]]:
         """Return frames of nodes, each innermost first: what is known, and `most` of the others.
@@ -163,6 +172,40 @@ class Stacks:
         )
 
 
+class KeptSymbols:
+    """What was looked up for one live recording, kept for the next reading of it.
+
+    Its nodes and modules keep their numbers, because a live recording only grows. To be closed.
+    """
+
+    def __init__(self) -> None:
+        self.frames: dict[int, tuple[Frame, ...]] = {}
+        self._codes: dict[Frame, Code] = {}
+        self._modules: tuple[Module, ...] = ()
+        self._symbolizer: Symbolizer | None = None
+
+    def symbolizer(self, modules: tuple[Module, ...], make: Callable[[], Symbolizer]) -> Symbolizer:
+        """Return the one that is open, or another once modules were added."""
+        if self._symbolizer is None or self._modules != modules:
+            self.close()
+            self._symbolizer, self._modules = make(), modules
+        return self._symbolizer
+
+    def code(self, frame: Frame, symbolizer: Callable[[], Symbolizer]) -> Code:
+        """Return what is known of the function that a frame is in."""
+        if frame not in self._codes:
+            if frame.address is not None:  # so that its file is open
+                symbolizer().resolve([frame.address])
+            self._codes[frame] = symbolizer().code(frame)
+        return self._codes[frame]
+
+    def close(self) -> None:
+        """Close all files. What was looked up stays."""
+        if self._symbolizer is not None:
+            self._symbolizer.close()
+        self._symbolizer = None
+
+
 class Analyser:
     """Symbols and suppressions that serve several recordings, one after the other."""
 
@@ -174,12 +217,17 @@ class Analyser:
         debuginfod: bool = True,
         min_bytes: int = 0,
         gate: Gate | None = None,
+        most_findings: int | None = None,
+        kept: KeptSymbols | None = None,
     ) -> None:
-        self._gate = gate
+        """Prepare. `most_findings` sites are described, leaks first; `kept` is of one recording."""
+        self._gate, self._kept = gate, kept
         self._suppressions = load_suppressions(suppressions)
         self._debug_dirs = [os.fspath(each) for each in debug_dirs]
         self._debuginfod = debuginfod
         self._options = Options(min_bytes=min_bytes)
+        if most_findings is not None:
+            self._options = replace(self._options, most_findings=most_findings)
 
     def analyse(self, recording: Recording) -> Findings:
         """Return the findings on one recording."""
@@ -199,10 +247,13 @@ class Analyser:
     def _analyse(
         self, recording: Recording, look: Callable[[Findings, Stacks], None] | None
     ) -> Findings:
+        kept = self._kept
         with contextlib.ExitStack() as opened:
 
             @cache
             def symbolizer() -> Symbolizer:
+                if kept is not None:
+                    return kept.symbolizer(recording.modules, lambda: self._symbolizer(recording))
                 return opened.enter_context(self._symbolizer(recording))
 
             @cache
@@ -215,9 +266,11 @@ class Analyser:
             def code(frame: Frame) -> Code:
                 if frame.address is None or frame.address.module is None:
                     return Code()
+                if kept is not None:
+                    return kept.code(frame, symbolizer)
                 return symbolizer().code(frame)
 
-            stacks = Stacks(recording, symbolizer)
+            stacks = Stacks(recording, symbolizer, None if kept is None else kept.frames)
             findings = judge(
                 recording,
                 stacks,

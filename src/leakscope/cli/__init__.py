@@ -59,6 +59,7 @@ COMMANDS = (
         "leakscope.cli.attach",
     ),
     Command("detach", "take leakscope's agent out of running processes", "leakscope.cli.detach"),
+    Command("top", "show what a traced program holds, live", "leakscope.cli.top"),
     Command("report", "show the report on a recording again", "leakscope.cli.report"),
     Command(
         "scan", "say which blocks of a running process nothing points to", "leakscope.cli.scan"

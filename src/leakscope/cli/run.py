@@ -155,6 +155,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="without leaks, exit with the program's own status, 128 + N when signal N killed it"
         " (the default; with --no-program-exit-code that status does not count)",
     )
+    results.add_argument(
+        "--live",
+        action="store_true",
+        help="show the screen of `leakscope top` while it runs, and the report after it; the program"
+        " reads nothing, and what it writes goes to PROGRAM.output in the current directory",
+    )
     results.add_argument("-q", "--quiet", action="store_true", help="say nothing but the report")
     add_report_options(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -162,7 +168,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the program, report, and return the exit status."""
-    from leakscope._tracing import run as launch
     from leakscope.cli._driving import check_tool, drive
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -175,9 +180,22 @@ def run(args: argparse.Namespace) -> int:
         args.typed = f"{shlex.quote(command[0])} ARGUMENTS"
     if args.with_tool is not None:
         return _report(drive(command, args), args)
+    if args.live:
+        from leakscope.cli._live import run_live
+
+        return run_live(args, command[0], lambda streams: _trace(command, args, streams))
+    return _trace(command, args)
+
+
+def _trace(
+    command: Sequence[str], args: argparse.Namespace, streams: Sequence[int | None] = ()
+) -> int:
+    from leakscope._tracing import run as launch
+
     done = launch(
         command,
         _settings(args),
+        streams=streams,
         output=args.output,
         wait_children=args.wait_children,
         scan=args.scan,
@@ -240,6 +258,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"{option} asks for a report and --no-report for none")
     if not args.report and (args.export or args.baseline or args.budget):
         raise UsageError("--export, --baseline and --budget need what --no-report leaves out")
+    if args.live and args.with_tool is not None:
+        raise UsageError("--live shows what leakscope records, and --with runs another tool")
     gate_for(args)  # a baseline that cannot be read is told of before the program runs
     if args.suppressions:
         from leakscope.judge.suppressions import load_suppressions

@@ -169,6 +169,14 @@ def test_the_last_state_stays_when_the_program_ends(pid):
     assert screen.end() == 0
 
 
+def test_it_ends_with_its_terminal(pid):
+    # Which is not its controlling one: nobody sends it a signal.
+    screen = Terminal("top", pid)
+    screen.until("drop at app.c:7")
+    os.close(screen.ours)
+    screen.process.wait(30)
+
+
 def test_run_live_shows_the_screen_then_the_report_and_keeps_the_output(program, tmp_path):
     (tmp_path / "app.c").write_text(
         SOURCE.replace("for (;;) {", 'write(1, "its own\\n", 8); for (;;) {', 1)

@@ -19,6 +19,7 @@ from textual.widgets import Footer, Input, Static
 from leakscope.errors import LeakscopeError
 from leakscope.report.text import printable
 from leakscope.tui import _top_text as texts
+from leakscope.tui._terminal import is_gone
 from leakscope.words import duration_text, plural
 from leakscope.workflow import top_actions
 from leakscope.workflow.top_looks import FEW, MANY
@@ -368,6 +369,9 @@ class TopScreen(App[None]):
             self.failure = error
 
     def _ask(self) -> None:
+        if is_gone():
+            self._leave(signal.SIGHUP)
+            return
         if self.failure is not None:
             self.exit()
             return

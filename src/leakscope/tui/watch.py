@@ -18,6 +18,7 @@ from leakscope.judge.growing import fast_growers, growth_now, growth_words
 from leakscope.model.series import TrendVerdict
 from leakscope.report.gauges import gauge_name, spark, subject_name
 from leakscope.report.text import cells, clip_right, printable
+from leakscope.tui._terminal import is_gone
 from leakscope.words import amount_text, bytes_text, duration_text, signed_amount, signed_rate
 
 if TYPE_CHECKING:
@@ -230,6 +231,9 @@ class LiveScreen(App[None]):
         self._done.set()
 
     def _ask(self) -> None:
+        if is_gone():
+            self.exit()
+            return
         if self._done.is_set():
             self.exit()
         elif self._fresh.is_set() and self._table.is_attached:

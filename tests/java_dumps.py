@@ -117,7 +117,7 @@ def java_classes(folder):
     if shutil.which("javac") is None:
         pytest.skip("javac is not installed; tools/setup-debian --test does it")
     done = subprocess.run(
-        ["javac", "-nowarn", "-d", folder, PROGRAMS / "Leaks.java"],
+        ["javac", "-nowarn", "-d", folder, PROGRAMS / "Leaks.java", PROGRAMS / "ByName.java"],
         capture_output=True, text=True, check=False, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -127,9 +127,9 @@ def java_classes(folder):
 class Program:
     """A virtual machine that runs Leaks.java and grows when it is told to. A context manager."""
 
-    def __init__(self, classes, kind, *options, **more):
+    def __init__(self, classes, kind, *options, main="Leaks", **more):
         self.process = subprocess.Popen(
-            ["java", *JVM, *options, "-cp", classes, "Leaks", kind],
+            ["java", *JVM, *options, "-cp", classes, main, kind],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more,
         )  # fmt: skip
         assert self.process.stdout.readline() == "ready\n"

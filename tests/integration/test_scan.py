@@ -529,8 +529,8 @@ def test_nothing_is_called_lost_in_an_untraced_process_under_load(tmp_path, prel
     # tcmalloc has lost a block of eight bytes of its own.
     assert all(each in ({}, {8: (1, 0)}) for each in lost), lost
     assert "tcmalloc" in str(preload) or not any(lost)
-    # Nearly always the heap is caught in a state that makes sense.
-    assert sum(scan.counts[Reachability.UNKNOWN] == 0 for scan in scans) >= 20
+    # Mostly the heap is caught in a state that makes sense, on busy machines too.
+    assert sum(scan.counts[Reachability.UNKNOWN] == 0 for scan in scans) >= 13
 
 
 # The trees of pages keep entries for what was joined to something else, and a table of pointers

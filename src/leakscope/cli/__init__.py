@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING
 
 from leakscope.cli._streams import complain, open_standard_streams, require_output, silence
+from leakscope.cli._verbs import Command, load_command
 from leakscope.errors import LeakscopeError, UsageError
 from leakscope.proc.dispositions import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -38,14 +38,6 @@ _REPORTING = {
     "watch",
 }  # all they do is to tell …
 _FILES = ("report_file", "html", "csv", "record")  # … on the output, or in one of these
-
-
-class Command(NamedTuple):
-    """One verb: its name, the line `leakscope --help` shows, the module that does it."""
-
-    name: str
-    line: str
-    module: str
 
 
 COMMANDS = (
@@ -104,12 +96,6 @@ examples:
 `leakscope COMMAND --help` tells more. Exit status: 0 clean, 1 leaks found,
 2 could not do it, 3 undecided; `run` without leaks: the program's own.
 """
-
-
-class _Module(Protocol):
-    HELP: str
-    configure: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,7 +158,7 @@ def _dispatch(arguments: list[str]) -> int:
     command = next((c for c in COMMANDS if c.name == name), None)
     if command is None:
         raise _unknown(name)
-    module = cast("_Module", import_module(command.module))
+    module = load_command(command)
     parser = argparse.ArgumentParser(
         prog=f"leakscope {name}",
         description=module.HELP,

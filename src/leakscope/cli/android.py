@@ -7,14 +7,14 @@ as a command has them.
 
 from __future__ import annotations
 
-import argparse
-from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING
+
+from leakscope.cli._verbs import Command, configure_verbs, run_verb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
 
-__all__ = ["SUBVERBS", "AndroidVerb"]
+__all__ = ["SUBVERBS"]
 
 HELP = """\
 Look at the memory of apps and programs on an Android device, by adb.
@@ -25,48 +25,20 @@ Exit status: 0 no leak, 1 a leak was found, 2 could not do it, 3 undecided.
 """
 
 
-class AndroidVerb(NamedTuple):
-    """One verb below `android`: its name, its line in the help, the module that does it."""
-
-    name: str
-    line: str
-    module: str
-
-
 SUBVERBS = (
-    AndroidVerb(
+    Command(
         "doctor", "what this device allows, and what is missing", "leakscope.cli._android_doctor"
     ),
-    AndroidVerb("heap", "a native heap dump of an app or a program", "leakscope.cli._android_heap"),
-    AndroidVerb("watch", "which kind of an app's memory grows", "leakscope.cli._android_watch"),
+    Command("heap", "a native heap dump of an app or a program", "leakscope.cli._android_heap"),
+    Command("watch", "which kind of an app's memory grows", "leakscope.cli._android_watch"),
 )
-
-
-class _Module(Protocol):
-    HELP: str
-    configure: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
-    for verb in SUBVERBS:
-        module = _module(verb.module)
-        below = verbs.add_parser(
-            verb.name,
-            help=verb.line,
-            description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.configure(below)
+    configure_verbs(parser, SUBVERBS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the verb says."""
-    return _module(next(v.module for v in SUBVERBS if v.name == args.verb)).run(args)
-
-
-def _module(name: str) -> _Module:
-    return cast("_Module", import_module(name))
+    return run_verb(args, SUBVERBS)

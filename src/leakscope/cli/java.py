@@ -7,14 +7,14 @@ command has them.
 
 from __future__ import annotations
 
-import argparse
-from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING
+
+from leakscope.cli._verbs import Command, configure_verbs, run_verb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
 
-__all__ = ["SUBVERBS", "JavaVerb"]
+__all__ = ["SUBVERBS"]
 
 HELP = """\
 Say which Java virtual machines run here, how their heaps do after each collection, and which leak.
@@ -27,52 +27,21 @@ Exit status: 0 no leak, 1 a leak was found, 2 could not do it, 3 undecided.
 """
 
 
-class JavaVerb(NamedTuple):
-    """One verb below `java`: its name, its line in the help, the module that does it."""
-
-    name: str
-    line: str
-    module: str
-
-
 SUBVERBS = (
-    JavaVerb("list", "which virtual machines run here, and which grow", "leakscope.cli._java_list"),
-    JavaVerb(
+    Command("list", "which virtual machines run here, and which grow", "leakscope.cli._java_list"),
+    Command(
         "watch", "whose growth it is, by class and kind of memory", "leakscope.cli._java_watch"
     ),
-    JavaVerb("dump", "take a heap dump, and say first what it costs", "leakscope.cli._java_dump"),
+    Command("dump", "take a heap dump, and say first what it costs", "leakscope.cli._java_dump"),
 )
 _ALONE = "list"  # what `leakscope java` means
 
 
-class _Module(Protocol):
-    HELP: str
-    configure: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs, and the options of the one that is meant without a verb."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    for verb in SUBVERBS:
-        module = _module(verb.module)
-        below = verbs.add_parser(
-            verb.name,
-            help=verb.line,
-            description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.configure(below)
-        if verb.name == _ALONE:
-            module.configure(parser)
+    configure_verbs(parser, SUBVERBS, _ALONE)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the verb says."""
-    name = args.verb or _ALONE
-    return _module(next(verb.module for verb in SUBVERBS if verb.name == name)).run(args)
-
-
-def _module(name: str) -> _Module:
-    return cast("_Module", import_module(name))
+    return run_verb(args, SUBVERBS, _ALONE)

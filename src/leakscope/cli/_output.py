@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from leakscope._digits import is_number
@@ -13,11 +11,13 @@ from leakscope._paths import current
 from leakscope.cli._gate import add_gate_options, gate_for, write_exports
 from leakscope.cli._page import add_html_option, judged_answer, write_page
 from leakscope.cli._progress import Progress
+from leakscope.cli._reading import add_reading_options, analyser_for
 from leakscope.cli._status import LEAKS, UNDECIDED
+from leakscope.cli._values import exit_code_value, whole_number, words_value
 from leakscope.cli._writing import write_report
-from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterable, Sequence
 
     from leakscope.cli._page import Holders
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from leakscope.report.ink import Ink
 
 __all__ = ["add_colour_option", "add_report_options", "ink_for", "judge_recordings"]
-__all__ += ["exit_code_value", "report_recordings", "size_value", "statuses", "whole_number"]
+__all__ += ["report_recordings", "statuses"]
 
 _FAIL_ON = {
     "leaks": frozenset({"lost", "leaking"}),
@@ -67,34 +67,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-v", "--verbose", action="store_true", help="show whole stacks and all evidence"
     )
-    group.add_argument(
-        "--min-bytes",
-        type=size_value,
-        default=0,
-        metavar="SIZE",
-        help="leave out findings that hold less, for example 64KiB",
-    )
-    group.add_argument(
-        "--suppressions",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="suppressions in LeakSanitizer's or valgrind's syntax; repeatable",
-    )
-    group.add_argument(
-        "--debug-dir",
-        "--sysroot",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="look for programs, libraries and debug files here first: the root of another"
-        " machine, or a folder of debug files; repeatable",
-    )
-    group.add_argument(
-        "--no-debuginfod",
-        action="store_true",
-        help="do not ask the servers of DEBUGINFOD_URLS for debug information",
-    )
+    add_reading_options(group)
     group.add_argument("--no-source", action="store_true", help="do not show source lines")
     add_colour_option(group)
     group.add_argument(
@@ -162,20 +135,13 @@ def judge_recordings(
     `completed` adds what is known from elsewhere, `holders` tells for the page who holds the
     blocks of a site.
     """
-    from leakscope._analysis import Analyser
     from leakscope.formats import reading_told
 
     judged: list[tuple[str, Findings]] = []
     every: list[Recording] = []
     answers: list[Answer] = []
     with Progress() as progress, reading_told(progress.share):
-        analyser = Analyser(
-            suppressions=[Path(name) for name in args.suppressions],
-            debug_dirs=[Path(name) for name in args.debug_dir],
-            debuginfod=not args.no_debuginfod,
-            min_bytes=args.min_bytes,
-            gate=gate_for(args),
-        )
+        analyser = analyser_for(args, gate_for(args))
         progress.stage("reading")
         for label, recording in recordings:
             progress.stage(f"judging {label}")
@@ -287,37 +253,6 @@ def _can_show(stream: TextIO | None, text: str) -> bool:
     return True
 
 
-# -- values of options --------------------------------------------------------
-
-
-def whole_number(text: str) -> int:
-    """Return a whole number; for argparse."""
-    if not is_number(text) or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def exit_code_value(text: str) -> int:
-    """Return an exit status; for argparse."""
-    number = whole_number(text)
-    if number > 255:
-        raise argparse.ArgumentTypeError(f"an exit status is between 0 and 255, not {number}")
-    return number
-
-
 def _verdicts(text: str) -> frozenset[str]:
-    words = [word.strip() for word in text.split(",")]
-    wrong = [word for word in words if word not in _FAIL_ON]
-    if wrong:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(_FAIL_ON)}")
+    words = words_value(text, _FAIL_ON)
     return frozenset[str]().union(*(_FAIL_ON[word] for word in words))
-
-
-def size_value(text: str) -> int:
-    """Return bytes from a size with a unit; for argparse."""
-    from leakscope.trace.settings import parse_size
-
-    try:
-        return parse_size(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(f"{error}") from error

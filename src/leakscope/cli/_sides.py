@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from leakscope.cli._output import size_value
 from leakscope.cli._progress import Progress
+from leakscope.cli._reading import analyser_for, part_label
 from leakscope.cli._streams import complain
 from leakscope.errors import LeakscopeError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.workflow.opening import Named
 
-__all__ = ["JudgedInput", "add_reading_options", "input_files", "read_judged"]
+__all__ = ["JudgedInput", "input_files", "read_judged"]
 
 
 class JudgedInput(NamedTuple):
@@ -28,37 +28,6 @@ class JudgedInput(NamedTuple):
     label: str
     findings: Findings
     recording: Recording | None
-
-
-def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `read_judged` takes."""
-    group = parser.add_argument_group("reading")
-    group.add_argument(
-        "--min-bytes",
-        type=size_value,
-        default=0,
-        metavar="SIZE",
-        help="leave out findings that hold less, for example 64KiB",
-    )
-    group.add_argument(
-        "--suppressions",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="suppressions in LeakSanitizer's or valgrind's syntax; repeatable",
-    )
-    group.add_argument(
-        "--debug-dir",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="look for separate debug files here as well; repeatable",
-    )
-    group.add_argument(
-        "--no-debuginfod",
-        action="store_true",
-        help="do not ask the servers of DEBUGINFOD_URLS for debug information",
-    )
 
 
 def input_files(names: Sequence[str]) -> list[str]:
@@ -73,14 +42,7 @@ def read_judged(
 
     Raises the error where nothing could be.
     """
-    from leakscope._analysis import Analyser
-
-    analyser = Analyser(
-        suppressions=[Path(name) for name in args.suppressions],
-        debug_dirs=[Path(name) for name in args.debug_dir],
-        debuginfod=not args.no_debuginfod,
-        min_bytes=args.min_bytes,
-    )
+    analyser = analyser_for(args)
     found: list[JudgedInput] = []
     problems: list[LeakscopeError] = []
     with Progress() as progress:
@@ -97,7 +59,7 @@ def read_judged(
                 problems.append(error)
                 continue
             for number, recording in enumerate(recordings, 1):
-                label = _label(source.label, number, len(recordings))
+                label = part_label(source.label, number, len(recordings))
                 progress.stage(f"judging {label}")
                 found.append(JudgedInput(label, analyser.analyse(recording), recording))
     if problems and not found:
@@ -120,9 +82,3 @@ def _sources(names: Sequence[str], problems: list[LeakscopeError]) -> Iterator[N
             yield from open_named(name)
         except LeakscopeError as error:
             problems.append(error)
-
-
-def _label(label: str, number: int, count: int) -> str:
-    from leakscope.report.terminal import PART
-
-    return label if count == 1 else f"{label}{PART}{number}"

@@ -6,7 +6,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from leakscope.cli._sides import add_reading_options, input_files, read_judged
+from leakscope.cli._reading import add_reading_options
+from leakscope.cli._sides import input_files, read_judged
 from leakscope.cli._status import CLEAN, FAILED, UNDECIDED
 from leakscope.cli._streams import require_output
 from leakscope.cli._writing import check_outputs, write_report
@@ -41,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write FILE (default: the standard output)",
     )
-    add_reading_options(parser)
+    add_reading_options(parser.add_argument_group("reading"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_report_options, ink_for, statuses
+from leakscope.cli._reading import analyser_for
 from leakscope.cli._status import worst
 from leakscope.cli._writing import check_outputs, write_report
 from leakscope.errors import TargetError, UsageError
@@ -110,18 +111,10 @@ def _other(command: Sequence[str], args: argparse.Namespace, output: str) -> Run
 
 def _judged(done: Run, args: argparse.Namespace) -> Findings:
     """Return the findings on the program itself, not on what it started."""
-    from leakscope._analysis import Analyser
-
     own = [each for each in done.recordings if each.process.pid == done.pid] or done.recordings[:1]
     if not own:
         raise TargetError(f"nothing was recorded of {done.command[0]}")
-    analyser = Analyser(
-        suppressions=args.suppressions,
-        debug_dirs=args.debug_dir,
-        debuginfod=not args.no_debuginfod,
-        min_bytes=args.min_bytes,
-    )
-    return analyser.analyse(own[0])
+    return analyser_for(args).analyse(own[0])
 
 
 class _rewinder:  # noqa: N801 - used as a function

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
 from leakscope._paths import current
 from leakscope.cli._gate import percent_value
-from leakscope.cli._output import add_colour_option, exit_code_value, ink_for, whole_number
-from leakscope.cli._sides import add_reading_options, input_files, read_judged
+from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._reading import add_reading_options
+from leakscope.cli._sides import input_files, read_judged
 from leakscope.cli._status import LEAKS, UNDECIDED, worst
+from leakscope.cli._values import exit_code_value, whole_number, words_value
 from leakscope.cli._writing import check_outputs, write_report
 from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from leakscope.errors import LeakscopeError
@@ -96,7 +98,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     report.add_argument("-v", "--verbose", action="store_true", help="show whole stacks")
     add_colour_option(report)
-    add_reading_options(parser)
+    add_reading_options(parser.add_argument_group("reading"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -169,8 +171,4 @@ def _fails(comparison: Comparison, what: frozenset[str]) -> bool:
 
 
 def _changes(text: str) -> frozenset[str]:
-    words = [word.strip() for word in text.split(",")]
-    wrong = [word for word in words if word not in _FAIL_ON]
-    if wrong:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(_FAIL_ON)}")
-    return frozenset(words)
+    return words_value(text, _FAIL_ON)

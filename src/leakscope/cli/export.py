@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope._paths import absolute
-from leakscope.cli._sides import add_reading_options, input_files, read_judged
+from leakscope.cli._reading import add_reading_options
+from leakscope.cli._sides import input_files, read_judged
 from leakscope.cli._status import CLEAN, FAILED
 from leakscope.cli._streams import require_output
 from leakscope.cli._writing import check_outputs
@@ -51,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the paths of source files are relative to DIR where a format wants that (default: the"
         " current directory)",
     )
-    add_reading_options(parser)
+    add_reading_options(parser.add_argument_group("reading"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from leakscope.cli._gate import export_names, refuse_gate
 from leakscope.cli._heap import report_core
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
+from leakscope.cli._reading import part_label
 from leakscope.cli._snapshots import add_snapshot_options, report_snapshots
 from leakscope.cli._status import worst
 from leakscope.cli._streams import complain, require_output
@@ -162,8 +163,6 @@ def _load_each(
     since: str | None,
 ) -> Iterator[tuple[str, Recording]]:
     """Load one recording after the other; the bad ones among several do not hide the rest."""
-    from leakscope.report.terminal import PART
-
     bad = 0
     for one in named:
         try:
@@ -176,7 +175,7 @@ def _load_each(
             complain(error)
             continue
         for number, recording in enumerate(found, 1):
-            yield (one.label if len(found) == 1 else f"{one.label}{PART}{number}"), recording
+            yield part_label(one.label, number, len(found)), recording
 
 
 def _since(recording: Recording, wanted: str | None) -> Recording:

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakscope.cli._sides import add_reading_options, input_files, read_judged
+from leakscope.cli._reading import add_reading_options
+from leakscope.cli._sides import input_files, read_judged
 from leakscope.cli._status import CLEAN, FAILED
 from leakscope.cli._streams import require_output
 from leakscope.cli._writing import check_outputs, write_private, write_text
@@ -62,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="add to FILE (default: the standard output)"
     )
-    add_reading_options(parser)
+    add_reading_options(parser.add_argument_group("reading"))
 
 
 def run(args: argparse.Namespace) -> int:

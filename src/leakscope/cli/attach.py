@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.trace.attach.session import Session, Wishes
     from leakscope.trace.output import plan_output
     from leakscope.trace.settings import parse_size
-    from leakscope.workflow.attaching import pid_of
+    from leakscope.workflow.opening import pid_of
 
     outputs = [args.report_file, args.html, *export_names(args)]
     check_outputs(outputs, [args.output] if args.output else [])

@@ -6,7 +6,6 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from leakscope._digits import is_number
 from leakscope.errors import UsageError
 from leakscope.words import bytes_text
 
@@ -46,8 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it and say what is now the case."""
     from leakscope.trace import control
+    from leakscope.workflow.opening import pid_of
 
-    pid = _pid(args.pid)
+    pid = pid_of(args.pid)
     if args.output is not None and args.action != "dump":
         raise UsageError("--output belongs to dump")
     if (args.name is None) == (args.action == "mark"):
@@ -68,17 +68,3 @@ def run(args: argparse.Namespace) -> int:
     print(f"process {status.pid}: {'paused' if status.paused else 'recording'}, {how}")
     print(f"live recording: {status.path} ({bytes_text(status.bytes_used)})")
     return 0
-
-
-def _pid(text: str) -> int:
-    from leakscope.workflow.opening import open_one, refuse_file
-
-    if is_number(text):
-        if int(text) < 1:
-            raise UsageError(f"{text} is not a process id")
-        return int(text)
-    refuse_file(text)
-    one = open_one(text)
-    if one.pid is None:
-        raise UsageError(f"{text} is {one.kind}, and no process")
-    return one.pid

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Detach, say what was done, and return the exit status."""
     from leakscope.trace.attach.detach import remove, remove_from_children
     from leakscope.trace.attach.island import attached_processes, find_attached
-    from leakscope.workflow.attaching import pid_of
+    from leakscope.workflow.opening import pid_of
 
     if bool(args.target) == args.all:
         raise UsageError("name one process, or --all", hint="leakscope detach PID")

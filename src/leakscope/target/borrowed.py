@@ -46,7 +46,7 @@ from leakscope.target.ptrace import (
 from leakscope.target.restart import is_interrupted, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from leakscope.target.frozen import Frozen
     from leakscope.target.memory import Memory
@@ -56,6 +56,7 @@ __all__ = [
     "Caller",
     "Gadgets",
     "RefusedError",
+    "borrow_thread",
     "find_gadgets",
     "has_shadow_stack",
 ]
@@ -71,6 +72,7 @@ _EXIT_GROUP, _WAIT4 = 231, 61
 _WCLONE = 0x80000000
 _NONE = (1 << 64) - 1
 _PATIENCE_S = 5.0
+_MOST_TRIED = 16
 _RED_ZONE = 128
 _SCRATCH = 16384  # bytes below the red zone that a signal's frame may take
 _LETTER = 512  # bytes at the lower end of them, for arguments
@@ -322,6 +324,40 @@ class Borrowed(Caller):
         os.pwrite(self._memory, frame, place)
         if xsave:
             os.pwrite(self._memory, xsave, state)
+
+
+@contextlib.contextmanager
+def borrow_thread(frozen: Frozen, gadgets: Gadgets | None = None) -> Iterator[Borrowed]:
+    """Yield a thread of the stopped process that executes system calls for us meanwhile.
+
+    `gadgets` are looked for when they are not given. Raises `RefusedError` when there is none that
+    can be borrowed: then nothing has changed.
+    """
+    tids = [tid for tid in frozen.calm_threads() if _is_free(tid)]
+    if not tids:
+        raise RefusedError(
+            "it runs under a seccomp filter, or its threads are stopped for a signal"
+        )
+    gadgets = gadgets or find_gadgets(frozen)
+    refused = RefusedError("it has no thread that can be borrowed")
+    for tid in tids[:_MOST_TRIED]:
+        thread = Borrowed(frozen, tid, gadgets)
+        try:
+            thread.__enter__()
+        except RefusedError as error:
+            refused = error
+            continue
+        try:
+            yield thread
+        finally:
+            thread.__exit__()
+        return
+    raise refused
+
+
+def _is_free(tid: int) -> bool:
+    status = read_text(f"/proc/{tid}/status") or ""
+    return "\nSeccomp:\t0" in status and not has_shadow_stack(tid)
 
 
 def wait_stop(tid: int, patience_s: float = _PATIENCE_S) -> int:

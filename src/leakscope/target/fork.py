@@ -27,8 +27,7 @@ from leakscope.target.areas import why_not_forked
 from leakscope.target.borrowed import (
     Borrowed,
     RefusedError,
-    find_gadgets,
-    has_shadow_stack,
+    borrow_thread,
     wait_stop,
 )
 from leakscope.target.headroom import lack_of_memory, lack_of_processes, overcommits
@@ -136,30 +135,8 @@ def fork(frozen: Frozen) -> int:
 
     Raises `RefusedError` when it cannot be done: then nothing has changed.
     """
-    tids = [tid for tid in frozen.calm_threads() if _is_free(tid)]
-    if not tids:
-        raise RefusedError(
-            "it runs under a seccomp filter, or its threads are stopped for a signal"
-        )
-    gadgets = find_gadgets(frozen)
-    refused = RefusedError("it has no thread that can be borrowed")
-    for tid in tids[:16]:
-        thread = Borrowed(frozen, tid, gadgets)
-        try:
-            thread.__enter__()
-        except RefusedError as error:
-            refused = error
-            continue
-        try:
-            return _clone(frozen, thread)
-        finally:
-            thread.__exit__()
-    raise refused
-
-
-def _is_free(tid: int) -> bool:
-    status = read_text(f"/proc/{tid}/status") or ""
-    return "\nSeccomp:\t0" in status and not has_shadow_stack(tid)
+    with borrow_thread(frozen) as thread:
+        return _clone(frozen, thread)
 
 
 def _clone(frozen: Frozen, thread: Borrowed) -> int:

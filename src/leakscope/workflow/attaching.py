@@ -1,34 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attaching with what else is known: who is meant, and what a scan of the heap adds."""
+"""What a scan of the heap adds to the recording of an attached process."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope._digits import is_number
-from leakscope.errors import TargetError, UsageError
+from leakscope.errors import TargetError
 from leakscope.recording.own import own_ranges
 from leakscope.scan import cancellable, scan_process
-from leakscope.workflow.opening import open_one, refuse_file
 
 if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.trace.attach.session import Session
 
-__all__ = ["pid_of", "scan_attached"]
-
-
-def pid_of(text: str) -> int:
-    """Return the process that a user names. Raises `UsageError` for what is none, or several."""
-    if is_number(text):
-        if not 1 <= int(text) < 1 << 31:
-            raise UsageError(f"{text} is not a process id")
-        return int(text)
-    refuse_file(text)
-    one = open_one(text)
-    if one.pid is None:
-        raise UsageError(f"{text} is {one.kind}, and no process")
-    return one.pid
+__all__ = ["scan_attached"]
 
 
 def scan_attached(session: Session, max_pause_s: float) -> Recording | None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InputKind", "Named", "not_traced", "open_file"]
 __all__ += ["open_named", "open_one", "open_process", "open_standard_input"]
-__all__ += ["refuse_file"]
+__all__ += ["pid_of", "refuse_file"]
 
 _HEAD = 4096  # bytes that tell what a file is
 _RECORDINGS = (".leakscope", ".live")  # named so, a file in a folder is told of, whatever it holds
@@ -177,6 +177,19 @@ def open_one(name: str) -> Named:
         return found[0]
     labels = ", ".join(one.label for one in found[:4]) + (", …" if len(found) > 4 else "")
     raise UsageError(f"{name} stands for {len(found)}: {labels}", hint="Name one of them.")
+
+
+def pid_of(text: str) -> int:
+    """Return the process that a user names. Raises `UsageError` for what is none, or several."""
+    if is_number(text):
+        if not 1 <= int(text) < 1 << 31:
+            raise UsageError(f"{text} is not a process id")
+        return int(text)
+    refuse_file(text)
+    one = open_one(text)
+    if one.pid is None:
+        raise UsageError(f"{text} is {one.kind}, and no process")
+    return one.pid
 
 
 def refuse_file(name: str) -> None:

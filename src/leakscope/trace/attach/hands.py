@@ -21,8 +21,8 @@ from leakscope.target.borrowed import (
     Borrowed,
     Gadgets,
     RefusedError,
+    borrow_thread,
     find_gadgets,
-    has_shadow_stack,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ _GROWN_UP_S = 1.0
 # syscall; ret, and behind it: mov $15, %eax; syscall
 _INSTRUCTIONS, _SIGRETURN_AT = b"\x0f\x05\xc3\xb8\x0f\0\0\0\x0f\x05", 3
 _STACK_BYTES = 16384  # of each stack, for what a signal has interrupted
-_MOST_BORROWED = 16
 _STACK_ROOM = 1 << 30  # below the first stack, which grows
 _HEAP_ROOM = 64 << 30  # above the heap, which grows
 _APART = 16 << 20  # from other mappings, so that none of them is held up or joined
@@ -120,26 +119,8 @@ class Calls:
 @contextlib.contextmanager
 def borrow(frozen: Frozen, gadgets: Gadgets, deadline: float | None) -> Iterator[Calls]:
     """Yield the system calls of a stopped process. Raises `RefusedError`: no thread is free."""
-    tids = [tid for tid in frozen.calm_threads() if _is_free(tid)]
-    refused = RefusedError("none of its threads can be borrowed just now")
-    for tid in tids[:_MOST_BORROWED]:
-        thread = Borrowed(frozen, tid, gadgets)
-        try:
-            thread.__enter__()
-        except RefusedError as error:
-            refused = error
-            continue
-        try:
-            yield Calls(thread, deadline)
-        finally:
-            thread.__exit__()
-        return
-    raise refused
-
-
-def _is_free(tid: int) -> bool:
-    status = read_text(f"/proc/{tid}/status") or ""
-    return "\nSeccomp:\t0" in status and not has_shadow_stack(tid)
+    with borrow_thread(frozen, gadgets) as thread:
+        yield Calls(thread, deadline)
 
 
 class Unstopped:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from leakscope.proc.text import read_lines, read_text
 
 __all__ = ["Gauges", "children_of", "count_mappings", "parse_gauges", "parse_start", "pids"]
-__all__ += ["is_called", "may_read_memory", "read_executable", "read_name", "read_resident"]
+__all__ += ["is_called", "may_read_memory", "read_executable", "read_name"]
+__all__ += ["read_private_resident", "read_resident"]
 __all__ += ["living_task", "read_gauges", "read_start"]
 
 _STATUS_BYTES, _LONG_STATUS_BYTES = 8192, 2 << 20
@@ -151,6 +152,14 @@ def read_resident(pid: int) -> int:
     words = (read_text(f"/proc/{living_task(pid)}/statm", 4096) or "").split()
     known = len(words) > 1 and words[1].isdecimal()
     return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if known else 0
+
+
+def read_private_resident(pid: int) -> int | None:
+    """Return the resident bytes of `pid` that have no file behind them; None when it is gone."""
+    words = (read_text(f"/proc/{living_task(pid)}/statm", 4096) or "").split()
+    if len(words) < 3 or not all(word.isdecimal() for word in words[1:3]):
+        return None
+    return max(int(words[1]) - int(words[2]), 0) * os.sysconf("SC_PAGE_SIZE")
 
 
 def pids() -> list[int]:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.proc.text import read_text
+from leakscope.proc.process import read_private_resident
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +34,6 @@ class ResidentCourses:
 
     def __init__(self) -> None:
         self._courses: dict[Path, _Course] = {}
-        self._page = os.sysconf("SC_PAGE_SIZE")
 
     def look(self, path: Path, pid: int) -> None:
         """Note what a process has now."""
@@ -43,14 +41,14 @@ class ResidentCourses:
         course.looks += 1
         if course.looks % course.every:
             return
-        words = (read_text(f"/proc/{pid}/statm", 256) or "").split()
-        if len(words) < 3 or not all(word.isdecimal() for word in words[1:3]):
+        size = read_private_resident(pid)
+        if size is None:
             return
         if len(course.sizes) >= _MOST:
             del course.times_ns[::2], course.sizes[::2]
             course.every *= 2
         course.times_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-        course.sizes.append(max(int(words[1]) - int(words[2]), 0) * self._page)
+        course.sizes.append(size)
 
     def take(self, path: Path, recording: Recording, begun_ns: int) -> Recording:
         """Return the recording with the course in its timeline; `begun_ns` is when it began."""

@@ -30,6 +30,7 @@ import numpy as np
 
 from leakscope.errors import LeakscopeError
 from leakscope.model.reachability import Reachability
+from leakscope.proc.process import read_resident
 from leakscope.recording.layout import FAREWELL_DONE, FAREWELL_TAKEN, FAREWELL_WAITS
 from leakscope.recording.mapped import as_in
 from leakscope.recording.walked import with_unseen, without_freed
@@ -402,15 +403,7 @@ def _is_brief(farewell: Farewell) -> bool:
 
 def _limit(pid: int) -> float:
     """Return the seconds that a process may wait in all."""
-    return min(_LIMIT_S + _resident_bytes(pid) / _LIMIT_BYTES, _LONGEST_S)
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/statm").read_text(encoding="ascii")
-        return int(text.split()[1]) * os.sysconf("SC_PAGESIZE")
-    except (OSError, IndexError, ValueError):
-        return 0
+    return min(_LIMIT_S + read_resident(pid) / _LIMIT_BYTES, _LONGEST_S)
 
 
 def _still_waits(connection: socket.socket) -> bool:

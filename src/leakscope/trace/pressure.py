@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError
 from leakscope.proc.cgroup import above, find_hierarchy, own_path, read_cgroup
-from leakscope.proc.text import read_text
-from leakscope.proc.vm import parse_numbers, read_vmstat
+from leakscope.proc.meminfo import read_meminfo
+from leakscope.proc.process import read_resident
+from leakscope.proc.vm import read_vmstat
 from leakscope.recording import packed
 from leakscope.trace._harvest import program_name
 from leakscope.words import bytes_text, share_text
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from leakscope.trace.live_files import LiveFile
     from leakscope.trace.output import Output
 
-__all__ = ["Pressure", "Squeeze", "squeeze_of"]
+__all__ = ["Pressure"]
 
 _LEVELS = (0.7, 0.85, 0.95)  # of what there is: each is looked at once …
 _PAUSES_S = (0.1, 0.3, 1.0)  # … and the process may stand still the longer, the closer its end is
@@ -49,38 +50,51 @@ class Squeeze:
     whose: str  # for people: "the memory limit of its cgroup /x"
 
 
-def squeeze_of(pid: int) -> Squeeze | None:
-    """Return the fullest of the process's memory cgroups and the machine; None: nothing is known.
+class _Look:
+    """How full memory is at one moment: many processes share a machine and its cgroups.
 
     What can be dropped at once, as the idle page cache, does not count.
     """
-    found = [each for each in (_machine(), *_groups(pid)) if each is not None]
-    return max(found, key=lambda each: each.share, default=None)
+
+    def __init__(self, hierarchy: Hierarchy | None) -> None:
+        self._hierarchy = hierarchy
+        self._machine = _machine()
+        self._groups: dict[str, Squeeze | None] = {}
+
+    def of(self, paths: Sequence[str]) -> Squeeze | None:
+        """Return the fullest of the machine and some cgroups; None: nothing is known."""
+        found = [self._machine, *(self._group(each) for each in paths)]
+        known = [each for each in found if each is not None]
+        return max(known, key=lambda each: each.share, default=None)
+
+    def _group(self, path: str) -> Squeeze | None:
+        if path not in self._groups and self._hierarchy is not None:
+            self._groups[path] = _group(self._hierarchy, path)
+        return self._groups.get(path)
+
+
+def _groups_of(hierarchy: Hierarchy | None, pid: int) -> tuple[str, ...]:
+    """Return the memory cgroup of a process and those above it."""
+    if hierarchy is None:
+        return ()
+    path = own_path(hierarchy, pid)
+    return path, *above(path)
 
 
 def _machine() -> Squeeze | None:
-    text = (read_text("/proc/meminfo") or "").replace(":", "").replace(" kB", "")
-    numbers = parse_numbers(text)
-    total, free = numbers.get("MemTotal", 0) << 10, numbers.get("MemAvailable")
+    fields = read_meminfo()
+    total, free = fields.get("MemTotal", 0), fields.get("MemAvailable")
     if not total or free is None:
         return None
-    return Squeeze(1 - (free << 10) / total, total, "the machine's memory")
+    return Squeeze(1 - free / total, total, "the machine's memory")
 
 
-def _groups(pid: int) -> list[Squeeze]:
-    hierarchy = find_hierarchy()
-    if hierarchy is None:
-        return []
-    path = own_path(hierarchy, pid)
-    found = []
-    for each in (path, *above(path)):
-        group = read_cgroup(hierarchy, each)
-        used = group.working_set if group is not None else None
-        if group is not None and used is not None and group.limit:
-            found.append(
-                Squeeze(used / group.limit, group.limit, f"the memory limit of its cgroup {each}")
-            )
-    return found
+def _group(hierarchy: Hierarchy, path: str) -> Squeeze | None:
+    group = read_cgroup(hierarchy, path)
+    used = group.working_set if group is not None else None
+    if group is None or used is None or not group.limit:
+        return None
+    return Squeeze(used / group.limit, group.limit, f"the memory limit of its cgroup {path}")
 
 
 class Pressure:
@@ -108,7 +122,9 @@ class Pressure:
         self._written: dict[Path, Path] = {}  # the last snapshot
         self._told: list[str] = []
         self._thread: threading.Thread | None = None
-        self._kills = _Kills(root)
+        self._pids: dict[Path, int | None] = {}  # to tell a file's process takes its maps
+        self._hierarchy = find_hierarchy()
+        self._kills = _Kills(self._hierarchy, root)
 
     def start(self) -> None:
         """Begin to look."""
@@ -143,22 +159,28 @@ class Pressure:
 
     def _work(self) -> None:
         while not self._stopping.wait(_LOOK_S):
+            look = _Look(self._hierarchy)
             for file in self._files():
                 with contextlib.suppress(LeakscopeError, OSError):
-                    self._look(file)
+                    self._look(file, look)
                 if self._stopping.is_set():
                     return
 
-    def _look(self, file: LiveFile) -> None:
-        pid = file.writer()
-        squeeze = squeeze_of(pid) if pid is not None else None
-        if pid is None or squeeze is None:
+    def _look(self, file: LiveFile, look: _Look) -> None:
+        pid = self._pids.get(file.path)
+        if pid is None:
+            pid = self._pids[file.path] = file.writer()
+        if pid is None:
             return
-        self._kills.look(pid)
+        paths = _groups_of(self._hierarchy, pid)
+        self._kills.look(paths)
+        squeeze = look.of(paths)
+        if squeeze is None:
+            return
         level = sum(squeeze.share >= each for each in _LEVELS)
         if level <= self._levels.get(file.path, 0) or not file.started():
             return
-        if _resident(pid) < _WORTH * squeeze.limit:
+        if read_resident(pid) < _WORTH * squeeze.limit or file.writer() != pid:
             return
         self._levels[file.path] = level
         why = None
@@ -193,19 +215,16 @@ class Pressure:
 class _Kills:
     """What the kernel has killed for memory where the processes of a run live."""
 
-    def __init__(self, pid: int) -> None:
-        self._hierarchy = find_hierarchy()
+    def __init__(self, hierarchy: Hierarchy | None, pid: int) -> None:
+        self._hierarchy = hierarchy
         self._machine = read_vmstat().get("oom_kill", 0)
         self._groups: dict[str, int] = {}  # kills when each was first seen
-        self.look(pid)
+        self.look(_groups_of(hierarchy, pid))
 
-    def look(self, pid: int) -> None:
+    def look(self, paths: Sequence[str]) -> None:
         """Note the cgroups of a process, which may move to others."""
-        if self._hierarchy is None:
-            return
-        path = own_path(self._hierarchy, pid)
-        for each in (path, *above(path)):
-            if each not in self._groups:
+        for each in paths:
+            if each not in self._groups and self._hierarchy is not None:
                 self._groups[each] = _oom_kills(self._hierarchy, each)
 
     def since(self) -> str | None:
@@ -224,8 +243,3 @@ class _Kills:
 def _oom_kills(hierarchy: Hierarchy, path: str) -> int:
     group = read_cgroup(hierarchy, path)
     return (group.oom_kills or 0) if group is not None else 0
-
-
-def _resident(pid: int) -> int:
-    pages = (read_text(f"/proc/{pid}/statm", 256) or "").split()
-    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else 0

@@ -8,7 +8,6 @@ as keeps the whole below a fiftieth of a core.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -18,8 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
-from leakscope.proc.process import read_start
-from leakscope.proc.text import read_text
+from leakscope.proc.process import read_resident, read_start
 from leakscope.recording import live
 from leakscope.recording.live_totals import read_totals
 from leakscope.trace.live_files import PAUSED, LiveFile, find_live_file
@@ -286,8 +284,7 @@ class Looks:
             return False
 
     def _resident(self) -> int | None:
-        parts = (read_text(f"/proc/{self.pid}/statm", 256) or "").split()
-        return int(parts[1]) * os.sysconf("SC_PAGE_SIZE") if parts[1:] else None
+        return (read_resident(self.pid) or None) if self.pid is not None else None
 
     def _rates(
         self, at_ns: int, now: npt.NDArray[np.float64]

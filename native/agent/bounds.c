@@ -19,17 +19,6 @@
 #define LARGEST_STEP (64u << 20) /* a single frame may be large */
 #define PAGE_OF(address) ((address) & ~(uintptr_t)4095)
 
-/* The control block, which is also above all frames where it lies on the stack at all. */
-static uintptr_t thread_pointer(void) {
-  uintptr_t value;
-#ifdef __x86_64__
-  __asm__("mov %%fs:0, %0" : "=r"(value));
-#else
-  __asm__("mrs %0, tpidr_el0" : "=r"(value));
-#endif
-  return value & ~(uintptr_t)7;
-}
-
 /* Without the kernel's notes: feel upwards for the end of the mapping. */
 static LS_COLD uintptr_t feel_for_end(uintptr_t sp) {
   uintptr_t low = PAGE_OF(sp);
@@ -41,7 +30,8 @@ static uintptr_t first_stack_end(void) { return ls_auxiliary(AT_EXECFN) & ~(uint
 
 void ls_stack_bounds(struct ls_thread *thread, uintptr_t sp) {
   bool first = thread->tid == (uint32_t)ls_getpid();
-  uintptr_t high = thread_pointer();
+  /* The control block is also above all frames where it lies on the stack at all. */
+  uintptr_t high = ls_thread_pointer() & ~(uintptr_t)7;
   /* The only thread of a forked child goes on on the stack of the one that forked. */
   if (first && (sp >= high || !ls_live->header || !ls_live->header->forked_from)) {
     uintptr_t name = first_stack_end();

@@ -83,16 +83,6 @@ static bool wait_for(int fd) {
   }
 }
 
-static uintptr_t thread_pointer(void) {
-  uintptr_t value;
-#ifdef __x86_64__
-  __asm__("mov %%fs:0, %0" : "=r"(value)); /* the TCB begins with its own address */
-#else
-  __asm__("mrs %0, tpidr_el0" : "=r"(value));
-#endif
-  return value;
-}
-
 /* A child that ends with nothing of its own: what it holds is its parent's. */
 static bool has_nothing(const struct ls_live *live) {
   if (!live->header->forked_from)
@@ -114,7 +104,7 @@ static void farewell_by_memory(uintptr_t stack_end, uintptr_t sp) {
   header->farewell_tid = known ? thread->tid : 0;
   header->farewell_stack_end = known ? stack_end : 0;
   header->farewell_sp = known ? sp : 0;
-  header->farewell_tls = known ? thread_pointer() : 0;
+  header->farewell_tls = known ? ls_thread_pointer() : 0;
   __atomic_store_n(&header->farewell, LSR_FAREWELL_WAITS, __ATOMIC_RELEASE);
   uint64_t start = ls_clock_ns(LS_CLOCK_MONOTONIC_COARSE), heard = start;
   uint32_t beat = header->farewell_beat;
@@ -192,7 +182,7 @@ void ls_farewell(uintptr_t stack_end, enum ls_farewell_kind kind) {
   while (name[length++] && length < 600);
   char *end = put_hex(message + length, (uint32_t)ls_gettid());
   end = put_hex(put_hex(end, stack_end), signal_stack[0]);
-  end = put_hex(put_hex(end, sp), thread_pointer());
+  end = put_hex(put_hex(end, sp), ls_thread_pointer());
   end = put_hex(end, kind);
   length = (size_t)(end - message);
   if (LS_SYSCALL6(LS_NR_sendto, fd, message, length, 0x4000 | 0x40 /* NOSIGNAL|DONTWAIT */, 0, 0) ==

@@ -16,6 +16,8 @@
 #error "included by agent.h"
 #endif
 
+#include "sys.h"
+
 #define LS_SLOT_BITS 14u
 
 /* One cache line. */
@@ -30,16 +32,6 @@ _Static_assert(sizeof(struct ls_slot) == 64, "known to whoever detaches us");
 extern struct ls_slot *ls_slots;
 extern uintptr_t ls_tid_offset; /* in the control block */
 LS_COLD struct ls_local *ls_self_slow(uintptr_t pointer);
-
-LS_HOT uintptr_t ls_thread_pointer(void) {
-  uintptr_t value;
-#ifdef __x86_64__
-  __asm__("mov %%fs:0, %0" : "=r"(value));
-#else
-  __asm__("mrs %0, tpidr_el0" : "=r"(value));
-#endif
-  return value;
-}
 
 LS_HOT struct ls_slot *ls_slot_of(uintptr_t pointer) {
   return &ls_slots[(pointer >> 6) * 0x9E3779B97F4A7C15ull >> (64 - LS_SLOT_BITS)];

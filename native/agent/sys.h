@@ -15,6 +15,17 @@
 #error "leakscope's agent knows x86-64 and aarch64 only"
 #endif
 
+/* Where the C library's control block of the calling thread is, which begins with its own address. */
+static inline __attribute__((always_inline)) uintptr_t ls_thread_pointer(void) {
+  uintptr_t value;
+#ifdef __x86_64__
+  __asm__("mov %%fs:0, %0" : "=r"(value));
+#else
+  __asm__("mrs %0, tpidr_el0" : "=r"(value));
+#endif
+  return value;
+}
+
 #ifdef __x86_64__
 enum {
   LS_NR_read = 0,

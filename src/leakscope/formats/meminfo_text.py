@@ -12,6 +12,7 @@ from leakscope.formats._text import without_prefix
 from leakscope.model.measures import Measure
 from leakscope.model.series import Subject
 from leakscope.model.snapshots import Snapshot
+from leakscope.proc.meminfo import GAUGES
 
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
@@ -20,17 +21,6 @@ __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(rb"MemTotal:\s{1,20}\d{1,15} kB")
 _FIELD = re.compile(r"([A-Z][\w()]{1,40}):\s{1,30}(\d{1,15})( kB)?\s*")
-_GAUGES = {
-    "AnonPages": "anon",
-    "Shmem": "shmem",
-    "SUnreclaim": "slab_unreclaimable",
-    "SReclaimable": "slab_reclaimable",
-    "KernelStack": "kernel_stacks",
-    "PageTables": "page_tables",
-    "Percpu": "percpu",
-    "VmallocUsed": "vmalloc",
-    "Hugetlb": "hugetlb",
-}
 
 
 def recognises(head: bytes) -> bool:
@@ -66,7 +56,7 @@ def _snapshot(time_ns: int | None, fields: dict[str, int], notes: tuple[str, ...
     machine = Subject("system", "machine", "the machine", limit=float(fields["MemTotal"]) or None)
     measures = [
         Measure(machine, metric, "bytes", fields[name])
-        for name, metric in _GAUGES.items()
+        for name, metric in GAUGES.items()
         if name in fields
     ]
     free = fields.get("MemFree", 0)

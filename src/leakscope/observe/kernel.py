@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from leakscope.model.series import Subject
 from leakscope.observe.machine import unexplained
 from leakscope.observe.measures import Measure
-from leakscope.proc.meminfo import read_meminfo
+from leakscope.proc.meminfo import GAUGES, read_meminfo
 from leakscope.proc.slabinfo import is_reclaimable, merged_caches, read_slabinfo
 from leakscope.proc.sockets import read_sockstat
 from leakscope.proc.sysv import read_segments
@@ -19,17 +19,6 @@ from leakscope.proc.vmalloc import read_vmallocinfo
 
 __all__ = ["KernelGauges"]
 
-_SYSTEM = {
-    "AnonPages": "anon",
-    "Shmem": "shmem",
-    "SUnreclaim": "slab_unreclaimable",
-    "SReclaimable": "slab_reclaimable",
-    "KernelStack": "kernel_stacks",
-    "PageTables": "page_tables",
-    "Percpu": "percpu",
-    "VmallocUsed": "vmalloc",
-    "Hugetlb": "hugetlb",
-}
 _SELDOM = 6  # passes between two looks at what is long to read
 _MIN_VMALLOC = 64 << 10
 _NAMED = 6
@@ -55,7 +44,7 @@ class KernelGauges:
         def put(metric: str, unit: str, value: int) -> None:
             out.append(Measure(machine, metric, unit, value))
 
-        for name, metric in _SYSTEM.items():
+        for name, metric in GAUGES.items():
             if name in fields:
                 put(metric, "bytes", fields[name])
         if "MemTotal" in fields:

@@ -5,7 +5,20 @@ from __future__ import annotations
 
 from leakscope.proc.text import read_text
 
-__all__ = ["parse_meminfo", "read_meminfo"]
+__all__ = ["GAUGES", "parse_meminfo", "read_meminfo"]
+
+GAUGES = {
+    "AnonPages": "anon",
+    "Shmem": "shmem",
+    "SUnreclaim": "slab_unreclaimable",
+    "SReclaimable": "slab_reclaimable",
+    "KernelStack": "kernel_stacks",
+    "PageTables": "page_tables",
+    "Percpu": "percpu",
+    "VmallocUsed": "vmalloc",
+    "Hugetlb": "hugetlb",
+}
+"""Fields that are worth a course, and what that is called (`model.measures`)."""
 
 
 def parse_meminfo(text: str) -> dict[str, int]:

@@ -58,7 +58,8 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     full = [each for each in copies if _FIRST in each[1]]
     if not full:
         raise RecordingError(f"{file.path} has a line of /proc/vmstat in it, and no whole one")
-    return tuple(_snapshot(*each, lines.notes()) for each in full)
+    notes = (*lines.notes(), "counted in pages, which are taken to have 4 KiB: it does not tell")
+    return tuple(_snapshot(*each, notes) for each in full)
 
 
 def _snapshot(time_ns: int | None, values: dict[str, int], notes: tuple[str, ...]) -> Snapshot:

@@ -54,6 +54,12 @@ class KernelFilter:
     sample_bytes: int = 1  # mean distance of samples; 1: every allocation
     most_blocks: int | None = None  # living blocks that there is room for
 
+    @property
+    def whole(self) -> bool:
+        """Whether no part of a cache is left out."""
+        limits = (self.pid, self.cgroup, self.min_size, self.max_size)
+        return all(limit is None for limit in limits)
+
 
 def helper_is_built() -> bool:
     """Whether this build of leakscope has the helper."""

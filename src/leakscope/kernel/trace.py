@@ -67,8 +67,6 @@ def trace_by_bpf(
         f" {count_text(hello.most_blocks)} blocks, {count_text(hello.most_sites)} sites and"
         f" {count_text(hello.most_stacks)} stacks"
     )
-    whole = which.pid is None and which.cgroup is None
-    whole = whole and which.min_size is None and which.max_size is None
     return Traced(
         start_ns=hello.start_ns,
         sample_bytes=hello.sample_bytes,
@@ -77,7 +75,7 @@ def trace_by_bpf(
         notes=tuple(notes),
         before=before,
         after=kernel_counts(),
-        whole=whole,
+        whole=which.whole,
         pid=which.pid,
         min_size=which.min_size,
         max_size=which.max_size,

@@ -120,7 +120,6 @@ def trace_by_ftrace(
         notes.append(f"this kernel has no events of: {', '.join(lacking)}")
     if reader.samples and not reader.stacks:
         notes.append("the kernel gave no stacks")
-    whole = which.pid is None and which.min_size is None and which.max_size is None
     return Traced(
         start_ns=start_ns,
         sample_bytes=1 << (_REGION_BITS + bits) if bits else 1,
@@ -129,7 +128,7 @@ def trace_by_ftrace(
         notes=tuple(notes),
         before=before,
         after=kernel_counts(),
-        whole=whole,
+        whole=which.whole,
         pid=which.pid,
         min_size=which.min_size,
         max_size=which.max_size,

@@ -12,8 +12,7 @@ from leakscope.cli._output import add_colour_option, ink_for
 from leakscope.cli._progress import Progress
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._writing import check_outputs, write_report
-from leakscope.errors import UsageError
-from leakscope.observe.asked import parse_duration
+from leakscope.observe.asked import parse_distance, parse_duration
 
 if TYPE_CHECKING:
     import argparse
@@ -25,8 +24,6 @@ threads, private memory, and which of these grow.
 It reads the counters that a virtual machine keeps in a file, and asks nothing of it. A verdict
 takes 15 minutes of watching (--for 15m); how fast something grows it says sooner.
 """
-
-_LEAST_S, _MOST_S = 0.1, 86_400.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.java.watching import MachineWatch
     from leakscope.report import java_machines
 
-    length, every = parse_duration(args.duration), parse_duration(args.every)
-    if not _LEAST_S <= every <= _MOST_S:
-        raise UsageError(f"--every {args.every} is too short or too long")
+    length, every = parse_duration(args.duration), parse_distance(args.every)
     check_outputs((args.report_file,))
     watches = [MachineWatch(machine) for machine in find_machines()]
     until = time.monotonic() + (length if watches else 0.0)

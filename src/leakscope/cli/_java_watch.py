@@ -11,7 +11,7 @@ from leakscope.cli._output import add_colour_option, ink_for
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._writing import check_outputs, write_report
 from leakscope.errors import UsageError
-from leakscope.observe.asked import parse_duration
+from leakscope.observe.asked import parse_distance, parse_duration
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,6 @@ for that and stands still meanwhile; --histograms 0 leaves that out.
 """
 
 _MOST_HISTOGRAMS = 100
-_LEAST_S, _MOST_S = 0.1, 86_400.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,9 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.java.watching import watch_machine
     from leakscope.report import java_machines
 
-    length, every = parse_duration(args.duration), parse_duration(args.every)
-    if not _LEAST_S <= every <= _MOST_S:
-        raise UsageError(f"--every {args.every} is too short or too long")
+    length, every = parse_duration(args.duration), parse_distance(args.every)
     if not is_number(args.histograms) or int(args.histograms[:5]) > _MOST_HISTOGRAMS:
         raise UsageError(f"--histograms {args.histograms[:20]} is not a number from 0 to 100")
     check_outputs((args.report_file,))

@@ -89,19 +89,15 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.kernel.trace_holders import with_holders
     from leakscope.kernel.trace_lines import named_places
     from leakscope.kernel.trace_recording import recording_of
-    from leakscope.observe.asked import parse_duration
+    from leakscope.observe.asked import parse_distance, parse_duration
     from leakscope.proc.kallsyms import read_kallsyms
     from leakscope.proc.slabinfo import is_reclaimable
 
     if args.report_file is None:
         require_output()
     check_outputs([args.report_file, args.record])
-    seconds, every = parse_duration(args.duration), parse_duration(args.every)
-    if not _SOONEST_S <= every <= _LATEST_S:
-        raise UsageError(
-            f"--every {args.every} is too {'short' if every < _SOONEST_S else 'long'}",
-            hint="It may be anything from 0.1s to 1h.",
-        )
+    seconds = parse_duration(args.duration)
+    every = parse_distance(args.every, _SOONEST_S, _LATEST_S)
     every = min(every, max(seconds / _FEWEST_LOOKS, _SOONEST_S))
     which = _filter(args)
     symbols = read_kallsyms()

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.cli._output import add_colour_option
 from leakscope.cli._writing import check_outputs
-from leakscope.errors import UsageError
+from leakscope.cli.watch import add_watching_options, watch_on
+from leakscope.observe.asked import parse_distance, parse_duration
 
 if TYPE_CHECKING:
     import argparse
@@ -27,50 +27,23 @@ Exit status: 0 no leak, 1 a leak was found, 2 could not do it, 3 undecided: not 
 or something grows fast and that alone is no proof (1 with --fail-on growth).
 """
 
-_SOONEST_S, _LATEST_S = 0.5, 86_400.0
+_SOONEST_S = 0.5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
-    parser.add_argument("--for", dest="duration", metavar="TIME", help="stop after 20s, 30m, 2h")
-    parser.add_argument("--every", default="10s", metavar="TIME", help="between looks (10s)")
-    parser.add_argument(
-        "--until-verdict",
-        action="store_true",
-        help="stop once every gauge has had the same verdict twice",
-    )
-    parser.add_argument("--record", metavar="FILE", help="also write what is seen to a new file")
-    parser.add_argument("--json", action="store_true", help="write JSON instead of text")
-    parser.add_argument("--html", metavar="FILE", help="also write a page with plots")
-    parser.add_argument(
-        "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
-    )
-    parser.add_argument(
-        "--fail-on",
-        choices=("leaks", "growth"),
-        default="leaks",
-        help="growth: what grows fast gives exit status 1 as well, without proof of a leak",
-    )
-    parser.add_argument("--plain", action="store_true", help="lines instead of a live screen")
-    add_colour_option(parser)
+    add_watching_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Watch, then say what was seen."""
-    from leakscope.cli.watch import watch_on
     from leakscope.judge.growing import fast_growers
     from leakscope.kernel.gather import KernelGatherer
     from leakscope.kernel.module_map import ModuleMap, state_folder
     from leakscope.kernel.mounts import open_debug_files
     from leakscope.kernel.stacks import stacks_behind
-    from leakscope.observe.asked import parse_duration
 
-    every = parse_duration(args.every)
-    if not _SOONEST_S <= every <= _LATEST_S:
-        raise UsageError(
-            f"--every {args.every} is too {'short' if every < _SOONEST_S else 'long'}",
-            hint="It may be anything from 0.5s to 1d.",
-        )
+    every = parse_distance(args.every, _SOONEST_S)
     length = None if args.duration is None else parse_duration(args.duration)
     check_outputs((args.report_file, args.html, args.record))
     if length is not None:

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
     outputs = [args.report_file, args.html, *export_names(args)]
     check_outputs(outputs, [args.output] if args.output else [])
-    for_s, every_s = _seconds(args.duration, "--for"), _seconds(args.every, "--every")
+    for_s, every_s = _seconds(args.duration), _seconds(args.every)
     if not 0 < args.max_pause <= _LONGEST_PAUSE_S:
         raise UsageError(
             f"a pause of {args.max_pause:g} s is not possible", hint="--max-pause SECONDS, 0.1 say."
@@ -187,15 +187,10 @@ class _Stopping:
         self._event.set()
 
 
-def _seconds(text: str | None, option: str) -> float | None:
+def _seconds(text: str | None) -> float | None:
     from leakscope.observe.asked import parse_duration
 
-    if text is None:
-        return None
-    seconds = parse_duration(text)
-    if seconds <= 0:
-        raise UsageError(f"{option} {text} is no time to wait")
-    return seconds
+    return None if text is None else parse_duration(text)
 
 
 def _wait(

@@ -16,7 +16,7 @@ from leakscope.proc.process import pids, read_start
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["find_cgroup", "find_processes", "parse_duration"]
+__all__ = ["find_cgroup", "find_processes", "parse_distance", "parse_duration"]
 
 _LONGEST_S = 3650 * 86_400.0
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -42,6 +42,21 @@ def parse_duration(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise UsageError(f"'{text[:40]}' is no length of time", hint="Write it as 20s, 30m or 2h.")
     return min(float(match[1]) * _UNITS[match[2]], _LONGEST_S)
+
+
+def parse_distance(text: str, soonest_s: float = 0.1, latest_s: float = 86_400.0) -> float:
+    """Return the seconds between two looks, as --every gives them.
+
+    Raises `UsageError` for what is no time, and for what is too short or too long.
+    """
+    seconds = parse_duration(text)
+    if not soonest_s <= seconds <= latest_s:
+        longest = "1d" if latest_s >= 86_400 else f"{latest_s / 3600:g}h"
+        raise UsageError(
+            f"--every {text} is too {'short' if seconds < soonest_s else 'long'}",
+            hint=f"It may be anything from {soonest_s:g}s to {longest}.",
+        )
+    return seconds
 
 
 def find_processes(targets: Iterable[str]) -> tuple[frozenset[int], frozenset[str]]:

@@ -367,6 +367,7 @@ def _values(plan: Plan, layout: _Layout, wishes: Wishes) -> Dictionary[str, obje
     notes = np.zeros((NOTES, 2), np.uint64)
     pairs = objects.notes[: NOTES - 1]
     notes[: len(pairs)] = pairs
+    namespace = 0  # not known
     with contextlib.suppress(OSError):
         namespace = Path(f"/proc/{plan.pid}/ns/pid").stat().st_ino
     boot = (read_text("/proc/sys/kernel/random/boot_id") or "").strip()

@@ -149,17 +149,24 @@ def read_executable(pid: int) -> str | None:
 
 def read_resident(pid: int) -> int:
     """Return the resident bytes of `pid`; 0 when it is gone."""
-    words = (read_text(f"/proc/{living_task(pid)}/statm", 4096) or "").split()
-    known = len(words) > 1 and words[1].isdecimal()
-    return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if known else 0
+    pages = _statm(pid)
+    return pages[1] * os.sysconf("SC_PAGE_SIZE") if pages is not None else 0
 
 
 def read_private_resident(pid: int) -> int | None:
     """Return the resident bytes of `pid` that have no file behind them; None when it is gone."""
-    words = (read_text(f"/proc/{living_task(pid)}/statm", 4096) or "").split()
-    if len(words) < 3 or not all(word.isdecimal() for word in words[1:3]):
-        return None
-    return max(int(words[1]) - int(words[2]), 0) * os.sysconf("SC_PAGE_SIZE")
+    pages = _statm(pid)
+    return max(pages[1] - pages[2], 0) * os.sysconf("SC_PAGE_SIZE") if pages is not None else None
+
+
+def _statm(pid: int) -> list[int] | None:
+    """Return pages: mapped, resident, and these with a file; None when the process is gone."""
+    for task in (pid, None):
+        words = (read_text(f"/proc/{task or living_task(pid)}/statm", 256) or "").split()
+        # It is zero where the first thread has ended: another one knows, at more cost.
+        if len(words) > 2 and words[1] != "0" and all(word.isdecimal() for word in words[:3]):
+            return [int(word) for word in words[:3]]
+    return None
 
 
 def pids() -> list[int]:

@@ -209,6 +209,7 @@ class Harvest:
             raise
 
     def _remove(self, file: LiveFile) -> None:
+        self._resident.forget(file.path)
         with contextlib.suppress(OSError):
             file.path.unlink()
 

@@ -50,6 +50,10 @@ class ResidentCourses:
         course.times_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
         course.sizes.append(size)
 
+    def forget(self, path: Path) -> None:
+        """Its recording is gone; the name may become that of another."""
+        self._courses.pop(path, None)
+
     def take(self, path: Path, recording: Recording, begun_ns: int) -> Recording:
         """Return the recording with the course in its timeline; `begun_ns` is when it began."""
         course = self._courses.pop(path, None)

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leakscope.errors import LeakscopeError
 from leakscope.proc.cgroup import above, find_hierarchy, own_path, read_cgroup
@@ -24,7 +24,7 @@ from leakscope.trace._harvest import program_name
 from leakscope.words import bytes_text, share_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from leakscope.model.recordings import Recording
@@ -160,11 +160,22 @@ class Pressure:
     def _work(self) -> None:
         while not self._stopping.wait(_LOOK_S):
             look = _Look(self._hierarchy)
-            for file in self._files():
+            files = self._files()
+            self._forget({file.path for file in files})
+            for file in files:
                 with contextlib.suppress(LeakscopeError, OSError):
                     self._look(file, look)
                 if self._stopping.is_set():
                     return
+
+    def _forget(self, there: Collection[Path]) -> None:
+        """Drop what is known of recordings that are gone: their names may become those of others."""
+        with self._lock:
+            known: tuple[dict[Path, Any], ...]
+            known = (self._pids, self._levels, self._found, self._written)
+            for each in known:
+                for path in [path for path in each if path not in there]:
+                    del each[path]
 
     def _look(self, file: LiveFile, look: _Look) -> None:
         pid = self._pids.get(file.path)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`control mark` while a program runs, and `report --since` then and later."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -125,3 +126,13 @@ def test_a_mark_that_is_not_there(server, leakscope):
     assert (done.returncode, done.stdout) == (2, "")
     assert "no mark named 'b'" in done.stderr
     assert "It has 'a'" in done.stderr
+
+
+def test_a_lock_that_nobody_gives_back_is_no_wait_without_end(server, leakscope):
+    pid = pid_of(server)
+    with find_live_file(pid).path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        done = leakscope("control", pid, "mark", "a", timeout=60)
+
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr

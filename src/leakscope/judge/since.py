@@ -104,6 +104,11 @@ def since(recording: Recording, mark: Mark) -> Recording:
         ),
         coverage=replace(recording.coverage, notes=(*recording.coverage.notes, note)),
         duration_ns=duration,
+        free_errors=tuple(
+            replace(each, time_ns=each.time_ns - at)
+            for each in recording.free_errors
+            if each.time_ns >= at
+        ),
         reachability=None if reach is None else reach[young["blocks"]],
         marks=(),
     )

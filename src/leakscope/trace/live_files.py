@@ -33,6 +33,7 @@ _HEADER = dict(layout.HEADER_DTYPE.fields or {})
 _NAME = re.compile(r"(\d{1,10})\.(\d{1,5})\.live")
 _COUNT_NAME = re.compile(r"removed\.\d{1,10}")
 _MARK_BYTES = layout.MARK_DTYPE["name"].itemsize
+_LOCK_S = 2.0
 _COARSE = 6  # CLOCK_MONOTONIC_COARSE, which the time module has no name for
 PAUSED = 1
 """Bit of the header's control word: recording is switched off."""
@@ -90,7 +91,7 @@ class LiveFile:
         self._check_version()
         fd = self._open(os.O_RDWR)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)  # marks of two at once; the program has no descriptor
+            _lock(fd)
             there = self.field("mark_count")
             first = _HEADER["marks"][1]
             step = layout.MARK_DTYPE.itemsize
@@ -179,6 +180,23 @@ class LiveFile:
                 hint="Run as the user that the program runs as, or as root.",
             )
         return fd
+
+
+def _lock(fd: int) -> None:
+    """Keep others from marking at the same time; the program has no descriptor of the file.
+
+    Raises `OSError` when somebody holds it for long: its owner is not to be trusted.
+    """
+    until = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def list_live_files(directory: Path) -> tuple[LiveFile, ...]:

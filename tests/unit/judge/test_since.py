@@ -89,3 +89,18 @@ def test_the_recording_before_the_mark_is_left_as_it_was():
 
     assert np.array_equal(recording.blocks, before[0])
     assert np.array_equal(recording.sites, before[1])
+
+
+def test_wrong_frees_before_the_mark_are_not_told_of():
+    from dataclasses import replace
+
+    from leakscope.model.free_errors import RecordedFreeError
+
+    wrong = [
+        RecordedFreeError(kind=2, via=1, proof=1, count=1, returned=0, address=1, size=None,
+                          offset=0, site=0, node=0, first_node=0, time_ns=at * SECOND, tid=1)
+        for at in (10, 60)
+    ]  # fmt: skip
+    cut = since(replace(made(), free_errors=tuple(wrong)), Mark("load", 50 * SECOND))
+
+    assert [each.time_ns for each in cut.free_errors] == [10 * SECOND]

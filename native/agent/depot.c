@@ -65,6 +65,11 @@ static LS_COLD void index_grow(struct ls_live *live, struct ls_index **where, ui
   __atomic_store_n(where, fresh, __ATOMIC_RELEASE);
 }
 
+/* Look-ups end at an empty slot: an index that could not grow is not filled to the last one. */
+static inline bool index_is_full(const struct ls_index *index, uint32_t count) {
+  return count > index->mask - index->mask / 8;
+}
+
 uint32_t ls_depot_node(uint32_t parent, uint16_t module, uint16_t flags, uint64_t offset) {
   struct ls_live *live = ls_live;
   struct lsr_node want = {.parent = parent, .module = module, .flags = flags, .offset = offset};
@@ -86,7 +91,8 @@ uint32_t ls_depot_node(uint32_t parent, uint16_t module, uint16_t flags, uint64_
       return id;
     }
   id = header->node_count;
-  if (id >= LSR_MAX_NODES || !ls_area_grow(&header->nodes, (id + 1ull) * sizeof want)) {
+  if (id >= LSR_MAX_NODES || index_is_full(index, id) ||
+      !ls_area_grow(&header->nodes, (id + 1ull) * sizeof want)) {
     ls_unlock(&live->depot_lock);
     ls_count_drop_anywhere(LSR_DROP_NODES_FULL);
     return parent;
@@ -118,7 +124,7 @@ static uint32_t find_site(struct ls_live *live, uint32_t node, uint8_t kind, uin
       return id;
     }
   id = header->site_count;
-  if (id >= LSR_MAX_SITES ||
+  if (id >= LSR_MAX_SITES || index_is_full(index, id) ||
       !ls_area_grow(&header->sites, (id + 1ull) * sizeof(struct lsr_site))) {
     ls_unlock(&live->depot_lock);
     ls_count_drop_anywhere(LSR_DROP_SITES_FULL);

@@ -9,46 +9,18 @@
  * pointer that was ever given out is there in the file, at the offset that was told, and
  * nothing of the heap is given out twice. Prints what failed and exits 1.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "alone.h"
 #include "space.h"
 
-static struct ls_live live;
-struct ls_live *ls_live = &live;
 static unsigned dropped;
 
-__thread struct ls_local ls_tls;
-
-void ls_lock_wake(struct ls_lock *lock) { lock->awaited = 0; }
-
-void ls_lock_contended(struct ls_lock *lock) {
-  while (!ls_trylock(lock))
-    ;
-}
 long ls_apart(long (*work)(void *), void *argument) { return work(argument); }
 void ls_count_drop_anywhere(enum lsr_drop reason) { dropped += reason == LSR_DROP_NO_SPACE; }
 void ls_private_unlock(void) {}
 int ls_recording_open(void) { return -1; }
-
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      printf("%s:%d: %s\n", __func__, __LINE__, #condition);          \
-      exit(1);                                                        \
-    }                                                                 \
-  } while (0)
-
-static uint64_t state = 88172645463325252u;
-static uint64_t draw(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state;
-}
 
 static bool blocked;
 static void block(void) { /* a page right behind every mapping of the file */

@@ -13,6 +13,10 @@ from conftest import ROOT
 NATIVE = ROOT / "native"
 PARTS = {
     "test_blocks": ("blocks", "str", "sys"),
+    "test_depot": ("depot", "str"),
+    "test_kept": ("kept", "str"),
+    "test_ranges": ("ranges", "str"),
+    "test_timeline": ("timeline", "str", "sys"),
     "test_space": ("space", "str", "sys"),
     "test_rules": ("apart", "epilogue", "image", "loaded", "modules", "peek", "resolve", "rules", "str", "sys"),
 }  # fmt: skip
@@ -55,7 +59,9 @@ def sanitizer(request):
 
 
 @pytest.mark.parametrize(
-    ("name", "ways"), [("test_blocks", [()]), ("test_space", [("free",), ("blocked",)])]
+    ("name", "ways"),
+    [(name, [()]) for name in PARTS if name not in ("test_space", "test_rules")]
+    + [("test_space", [("free",), ("blocked",)])],
 )
 def test_tables_and_space(sanitizer, name, ways, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -14,4 +14,15 @@ static inline void nap_us(long us) {
   }
 }
 
+// Until so long after a moment of CLOCK_MONOTONIC; what came late before is made up for.
+static inline void wait_until_us(const struct timespec *since, long us) {
+  struct timespec until = {since->tv_sec + us / 1000000, since->tv_nsec + us % 1000000 * 1000};
+  if (until.tv_nsec >= 1000000000) {
+    until.tv_sec++;
+    until.tv_nsec -= 1000000000;
+  }
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) != 0) {
+  }
+}
+
 #endif

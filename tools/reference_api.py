@@ -30,6 +30,14 @@ findings = leakscope.analyse("app.1234.leakscope", min_bytes="64KiB")
 print(findings.headline)""",
     "find": """\
 print(leakscope.find("nginx").report())""",
+    "diff": """\
+diff = leakscope.diff("before.leakscope", leakscope.run("./app"))
+assert not diff.worse, diff.report()""",
+    "export": """\
+Path("leaks.sarif").write_bytes(leakscope.export(run, "sarif", leaks=True))""",
+    "Diff": """\
+for change in leakscope.diff("old.xml", "new.xml").worse:
+    print(change.change, change.bytes, change.source)""",
     "Found": """\
 found = leakscope.find("nginx", duration="1m", stop=False)
 print(found.verdict, found.rate, found.next_step)""",
@@ -73,8 +81,8 @@ leakscope.load("photo.jpg")  # RecordingError: it is no recording""",
     "SymbolError": """\
 isinstance(error, leakscope.SymbolError)  # a debug file that cannot be read""",
 }
-FIRST = ("run", "scan", "watch", "find", "load", "analyse", "Run", "Scan", "Watched", "Found")
-FIRST += ("Findings",)
+FIRST = ("run", "scan", "watch", "find", "load", "analyse", "diff", "export")
+FIRST += ("Run", "Scan", "Watched", "Found", "Findings", "Diff")
 
 
 def api_page() -> str:

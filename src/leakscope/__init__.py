@@ -3,7 +3,8 @@
 
 `run` traces a program and returns its recordings, `load` reads one from a file, `analyse` judges
 it; `scan` says what nothing points to in a running process, `watch` which processes grow,
-`find` what grows in one of them, and who holds it:
+`find` what grows in one of them, and who holds it; `diff` tells what changed between two of
+anything, and `export` writes for other programs:
 
     run = leakscope.run(["./app", "--flag"], timeout="10m")
     for leak in run.leaks:
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakscope._library.analysing import analyse, load
+    from leakscope._library.comparing import Diff, diff, export
     from leakscope._library.finding import Found, find
     from leakscope._library.results import Findings, Run, Scan, Watched
     from leakscope._library.running import run
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Diff",
     "Finding",
     "Findings",
     "Found",
@@ -58,6 +61,8 @@ __all__ = [
     "Watched",
     "__version__",
     "analyse",
+    "diff",
+    "export",
     "find",
     "load",
     "run",
@@ -66,6 +71,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Diff": "leakscope._library.comparing",
     "Finding": "leakscope.model.findings",
     "Findings": "leakscope._library.results",
     "Found": "leakscope._library.finding",
@@ -82,6 +88,8 @@ _HOMES = {
     "Verdict": "leakscope.model.findings",
     "Watched": "leakscope._library.results",
     "analyse": "leakscope._library.analysing",
+    "diff": "leakscope._library.comparing",
+    "export": "leakscope._library.comparing",
     "find": "leakscope._library.finding",
     "load": "leakscope._library.analysing",
     "run": "leakscope._library.running",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from leakscope._analysis import Analyser
     from leakscope.judge.gate import Gate
 
-__all__ = ["add_reading_options", "analyser_for", "part_label"]
+__all__ = ["add_reading_options", "analyser_for"]
 
 
 def add_reading_options(group: argparse._ActionsContainer) -> None:
@@ -59,10 +59,3 @@ def analyser_for(args: argparse.Namespace, gate: Gate | None = None) -> Analyser
         min_bytes=args.min_bytes,
         gate=gate,
     )
-
-
-def part_label(label: str, number: int, count: int) -> str:
-    """Return how the `number`th of `count` recordings of one file is called."""
-    from leakscope.report.terminal import PART
-
-    return label if count == 1 else f"{label}{PART}{number}"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leakscope._paths import absolute
@@ -70,10 +69,7 @@ def run(args: argparse.Namespace) -> int:
         timeline = None if one.recording is None else one.recording.timeline
         findings = one.findings
         if args.leaks:
-            leaks = findings.leaks
-            held = sum(each.live_bytes for each in leaks)
-            findings = replace(findings, findings=leaks, live_bytes=held)
-            timeline = None
+            findings, timeline = findings.only_leaks(), None
         every.append(Exported(one.label, findings, timeline))
     root = None if args.source_root is None else str(absolute(args.source_root))
     write_export(args.to, every, args.output, root)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from leakscope.cli._gate import export_names, refuse_gate
 from leakscope.cli._heap import report_core
 from leakscope.cli._output import add_report_options, judge_recordings, statuses
-from leakscope.cli._reading import part_label
 from leakscope.cli._snapshots import add_snapshot_options, report_snapshots
 from leakscope.cli._status import worst
 from leakscope.cli._streams import complain, require_output
 from leakscope.cli._writing import check_outputs
 from leakscope.cli.watch import add_store_options
 from leakscope.errors import LeakscopeError, RecordingError, UsageError
-from leakscope.words import plural
+from leakscope.words import part_label, plural
 
 if TYPE_CHECKING:
     import argparse

@@ -22,10 +22,10 @@ from leakscope.words import bytes_text, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leakscope.cli._sides import JudgedInput
     from leakscope.errors import LeakscopeError
     from leakscope.judge.together import SharedPlace
     from leakscope.model.findings import Finding
+    from leakscope.workflow.judging import JudgedInput
 
 HELP = """\
 Write suppressions for what leaks, to be read by --suppressions, LeakSanitizer or valgrind.

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from leakscope.model.columns import Column
 from leakscope.model.frames import Frame
@@ -13,6 +14,9 @@ from leakscope.model.free_errors import FreeError
 from leakscope.model.reachability import ScanFacts
 from leakscope.model.recordings import MOMENT_NS, Coverage, Process
 from leakscope.model.tool_errors import FoundError
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = [
     "BudgetUse",
@@ -213,6 +217,11 @@ class Findings:
     def leaks(self) -> tuple[Finding, ...]:
         """The findings that make the run fail."""
         return tuple(f for f in self.findings if f.is_leak)
+
+    def only_leaks(self) -> Self:
+        """Return the same with what leaks alone, as if nothing else were held."""
+        held = sum(each.live_bytes for each in self.leaks)
+        return replace(self, findings=self.leaks, live_bytes=held)
 
     @property
     def leak_places(self) -> int:

@@ -38,6 +38,7 @@ from leakscope.words import (
     confidence_words,
     count_text,
     duration_text,
+    file_part,
     interval_text,
     plural,
     rate_text,
@@ -46,11 +47,8 @@ from leakscope.words import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["PART", "SourceContext", "next_lines", "next_text", "process_text", "render"]
+__all__ = ["SourceContext", "next_lines", "next_text", "process_text", "render"]
 __all__ += ["render_brief", "totals_text", "weight_text"]
-
-PART = ", process "
-"""Between the name of a file that holds several processes and the number of one of them."""
 
 _INDENT = "   "
 _NARROWEST = 40
@@ -168,7 +166,7 @@ def next_text(
         return _kernel_step(members, ink)
     sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
     if recording is not None:
-        recording = recording.partition(PART)[0]
+        recording = file_part(recording)
         if findings.process.ended == "running":  # labelled "process 1234", and named by its number
             recording = recording.removeprefix("process ")
     undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)

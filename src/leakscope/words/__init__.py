@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from leakscope.words.confidences import confidence_words
+from leakscope.words.labels import file_part, part_label
 from leakscope.words.numbers import (
     count_text,
     interval_text,
@@ -17,5 +18,5 @@ from leakscope.words.sizes import amount_text, bytes_text, signed_amount, typed_
 from leakscope.words.times import duration_text, seconds_text
 
 __all__ = ["amount_text", "bytes_text", "confidence_words", "count_text", "duration_text"]
-__all__ += ["interval_text", "number_text", "percent_text", "plural", "rate_text", "seconds_text"]
-__all__ += ["share_text", "signed_amount", "signed_rate", "typed_size"]
+__all__ += ["file_part", "interval_text", "number_text", "part_label", "percent_text", "plural"]
+__all__ += ["rate_text", "seconds_text", "share_text", "signed_amount", "signed_rate", "typed_size"]

@@ -17,9 +17,9 @@ from leakscope.report._places import chief_frame, function_text, location_text
 from leakscope.report.answers.places import place_of, stack_of
 from leakscope.report.ink import Ink
 from leakscope.report.steps import command_of
-from leakscope.report.terminal import PART, next_text, process_text, totals_text, weight_text
+from leakscope.report.terminal import next_text, process_text, totals_text, weight_text
 from leakscope.report.text import printable
-from leakscope.words import bytes_text, confidence_words, duration_text, plural
+from leakscope.words import bytes_text, confidence_words, duration_text, file_part, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -271,7 +271,7 @@ def _command(finding: Finding, findings: Findings, label: str | None) -> str | N
         return f"leakscope scan {process.pid} --held-by {finding.fingerprint}"
     if label is None:
         return None
-    return f"leakscope report --verbose {shlex.quote(label.partition(PART)[0])}"
+    return f"leakscope report --verbose {shlex.quote(file_part(label))}"
 
 
 def _source(

@@ -12,6 +12,7 @@
 #include "rules.h"
 
 #include "agent.h"
+#include "dwarf.h"
 #include "epilogue.h"
 #include "modules.h"
 #include "sys.h"
@@ -114,47 +115,45 @@ static int64_t take_sleb(struct cursor *cursor) {
   return (int64_t)value;
 }
 
-enum { ENC_OMIT = 0xff };
-
 /* A DW_EH_PE encoded pointer. `data_base` serves the datarel encodings. */
 static uintptr_t take_encoded(struct cursor *cursor, uint8_t encoding, uintptr_t data_base) {
-  if (encoding == ENC_OMIT)
+  if (encoding == DW_EH_PE_omit)
     return 0;
   uintptr_t here = (uintptr_t)cursor->at, value;
-  switch (encoding & 0x0f) {
-  case 0x00:
-  case 0x04:
-  case 0x0c:
+  switch (encoding & DW_EH_PE_FORMAT) {
+  case DW_EH_PE_absptr:
+  case DW_EH_PE_udata8:
+  case DW_EH_PE_sdata8:
     value = TAKE(uint64_t, cursor);
     break;
-  case 0x01:
+  case DW_EH_PE_uleb128:
     value = take_uleb(cursor);
     break;
-  case 0x02:
+  case DW_EH_PE_udata2:
     value = TAKE(uint16_t, cursor);
     break;
-  case 0x03:
+  case DW_EH_PE_udata4:
     value = TAKE(uint32_t, cursor);
     break;
-  case 0x09:
+  case DW_EH_PE_sleb128:
     value = (uintptr_t)take_sleb(cursor);
     break;
-  case 0x0a:
+  case DW_EH_PE_sdata2:
     value = (uintptr_t)(intptr_t)TAKE(int16_t, cursor);
     break;
-  case 0x0b:
+  case DW_EH_PE_sdata4:
     value = (uintptr_t)(intptr_t)TAKE(int32_t, cursor);
     break;
   default:
     cursor->bad = true;
     return 0;
   }
-  switch (encoding & 0x70) {
-  case 0x00:
+  switch (encoding & DW_EH_PE_BASE) {
+  case DW_EH_PE_absptr:
     return value;
-  case 0x10:
+  case DW_EH_PE_pcrel:
     return value + here;
-  case 0x30:
+  case DW_EH_PE_datarel:
     return value + data_base;
   default: /* textrel, funcrel, aligned: nobody emits them here */
     cursor->bad = true;
@@ -240,7 +239,7 @@ static bool read_cie(const struct ls_module *module, uintptr_t at, struct cie *r
         break;
       case 'P': {
         uint8_t encoding = TAKE(uint8_t, &data);
-        take_encoded(&data, encoding & 0x0f, 0);
+        take_encoded(&data, encoding & DW_EH_PE_FORMAT, 0);
         break;
       }
       case 'S':
@@ -271,9 +270,9 @@ static bool read_fde(const struct ls_module *module, uintptr_t at, uintptr_t tar
   if (!back || cursor.bad || !read_cie(module, back_from - back, &ret->cie))
     return false;
   ret->start = take_encoded(&cursor, ret->cie.fde_encoding, 0);
-  uintptr_t bytes = take_encoded(&cursor, ret->cie.fde_encoding & 0x0f, 0);
+  uintptr_t bytes = take_encoded(&cursor, ret->cie.fde_encoding & DW_EH_PE_FORMAT, 0);
   ret->end = ret->start + bytes;
-  if (cursor.bad || ret->cie.fde_encoding & 0x80 || target < ret->start || target >= ret->end)
+  if (cursor.bad || ret->cie.fde_encoding & DW_EH_PE_indirect || target < ret->start || target >= ret->end)
     return false;
   if (ret->cie.has_data) {
     uint64_t skip = take_uleb(&cursor);
@@ -316,12 +315,12 @@ static bool find_fde(const struct ls_module *module, uintptr_t target, struct fd
   if (hdr.bad)
     return false;
   size_t width = 0;
-  if (count_encoding != ENC_OMIT && table_encoding == 0x3b /* datarel|sdata4 */)
+  if (count_encoding != DW_EH_PE_omit && table_encoding == (DW_EH_PE_datarel | DW_EH_PE_sdata4))
     width = 4;
-  else if (count_encoding != ENC_OMIT && table_encoding == 0x3c /* datarel|sdata8 */)
+  else if (count_encoding != DW_EH_PE_omit && table_encoding == (DW_EH_PE_datarel | DW_EH_PE_sdata8))
     width = 8;
   if (!width)
-    return frame_encoding != ENC_OMIT && find_fde_linear(module, eh_frame, target, ret);
+    return frame_encoding != DW_EH_PE_omit && find_fde_linear(module, eh_frame, target, ret);
   if (count > (uint64_t)(hdr.end - hdr.at) / (2 * width))
     return false;
   /* The last row that starts at or before the target. */
@@ -385,10 +384,10 @@ static void set(struct machine *machine, uint64_t number, enum how how, int64_t 
 
 /* "DW_OP_breg<fp> offset" and nothing more; with `deref`, followed by DW_OP_deref. */
 static bool is_fp_based(struct cursor expression, bool deref, int64_t *ret_offset) {
-  if (TAKE(uint8_t, &expression) != 0x70 + REG_FP)
+  if (TAKE(uint8_t, &expression) != DW_OP_breg0 + REG_FP)
     return false;
   *ret_offset = take_sleb(&expression);
-  if (deref && TAKE(uint8_t, &expression) != 0x06)
+  if (deref && TAKE(uint8_t, &expression) != DW_OP_deref)
     return false;
   return !expression.bad && expression.at == expression.end;
 }
@@ -396,7 +395,9 @@ static bool is_fp_based(struct cursor expression, bool deref, int64_t *ret_offse
 /* The CFA in an x86-64 procedure linkage table: one word more after the push, which ends at
  * byte `lit` of each 16: sp + 8 + (((pc & 15) >= lit) << 3). */
 static bool is_plt(struct cursor expression, uintptr_t pc, int64_t *ret_offset) {
-  static const uint8_t text[] = {0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x30, 0x2a, 0x33, 0x24, 0x22};
+  static const uint8_t text[] = {
+      DW_OP_breg0 + 7, 8, DW_OP_breg0 + 16, 0,          DW_OP_lit0 + 15, DW_OP_and, DW_OP_lit0,
+      DW_OP_ge,        DW_OP_lit0 + 3,      DW_OP_shl, DW_OP_plus};
   if (REG_SP != 7 || (size_t)(expression.end - expression.at) != sizeof text)
     return false;
   uint8_t literal = 0;
@@ -426,96 +427,96 @@ static bool execute(struct machine *machine, struct cursor program) {
   struct row *row = &machine->row;
   while (program.at < program.end && !program.bad) {
     uint8_t opcode = TAKE(uint8_t, &program);
-    uint8_t low = opcode & 0x3f;
+    uint8_t low = opcode & ~DW_CFA_PRIMARY;
     uint64_t advance = 0, number;
     int64_t offset;
-    switch (opcode & 0xc0 ? opcode & 0xc0 : opcode) {
-    case 0x40: /* advance_loc */
+    switch (opcode & DW_CFA_PRIMARY ? opcode & DW_CFA_PRIMARY : opcode) {
+    case DW_CFA_advance_loc:
       advance = low;
       break;
-    case 0x80: /* offset */
+    case DW_CFA_offset:
       offset = (int64_t)take_uleb(&program);
       set(machine, low, HOW_OFFSET, offset * cie->data_align);
       break;
-    case 0xc0: /* restore */
-    case 0x06: { /* restore_extended */
-      number = opcode == 0x06 ? take_uleb(&program) : low;
+    case DW_CFA_restore:
+    case DW_CFA_restore_extended: {
+      number = opcode == DW_CFA_restore_extended ? take_uleb(&program) : low;
       struct saved *saved = column(row, number);
       if (saved)
         *saved = *column(&machine->initial, number);
       break;
     }
-    case 0x00: /* nop */
-    case 0x2d: /* AARCH64_negate_ra_state: we strip the signature whether or not it is there */
+    case DW_CFA_nop:
+    case DW_CFA_AARCH64_negate_ra_state: /* we strip the signature whether or not it is there */
       break;
-    case 0x2c: /* AARCH64_negate_ra_state_with_pc */
+    case DW_CFA_AARCH64_negate_ra_state_with_pc:
       break;
-    case 0x01: /* set_loc */
+    case DW_CFA_set_loc:
       machine->location = take_encoded(&program, cie->fde_encoding, 0);
       if (machine->location > machine->target)
         return !program.bad;
       break;
-    case 0x02: /* advance_loc1 */
+    case DW_CFA_advance_loc1:
       advance = TAKE(uint8_t, &program);
       break;
-    case 0x03: /* advance_loc2 */
+    case DW_CFA_advance_loc2:
       advance = TAKE(uint16_t, &program);
       break;
-    case 0x04: /* advance_loc4 */
+    case DW_CFA_advance_loc4:
       advance = TAKE(uint32_t, &program);
       break;
-    case 0x05: /* offset_extended */
+    case DW_CFA_offset_extended:
       number = take_uleb(&program);
       offset = (int64_t)take_uleb(&program);
       set(machine, number, HOW_OFFSET, offset * cie->data_align);
       break;
-    case 0x07: /* undefined */
+    case DW_CFA_undefined:
       set(machine, take_uleb(&program), HOW_UNDEFINED, 0);
       break;
-    case 0x08: /* same_value */
+    case DW_CFA_same_value:
       set(machine, take_uleb(&program), HOW_SAME, 0);
       break;
-    case 0x09: /* register */
+    case DW_CFA_register:
       number = take_uleb(&program);
       take_uleb(&program);
       set(machine, number, HOW_OTHER, 0);
       break;
-    case 0x0a: /* remember_state */
+    case DW_CFA_remember_state:
       if (machine->depth == MAX_STATES)
         return false;
       machine->stack[machine->depth++] = *row;
       break;
-    case 0x0b: /* restore_state */
+    case DW_CFA_restore_state:
       if (!machine->depth)
         return false;
       *row = machine->stack[--machine->depth];
       break;
-    case 0x0c: /* def_cfa */
+    case DW_CFA_def_cfa:
       row->cfa_register = take_uleb(&program);
       row->cfa_offset = (int64_t)take_uleb(&program);
       row->cfa_how = CFA_REGISTER;
       break;
-    case 0x12: /* def_cfa_sf */
+    case DW_CFA_def_cfa_sf:
       row->cfa_register = take_uleb(&program);
       row->cfa_offset = take_sleb(&program) * cie->data_align;
       row->cfa_how = CFA_REGISTER;
       break;
-    case 0x0d: /* def_cfa_register */
+    case DW_CFA_def_cfa_register:
       row->cfa_register = take_uleb(&program);
       if (row->cfa_how != CFA_REGISTER)
         return false;
       break;
-    case 0x0e: /* def_cfa_offset */
+    case DW_CFA_def_cfa_offset:
       row->cfa_offset = (int64_t)take_uleb(&program);
       if (row->cfa_how != CFA_REGISTER)
         return false;
       break;
-    case 0x13: /* def_cfa_offset_sf */
+    case DW_CFA_def_cfa_offset_sf:
       row->cfa_offset = take_sleb(&program) * cie->data_align;
       if (row->cfa_how != CFA_REGISTER)
         return false;
       break;
-    case 0x0f: { /* def_cfa_expression */
+    case DW_CFA_def_cfa_expression: {
       struct cursor expression = take_block(&program);
       row->cfa_register = REG_SP;
       row->cfa_how = is_fp_based(expression, true, &row->cfa_offset)                ? CFA_FP_DEREF
@@ -523,39 +524,39 @@ static bool execute(struct machine *machine, struct cursor program) {
                                                                              : CFA_NONE;
       break;
     }
-    case 0x10: /* expression */
+    case DW_CFA_expression:
       number = take_uleb(&program);
       if (is_fp_based(take_block(&program), false, &offset))
         set(machine, number, HOW_FP_SLOT, offset);
       else
         set(machine, number, HOW_OTHER, 0);
       break;
-    case 0x11: /* offset_extended_sf */
+    case DW_CFA_offset_extended_sf:
       number = take_uleb(&program);
       set(machine, number, HOW_OFFSET, take_sleb(&program) * cie->data_align);
       break;
-    case 0x14: /* val_offset */
+    case DW_CFA_val_offset:
       number = take_uleb(&program);
       take_uleb(&program);
       set(machine, number, HOW_OTHER, 0);
       break;
-    case 0x15: /* val_offset_sf */
+    case DW_CFA_val_offset_sf:
       number = take_uleb(&program);
       take_sleb(&program);
       set(machine, number, HOW_OTHER, 0);
       break;
-    case 0x16: /* val_expression */
+    case DW_CFA_val_expression:
       number = take_uleb(&program);
       take_block(&program);
       set(machine, number, HOW_OTHER, 0);
       break;
-    case 0x1d: /* MIPS_advance_loc8 */
+    case DW_CFA_MIPS_advance_loc8:
       advance = TAKE(uint64_t, &program);
       break;
-    case 0x2e: /* GNU_args_size: matters to landing pads only */
+    case DW_CFA_GNU_args_size: /* matters to landing pads only */
       take_uleb(&program);
       break;
-    case 0x2f: /* GNU_negative_offset_extended */
+    case DW_CFA_GNU_negative_offset_extended:
       number = take_uleb(&program);
       offset = (int64_t)take_uleb(&program);
       set(machine, number, HOW_OFFSET, -offset * cie->data_align);

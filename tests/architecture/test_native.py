@@ -96,6 +96,7 @@ def test_agent_can_be_identified_and_debugged(built):
     assert "libleakscope-agent.so" in readelf("-d", built)
 
 
+@pytest.mark.timeout(600)  # half a hundred compilations
 def test_no_function_needs_a_large_stack(built, tmp_path):
     """Hooks run on threads' smallest stacks (16 KiB) and on signal stacks."""
     compiler = "aarch64-linux-gnu-gcc" if "aarch64" in str(built) else "gcc"

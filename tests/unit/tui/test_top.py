@@ -23,11 +23,12 @@ from leakscope.workflow.opening import InputKind, Named
 from leakscope.workflow.top_looks import FEW, MANY, Looks, TopLook, open_top
 
 KIB = 1 << 10
+PID = 1 << 22  # which no process and no thread ever has
 EVIL = "[bold red]evil[/] \x1b[2J\nnew"
 
 
 def recording(sites=3, *, names=("keep", EVIL, "other")):
-    made = RecordingBuilder(Process(pid=77, exe="/srv/app", ended="running"), duration_ns=10**10)
+    made = RecordingBuilder(Process(pid=PID, exe="/srv/app", ended="running"), duration_ns=10**10)
     for number in range(sites):
         name = names[number] if number < len(names) else f"f{number}"
         node = made.stack([BuiltFrame(name=FrameName(name, "/src/app.c", number + 1))])
@@ -50,8 +51,8 @@ class Fake(Looks):
     """A process whose first site grows by a KiB a look; it ends, or fails, when it is told to."""
 
     def __init__(self, sites=3, **how):
-        named = Named("process 77", InputKind.TRACED, Path("/nowhere"), 77)
-        super().__init__(named.label, named.path, 77, Judging(), named, **how)
+        named = Named(f"process {PID}", InputKind.TRACED, Path("/nowhere"), PID)
+        super().__init__(named.label, named.path, PID, Judging(), named, **how)
         self.base, self.end, self.error = recording(sites), None, None
 
     alive = True
@@ -115,7 +116,7 @@ SIZES = pytest.mark.parametrize("size", [(80, 24), (200, 60)])
 @SIZES
 def test_sites_with_bytes_rate_verdict_stack_and_the_cost(size):
     async def steps(app, pilot):
-        wanted = ["app (pid 77)", "keep at app.c:1", "+4.0 KiB/s", "% of a core", "so far: "]
+        wanted = [f"app (pid {PID})", "keep at app.c:1", "+4.0 KiB/s", "% of a core", "so far: "]
         seen = await until(app, pilot, *wanted, "#0  keep at /src/app.c:1")
         (titles,) = (line for line in seen.splitlines() if line.startswith(" verdict "))
         assert ("blocks" in titles) == (size[0] == 200)
@@ -143,7 +144,7 @@ def test_filter_order_and_back(size):
         await until(app, pilot, "filter: OTH", "1 of 3 sites", absent=["keep at app.c:1"])
         assert app.looks.most == MANY
         await pilot.press("enter", "s")  # a key again, and no letter of the filter
-        await until(app, pilot, "filter: OTH ", "process 77", absent=["OTHs"])
+        await until(app, pilot, "filter: OTH ", f"process {PID}", absent=["OTHs"])
         await pilot.press("escape")
         await until(app, pilot, "3 of 3 sites")
         assert app.looks.most == FEW
@@ -173,7 +174,7 @@ def test_scan_holders_dump_and_pause(size, monkeypatch):
         await until(app, pilot, "keep at app.c:1")
         await pilot.press("s")
         await until(app, pilot, "leakscope: ", "Esc goes back")
-        assert asked == [77]
+        assert asked == [PID]
         await pilot.press("escape")
         await until(app, pilot, "found no lost block here")
         await pilot.press("down", "down", "h")
@@ -191,7 +192,7 @@ def test_one_thing_at_a_time_its_errors_are_told_and_leaving_ends_it(monkeypatch
 
     def scan(pid, path):
         go_on.wait(30)
-        raise TargetError("process 77 is\nanother user's", hint="Be root.")
+        raise TargetError(f"process {PID} is\nanother user's", hint="Be root.")
 
     def cancel(wanted):
         cancelled.append(wanted)
@@ -205,7 +206,7 @@ def test_one_thing_at_a_time_its_errors_are_told_and_leaving_ends_it(monkeypatch
         await pilot.press("s", "d")
         await until(app, pilot, "Wait: something is being done")
         go_on.set()
-        await until(app, pilot, "process 77 is\\nanother user's Be root.")
+        await until(app, pilot, f"process {PID} is\\nanother user's Be root.")
         go_on.clear()
         await pilot.press("s")
 
@@ -218,8 +219,8 @@ def test_an_ended_process_keeps_its_last_state_and_cannot_be_scanned():
 
     async def steps(app, pilot):
         await until(app, pilot, "keep at app.c:1")
-        looks.end = "process 77 has ended (exited)"
-        await until(app, pilot, "ENDED: process 77 has ended (exited)", "keep at app.c:1")
+        looks.end = f"process {PID} has ended (exited)"
+        await until(app, pilot, f"ENDED: process {PID} has ended (exited)", "keep at app.c:1")
         await pilot.press("s")
         await until(app, pilot, "Nothing moves here")
 
@@ -261,7 +262,7 @@ def test_an_error_of_the_first_look_is_raised_after_the_screen():
 
 def test_a_packed_recording_is_a_still_picture(tmp_path):
     path = tmp_path / "a.leakscope"
-    packed.write(replace(recording(), process=Process(pid=77, ended="exited")), path)
+    packed.write(replace(recording(), process=Process(pid=PID, ended="exited")), path)
     looks = open_top(str(path), Judging())
 
     look = looks.look()

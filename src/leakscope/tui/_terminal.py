@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the terminal of a live screen is still there."""
+"""The terminal of a live screen: whether it is still there, and its own colours."""
 
 from __future__ import annotations
 
 import select
 import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["is_gone"]
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+__all__ = ["is_gone", "theme_of"]
+
+_THEMES = ("ansi-dark", "textual-ansi")  # what versions of textual call it
+
+
+def theme_of(available: Container[str], otherwise: str) -> str:
+    """Return the theme that paints with the terminal's own colours, else `otherwise`."""
+    return next((name for name in _THEMES if name in available), otherwise)
 
 
 def is_gone() -> bool:

@@ -18,7 +18,7 @@ from leakscope.judge.growing import fast_growers, growth_now, growth_words
 from leakscope.model.series import TrendVerdict
 from leakscope.report.gauges import gauge_name, spark, subject_name
 from leakscope.report.text import cells, clip_right, printable
-from leakscope.tui._terminal import is_gone
+from leakscope.tui._terminal import is_gone, theme_of
 from leakscope.words import amount_text, bytes_text, duration_text, signed_amount, signed_rate
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class LiveScreen(App[None]):
     ENABLE_COMMAND_PALETTE = False
 
     def __init__(self, watch: Watch, over: Callable[[], bool]) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True)  # the terminal's own colours, or with NO_COLOR none
         self.watching, self.over = watch, over
         self.failure: Exception | None = None
         self._stop = threading.Event()
@@ -108,7 +108,7 @@ class LiveScreen(App[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
-        self.theme = "textual-ansi" if "textual-ansi" in self.available_themes else self.theme
+        self.theme = theme_of(self.available_themes, self.theme)
         table = self._table
         for name in _COLUMNS:
             table.add_column(name, key=name)

@@ -16,8 +16,10 @@ from leakscope.model.frames import FrameName
 from leakscope.model.holders import Holding, Reference
 from leakscope.model.recordings import Process
 from leakscope.recording import packed
+from leakscope.tui import _top_text as texts
 from leakscope.tui import top
 from leakscope.tui.top import TopScreen
+from leakscope.words import bytes_text
 from leakscope.workflow import top_looks
 from leakscope.workflow.opening import InputKind, Named
 from leakscope.workflow.top_looks import FEW, MANY, Looks, TopLook, open_top
@@ -124,6 +126,51 @@ def test_sites_with_bytes_rate_verdict_stack_and_the_cost(size):
         await until(app, pilot, "#0  other at /src/app.c:3")
 
     drive(steps, size=size)
+
+
+@pytest.mark.parametrize(("unicode", "mark"), [(True, "░"), (False, "-")])
+def test_resident_memory_lies_behind_what_is_held(unicode, mark):
+    look = Fake().look()
+    held = float(look.held.sum())
+    seconds = np.arange(10, dtype=np.int64) * 10**9
+
+    def chart(resident):
+        line = replace(
+            look.recording.timeline,
+            times_ns=seconds,
+            live_bytes=np.full(10, held),
+            rss_bytes=None if resident is None else np.full(10, resident, np.int64),
+        )
+        seen = replace(look, recording=replace(look.recording, timeline=line), at_ns=10**10)
+        return texts.chart(seen, 40, 4, unicode=unicode).plain.splitlines()
+
+    lines = chart(2 * held)
+    assert lines[0].split()[0] == bytes_text(2 * held).split()[0]
+    assert f"{mark} resident" in lines[1]
+    assert [line[13:].count(mark) for line in lines] == [27, 27, 0, 0]
+    for none in (None, 0, 100 * held):  # not read, and so much that nothing else would be seen
+        assert mark not in "".join(chart(none))
+
+
+def test_another_look_is_no_reason_to_lay_out_the_screen():
+    laid_out = []
+
+    async def steps(app, pilot):
+        await until(app, pilot, "keep at app.c:1")
+        lay_out = app.screen._refresh_layout
+
+        def seen(*how, **more):
+            laid_out.append(app.looks.made)
+            return lay_out(*how, **more)
+
+        app.screen._refresh_layout = seen
+        for _ in range(5):
+            before = shown(app)
+            while shown(app) == before:
+                await pilot.pause(0.05)
+
+    drive(steps)
+    assert laid_out == []
 
 
 def test_names_of_a_hostile_binary_are_text():

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
-from textual.app import App
 from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.message import Message
@@ -19,7 +18,7 @@ from textual.widgets import Footer, Input, Static
 from leakscope.errors import LeakscopeError
 from leakscope.report.text import printable
 from leakscope.tui import _top_text as texts
-from leakscope.tui._terminal import is_gone, theme_of
+from leakscope.tui._terminal import LiveApp, is_gone, theme_of
 from leakscope.words import duration_text, plural
 from leakscope.workflow import top_actions
 from leakscope.workflow.top_looks import FEW, MANY
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["TopScreen"]
 
 _ASK_S = 0.2
+_LAST_LOOK_S = 1.0  # names of ten thousand sites take many, and q means now
 _SORTS = ("leaks first", "held", "rate")
 _TALL = 40  # lines of a terminal that has room for a larger chart
 _STILL = "Nothing moves here: this needs a process that is recorded now."
@@ -125,7 +125,7 @@ class _Sites(_Fixed, can_focus=True):
         self.show(self.rows, self.cursor)
 
 
-class TopScreen(App[None]):
+class TopScreen(LiveApp):
     """Shows `looks` until somebody presses q; a program that ends leaves its last state.
 
     `judge_all` says what a scanned recording shows. Looks and actions are made in threads; what
@@ -149,7 +149,8 @@ class TopScreen(App[None]):
         # First of all: what is typed right after it is text, and no key that does something.
         Binding("slash", "filter", "Filter", priority=True),
         ("o", "order", "Order"),
-        ("enter", "open", "Open"),
+        # Likewise: what is typed right after it is a key again.
+        Binding("enter", "open", "Open", priority=True),
         Binding("r", "look", "Look", show=False),
         Binding("escape", "close", show=False),
         Binding("ctrl+c", "quit", show=False, priority=True),
@@ -219,8 +220,13 @@ class TopScreen(App[None]):
         self.received = number
         self.exit()
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether a look is still being made: nobody waits long for one after the end."""
+        return self._looker.is_alive()
+
     def finish(self) -> None:
-        """Wait for the last look and for what was begun; raise what ended the screen."""
+        """Wait for what was begun, and a moment for the last look; raise what ended the screen."""
         self._stop.set()
         self._wanted.set()
         worker = self._worker
@@ -231,9 +237,10 @@ class TopScreen(App[None]):
             finally:
                 top_actions.cancel(False)
         if self._looker.is_alive():
-            self._looker.join()
+            self._looker.join(_LAST_LOOK_S)
         if self.failure is not None:
             raise self.failure
+        self.check_end()
 
     # -- keys -----------------------------------------------------------------
 
@@ -248,7 +255,10 @@ class TopScreen(App[None]):
         self._wanted.set()
 
     def action_open(self) -> None:
-        """Make the panel large or small."""
+        """Make the panel large or small; in the filter, keep it and give the keys back."""
+        if self.focused is self._filter:  # its has_focus comes later
+            self._hide_filter()
+            return
         self._told = False
         self._set_open(not self._open)
         self._describe()
@@ -268,7 +278,7 @@ class TopScreen(App[None]):
 
     def action_filter(self) -> None:
         """Ask what is sought."""
-        if self._filter.has_focus:
+        if self.focused is self._filter:  # its has_focus comes later
             self._filter.insert_text_at_cursor("/")
             return
         self._filter.display = True
@@ -278,10 +288,6 @@ class TopScreen(App[None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show what matches so far."""
         self._seek(event.value)
-
-    def on_input_submitted(self) -> None:
-        """Keep the filter, and give the keys back."""
-        self._hide_filter()
 
     def on__sites_moved(self) -> None:
         """Tell of the site that was chosen; the text of an action stays until Esc."""
@@ -499,7 +505,7 @@ class TopScreen(App[None]):
 
     def _hide_filter(self) -> None:
         self._filter.display = False
-        (self._panel if self._open else self._sites).focus()
+        self.screen.set_focus(self._panel if self._open else self._sites)
 
     def _say(self, text: str) -> None:
         self._said = printable(text)

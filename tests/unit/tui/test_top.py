@@ -3,6 +3,7 @@
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +158,9 @@ def test_another_look_is_no_reason_to_lay_out_the_screen():
 
     async def steps(app, pilot):
         await until(app, pilot, "keep at app.c:1")
+        before = shown(app)
+        while shown(app) == before:  # the first text of a site was laid out
+            await pilot.pause(0.05)
         lay_out = app.screen._refresh_layout
 
         def seen(*how, **more):
@@ -171,6 +175,30 @@ def test_another_look_is_no_reason_to_lay_out_the_screen():
 
     drive(steps)
     assert laid_out == []
+
+
+def test_the_end_does_not_wait_for_a_long_look():
+    looks, go_on = Fake(), threading.Event()
+    look = looks.look
+
+    def slow(**how):
+        found = look(**how)
+        if looks.made > 1:
+            go_on.wait(60)
+        return found
+
+    looks.look = slow
+
+    async def steps(app, pilot):
+        await until(app, pilot, "keep at app.c:1")
+        await pilot.press("r", "q")
+
+    begun = time.monotonic()
+    try:
+        drive(steps, looks=looks)
+        assert time.monotonic() - begun < 50
+    finally:
+        go_on.set()
 
 
 def test_names_of_a_hostile_binary_are_text():

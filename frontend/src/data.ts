@@ -47,6 +47,8 @@ export interface Result {
   sentence: string;
   amount: number | null;
   amountText: string;
+  /** Bytes more than before, of two that are compared. */
+  change: number | null;
   count: number | null;
   rate: number | null;
   remark: string;

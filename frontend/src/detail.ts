@@ -35,7 +35,7 @@ export function detail(page: Page, data: Data, answer: Answer, number: number, r
   if (result?.step) parts.push(stepLine(result.step));
   const link = page.link(number, result ? result.key : `site-${profile?.sites[site ?? 0] ?? 0}`);
   const button = h("button", { type: "button", class: "copy", onclick: () => void copy(location.href.replace(/#.*$/, "") + link, button) }, "copy link");
-  parts.push(h("p", { class: "dim" }, result ? result.identities.join(", ") + " " : "no finding: mostly given back, small, or one of very many ", h("a", { href: link }, "link to this"), " ", button));
+  parts.push(h("p", { class: "dim" }, result ? result.identities.join(", ") + " " : answer.command === "diff" ? "no more and no less than before " : "no finding: mostly given back, small, or one of very many ", h("a", { href: link }, "link to this"), " ", button));
   return h("div", { class: "detail" }, ...parts);
 }
 

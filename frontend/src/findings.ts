@@ -7,6 +7,7 @@ import { detail, placesOf } from "./detail";
 import type { Page } from "./main";
 import { bytesText, countText, plural, rateText, signedAmount } from "./words";
 
+const TITLES: Record<string, string> = { triage: "What is odd, and who holds memory", diff: "What changed" };
 const STEP = 60; // rows shown at once, and more with each press
 
 interface Row {
@@ -16,13 +17,22 @@ interface Row {
   quiet: boolean;
 }
 
-type Sort = "rank" | "verdict" | "title" | "amount" | "count" | "rate" | "allocs" | "span";
+type Sort = "rank" | "verdict" | "title" | "amount" | "change" | "count" | "rate" | "allocs" | "span";
 const COLUMNS: [Sort, string][] = [
   ["verdict", "Verdict"],
   ["title", "Place"],
   ["amount", "Bytes"],
   ["count", "Blocks"],
   ["rate", "Growth"],
+];
+
+/** Of two sides that were compared. */
+const CHANGES: [Sort, string][] = [
+  ["verdict", "Change"],
+  ["title", "Place"],
+  ["amount", "Bytes now"],
+  ["count", "Blocks now"],
+  ["change", "Difference"],
 ];
 
 export class FindingsTable {
@@ -65,7 +75,7 @@ export class FindingsTable {
     this.element = h(
       "section",
       { id: "findings", "aria-labelledby": "findings-title" },
-      h("h2", { id: "findings-title" }, answer.command === "triage" ? "What is odd, and who holds memory" : "Findings"),
+      h("h2", { id: "findings-title" }, TITLES[answer.command] ?? "Findings"),
       h("div", { class: "controls" }, select("Show", this.choices(loud), this.which, (value) => {
         this.which = value;
         this.room = STEP;
@@ -78,9 +88,14 @@ export class FindingsTable {
     this.refresh();
   }
 
+  /** Whether it tells what changed between two sides. */
+  private get compared(): boolean {
+    return this.answer.command === "diff";
+  }
+
   private choices(loud: number): [string, string][] {
     const found: [string, string][] = [];
-    if (loud) found.push(["loud", `leaks and what is open (${countText(loud)})`]);
+    if (loud) found.push(["loud", `${this.compared ? "what changed" : "leaks and what is open"} (${countText(loud)})`]);
     if (this.answer.results.length) found.push(["found", `all findings told in full (${countText(this.answer.results.length)})`]);
     if (this.answer.profile) found.push(["all", `all call stacks (${countText(this.rows.length)})`]);
     return found.length ? found : [["all", "nothing"]];
@@ -118,6 +133,7 @@ export class FindingsTable {
     const { profile } = this.answer;
     const of = (name: string): number => (profile && row.site !== null ? profile.measures[name]?.[row.site] ?? -1 : -1);
     if (this.sort === "amount") return row.result?.amount ?? of("live_bytes");
+    if (this.sort === "change") return row.result?.change ?? 0;
     if (this.sort === "count") return row.result?.count ?? of("live_count");
     if (this.sort === "rate") return row.result?.rate ?? -Infinity;
     if (this.sort === "allocs") return of("allocs");
@@ -161,7 +177,7 @@ export class FindingsTable {
   }
 
   private showHead(): void {
-    const columns = [...COLUMNS];
+    const columns = this.compared ? CHANGES : [...COLUMNS];
     if (this.answer.profile?.measures["allocs"]) columns.push(["allocs", "Allocations"]);
     if (this.page.span && this.spanValues.size) columns.push(["span", "In the span"]);
     replace(
@@ -220,7 +236,7 @@ export class FindingsTable {
       h("td", { class: "place" }, button, where ? h("span", { class: "dim where" }, where) : null),
       h("td", { class: "number" }, amount === null ? row.result?.amountText ?? "" : bytesText(amount)),
       h("td", { class: "number" }, count === null ? "" : countText(count)),
-      h("td", { class: "number" }, row.result?.rate ? rateText(row.result.rate) : ""),
+      h("td", { class: "number" }, this.compared ? signedAmount(row.result?.change ?? 0, "bytes") : row.result?.rate ? rateText(row.result.rate) : ""),
     ];
     const allocs = of("allocs");
     if (profile?.measures["allocs"]) cells.push(h("td", { class: "number" }, allocs === null ? "" : countText(allocs)));

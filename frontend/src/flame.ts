@@ -62,11 +62,11 @@ export class Flame {
     private readonly profile: Profile,
     private readonly number: number,
   ) {
-    const first = Object.keys(MEASURES).filter((name) => this.sum(name) > 0);
-    this.measure = this.sum("lost_bytes") > 0 && page.answers[number].results.some((r) => r.verdict === "lost")
+    if (data.compare && data.compare[1] === number) this.compare = data.compare[0];
+    const first = Object.keys(MEASURES).filter((name) => this.offered(name));
+    this.measure = this.compare < 0 && this.sum("lost_bytes") > 0 && page.answers[number].results.some((r) => r.verdict === "lost")
       ? "lost_bytes"
       : first.includes("live_bytes") ? "live_bytes" : first[0] ?? "live_bytes";
-    if (data.compare && data.compare[1] === number) this.compare = data.compare[0];
     this.element = h(
       "section",
       { id: "graph", "aria-labelledby": "graph-title" },
@@ -100,16 +100,26 @@ export class Flame {
     return sum;
   }
 
+  private get other(): Profile | null {
+    return this.compare >= 0 ? this.page.answers[this.compare]?.profile ?? null : null;
+  }
+
+  /** Whether there is something to show of a measure, which both sides of a comparison know. */
+  private offered(name: string): boolean {
+    const profiles = this.other ? [this.profile, this.other] : [this.profile];
+    if (name.startsWith("span")) return this.page.span !== null && profiles.every((each) => each.courseOf.length > 0);
+    return profiles.every((each) => each.measures[name]) && profiles.some((each) => each.measures[name].some((value) => value > 0));
+  }
+
   private get unit(): string {
     return this.measure.startsWith("span") ? "bytes" : MEASURES[this.measure]?.[1] ?? "bytes";
   }
 
   private showControls(): void {
-    const span = this.page.span;
     const measures: [string, string][] = Object.entries(MEASURES)
-      .filter(([name]) => this.profile.measures[name] && this.sum(name) > 0)
+      .filter(([name]) => this.offered(name))
       .map(([name, [text]]) => [name, text]);
-    if (span) measures.unshift(["span_grown", "grown in the span"], ["span_end", "live at the end of the span"]);
+    if (this.offered("span_grown")) measures.unshift(["span_grown", "grown in the span"], ["span_end", "live at the end of the span"]);
     const others: [string, string][] = this.page.answers
       .map((answer, n): [string, string] => [String(n), `${n + 1}. ${answer.subject}`])
       .filter(([n]) => Number(n) !== this.number && this.page.answers[Number(n)].profile);
@@ -171,12 +181,26 @@ export class Flame {
 
   /** After a change of what is shown: the tree itself. */
   rebuild(): void {
+    const refused = this.common();
     const profiles = [this.profile];
-    const other = this.compare >= 0 ? this.page.answers[this.compare]?.profile : null;
-    if (other) profiles.push(other);
+    if (this.other) profiles.push(this.other);
     this.tree = new Tree(profiles, this.data.places, this.order, this.hideRuntime, this.focus);
     this.showControls();
     this.reweigh();
+    this.say(refused);
+  }
+
+  /** Take a measure that both sides know, and compare nothing where there is none; say so. */
+  private common(): string {
+    if (!this.other || this.offered(this.measure)) return "";
+    const known = [...Object.keys(MEASURES), "span_grown"].find((name) => this.offered(name));
+    const [text] = MEASURES[this.measure] ?? ["the span"];
+    if (known) {
+      this.measure = known;
+      return `${text}: not known of both, so ${MEASURES[known]?.[0] ?? "the span"} is compared.`;
+    }
+    this.compare = -1;
+    return "Nothing is known of both, so they cannot be compared.";
   }
 
   /** After a change of the filter or span: what the nodes of the tree hold. */
@@ -189,7 +213,7 @@ export class Flame {
   }
 
   spanChanged(): void {
-    const timed = this.page.span && this.profile.courseOf.length;
+    const timed = this.offered("span_grown");
     this.measure = timed ? "span_grown" : this.measure.startsWith("span") ? "live_bytes" : this.measure;
     this.showControls();
     this.reweigh();

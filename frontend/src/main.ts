@@ -41,7 +41,7 @@ export class Page {
         { class: "bar" },
         h("strong", {}, "leakscope"),
         this.answers.length > 1
-          ? select("Process", this.answers.map((each, n): [string, string] => [String(n), `${n + 1}. ${each.subject}: ${each.headline}`.slice(0, 120)]), "0", (value) => this.go(Number(value)))
+          ? select(this.data.compare ? "Side" : "Process", this.answers.map((each, n): [string, string] => [String(n), `${n + 1}. ${each.subject}: ${each.headline}`.slice(0, 120)]), "0", (value) => this.go(Number(value)))
           : null,
         h("label", { class: "search" }, "Filter ", this.search),
         theme,
@@ -134,7 +134,7 @@ export class Page {
       h("p", {}, (answer.about[0]?.startsWith(answer.subject) ? answer.about : [answer.subject, ...answer.about]).join(" · ")),
       ...answer.warnings.map((text) => h("p", { class: "warning" }, `Warning: ${text}`)),
       ...answer.steps.map(stepLine),
-      this.answers.length > 1 ? this.processes() : null,
+      this.answers.length > 1 && !this.data.compare ? this.processes() : null,
       h("div", { class: "accounts" }, ...answer.accounts.map(account)),
     );
   }
@@ -178,8 +178,15 @@ export class Page {
     return this.courseAt(profile, span.to);
   }
 
-  private courseAt(profile: Profile, moment: number): Float64Array {
+  /** `row` is one of the profile that is shown; another one was looked at at other moments. */
+  private courseAt(profile: Profile, row: number): Float64Array {
     const rows = profile.times.length;
+    const shown = this.answers[this.number].profile;
+    let moment = row;
+    if (shown && profile !== shown) {
+      const time = shown.times[row];
+      moment = Math.max(profile.times.filter((each) => each <= time).length - 1, 0);
+    }
     const found = new Float64Array(profile.nodes.length);
     for (let row = 0; row < profile.courseOf.length; row++) found[profile.courseOf[row]] = profile.courses[row * rows + Math.min(moment, rows - 1)];
     return found;

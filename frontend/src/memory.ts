@@ -37,6 +37,7 @@ export class Memory {
   private readonly plot = h("div", { class: "memory" });
   private readonly said = h("p", { class: "said", "aria-live": "polite" });
   private readonly layers: Layer[];
+  private readonly ends: HTMLInputElement[];
   private clear: () => void = () => undefined;
   private width = 0;
 
@@ -47,14 +48,14 @@ export class Memory {
   ) {
     this.layers = layersOf(answer, profile);
     const rows = profile.times.length;
-    const ends = ["from", "to"].map((name, n) =>
+    this.ends = ["from", "to"].map((name, n) =>
       h("input", {
         type: "range",
         min: "0",
         max: String(rows - 1),
         value: n ? String(rows - 1) : "0",
         "aria-label": `span ${name}`,
-        oninput: () => this.ranged(ends as HTMLInputElement[]),
+        oninput: () => this.ranged(),
       }),
     );
     this.element = h(
@@ -66,8 +67,8 @@ export class Memory {
         "div",
         { class: "controls" },
         "Span: ",
-        ...ends,
-        h("button", { type: "button", onclick: () => this.reset(ends as HTMLInputElement[]) }, "whole run"),
+        ...this.ends,
+        h("button", { type: "button", onclick: () => this.reset() }, "whole run"),
       ),
       this.said,
       h(
@@ -95,28 +96,36 @@ export class Memory {
     }
   }
 
-  private ranged(ends: HTMLInputElement[]): void {
-    const [a, b] = ends.map((each) => Number(each.value)).sort((x, y) => x - y);
-    this.page.setSpan(a === 0 && b === this.profile.times.length - 1 ? null : { from: a, to: Math.max(b, a) });
+  private ranged(): void {
+    const [a, b] = this.ends.map((each) => Number(each.value)).sort((x, y) => x - y);
+    const last = this.profile.times.length - 1;
+    this.page.setSpan(a === 0 && b === last ? null : a < b ? { from: a, to: b } : { from: Math.max(a - 1, 0), to: Math.max(a, 1) });
     this.clear();
     this.tell();
     this.shade();
   }
 
-  private reset(ends: HTMLInputElement[]): void {
-    ends[0].value = "0";
-    ends[1].value = ends[1].max;
+  private reset(): void {
     this.page.setSpan(null);
+    this.follow();
     this.clear();
     this.tell();
     this.shade();
+  }
+
+  /** The sliders stand where the span is. */
+  private follow(): void {
+    const span = this.page.span;
+    this.ends[0].value = String(span?.from ?? 0);
+    this.ends[1].value = span ? String(span.to) : this.ends[1].max;
   }
 
   private tell(): void {
     const { times, live, resident } = this.profile;
     const span = this.page.span ?? { from: 0, to: times.length - 1 };
     let text = `${timeText(times[span.from])} to ${timeText(times[span.to])}: live ${bytesText(live[span.from])} to ${bytesText(live[span.to])}`;
-    if (resident?.[span.to]) text += `, resident ${bytesText(resident[span.from])} to ${bytesText(resident[span.to])}`;
+    // 0: nobody looked at that moment.
+    if (resident?.[span.to]) text += `, resident ${resident[span.from] ? `${bytesText(resident[span.from])} to ` : ""}${bytesText(resident[span.to])}`;
     if (this.page.span) {
       const known = this.profile.courseOf.length;
       text += `. Graph and table show this span` + (known < this.profile.nodes.length ? `, of the ${known.toLocaleString("en-US")} heaviest call stacks.` : ".");
@@ -169,6 +178,7 @@ export class Memory {
         if (!event.sourceEvent) return;
         const chosen = event.selection as [number, number] | null;
         this.page.setSpan(chosen ? this.rows(x.invert(chosen[0]), x.invert(chosen[1])) : null);
+        this.follow();
         this.tell();
         this.shade();
       });

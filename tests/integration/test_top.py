@@ -169,6 +169,17 @@ def test_the_last_state_stays_when_the_program_ends(pid):
     assert screen.end() == 0
 
 
+def test_keys_that_are_no_utf8_end_nothing(pid):
+    screen = Terminal("top", pid)
+    screen.until("drop at app.c:7")
+    screen.press(b"\xe9\xff\xc3(")
+    time.sleep(1)  # what is read together with such bytes is lost
+    screen.press(b"o")
+    screen.until("sorted by: held")
+    screen.press(b"q")
+    assert screen.end() == 0
+
+
 def test_it_ends_with_its_terminal(pid):
     # Which is not its controlling one: nobody sends it a signal.
     screen = Terminal("top", pid)

@@ -22,6 +22,8 @@ WRONG = "no/such/folder/page.html"
         ["find", "--html", WRONG, "1"],
         ["watch", "--html", WRONG, "1"],
         ["--html", WRONG],
+        ["diff", "--html", WRONG, "shop.leakscope", "later.leakscope"],
+        ["diff", "shop.leakscope", "later.leakscope", "--html", "x", "--report-file", "x"],
         ["report", "shop.leakscope", "--html", "x", "--report-file", "x"],
         ["report", "shop.leakscope", "--html", "shop.leakscope"],
         ["run", "--no-report", "--html", "x", "--", "touch", "ran"],

@@ -175,7 +175,9 @@ def test_hostile_names_of_a_recording_arrive_as_text(screen, tmp_path):
         headline=evil,
     )
     path = tmp_path / "evil.html"
-    path.write_bytes(to_html([of_findings(found, label=evil)]).encode(errors="backslashreplace"))
+    held = {3: [Holding(evil, 1, 1, (Reference(evil, 0),))]}
+    answer = of_findings(found, label=evil, holders=held)
+    path.write_bytes(to_html([answer]).encode(errors="backslashreplace"))
     screen.open(path)
     text = screen.text("#app")
     assert "f<script>window.got=1</script>\\x1b[31m\\u202e\\udc80" in text

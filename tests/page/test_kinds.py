@@ -227,6 +227,55 @@ def test_two_answers_can_arrive_compared(screen, tmp_path):
     assert "10 B before, 20 B now: +10 B" in screen.text("#graph .said")
 
 
+def test_what_one_side_does_not_know_is_not_called_grown(screen, tmp_path):
+    answer = full_answer()
+    known = answer.profile.measures | {"lost_bytes": np.array([9.0, 0.0])}
+    now = replace(answer, profile=replace(answer.profile, measures=known))
+    path = tmp_path / "page.html"
+    path.write_text(to_html([now, answer]), encoding="utf-8")
+    screen.open(path)
+    assert screen.run("document.querySelector('#graph select').value") == "lost_bytes"
+    choose = (
+        "(() => { const s = document.querySelector('#graph label:nth-of-type(5) select');"
+        " s.value = '1'; s.dispatchEvent(new Event('change')); })()"
+    )
+    screen.run(choose)
+    said = screen.text("#graph .said")
+    assert said == "lost bytes: not known of both, so live bytes is compared."
+    assert screen.run("document.querySelector('#graph select').value") == "live_bytes"
+    screen.run("document.querySelector('#graph canvas').focus()")
+    screen.press("ArrowDown")
+    assert "10 B before, 10 B now: no change" in screen.text("#graph .said")
+    only = replace(answer, profile=replace(answer.profile, measures={"frees": np.ones(2)}))
+    path.write_text(to_html([now, only]), encoding="utf-8")
+    screen.open(path)
+    screen.run(choose)
+    assert "cannot be compared" in screen.text("#graph .said")
+
+
+def test_a_span_is_the_same_time_of_what_it_is_compared_with(screen, tmp_path):
+    """The older run was looked at twice as often, and held a byte for each second."""
+    answer = full_answer()
+    old = replace(
+        answer.profile,
+        times_ns=np.arange(5) * (10**9 // 2),
+        live_bytes=np.arange(5.0),
+        courses=np.array([[0, 1, 2, 3, 4]], np.float32),
+        resident_bytes=None,
+    )
+    path = tmp_path / "page.html"
+    path.write_text(to_html([replace(answer, profile=old), answer], (0, 1)), encoding="utf-8")
+    screen.open(path)
+    screen.run(
+        "(() => { const r = document.querySelectorAll('#memory input[type=range]')[0];"
+        " r.value = 1; r.dispatchEvent(new Event('input')); })()"
+    )
+    assert screen.text("#memory .said").startswith("1 s to 2 s")
+    screen.run("document.querySelector('#graph canvas').focus()")
+    screen.press("ArrowDown")
+    assert "2 B before, 5 B now" in screen.text("#graph .said")  # 4 - 2, and 9 - 4
+
+
 def test_nothing_recorded_is_a_page_too(screen, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(to_html([]), encoding="utf-8")

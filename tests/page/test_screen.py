@@ -143,6 +143,22 @@ def test_a_brushed_span_is_what_everything_below_shows(page):
     assert "In the span" not in page.text(".findings thead")
 
 
+def test_the_sliders_stand_where_the_brush_left_them(page):
+    page.drag("#memory .brush .overlay", 0.4, 0.8)
+    ends = "[...document.querySelectorAll('#memory input[type=range]')].map(r => Number(r.value))"
+    first, last = page.run(ends)
+    rows = int(str(page.run("document.querySelector('#memory input[type=range]').max")))
+    assert 0 < first < last < rows
+    begins = page.text("#memory .said").partition(" to ")[0]
+    page.run(
+        "(() => { const r = document.querySelectorAll('#memory input[type=range]')[1];"
+        " r.value = Number(r.value) + 1; r.dispatchEvent(new Event('input')); })()"
+    )
+    assert page.text("#memory .said").partition(" to ")[0] == begins
+    page.click("#memory .controls button")
+    assert page.run(ends) == [0, rows]
+
+
 def test_keys_alone_reach_everything(page):
     page.press("/")
     assert page.run("document.activeElement.type") == "search"

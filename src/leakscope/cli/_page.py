@@ -77,8 +77,10 @@ def judged_answer(
     return findings, answer
 
 
-def write_page(name: str, answers: Sequence[Answer]) -> None:
-    """Write the page for this user only, whole or not at all."""
+def write_page(
+    name: str, answers: Sequence[Answer], compare: tuple[int, int] | None = None
+) -> None:
+    """Write the page for this user only, whole or not at all; `compare` is as in `to_html`."""
     from leakscope.report.html import to_html
 
-    write_private(Path(name), to_html(answers))
+    write_private(Path(name), to_html(answers, compare))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from leakscope._paths import current
 from leakscope.cli._gate import percent_value
 from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._page import add_html_option, write_page
 from leakscope.cli._reading import add_reading_options
 from leakscope.cli._sides import input_files, read_judged
 from leakscope.cli._status import LEAKS, UNDECIDED, worst
@@ -89,6 +90,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the report to FILE instead of the terminal",
     )
+    add_html_option(report)
     report.add_argument(
         "--limit",
         type=whole_number,
@@ -106,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.judge.diff import Tolerance, compare
 
     before, after = _sides(args)
-    check_outputs([args.report_file], input_files([*before, *after]))
+    check_outputs([args.report_file, args.html], input_files([*before, *after]))
     failed: list[LeakscopeError] = []
     sides = [_looked(names, args, failed) for names in (before, after)]
     share = args.tolerance
@@ -120,6 +122,12 @@ def run(args: argparse.Namespace) -> int:
     )
     from leakscope.report.diff import render_diff, to_json
 
+    if args.html is not None:  # first: the terminal may be gone
+        from leakscope.report.answers.comparisons import of_comparison
+        from leakscope.symbols import source_context
+
+        answers = of_comparison(comparison, source_context=source_context, base=current())
+        write_page(args.html, answers, (0, 1))
     if args.json:
         text = to_json(comparison, status)
     else:

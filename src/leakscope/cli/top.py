@@ -88,7 +88,8 @@ def show(what: str, args: argparse.Namespace) -> int | None:
         screen.run()
     finally:
         screen.finish()
-        judging.forget()
+        if not screen.is_looking:  # it reads what would be closed
+            judging.forget()
     return screen.received
 
 

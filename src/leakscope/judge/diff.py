@@ -149,6 +149,7 @@ def compare(before: Looked, after: Looked, tolerance: Tolerance | None = None) -
         noise_count=sum(row.p_value is not None for row in same),
         quiet_count=quiet,
         notes=tuple(_notes(before, after, kept)),
+        same=tuple(same),
     )
 
 

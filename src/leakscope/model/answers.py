@@ -154,6 +154,7 @@ class Result:
     sentence: str
     amount: int | None = None  # bytes
     amount_text: str = ""
+    change: int | None = None  # bytes more than before, of two that are compared
     count: int | None = None  # blocks
     rate: float | None = None  # bytes a second
     remark: str = ""  # confidence, pattern, kind

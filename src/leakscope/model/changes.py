@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leakscope.model.frames import Frame
 
@@ -117,6 +117,7 @@ class Comparison:
     noise_count: int  # changes of estimates that chance alone may make
     quiet_count: int  # what is known and suppressed, and was left out
     notes: tuple[str, ...] = ()
+    same: tuple[StackChange, ...] = field(default=(), repr=False)  # the stacks of `same_count`
 
     def of(self, change: Change) -> tuple[StackChange, ...]:
         """Return the changes of one kind."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from leakscope.model.changes import Amount, Comparison, Side, StackChange
     from leakscope.report.ink import Ink
 
-__all__ = ["SCHEMA", "render_diff", "to_json"]
+__all__ = ["SCHEMA", "change_text", "headline_text", "kept_texts", "render_diff", "side_text"]
+__all__ += ["to_json"]
 
 SCHEMA = "leakscope-diff/1"
 
@@ -32,11 +33,11 @@ _ORDER = (Change.NEW, Change.GROWN, Change.SHRUNK, Change.GONE)
 
 def render_diff(comparison: Comparison, ink: Ink, *, limit: int = 10, verbose: bool = False) -> str:
     """Return the text on a comparison, ending in a newline; `limit` changes of each kind."""
-    lines = ink.wrap(_headline(comparison), "leakscope: ", "  ")
+    lines = ink.wrap(headline_text(comparison), "leakscope: ", "  ")
     colour = ALARM if any(comparison.of(change) for change in _WORSE) else CALM
     lines = ink.paint_all(WARNING if comparison.undecided else colour, lines)
     for name, side in (("before", comparison.before), ("after", comparison.after)):
-        lines += ink.wrap(_side(side), f"  {name:6}  ", " " * 10)
+        lines += ink.wrap(side_text(side), f"  {name:6}  ", " " * 10)
     for name, side in (("before", comparison.before), ("after", comparison.after)):
         if side.blind is not None:
             text = f"{name}: {side.blind}"
@@ -63,7 +64,8 @@ def render_diff(comparison: Comparison, ink: Ink, *, limit: int = 10, verbose: b
     return "\n".join(lines) + "\n"
 
 
-def _headline(comparison: Comparison) -> str:
+def headline_text(comparison: Comparison) -> str:
+    """Return what changed, in a line."""
     if comparison.measure == "nothing":
         return "nothing can be compared: no number is known of both sides"
     if comparison.before.blind is not None or comparison.after.blind is not None:
@@ -86,7 +88,8 @@ def _signed(size: int) -> str:
     return ("-" if size < 0 else "+") + bytes_text(abs(size))
 
 
-def _side(side: Side) -> str:
+def side_text(side: Side) -> str:
+    """Return what a side is of, and what it holds."""
     labels = [printable(label) for label in side.labels]
     named = labels[0] if labels else "nothing"
     if labels[1:]:
@@ -97,17 +100,20 @@ def _side(side: Side) -> str:
     return named + held + (blocks if held else "")
 
 
-def _row(row: StackChange, ink: Ink, verbose: bool) -> list[str]:
+def change_text(row: StackChange) -> str:
+    """Return what a stack held, or had lost, before and now."""
     then, now = _amount(row, row.before), _amount(row, row.after)
     what = "lost" if row.measure == "lost" else "held"
     if row.change is Change.NEW:
-        text = f"{now} {what}"
-    elif row.change is Change.GONE:
-        text = f"{then} {what} before"
-    else:
-        text = f"{then} before, {now} now, {what} ({_signed(row.bytes)})"
-    word = row.change.upper()
-    lines = [ink.bold(line) for line in ink.wrap(f"{word}: {text}", "", _INDENT)]
+        return f"{now} {what}"
+    if row.change is Change.GONE:
+        return f"{then} {what} before"
+    return f"{then} before, {now} now, {what} ({_signed(row.bytes)})"
+
+
+def _row(row: StackChange, ink: Ink, verbose: bool) -> list[str]:
+    text = f"{row.change.upper()}: {change_text(row)}"
+    lines = [ink.bold(line) for line in ink.wrap(text, "", _INDENT)]
     verdicts = [each for each in (row.verdict_before, row.verdict_after) if each]
     frame = row.source or next(iter(row.stack), None)
     if frame is not None:
@@ -146,18 +152,23 @@ def _amount(row: StackChange, amount: Amount | None) -> str:
 
 def _rest(comparison: Comparison, ink: Ink) -> list[str]:
     lines = []
-    same = comparison.same_count
-    lines += ink.wrap(
-        f"{plural(same, 'stack')} with {bytes_text(comparison.same_bytes)}", "Unchanged: ", "  "
-    )
+    for name, text in kept_texts(comparison):
+        lines += ink.wrap(text, f"{name}: " if name else "  ", "  ")
+    return lines
+
+
+def kept_texts(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return what is the same and what was left out, each by its name; one may go on unnamed."""
+    same = f"{plural(comparison.same_count, 'stack')} with {bytes_text(comparison.same_bytes)}"
+    found = [("Unchanged", same)]
     if comparison.noise_count:
         text = f"{plural(comparison.noise_count, 'of them differs', 'of them differ')} by no more than sampling does"
-        lines += ink.wrap(text, "  ", "  ")
+        found.append(("", text))
     if comparison.quiet_count:
         text = f"{plural(comparison.quiet_count, 'stack that is', 'stacks that are')} known or suppressed"
-        lines += ink.wrap(text, "Not compared: ", "  ")
-    lines += ink.wrap(f"by what is {comparison.measure}", "Compared: ", "  ")
-    return lines
+        found.append(("Not compared", text))
+    found.append(("Compared", f"by what is {comparison.measure}"))
+    return found
 
 
 # -- JSON ---------------------------------------------------------------------

@@ -1,12 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the terminal of a live screen is still there."""
+"""The terminal of a live screen: whether it is still there, and its own colours, its keys."""
 
 from __future__ import annotations
 
 import select
 import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["is_gone"]
+from textual.app import App
+
+from leakscope.errors import LeakscopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from textual.driver import Driver
+
+__all__ = ["LiveApp", "is_gone", "theme_of"]
+
+_THEMES = ("ansi-dark", "textual-ansi")  # what versions of textual call it
+
+
+def theme_of(available: Container[str], otherwise: str) -> str:
+    """Return the theme that paints with the terminal's own colours, else `otherwise`."""
+    return next((name for name in _THEMES if name in available), otherwise)
 
 
 def is_gone() -> bool:
@@ -22,3 +39,35 @@ def is_gone() -> bool:
     except (OSError, ValueError):
         return False
     return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+class LiveApp(App[None]):
+    """A screen that no key ends but its own, and that tells when it ended by an error."""
+
+    def get_driver_class(self) -> type[Driver]:
+        """Return the driver of this system, which also takes keys that are no UTF-8.
+
+        Textual ends at the first such byte: a terminal that is set to Latin-1 sends one for "é".
+        """
+        base = super().get_driver_class()
+        read_keys = getattr(base, "run_input_thread", None)
+        if read_keys is None:
+            return base
+
+        def run_input_thread(driver: Driver) -> None:
+            while True:
+                try:
+                    read_keys(driver)
+                except UnicodeDecodeError:
+                    continue  # what was typed with it is lost
+                return
+
+        return type("TolerantDriver", (base,), {"run_input_thread": run_input_thread})
+
+    def check_end(self) -> None:
+        """Raise `LeakscopeError` when an error ended it, which Textual has printed."""
+        if self.return_code:
+            raise LeakscopeError(
+                "the screen ended by a bug in leakscope",
+                hint="Please report it with what stands above.",
+            )

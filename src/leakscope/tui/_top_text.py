@@ -53,6 +53,7 @@ _WIDE = 120  # a terminal of so many columns shows more
 _LABEL = 12  # columns to the left of the chart
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:#"
+_RESIDENT, _ASCII_RESIDENT = "░", "-"
 _SOURCE = 3  # lines of source on each side
 
 
@@ -69,8 +70,12 @@ class Shown:
         self.blocks = finding.live_count
         if known and self.blocks is not None:
             self.blocks = round(float(look.blocks[self.site]))
-        self.place = place_text(finding)
         self._look = look
+
+    @property
+    def place(self) -> str:
+        """A short name of its place: made for what is on the screen alone, not for every site."""
+        return place_text(self.finding)
 
     @property
     def is_leak(self) -> bool:
@@ -184,12 +189,24 @@ def headline(look: TopLook, width: int, *, unicode: bool) -> Text:
 
 
 def chart(look: TopLook, width: int, height: int, *, unicode: bool) -> Text:
-    """Return what was held over time as bars, the highest value on top, now on the right."""
+    """Return what was held over time as bars, the highest value on top, now on the right.
+
+    Resident memory (without files) lies behind them, where it was read and does not dwarf them.
+    """
     line = look.recording.timeline
+    times = np.append(line.times_ns, look.at_ns)
     values = np.append(line.live_bytes.astype(float), float(look.held.sum()))
     room = max(width - _LABEL - 1, 4)
-    columns = _resampled(np.append(line.times_ns, look.at_ns), values, room)
+    columns = _resampled(times, values, room)
     top = float(columns.max(initial=0.0)) or 1.0
+    resident = np.zeros(room)
+    if line.rss_bytes is not None:
+        seen = line.rss_bytes.astype(float)
+        known = seen > 0
+        if known.any() and seen.max() <= top * height:
+            resident = _resampled(line.times_ns[known], seen[known], room, last=look.at_ns)
+            top = max(top, float(resident.max()))
+    behind = _RESIDENT if unicode else _ASCII_RESIDENT
     marks = _EIGHTHS if unicode else _ASCII
     steps = len(marks) - 1
     levels = np.rint(columns / top * height * steps).astype(int)
@@ -197,7 +214,15 @@ def chart(look: TopLook, width: int, height: int, *, unicode: bool) -> Text:
     rows = []
     for level in reversed(range(height)):
         bars = "".join(marks[min(max(int(n) - level * steps, 0), steps)] for n in levels)
+        # A cell that is empty, and at least half of it below resident memory.
+        reached = resident / top * height >= level + 0.5
+        bars = "".join(
+            behind if bar == " " and there else bar
+            for bar, there in zip(bars, reached, strict=True)
+        )
         label = bytes_text(top) if level == height - 1 else ""
+        if level == height - 2 and level > 0 and resident.any():
+            label = f"{behind} resident"
         if level == 0 and height > 1:
             label = "held"
         rows.append(f"{label:>{_LABEL}} {bars}")
@@ -205,10 +230,17 @@ def chart(look: TopLook, width: int, height: int, *, unicode: bool) -> Text:
 
 
 def _resampled(
-    times: npt.NDArray[np.int64], values: npt.NDArray[np.float64], room: int
+    times: npt.NDArray[np.int64],
+    values: npt.NDArray[np.float64],
+    room: int,
+    *,
+    last: int | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Return the highest value of each of `room` equal spans of time; the last one before it."""
-    end = max(int(times[-1]), 1)
+    """Return the highest value of each of `room` equal spans of time; the last one before it.
+
+    The spans end at `last`, or with the last of `times`.
+    """
+    end = max(int(times[-1]) if last is None else last, 1)
     at = np.minimum(np.maximum(times, 0) * room // end, room - 1)
     columns = np.full(room, -1.0)
     np.maximum.at(columns, at, values)

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
-from textual.app import App
 from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.message import Message
@@ -19,7 +18,7 @@ from textual.widgets import Footer, Input, Static
 from leakscope.errors import LeakscopeError
 from leakscope.report.text import printable
 from leakscope.tui import _top_text as texts
-from leakscope.tui._terminal import is_gone
+from leakscope.tui._terminal import LiveApp, is_gone, theme_of
 from leakscope.words import duration_text, plural
 from leakscope.workflow import top_actions
 from leakscope.workflow.top_looks import FEW, MANY
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["TopScreen"]
 
 _ASK_S = 0.2
-_THEMES = ("ansi-dark", "textual-ansi")  # what versions of textual call it
+_LAST_LOOK_S = 1.0  # names of ten thousand sites take many, and q means now
 _SORTS = ("leaks first", "held", "rate")
 _TALL = 40  # lines of a terminal that has room for a larger chart
 _STILL = "Nothing moves here: this needs a process that is recorded now."
@@ -49,7 +48,25 @@ _NOTHING = "Nothing is held."
 _NO_MATCH = "No site matches. Press Esc to show all of them."
 
 
-class _Sites(Static, can_focus=True):
+class _Fixed(Static):
+    """Text in a place of fixed size: drawn when it changed, and no reason to lay out the screen."""
+
+    def __init__(self, name: str, text: str = "") -> None:
+        super().__init__("", id=name)
+        self._shown = Text(text, no_wrap=True)
+
+    def show_text(self, text: Text) -> None:
+        """Show another text."""
+        if text != self._shown:
+            self._shown = text
+            self.refresh()
+
+    def render(self) -> Text:
+        """What is drawn."""
+        return self._shown
+
+
+class _Sites(_Fixed, can_focus=True):
     """The table: only the lines on the screen are made, however many sites there are."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -65,7 +82,7 @@ class _Sites(Static, can_focus=True):
         """Another line was chosen."""
 
     def __init__(self, make: Callable[[int, int, bool], Text]) -> None:
-        super().__init__("", id="sites")
+        super().__init__("sites")
         self._make = make
         self.rows = self.cursor = self.first = 0
 
@@ -79,7 +96,7 @@ class _Sites(Static, can_focus=True):
             self._make(n, self.size.width, n == self.cursor)
             for n in range(self.first, min(self.first + room, rows))
         ]
-        self.update(Text("\n").join(lines))
+        self.show_text(Text("\n").join(lines))
 
     def action_move(self, by: int) -> None:
         """Choose another line."""
@@ -108,7 +125,7 @@ class _Sites(Static, can_focus=True):
         self.show(self.rows, self.cursor)
 
 
-class TopScreen(App[None]):
+class TopScreen(LiveApp):
     """Shows `looks` until somebody presses q; a program that ends leaves its last state.
 
     `judge_all` says what a scanned recording shows. Looks and actions are made in threads; what
@@ -132,7 +149,8 @@ class TopScreen(App[None]):
         # First of all: what is typed right after it is text, and no key that does something.
         Binding("slash", "filter", "Filter", priority=True),
         ("o", "order", "Order"),
-        ("enter", "open", "Open"),
+        # Likewise: what is typed right after it is a key again.
+        Binding("enter", "open", "Open", priority=True),
         Binding("r", "look", "Look", show=False),
         Binding("escape", "close", show=False),
         Binding("ctrl+c", "quit", show=False, priority=True),
@@ -152,16 +170,17 @@ class TopScreen(App[None]):
         self.received: int | None = None  # the signal that ended it
         self._judge_all = judge_all
         self._stop, self._fresh, self._wanted = (threading.Event() for _ in range(3))
-        self._head = Static("", id="head")
-        self._headline = Static(_LOOKING, id="headline", markup=False)
-        self._chart = Static("", id="chart")
-        self._titles = Static("", id="titles")
+        self._head = _Fixed("head")
+        self._headline = _Fixed("headline", _LOOKING)
+        self._chart = _Fixed("chart")
+        self._titles = _Fixed("titles")
         self._sites = _Sites(self._line)
         self._text = Static("", id="text", markup=False)
         self._panel = VerticalScroll(self._text, id="panel")
         self._panel.can_focus = False
         self._filter = Input(placeholder="a function, file or verdict", id="filter")
-        self._status = Static("", id="status", markup=False)
+        self._status = _Fixed("status")
+        self._described = ""
         self._rows: list[texts.Shown] = []
         self._open = self._told = False  # the panel is large; it shows what an action found
         self._said = ""
@@ -188,8 +207,7 @@ class TopScreen(App[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
-        theme = next((name for name in _THEMES if name in self.available_themes), None)
-        self.theme = theme or self.theme
+        self.theme = theme_of(self.available_themes, self.theme)
         self._sites.focus()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -202,8 +220,13 @@ class TopScreen(App[None]):
         self.received = number
         self.exit()
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether a look is still being made: nobody waits long for one after the end."""
+        return self._looker.is_alive()
+
     def finish(self) -> None:
-        """Wait for the last look and for what was begun; raise what ended the screen."""
+        """Wait for what was begun, and a moment for the last look; raise what ended the screen."""
         self._stop.set()
         self._wanted.set()
         worker = self._worker
@@ -214,9 +237,10 @@ class TopScreen(App[None]):
             finally:
                 top_actions.cancel(False)
         if self._looker.is_alive():
-            self._looker.join()
+            self._looker.join(_LAST_LOOK_S)
         if self.failure is not None:
             raise self.failure
+        self.check_end()
 
     # -- keys -----------------------------------------------------------------
 
@@ -231,7 +255,10 @@ class TopScreen(App[None]):
         self._wanted.set()
 
     def action_open(self) -> None:
-        """Make the panel large or small."""
+        """Make the panel large or small; in the filter, keep it and give the keys back."""
+        if self.focused is self._filter:  # its has_focus comes later
+            self._hide_filter()
+            return
         self._told = False
         self._set_open(not self._open)
         self._describe()
@@ -251,7 +278,7 @@ class TopScreen(App[None]):
 
     def action_filter(self) -> None:
         """Ask what is sought."""
-        if self._filter.has_focus:
+        if self.focused is self._filter:  # its has_focus comes later
             self._filter.insert_text_at_cursor("/")
             return
         self._filter.display = True
@@ -261,10 +288,6 @@ class TopScreen(App[None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show what matches so far."""
         self._seek(event.value)
-
-    def on_input_submitted(self) -> None:
-        """Keep the filter, and give the keys back."""
-        self._hide_filter()
 
     def on__sites_moved(self) -> None:
         """Tell of the site that was chosen; the text of an action stays until Esc."""
@@ -391,17 +414,17 @@ class TopScreen(App[None]):
         width = self.size.width
         chosen = self._chosen()
         self._rows = self._ordered(look)
-        self._head.update(texts.head(look, self.looks.label, width))
-        self._headline.update(texts.headline(look, width, unicode=self.unicode))
+        self._head.show_text(texts.head(look, self.looks.label, width))
+        self._headline.show_text(texts.headline(look, width, unicode=self.unicode))
         tall = self.size.height >= _TALL
-        self._chart.styles.height = 8 if tall else 3
         height = 8 if tall else 3
-        self._chart.update(texts.chart(look, width, height, unicode=self.unicode))
-        self._titles.update(texts.titles(width))
+        self._chart.styles.height = height
+        self._chart.show_text(texts.chart(look, width, height, unicode=self.unicode))
+        self._titles.show_text(texts.titles(width))
         at = next((n for n, row in enumerate(self._rows) if chosen and row.site == chosen.site), 0)
         self._sites.show(len(self._rows), at)
         if not self._rows:
-            self._sites.update(Text(f" {_NO_MATCH if self._wanted_text else _NOTHING}"))
+            self._sites.show_text(Text(f" {_NO_MATCH if self._wanted_text else _NOTHING}"))
         if not self._told:
             self._describe()
         self._show_status()
@@ -433,14 +456,14 @@ class TopScreen(App[None]):
     def _describe(self) -> None:
         shown, look = self._chosen(), self.looks.last
         if shown is None or look is None:
-            self._text.update("")
+            self._show_text("")
             return
         scanned = ""
         if self._scanned_ns and self._scanned_path == self.looks.path:
             ago = duration_text(max(look.at_ns - self._scanned_ns, 0))
             what = "lost blocks" if shown.lost else "no lost block"
             scanned = f"the scan {ago} ago found {what} here"
-        self._text.update(Text("\n".join(texts.detail(shown, look, self.size.width, scanned))))
+        self._show_text("\n".join(texts.detail(shown, look, self.size.width, scanned)))
 
     def _scanned(self, recording: Recording, findings: Findings, path: Path) -> None:
         self._lost = {
@@ -456,9 +479,15 @@ class TopScreen(App[None]):
         """Show what an action found, in the large panel, until Esc."""
         self._told = True
         self._set_open(True)
-        self._text.update(Text("\n".join(printable(line) for line in lines)))
+        self._show_text("\n".join(printable(line) for line in lines))
         self._panel.scroll_home(animate=False)
         self._say("Esc goes back to the sites, the arrows scroll")
+
+    def _show_text(self, text: str) -> None:
+        # Another text may need more lines, and the screen is laid out for it.
+        if text != self._described:
+            self._described = text
+            self._text.update(Text(text))
 
     def _set_open(self, large: bool) -> None:
         self._open = large
@@ -476,7 +505,7 @@ class TopScreen(App[None]):
 
     def _hide_filter(self) -> None:
         self._filter.display = False
-        (self._panel if self._open else self._sites).focus()
+        self.screen.set_focus(self._panel if self._open else self._sites)
 
     def _say(self, text: str) -> None:
         self._said = printable(text)
@@ -501,4 +530,4 @@ class TopScreen(App[None]):
             if looks.judge_s > looks.pause_s:
                 pace += f", a verdict every {looks.judge_s:.0f} s"
             parts.append(f"{pace}, {looks.core_share * 100:.1f} % of a core")
-        self._status.update(Text(f" {' | '.join(parts)}", no_wrap=True))
+        self._status.show_text(Text(f" {' | '.join(parts)}", no_wrap=True))

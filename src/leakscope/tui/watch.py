@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
-from textual.app import App
 from textual.binding import Binding
 from textual.widgets import DataTable, Footer, Static
 
@@ -18,7 +17,7 @@ from leakscope.judge.growing import fast_growers, growth_now, growth_words
 from leakscope.model.series import TrendVerdict
 from leakscope.report.gauges import gauge_name, spark, subject_name
 from leakscope.report.text import cells, clip_right, printable
-from leakscope.tui._terminal import is_gone
+from leakscope.tui._terminal import LiveApp, is_gone, theme_of
 from leakscope.words import amount_text, bytes_text, duration_text, signed_amount, signed_rate
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ _NOTHING = "Nothing to show: what was asked for has ended, or may not be read."
 _Key = tuple[str, str, str]
 
 
-class LiveScreen(App[None]):
+class LiveScreen(LiveApp):
     """Shows `watch` until `over` says that it is, or somebody presses q.
 
     Looks are made in a thread of their own; an error there ends the screen and is raised by
@@ -79,7 +78,7 @@ class LiveScreen(App[None]):
     ENABLE_COMMAND_PALETTE = False
 
     def __init__(self, watch: Watch, over: Callable[[], bool]) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True)  # the terminal's own colours, or with NO_COLOR none
         self.watching, self.over = watch, over
         self.failure: Exception | None = None
         self._stop = threading.Event()
@@ -108,7 +107,7 @@ class LiveScreen(App[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
-        self.theme = "textual-ansi" if "textual-ansi" in self.available_themes else self.theme
+        self.theme = theme_of(self.available_themes, self.theme)
         table = self._table
         for name in _COLUMNS:
             table.add_column(name, key=name)
@@ -129,6 +128,7 @@ class LiveScreen(App[None]):
             self._looker.join()
         if self.failure is not None:
             raise self.failure
+        self.check_end()
 
     def action_sort(self) -> None:
         """Sort by the next column."""

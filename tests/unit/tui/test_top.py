@@ -3,6 +3,7 @@
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,18 +17,21 @@ from leakscope.model.frames import FrameName
 from leakscope.model.holders import Holding, Reference
 from leakscope.model.recordings import Process
 from leakscope.recording import packed
+from leakscope.tui import _top_text as texts
 from leakscope.tui import top
 from leakscope.tui.top import TopScreen
+from leakscope.words import bytes_text
 from leakscope.workflow import top_looks
 from leakscope.workflow.opening import InputKind, Named
 from leakscope.workflow.top_looks import FEW, MANY, Looks, TopLook, open_top
 
 KIB = 1 << 10
+PID = 1 << 22  # which no process and no thread ever has
 EVIL = "[bold red]evil[/] \x1b[2J\nnew"
 
 
 def recording(sites=3, *, names=("keep", EVIL, "other")):
-    made = RecordingBuilder(Process(pid=77, exe="/srv/app", ended="running"), duration_ns=10**10)
+    made = RecordingBuilder(Process(pid=PID, exe="/srv/app", ended="running"), duration_ns=10**10)
     for number in range(sites):
         name = names[number] if number < len(names) else f"f{number}"
         node = made.stack([BuiltFrame(name=FrameName(name, "/src/app.c", number + 1))])
@@ -50,8 +54,8 @@ class Fake(Looks):
     """A process whose first site grows by a KiB a look; it ends, or fails, when it is told to."""
 
     def __init__(self, sites=3, **how):
-        named = Named("process 77", InputKind.TRACED, Path("/nowhere"), 77)
-        super().__init__(named.label, named.path, 77, Judging(), named, **how)
+        named = Named(f"process {PID}", InputKind.TRACED, Path("/nowhere"), PID)
+        super().__init__(named.label, named.path, PID, Judging(), named, **how)
         self.base, self.end, self.error = recording(sites), None, None
 
     alive = True
@@ -115,7 +119,7 @@ SIZES = pytest.mark.parametrize("size", [(80, 24), (200, 60)])
 @SIZES
 def test_sites_with_bytes_rate_verdict_stack_and_the_cost(size):
     async def steps(app, pilot):
-        wanted = ["app (pid 77)", "keep at app.c:1", "+4.0 KiB/s", "% of a core", "so far: "]
+        wanted = [f"app (pid {PID})", "keep at app.c:1", "+4.0 KiB/s", "% of a core", "so far: "]
         seen = await until(app, pilot, *wanted, "#0  keep at /src/app.c:1")
         (titles,) = (line for line in seen.splitlines() if line.startswith(" verdict "))
         assert ("blocks" in titles) == (size[0] == 200)
@@ -123,6 +127,78 @@ def test_sites_with_bytes_rate_verdict_stack_and_the_cost(size):
         await until(app, pilot, "#0  other at /src/app.c:3")
 
     drive(steps, size=size)
+
+
+@pytest.mark.parametrize(("unicode", "mark"), [(True, "░"), (False, "-")])
+def test_resident_memory_lies_behind_what_is_held(unicode, mark):
+    look = Fake().look()
+    held = float(look.held.sum())
+    seconds = np.arange(10, dtype=np.int64) * 10**9
+
+    def chart(resident):
+        line = replace(
+            look.recording.timeline,
+            times_ns=seconds,
+            live_bytes=np.full(10, held),
+            rss_bytes=None if resident is None else np.full(10, resident, np.int64),
+        )
+        seen = replace(look, recording=replace(look.recording, timeline=line), at_ns=10**10)
+        return texts.chart(seen, 40, 4, unicode=unicode).plain.splitlines()
+
+    lines = chart(2 * held)
+    assert lines[0].split()[0] == bytes_text(2 * held).split()[0]
+    assert f"{mark} resident" in lines[1]
+    assert [line[13:].count(mark) for line in lines] == [27, 27, 0, 0]
+    for none in (None, 0, 100 * held):  # not read, and so much that nothing else would be seen
+        assert mark not in "".join(chart(none))
+
+
+def test_another_look_is_no_reason_to_lay_out_the_screen():
+    laid_out = []
+
+    async def steps(app, pilot):
+        await until(app, pilot, "keep at app.c:1")
+        before = shown(app)
+        while shown(app) == before:  # the first text of a site was laid out
+            await pilot.pause(0.05)
+        lay_out = app.screen._refresh_layout
+
+        def seen(*how, **more):
+            laid_out.append(app.looks.made)
+            return lay_out(*how, **more)
+
+        app.screen._refresh_layout = seen
+        for _ in range(5):
+            before = shown(app)
+            while shown(app) == before:
+                await pilot.pause(0.05)
+
+    drive(steps)
+    assert laid_out == []
+
+
+def test_the_end_does_not_wait_for_a_long_look():
+    looks, go_on = Fake(), threading.Event()
+    look = looks.look
+
+    def slow(**how):
+        found = look(**how)
+        if looks.made > 1:
+            go_on.wait(60)
+        return found
+
+    looks.look = slow
+
+    async def steps(app, pilot):
+        await until(app, pilot, "keep at app.c:1")
+        await pilot.press("r", "q")
+
+    begun = time.monotonic()
+    try:
+        drive(steps, looks=looks)
+        assert time.monotonic() - begun < 50
+    finally:
+        go_on.set()
 
 
 def test_names_of_a_hostile_binary_are_text():
@@ -143,7 +219,7 @@ def test_filter_order_and_back(size):
         await until(app, pilot, "filter: OTH", "1 of 3 sites", absent=["keep at app.c:1"])
         assert app.looks.most == MANY
         await pilot.press("enter", "s")  # a key again, and no letter of the filter
-        await until(app, pilot, "filter: OTH ", "process 77", absent=["OTHs"])
+        await until(app, pilot, "filter: OTH ", f"process {PID}", absent=["OTHs"])
         await pilot.press("escape")
         await until(app, pilot, "3 of 3 sites")
         assert app.looks.most == FEW
@@ -173,7 +249,7 @@ def test_scan_holders_dump_and_pause(size, monkeypatch):
         await until(app, pilot, "keep at app.c:1")
         await pilot.press("s")
         await until(app, pilot, "leakscope: ", "Esc goes back")
-        assert asked == [77]
+        assert asked == [PID]
         await pilot.press("escape")
         await until(app, pilot, "found no lost block here")
         await pilot.press("down", "down", "h")
@@ -191,7 +267,7 @@ def test_one_thing_at_a_time_its_errors_are_told_and_leaving_ends_it(monkeypatch
 
     def scan(pid, path):
         go_on.wait(30)
-        raise TargetError("process 77 is\nanother user's", hint="Be root.")
+        raise TargetError(f"process {PID} is\nanother user's", hint="Be root.")
 
     def cancel(wanted):
         cancelled.append(wanted)
@@ -205,7 +281,7 @@ def test_one_thing_at_a_time_its_errors_are_told_and_leaving_ends_it(monkeypatch
         await pilot.press("s", "d")
         await until(app, pilot, "Wait: something is being done")
         go_on.set()
-        await until(app, pilot, "process 77 is\\nanother user's Be root.")
+        await until(app, pilot, f"process {PID} is\\nanother user's Be root.")
         go_on.clear()
         await pilot.press("s")
 
@@ -218,8 +294,8 @@ def test_an_ended_process_keeps_its_last_state_and_cannot_be_scanned():
 
     async def steps(app, pilot):
         await until(app, pilot, "keep at app.c:1")
-        looks.end = "process 77 has ended (exited)"
-        await until(app, pilot, "ENDED: process 77 has ended (exited)", "keep at app.c:1")
+        looks.end = f"process {PID} has ended (exited)"
+        await until(app, pilot, f"ENDED: process {PID} has ended (exited)", "keep at app.c:1")
         await pilot.press("s")
         await until(app, pilot, "Nothing moves here")
 
@@ -261,7 +337,7 @@ def test_an_error_of_the_first_look_is_raised_after_the_screen():
 
 def test_a_packed_recording_is_a_still_picture(tmp_path):
     path = tmp_path / "a.leakscope"
-    packed.write(replace(recording(), process=Process(pid=77, ended="exited")), path)
+    packed.write(replace(recording(), process=Process(pid=PID, ended="exited")), path)
     looks = open_top(str(path), Judging())
 
     look = looks.look()

@@ -252,7 +252,7 @@ def _result(
         source_line=finding.source.line if finding.source is not None else None,
         site=row,
         lives=lives,
-        holders=holders,
+        holders=tuple(map(_named_holding, holders)),
         lines=tuple(printable(line) for line in lines),
         identities=tuple(printable(each) for each in (f"id {finding.fingerprint}", *same)),
     )
@@ -262,6 +262,15 @@ def _step(finding: Finding, command: str | None) -> Step | None:
     if finding.next_step is None and command is None:
         return None
     return Step(printable(finding.next_step or ""), None if command is None else printable(command))
+
+
+def _named_holding(holding: Holding) -> Holding:
+    """Return it with names that move nothing: they are of symbols and files of the program."""
+    path = (
+        step if step.holder is None else replace(step, holder=printable(step.holder))
+        for step in holding.path
+    )
+    return replace(holding, root=printable(holding.root), path=tuple(path))
 
 
 def _command(finding: Finding, findings: Findings, label: str | None) -> str | None:

@@ -148,6 +148,7 @@ def _result(result: Result, into: _Encoder) -> dict[str, Any]:
         "sentence": result.sentence,
         "amount": result.amount,
         "amountText": result.amount_text,
+        "change": result.change,
         "count": result.count,
         "rate": _finite(result.rate),
         "remark": result.remark,

@@ -41,7 +41,7 @@ def to_html(answers: Sequence[Answer], compare: tuple[int, int] | None = None) -
 
     `compare` are the numbers of two of them that are to be compared, the earlier one first.
     """
-    headline = _headline(answers)
+    headline = _headline(answers) if compare is None else answers[compare[1]].headline
     script, style = _asset(_SCRIPT), _asset(_STYLE)
     body = as_text(answers, headline)
     if script is None or style is None or not answers:

@@ -51,6 +51,7 @@ class Removed:
     tries: int = 0
     unmapped: bool = False
     reason: str = ""  # why its memory is still there
+    absent: bool = False  # there was nothing: it ended, runs another program, or is detached
     foreign: int = 0  # functions that somebody else has changed since: left alone
 
 
@@ -67,6 +68,7 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
         current = _current(attached, mappings)
         if current is None:  # it has ended, or runs another program now
             result.unmapped = True
+            result.absent = number == 0
             return result
         attached = current
         try:
@@ -140,7 +142,7 @@ def _current(attached: Attached, mappings: Sequence[Mapping]) -> Attached | None
     """Return the same attach as it is in the process now, None when it is not there any more."""
     with contextlib.suppress(TargetError):
         for one in all_attached(attached.pid, mappings):
-            if one.region == attached.region and one.islands == attached.islands:
+            if one.identity == attached.identity:
                 return one
     return None
 
@@ -156,7 +158,7 @@ def remove_from_children(attached: Attached, *, max_pause_s: float) -> list[Remo
             if not any(m.start == attached.islands[0] for m in mappings):
                 continue
             one = find_attached(pid, mappings)
-            if one is not None and one.region == attached.region:
+            if one is not None and one.identity == attached.identity:
                 found.append(remove(one, max_pause_s=max_pause_s))
     return found
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from leakscope.proc.maps import Mapping
+    from leakscope.trace.attach.island import Attached
 
 __all__ = ["Plan", "Site", "make_plan"]
 
@@ -115,7 +116,7 @@ def _plan(plan: Plan) -> Plan:
     mappings = read_maps(pid)
     if not mappings:
         raise _RefuseError("it has no memory: it has ended, or is a kernel thread")
-    _check_company(pid, mappings)
+    left = _check_company(pid, mappings)
     threads = len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names are enough
     plan = replace(plan, threads=threads, arena_bytes=_ARENA + threads * _ARENA_A_THREAD)
     _check_limits(plan, mappings)
@@ -125,9 +126,10 @@ def _plan(plan: Plan) -> Plan:
 
         def read(address: int, size: int) -> bytes:
             try:
-                return os.pread(memory, size, address)
+                found = os.pread(memory, size, address)
             except (OSError, OverflowError):
                 return b""
+            return found if left is None else left.without(address, found)
 
         try:
             objects = read_objects(pid, mappings, read, {entry.name for entry in table})
@@ -185,7 +187,8 @@ def _check_state(pid: int) -> None:
             raise _RefuseError("its return addresses are guarded by a shadow stack")
 
 
-def _check_company(pid: int, mappings: Sequence[Mapping]) -> None:
+def _check_company(pid: int, mappings: Sequence[Mapping]) -> Attached | None:
+    """Return what an earlier attach has left, which is taken out before anything else is done."""
     for mapping in mappings:
         if Path(mapping.path).name.startswith("libleakscope-agent"):
             raise _RefuseError("the agent is in it already", f"leakscope report {pid}")
@@ -199,6 +202,7 @@ def _check_company(pid: int, mappings: Sequence[Mapping]) -> None:
         raise _RefuseError(
             f"it is attached already, by process {attached.tracer}", f"leakscope detach {pid}"
         )
+    return attached
 
 
 def _check_limits(plan: Plan, mappings: Sequence[Mapping]) -> None:

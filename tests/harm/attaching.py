@@ -35,6 +35,7 @@ BUILDS = {
     "musl": ("musl-gcc", "leaky.c"),
     "musl-static": ("musl-gcc", "leaky.c", "-static"),
     "busy": ("g++", "busy.cc", "-pthread"),
+    "vforks": ("gcc", "vforks.c", "-pthread"),
 }
 PRELOADS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc.so.4"}
 

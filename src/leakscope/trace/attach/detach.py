@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from leakscope.proc.maps import read_maps
 from leakscope.proc.process import pids
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
-from leakscope.target.frozen import Frozen
+from leakscope.target.frozen import Frozen, apart
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.hands import Writer
 from leakscope.trace.attach.island import ISLAND_BYTES, all_attached, find_attached, pack
@@ -72,7 +73,7 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
             return result
         attached = current
         try:
-            _try(attached, mappings, result, max_pause_s)
+            apart(partial(_try, attached, mappings, result, max_pause_s))
         except TargetError:
             if _current(attached, _mappings(attached.pid)) is None:  # ended meanwhile
                 result.unmapped = True

@@ -13,6 +13,7 @@ import itertools
 import os
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from leakscope.proc.maps import read_maps
 from leakscope.proc.process import living_task
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
-from leakscope.target.frozen import Frozen
+from leakscope.target.frozen import Frozen, apart
 from leakscope.target.x86_code import CodeError, displace, far_jump, near_jump
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.beat import clock_of
@@ -120,9 +121,9 @@ def inject(plan: Plan, wishes: Wishes, max_pause_s: float) -> Injected:
     )  # fmt: skip
     injected = Injected(attached, -1)
     try:
-        _map(plan, layout, injected, max_pause_s)
+        apart(partial(_map, plan, layout, injected, max_pause_s))
         patches = _write(plan, layout, wishes)
-        _patch(plan, patches, injected, max_pause_s)
+        apart(partial(_patch, plan, patches, injected, max_pause_s))
     except BaseException:
         if injected.recording >= 0:
             os.close(injected.recording)

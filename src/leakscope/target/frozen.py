@@ -92,10 +92,13 @@ class Frozen:
         self._signals: dict[int, int] = {}  # by thread: taken in a stop, to be delivered
         self._restarted: list[int] = []
         self._sleepers = Sleepers()
+        self._filtered: set[int] = set()  # threads under seccomp
         self._memory = -1
 
     def __enter__(self) -> Self:
-        self._sleepers.look(self.pid, _tids(self.pid))
+        tids = _tids(self.pid)
+        self._sleepers.look(self.pid, tids)
+        self._filtered = {tid for tid in tids if _is_filtered(self.pid, tid)}
         self.since_ns = time.monotonic_ns()
         try:
             self._stop_all()
@@ -265,7 +268,8 @@ class Frozen:
         if platform.machine() != "x86_64":
             return
         words = general_registers(tid)
-        if words and is_restartable(words[_ORIG_RAX], words[_RAX]):
+        is_filtered = tid in self._filtered or self.pid in self._filtered
+        if words and is_restartable(words[_ORIG_RAX], words[_RAX], is_filtered=is_filtered):
             words[_RAX] = no_handler()
             with contextlib.suppress(OSError):  # killed meanwhile
                 set_general_registers(tid, words)
@@ -354,6 +358,11 @@ def living_thread(pid: int) -> int:
     if not _has_ended(pid):
         return pid
     return next((tid for tid in _tids(pid) if not _is_ending(pid, tid)), pid)
+
+
+def _is_filtered(pid: int, tid: int) -> bool:
+    text = read_text(f"/proc/{pid}/task/{tid}/status") or ""
+    return text.partition("\nSeccomp:\t")[2][:1] in {"1", "2"}
 
 
 def _has_ended(tid: int) -> bool:

@@ -36,6 +36,9 @@ BUILDS = {
     "musl-static": ("musl-gcc", "leaky.c", "-static"),
     "busy": ("g++", "busy.cc", "-pthread"),
     "vforks": ("gcc", "vforks.c", "-pthread"),
+    "locks": ("gcc", "locks.c"),
+    "jailed": ("gcc", "jailed.c"),
+    "shares": ("gcc", "shares.c"),
     "no_restart": ("gcc", "../harm/no_restart.c"),
 }
 PRELOADS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc.so.4"}

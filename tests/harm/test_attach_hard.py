@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that make attaching hard: each goes on as if nothing had been, or is refused with a reason."""
 
+import signal
 import subprocess
 import time
+from unittest import mock
 
-from harm.attaching import build, started
+import pytest
+
+from harm.attaching import MAX_PAUSE_S, build, started
 from harm.conftest import LEAKSCOPE, environment
-from leakscope.errors import LeakscopeError
+from leakscope.errors import LeakscopeError, TargetError
 from leakscope.target.frozen import Frozen
 from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.plan import make_plan
 from leakscope.trace.attach.session import Session
 
 PAUSE_S = 0.3
+
+
+def attach(pid, hold_s):
+    with Session(make_plan(pid), max_pause_s=MAX_PAUSE_S) as session:
+        time.sleep(hold_s)
+    return session
 
 
 def test_a_thread_that_the_kernel_holds_makes_no_other_one_wait(tmp_path):
@@ -47,3 +57,55 @@ def test_a_filter_that_forbids_what_a_stop_makes_the_kernel_do(tmp_path):
         )  # fmt: skip
         assert "Scan: " in done.stdout, done.stderr
         time.sleep(0.5)
+
+
+def test_memory_that_would_be_locked_is_not_mapped(tmp_path):
+    with started([str(build("locks", tmp_path)), "future"], tmp_path) as process:
+        with pytest.raises(TargetError, match="locks all memory that it maps"):
+            attach(process.pid, 0.1)
+        time.sleep(0.5)
+        assert find_attached(process.pid) is None
+
+
+def test_a_program_that_locks_its_memory_meanwhile_locks_none_of_ours(tmp_path):
+    with started([str(build("locks", tmp_path)), "later"], tmp_path) as process:
+        with Session(make_plan(process.pid), max_pause_s=MAX_PAUSE_S) as session:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            session.detach()
+            recording = session.recording()
+        assert session.removed.unmapped
+        assert recording.coverage.alloc_events > 100
+        assert "left" in recording.coverage.troubles
+        time.sleep(0.5)
+        assert process.stdout.read1() == b"locked\n"
+
+
+def test_a_filter_that_comes_by_syscall_kills_nothing(tmp_path):
+    with started([str(build("jailed", tmp_path))], tmp_path) as process:
+        with Session(make_plan(process.pid), max_pause_s=MAX_PAUSE_S) as session:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGUSR1)
+            assert process.stdout.readline() == b"done\n"
+            session.detach()
+        assert not session.removed.unmapped
+        assert "seccomp" in session.removed.reason
+
+
+def test_a_process_that_shares_its_memory_is_refused(tmp_path):
+    with started([str(build("shares", tmp_path))], tmp_path) as process:
+        plan = make_plan(process.pid)
+        assert "runs in its memory, too" in (plan.refusal or "")
+
+
+def test_a_process_that_came_to_share_its_memory_finds_the_code_in_place(tmp_path):
+    """Attached before the other one was there, or where nobody could tell."""
+    with started([str(build("shares", tmp_path))], tmp_path) as process:
+        with mock.patch("leakscope.trace.attach.plan.sharers", return_value=iter(())):
+            plan = make_plan(process.pid)
+        for _ in range(3):
+            with Session(plan, max_pause_s=MAX_PAUSE_S) as session:
+                time.sleep(0.3)
+            assert not session.removed.unmapped
+            assert "runs in its memory" in session.removed.reason

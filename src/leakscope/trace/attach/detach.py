@@ -18,6 +18,7 @@ from leakscope.proc.process import pids
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen, apart
+from leakscope.target.sharing import sharers
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.hands import Writer
 from leakscope.trace.attach.island import ISLAND_BYTES, all_attached, find_attached, pack
@@ -108,6 +109,7 @@ def _try(
     with Writer(attached.pid) as memory:
         running = hands.Unstopped(memory)
         restorers = _restorers(running)
+        other = next(sharers(attached.pid), None)
         frozen = Frozen(attached.pid, patience_s=patience_s)
         try:
             with frozen:
@@ -116,6 +118,8 @@ def _try(
                     return
                 _restore(attached, memory, result)
                 result.reason = _inside(attached, frozen, restorers)
+                if other is not None and not result.reason:
+                    result.reason = f"process {other} runs in its memory, too, and may be in it"
         finally:
             result.pause_ms = max(result.pause_ms, frozen.paused_ns / 1e6)
         if result.reason:

@@ -17,6 +17,7 @@ from leakscope.proc.process import living_task, read_executable, read_name
 from leakscope.proc.status import read_status
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import has_shadow_stack
+from leakscope.target.sharing import sharers
 from leakscope.target.x86_code import CodeError, displace, jumps_into
 from leakscope.trace.attach.beat import is_heard
 from leakscope.trace.attach.handover import ALLOCATOR, load_agent
@@ -176,6 +177,7 @@ def _check_state(pid: int) -> None:
     if status.state[:1] in "TtZX":
         state = "has ended" if status.state[:1] in "ZX" else "is stopped"
         raise _RefuseError(f"it {state}", None if state == "has ended" else f"kill -CONT {pid}")
+    waits = False
     for task in Path(f"/proc/{pid}/task").iterdir():
         text = read_text(f"{task}/status") or ""
         if text and "\nSeccomp:\t0" not in text:
@@ -185,6 +187,13 @@ def _check_state(pid: int) -> None:
             )
         if has_shadow_stack(int(task.name)):
             raise _RefuseError("its return addresses are guarded by a shadow stack")
+        waits |= "\nState:\tD" in text
+    other = None if waits else next(sharers(pid), None)  # one that waits has a child of vfork
+    if other is not None:
+        raise _RefuseError(
+            f"process {other} runs in its memory, too, and would not be stopped with it",
+            f"leakscope scan {pid} reads it from outside.",
+        )
 
 
 def _check_company(pid: int, mappings: Sequence[Mapping]) -> Attached | None:

@@ -39,6 +39,8 @@ BUILDS = {
     "locks": ("gcc", "locks.c"),
     "jailed": ("gcc", "jailed.c"),
     "shares": ("gcc", "shares.c"),
+    "stacks": ("gcc", "stacks.c", "-pthread"),
+    "stacks-static": ("gcc", "stacks.c", "-pthread", "-static"),
     "no_restart": ("gcc", "../harm/no_restart.c"),
 }
 PRELOADS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc.so.4"}

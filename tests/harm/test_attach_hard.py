@@ -109,3 +109,13 @@ def test_a_process_that_came_to_share_its_memory_finds_the_code_in_place(tmp_pat
                 time.sleep(0.3)
             assert not session.removed.unmapped
             assert "runs in its memory" in session.removed.reason
+
+
+@pytest.mark.parametrize("name", ["stacks", "stacks-static"])
+@pytest.mark.parametrize("arguments", [(), ("thread",)])
+def test_what_lies_below_a_small_stack_is_not_touched(name, arguments, tmp_path):
+    """In a static program, the first thread's control block is in the heap with everything else."""
+    with started([str(build(name, tmp_path)), *arguments], tmp_path) as process:
+        for _ in range(4):
+            assert attach(process.pid, 0.1).removed.unmapped
+            time.sleep(0.1)

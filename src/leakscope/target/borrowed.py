@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import struct
@@ -290,11 +291,21 @@ class Borrowed(Caller):
             self._write_frame(self._back, reap, _NONE, b"")
 
     def _check_stack(self, top: int) -> None:
-        """Refuse where a signal's frame might lie on something else: a coroutine's small stack."""
-        stacks = [m for m in self._frozen.mappings if m.start <= self._scratch and top < m.end]
+        """Refuse where a signal's frame might lie on something else: a coroutine's small stack.
+
+        The first thread's own is named by the kernel. Another one's has its control block at the
+        upper end and its guard below the lower one: in between there is nothing else. One that was
+        made in the heap has none, and ends nobody knows where.
+        """
         tls = next(t.tls for t in self._frozen.threads if t.tid == self.tid)
-        if not any(m.path == "[stack]" or m.start <= tls <= m.end for m in stacks):
-            raise RefusedError("no thread is on a stack that is known to have room")
+        is_first = f"\nTgid:\t{self.tid}\n" in (read_text(f"/proc/{self.tid}/status") or "")
+        for below, m in itertools.pairwise(self._frozen.mappings):
+            if not (m.start <= self._scratch and top < m.end):
+                continue
+            is_guarded = below.end == m.start and below.permissions.startswith("---")
+            if m.path == "[stack]" or (not is_first and is_guarded and top < tls <= m.end):
+                return
+        raise RefusedError("no thread is on a stack that is known to have room")
 
     def _returning(self) -> list[int]:
         """Return the registers with which the thread goes on when we cannot give it its own."""

@@ -7,7 +7,7 @@ import ctypes
 import platform
 from typing import TYPE_CHECKING
 
-from leakscope.proc.process import pids
+from leakscope.proc.process import living_task, pids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,8 @@ def sharers(pid: int) -> Iterator[int]:
         return
     syscall = ctypes.CDLL(None, use_errno=True).syscall
     syscall.restype = ctypes.c_long
+    seen = living_task(pid)  # one that has ended has as little memory as a thread of the kernel
     zero = ctypes.c_ulong(0)
     for other in pids():
-        if other != pid and syscall(number, pid, other, _VM, zero, zero) == 0:
+        if other != pid and syscall(number, seen, other, _VM, zero, zero) == 0:
             yield other

@@ -119,3 +119,11 @@ def test_what_lies_below_a_small_stack_is_not_touched(name, arguments, tmp_path)
         for _ in range(4):
             assert attach(process.pid, 0.1).removed.unmapped
             time.sleep(0.1)
+
+
+def test_a_restartable_sequence_is_not_gone_on_with(tmp_path):
+    """Where a thread were borrowed in the middle of one, the kernel would not begin it anew."""
+    with started([str(build("restarts", tmp_path))], tmp_path) as process:
+        with pytest.raises(TargetError, match="restartable sequences"):
+            attach(process.pid, 0.1)
+        assert find_attached(process.pid) is None

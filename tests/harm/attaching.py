@@ -39,6 +39,7 @@ BUILDS = {
     "locks": ("gcc", "locks.c"),
     "jailed": ("gcc", "jailed.c"),
     "shares": ("gcc", "shares.c"),
+    "strict": ("gcc", "strict.c"),
     "restarts": ("gcc", "restarts.c"),
     "stacks": ("gcc", "stacks.c", "-pthread"),
     "stacks-static": ("gcc", "stacks.c", "-pthread", "-static"),

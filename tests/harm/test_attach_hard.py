@@ -4,6 +4,7 @@
 import signal
 import subprocess
 import time
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -127,3 +128,37 @@ def test_a_restartable_sequence_is_not_gone_on_with(tmp_path):
         with pytest.raises(TargetError, match="restartable sequences"):
             attach(process.pid, 0.1)
         assert find_attached(process.pid) is None
+
+
+def test_of_children_is_said_what_stays_in_them(tmp_path):
+    """One lives under a filter, and one is held by a debugger."""
+    with started([str(build("strict", tmp_path))], tmp_path) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        before = set(children.read_text().split())
+        command = [*LEAKSCOPE, "attach", str(process.pid), "--max-pause", str(MAX_PAUSE_S)]
+        attaching = subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                one = find_attached(process.pid)
+                if one is not None and one.patches:
+                    break
+                time.sleep(0.05)
+            known = set(children.read_text().split()) | before
+            while len(set(children.read_text().split()) - known) < 2 and time.monotonic() < end:
+                time.sleep(0.05)
+            held, *_ = sorted(set(children.read_text().split()) - known, key=int)
+            with Frozen(int(held)):
+                attaching.send_signal(signal.SIGINT)
+                _, told = attaching.communicate(timeout=120)
+        finally:
+            attaching.kill()
+            attaching.communicate()
+        assert f"its child {held} is not detached: " in told
+        assert "the agent's memory stays in it, unused, because it lives under" in told
+        assert subprocess.run(
+            [*LEAKSCOPE, "detach", "--all"], env=environment(), check=False, capture_output=True
+        ).returncode in (0, 3)

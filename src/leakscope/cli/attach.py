@@ -266,7 +266,14 @@ def _tell_end(session: Session, why: str, say: _Speaker) -> None:
     if session.lonely:
         say("recording ended early: the process heard nothing from leakscope for ten seconds")
     for child in session.children:
-        say(f"its child {child.pid} was detached, too ({child.pause_ms:.1f} ms)")
+        if child.failed:
+            say(f"its child {child.pid} is not detached: {child.reason}")
+            continue
+        kept = f"; the agent's memory stays in it, unused, because {child.reason}"
+        say(
+            f"its child {child.pid} was detached, too ({child.pause_ms:.1f} ms)"
+            + ("" if child.unmapped else kept)
+        )
 
 
 def _pack(recording: Recording, output: Output, *, snapshot: bool = False) -> str:

@@ -51,8 +51,10 @@ class Removed:
     pause_ms: float = 0.0  # the longest of all threads
     alone_ms: float = 0.0  # and of one
     tries: int = 0
+    restored: bool = False  # the functions have their own bytes
     unmapped: bool = False
     reason: str = ""  # why its memory is still there
+    failed: bool = False  # the functions still lead to the agent, for that reason
     absent: bool = False  # there was nothing: it ended, runs another program, or is detached
     foreign: int = 0  # functions that somebody else has changed since: left alone
 
@@ -78,8 +80,11 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
         except TargetError:
             if _current(attached, _mappings(attached.pid)) is None:  # ended meanwhile
                 result.unmapped = True
-            elif number + 1 == _TRIES:
+                return result
+            if number + 1 == _TRIES:
                 raise
+            time.sleep(_SHORT_S if number < _TRIES // 2 else _LONG_S)
+            continue
         except RefusedError as error:
             result.reason = str(error)
         except OSError as error:
@@ -92,13 +97,15 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
             return result
         time.sleep(_SHORT_S if number < _TRIES // 2 else _LONG_S)
     result.reason = result.reason or "none of its threads could be borrowed"
+    if not result.restored:
+        raise TargetError(f"process {attached.pid} cannot be detached: {result.reason}")
     with contextlib.suppress(TargetError, OSError), Writer(attached.pid) as memory:
         memory.write(attached.islands[0], pack(replace(attached, tracer=0, patches=())))
     return result
 
 
 def _is_filtered(pid: int) -> bool:
-    return "\nSeccomp:\t2" in (read_text(f"/proc/{pid}/status") or "")
+    return "\nSeccomp:\t0" not in (read_text(f"/proc/{pid}/status") or "\nSeccomp:\t0")
 
 
 def _try(
@@ -117,6 +124,7 @@ def _try(
                     result.unmapped = True
                     return
                 _restore(attached, memory, result)
+                result.restored = True
                 result.reason = _inside(attached, frozen, restorers)
                 if other is not None and not result.reason:
                     result.reason = f"process {other} runs in its memory, too, and may be in it"
@@ -163,8 +171,12 @@ def remove_from_children(attached: Attached, *, max_pause_s: float) -> list[Remo
             if not any(m.start == attached.islands[0] for m in mappings):
                 continue
             one = find_attached(pid, mappings)
-            if one is not None and one.identity == attached.identity:
+            if one is None or one.identity != attached.identity:
+                continue
+            try:
                 found.append(remove(one, max_pause_s=max_pause_s))
+            except TargetError as error:
+                found.append(Removed(pid, reason=str(error), failed=True))
     return found
 
 

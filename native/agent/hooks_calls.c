@@ -59,16 +59,25 @@ __attribute__((used)) static void *before_syscall(long number, long a, long b, l
   return ls_next_symbol_cached(&cache, "syscall");
 }
 
-LS_EXPORT __attribute__((naked)) long syscall(long number, ...);
-long syscall(long number, ...) {
-  (void)number;
+__asm__(".text\n"
+        ".globl syscall\n"
+        ".type syscall, %function\n"
+        "syscall:\n"
 #ifdef __x86_64__
-  __asm__("push %rdi; push %rsi; push %rdx; push %rcx; push %r8; push %r9; sub $8, %rsp\n\t"
-          "call before_syscall\n\t"
-          "add $8, %rsp; pop %r9; pop %r8; pop %rcx; pop %rdx; pop %rsi; pop %rdi\n\t"
-          "jmp *%rax");
+        "push %rdi; push %rsi; push %rdx; push %rcx; push %r8; push %r9; sub $8, %rsp\n"
+        "call before_syscall\n"
+        "add $8, %rsp; pop %r9; pop %r8; pop %rcx; pop %rdx; pop %rsi; pop %rdi\n"
+        "jmp *%rax\n"
+#else
+        "stp x0, x1, [sp, #-80]!; stp x2, x3, [sp, #16]; stp x4, x5, [sp, #32]\n"
+        "stp x6, x7, [sp, #48]; str x30, [sp, #64]\n"
+        "bl before_syscall\n"
+        "mov x16, x0\n"
+        "ldr x30, [sp, #64]; ldp x6, x7, [sp, #48]; ldp x4, x5, [sp, #32]\n"
+        "ldp x2, x3, [sp, #16]; ldp x0, x1, [sp], #80\n"
+        "br x16\n"
 #endif
-}
+        ".size syscall, . - syscall\n");
 #else
 static bool before_call(long number, long a, long b, long c, long d, long e) {
   switch (number) {

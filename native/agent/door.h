@@ -27,6 +27,11 @@ LS_COLD void ls_door_look(struct ls_live *live);
 /* Whoever attached us has given no sign of life for long. */
 bool ls_door_is_left(void);
 
+#ifdef LS_INJECT
+/* End recording, and unmap what is large. */
+void ls_door_unmap(void);
+#endif
+
 #pragma GCC visibility pop
 
 #endif

@@ -17,6 +17,7 @@
 #include "door.h"
 #include "endings.h"
 #include "exec.h"
+#include "hooks.h"
 #include "loaded.h"
 #include "recording_file.h"
 #include "resolve.h"
@@ -42,28 +43,30 @@ struct ls_real ls_real;
 
 /* ---- the functions that may be replaced ---- */
 
-#define ENTRIES(each)                                                                             \
-  each(malloc, ALLOCATOR) each(free, ALLOCATOR) each(calloc, ALLOCATOR) each(                     \
-      realloc, ALLOCATOR) each(reallocarray, ALLOCATOR) each(posix_memalign, ALLOCATOR)           \
-      each(memalign, ALLOCATOR) each(aligned_alloc, ALLOCATOR) each(valloc, ALLOCATOR) each(      \
-          pvalloc, ALLOCATOR) each(cfree, ALLOCATOR) each(free_sized, ALLOCATOR)                  \
-          each(free_aligned_sized, ALLOCATOR) each(_Znwm, OPERATORS) each(_Znam, OPERATORS) each( \
-              _ZnwmRKSt9nothrow_t, OPERATORS) each(_ZnamRKSt9nothrow_t, OPERATORS)                \
-              each(_ZnwmSt11align_val_t, OPERATORS) each(_ZnamSt11align_val_t, OPERATORS) each(   \
-                  _ZnwmSt11align_val_tRKSt9nothrow_t,                                             \
-                  OPERATORS) each(_ZnamSt11align_val_tRKSt9nothrow_t, OPERATORS)                  \
-                  each(_ZdlPv, OPERATORS) each(_ZdaPv, OPERATORS) each(_ZdlPvm, OPERATORS)        \
-                      each(_ZdaPvm, OPERATORS) each(_ZdlPvRKSt9nothrow_t, OPERATORS) each(        \
-                          _ZdaPvRKSt9nothrow_t, OPERATORS) each(_ZdlPvSt11align_val_t, OPERATORS) \
-                          each(_ZdaPvSt11align_val_t, OPERATORS)                                  \
-                              each(_ZdlPvmSt11align_val_t, OPERATORS)                             \
-                                  each(_ZdaPvmSt11align_val_t, OPERATORS)                         \
-                                      each(_ZdlPvSt11align_val_tRKSt9nothrow_t, OPERATORS)        \
-                                          each(_ZdaPvSt11align_val_tRKSt9nothrow_t, OPERATORS)    \
-                                              each(mmap, MAPPINGS) each(mmap64, MAPPINGS)         \
-                                                  each(munmap, MAPPINGS) each(mremap, MAPPINGS)   \
-                                                      each(sbrk, MAPPINGS) each(brk, MAPPINGS)    \
-                                                          each(dlclose, LOADER) each(prctl, CALLS)
+#define ENTRIES(each)                                                                              \
+  each(malloc, ALLOCATOR) each(free, ALLOCATOR) each(calloc, ALLOCATOR) each(                      \
+      realloc, ALLOCATOR) each(reallocarray, ALLOCATOR) each(posix_memalign, ALLOCATOR)            \
+      each(memalign, ALLOCATOR) each(aligned_alloc, ALLOCATOR) each(valloc, ALLOCATOR) each(       \
+          pvalloc, ALLOCATOR) each(cfree, ALLOCATOR) each(free_sized, ALLOCATOR)                   \
+          each(free_aligned_sized, ALLOCATOR) each(_Znwm, OPERATORS) each(_Znam, OPERATORS) each(  \
+              _ZnwmRKSt9nothrow_t, OPERATORS) each(_ZnamRKSt9nothrow_t, OPERATORS)                 \
+              each(_ZnwmSt11align_val_t, OPERATORS) each(_ZnamSt11align_val_t, OPERATORS) each(    \
+                  _ZnwmSt11align_val_tRKSt9nothrow_t,                                              \
+                  OPERATORS) each(_ZnamSt11align_val_tRKSt9nothrow_t, OPERATORS)                   \
+                  each(_ZdlPv, OPERATORS) each(_ZdaPv, OPERATORS) each(_ZdlPvm, OPERATORS)         \
+                      each(_ZdaPvm, OPERATORS) each(_ZdlPvRKSt9nothrow_t, OPERATORS) each(         \
+                          _ZdaPvRKSt9nothrow_t, OPERATORS) each(_ZdlPvSt11align_val_t, OPERATORS)  \
+                          each(_ZdaPvSt11align_val_t, OPERATORS)                                   \
+                              each(_ZdlPvmSt11align_val_t, OPERATORS)                              \
+                                  each(_ZdaPvmSt11align_val_t, OPERATORS)                          \
+                                      each(_ZdlPvSt11align_val_tRKSt9nothrow_t, OPERATORS)         \
+                                          each(_ZdaPvSt11align_val_tRKSt9nothrow_t, OPERATORS)     \
+                                              each(mmap, MAPPINGS) each(mmap64, MAPPINGS)          \
+                                                  each(munmap, MAPPINGS) each(mremap, MAPPINGS)    \
+                                                      each(sbrk, MAPPINGS) each(brk, MAPPINGS)     \
+                                                          each(dlclose, LOADER) each(prctl, CALLS) \
+                                                              each(syscall, CALLS)                 \
+                                                                  each(mlockall, CALLS)
 
 #define DECLARE(function, group) extern const char hook_##function[] __asm__(#function);
 ENTRIES(DECLARE)
@@ -219,6 +222,22 @@ bool ls_door_is_left(void) {
     return false;
   given->lonely = 1;
   return true;
+}
+
+void ls_door_unmap(void) {
+  const struct ls_handover *given = &leakscope_handover;
+  struct ls_thread *thread = ls_enter(true); /* begins, where nothing has happened yet */
+  if (thread)
+    ls_leave();
+  static const struct ls_timespec nap = {0, 1000000};
+  for (int i = 0;
+       i < 1000 && __atomic_load_n(&ls_live->phase, __ATOMIC_ACQUIRE) == LS_PHASE_STARTING; i++)
+    ls_nanosleep(&nap);
+  ls_aside_touched((uintptr_t)given->recording, given->recording_bytes);
+  if (__atomic_load_n(&ls_live->phase, __ATOMIC_ACQUIRE) != LS_PHASE_OFF)
+    return;
+  ls_munmap((void *)given->recording, given->recording_bytes);
+  ls_munmap((void *)given->arena, given->arena_bytes);
 }
 
 /* ---- what only the other door has ---- */

@@ -46,6 +46,39 @@ int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigne
   return result;
 }
 
+#ifdef LS_INJECT
+/* No frame of ours may be below the call, which may be a clone that returns on another stack. */
+__attribute__((used)) static void *before_syscall(long number, long a, long b, long c) {
+  static void *cache;
+  if ((number == LS_NR_seccomp && a == SET_MODE_STRICT && !b && !c) ||
+      (number == LS_NR_prctl && a == SET_SECCOMP && b == MODE_STRICT))
+    ls_seal_deny_all(true);
+  else if ((number == LS_NR_seccomp && a == SET_MODE_FILTER) ||
+           (number == LS_NR_prctl && (a == SET_SECCOMP || a == SET_NO_NEW_PRIVS)))
+    ls_seal_deny_all(false);
+  return ls_next_symbol_cached(&cache, "syscall");
+}
+
+__asm__(".text\n"
+        ".globl syscall\n"
+        ".type syscall, %function\n"
+        "syscall:\n"
+#ifdef __x86_64__
+        "push %rdi; push %rsi; push %rdx; push %rcx; push %r8; push %r9; sub $8, %rsp\n"
+        "call before_syscall\n"
+        "add $8, %rsp; pop %r9; pop %r8; pop %rcx; pop %rdx; pop %rsi; pop %rdi\n"
+        "jmp *%rax\n"
+#else
+        "stp x0, x1, [sp, #-80]!; stp x2, x3, [sp, #16]; stp x4, x5, [sp, #32]\n"
+        "stp x6, x7, [sp, #48]; str x30, [sp, #64]\n"
+        "bl before_syscall\n"
+        "mov x16, x0\n"
+        "ldr x30, [sp, #64]; ldp x6, x7, [sp, #48]; ldp x4, x5, [sp, #32]\n"
+        "ldp x2, x3, [sp, #16]; ldp x0, x1, [sp], #80\n"
+        "br x16\n"
+#endif
+        ".size syscall, . - syscall\n");
+#else
 static bool before_call(long number, long a, long b, long c, long d, long e) {
   switch (number) {
   case LS_NR_prctl:
@@ -104,3 +137,4 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
     ls_seal_settle(result >= 0);
   return result;
 }
+#endif

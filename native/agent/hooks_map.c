@@ -6,6 +6,7 @@
  * rely on: dlclose and mlockall. What an allocator maps for its own heap
  * is its business and is not recorded.
  */
+#include "door.h"
 #include "hooks.h"
 #include "modules.h"
 #include "resolve.h"
@@ -13,8 +14,8 @@
 
 #define MAP_FAILED_POINTER ((void *)-1)
 
-#define REAL(type, name)            \
-  static void *real_cache_##name;   \
+#define REAL(type, name)          \
+  static void *real_cache_##name; \
   __typeof__(type) real = (__typeof__(type))ls_next_symbol_cached(&real_cache_##name, #name)
 
 /* A call from the allocator itself, or one we cannot record. */
@@ -73,7 +74,8 @@ void *mmap(void *address, size_t length, int protection, int flags, int fd, long
   return result;
 }
 
-LS_EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int fd, long offset);
+LS_EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int fd,
+                       long offset);
 void *mmap64(void *address, size_t length, int protection, int flags, int fd, long offset) {
   REAL(mmap_function, mmap64);
   if (!real)
@@ -197,12 +199,19 @@ int dlclose(void *handle) {
   return result;
 }
 
-/* Locked memory is limited: what of it is ours does not count. */
+/* Locked memory is limited: what of it is ours does not count. What was mapped from outside is
+ * large, and would be in memory as a whole: it goes, and recording ends. */
 LS_EXPORT int mlockall(int flags);
 int mlockall(int flags) {
   REAL(int (*)(int), mlockall);
+#ifdef LS_INJECT
+  if (flags & 3 /* CURRENT, FUTURE */)
+    ls_door_unmap();
+  return LS_REAL(real(flags));
+#else
   int result = real ? real(flags) : -1;
   if (!result)
     ls_unlock_own();
   return result;
+#endif
 }

@@ -35,6 +35,15 @@ BUILDS = {
     "musl": ("musl-gcc", "leaky.c"),
     "musl-static": ("musl-gcc", "leaky.c", "-static"),
     "busy": ("g++", "busy.cc", "-pthread"),
+    "vforks": ("gcc", "vforks.c", "-pthread"),
+    "locks": ("gcc", "locks.c"),
+    "jailed": ("gcc", "jailed.c"),
+    "shares": ("gcc", "shares.c"),
+    "strict": ("gcc", "strict.c"),
+    "restarts": ("gcc", "restarts.c"),
+    "stacks": ("gcc", "stacks.c", "-pthread"),
+    "stacks-static": ("gcc", "stacks.c", "-pthread", "-static"),
+    "no_restart": ("gcc", "../harm/no_restart.c"),
 }
 PRELOADS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc.so.4"}
 

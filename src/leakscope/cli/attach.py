@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -129,6 +130,11 @@ def run(args: argparse.Namespace) -> int:
     stopping = _Stopping()
     with stopping, Session(plan, wishes, args.max_pause) as session:
         pauses = session.pauses_ms
+        if session.cleared is not None:
+            say(
+                "what an earlier attach had left in it was taken out, for which it stood still for"
+                f" {session.cleared.pause_ms:.1f} ms"
+            )
         say(
             f"attached; one thread stood still for {pauses.get('map', 0):.1f} ms, then all"
             f" {plan.threads} for {pauses.get('patch', 0):.1f} ms."
@@ -137,6 +143,10 @@ def run(args: argparse.Namespace) -> int:
         why = _wait(session, stopping, for_s, every_s, output, say)
         scanned = _scan(session, args.max_pause, say) if args.scan and why in ("", "stop") else None
         session.detach()
+        if not session.is_alive():
+            why = "end"
+        elif session.removed is not None and session.removed.absent:
+            why = "gone"
         recording = session.recording()
     _tell_end(session, why, say)
     if recording is None:
@@ -158,7 +168,9 @@ class _Speaker:
         from leakscope.report.text import printable
 
         if not self._quiet:
-            print(f"leakscope: {printable(text)}", file=sys.stderr, flush=True)
+            # A terminal that was closed: what was recorded is worth more than what is said.
+            with contextlib.suppress(OSError):
+                print(f"leakscope: {printable(text)}", file=sys.stderr, flush=True)
 
 
 class _Stopping:
@@ -254,7 +266,14 @@ def _tell_end(session: Session, why: str, say: _Speaker) -> None:
     if session.lonely:
         say("recording ended early: the process heard nothing from leakscope for ten seconds")
     for child in session.children:
-        say(f"its child {child.pid} was detached, too ({child.pause_ms:.1f} ms)")
+        if child.failed:
+            say(f"its child {child.pid} is not detached: {child.reason}")
+            continue
+        kept = f"; the agent's memory stays in it, unused, because {child.reason}"
+        say(
+            f"its child {child.pid} was detached, too ({child.pause_ms:.1f} ms)"
+            + ("" if child.unmapped else kept)
+        )
 
 
 def _pack(recording: Recording, output: Output, *, snapshot: bool = False) -> str:

@@ -65,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(result: Removed) -> None:
+    if result.failed:
+        print(f"process {result.pid}: not detached: {result.reason}")
+        return
     text = f"process {result.pid}: detached; it stood still for {result.pause_ms:.1f} ms"
     if not result.unmapped:
         text += f"; the agent's memory stays in it, unused, because {result.reason}"

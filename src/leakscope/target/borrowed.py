@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import struct
@@ -40,6 +41,7 @@ from leakscope.target.ptrace import (
     SYSCALL,
     general_registers,
     libc,
+    restartable_area,
     set_general_registers,
     vector_registers,
 )
@@ -80,6 +82,7 @@ _SYSCALL_RETURN = b"\x0f\x05\xc3"
 # mov $15, %rax (or %eax); syscall
 _SIGRETURN = (b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", b"\xb8\x0f\x00\x00\x00\x0f\x05")
 _CODE = 16 << 20
+_SEQUENCE = 8  # in struct rseq: address of its struct rseq_cs
 # Of a frame: arch/x86/include/uapi/asm/sigcontext.h
 _UC_FLAGS = 1 | 2 | 4  # there is an XSAVE area; SS is given, and meant
 _NO_STACK = 7  # no valid ss_flags: sigreturn leaves the alternative stack as it is
@@ -211,6 +214,7 @@ class Borrowed(Caller):
         self._registers = general_registers(self.tid)
         if len(self._registers) < _WORDS:
             raise RefusedError("one of its threads ended")
+        self._check_sequence()
         self._ptrace(GETSIGMASK, 8, ctypes.byref(self._mask))
         self._memory = os.open(f"/proc/{self.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -289,12 +293,35 @@ class Borrowed(Caller):
             self._back = self._scratch + 2 * _LETTER + 8
             self._write_frame(self._back, reap, _NONE, b"")
 
+    def _check_sequence(self) -> None:
+        """Refuse a thread in a restartable sequence (rseq), which it has to begin anew.
+
+        The kernel sees to that when the thread goes on where it was, and forgets it elsewhere.
+        """
+        area = restartable_area(self.tid)
+        place = int.from_bytes(self._frozen.read(area + _SEQUENCE, 8), "little") if area else 0
+        raw = self._frozen.read(place, 24) if place else b""
+        if len(raw) == 24:
+            start, length = struct.unpack_from("<QQ", raw, 8)
+            if 0 <= self._registers[_IP] - start < length:
+                raise RefusedError("its threads are in restartable sequences (rseq)")
+
     def _check_stack(self, top: int) -> None:
-        """Refuse where a signal's frame might lie on something else: a coroutine's small stack."""
-        stacks = [m for m in self._frozen.mappings if m.start <= self._scratch and top < m.end]
+        """Refuse where a signal's frame might lie on something else: a coroutine's small stack.
+
+        The first thread's own is named by the kernel. Another one's has its control block at the
+        upper end and its guard below the lower one: in between there is nothing else. One that was
+        made in the heap has none, and ends nobody knows where.
+        """
         tls = next(t.tls for t in self._frozen.threads if t.tid == self.tid)
-        if not any(m.path == "[stack]" or m.start <= tls <= m.end for m in stacks):
-            raise RefusedError("no thread is on a stack that is known to have room")
+        is_first = f"\nTgid:\t{self.tid}\n" in (read_text(f"/proc/{self.tid}/status") or "")
+        for below, m in itertools.pairwise(self._frozen.mappings):
+            if not (m.start <= self._scratch and top < m.end):
+                continue
+            is_guarded = below.end == m.start and below.permissions.startswith("---")
+            if m.path == "[stack]" or (not is_first and is_guarded and top < tls <= m.end):
+                return
+        raise RefusedError("no thread is on a stack that is known to have room")
 
     def _returning(self) -> list[int]:
         """Return the registers with which the thread goes on when we cannot give it its own."""

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import platform
+import threading
 import time
 from functools import cached_property
 from pathlib import Path
@@ -41,18 +42,20 @@ from leakscope.target.ptrace import (
 from leakscope.target.restart import Sleepers, call_rank, is_restartable, no_handler, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-__all__ = ["Frozen", "living_thread"]
+__all__ = ["Frozen", "apart", "living_thread"]
 
 _PATIENCE_S = 3.0
+_LAST_S = 0.1  # for threads that have not stopped when we give up
 _ROUNDS = 64  # a process that starts threads faster than we stop them
 _EXITING = 4  # PF_EXITING in the flags of /proc/TID/stat
 _RAX, _ORIG_RAX, _SP = 10, 15, 19  # struct user_regs_struct, by word
 
 R = TypeVar("R", bound=Range)
+T = TypeVar("T")
 
 
 class Frozen:
@@ -84,14 +87,18 @@ class Frozen:
         self.paused_ns = 0
         self.since_ns = 0  # monotonic: when the first thread was stopped
         self._seized: list[int] = []
+        self._running: set[int] = set()  # of those: told to stop, and not seen to have done so
         self._calm: set[int] = set()
         self._signals: dict[int, int] = {}  # by thread: taken in a stop, to be delivered
         self._restarted: list[int] = []
         self._sleepers = Sleepers()
+        self._filtered: set[int] = set()  # threads under seccomp
         self._memory = -1
 
     def __enter__(self) -> Self:
-        self._sleepers.look(self.pid, _tids(self.pid))
+        tids = _tids(self.pid)
+        self._sleepers.look(self.pid, tids)
+        self._filtered = {tid for tid in tids if _is_filtered(self.pid, tid)}
         self.since_ns = time.monotonic_ns()
         try:
             self._stop_all()
@@ -158,9 +165,10 @@ class Frozen:
         for tid in self._restarted:
             self._shorten(tid)
         self._restarted = []
+        self._await_rest()
         for tid in self._seized:
             libc.ptrace(DETACH, tid, None, self._signals.get(tid, 0))  # dead: fine
-        if self._seized and not self.paused_ns:
+        if self._seized and not self.paused_ns and not self._running.issuperset(self._seized):
             self.paused_ns = time.monotonic_ns() - self.since_ns
         self._seized = []
         if self._memory >= 0:
@@ -177,7 +185,15 @@ class Frozen:
                 return
             if self._one:
                 fresh = fresh[:1]
+            # One that the kernel does not let stop now holds nobody else up: as long as it waits
+            # (the child of its vfork, a disk), all others run.
+            busy = [] if self._one else [tid for tid in fresh if _is_deep(self.pid, tid)]
+            for tid in [tid for tid in busy if self._seize(tid)]:
+                self._await(tid, give_up)
+            if busy:  # nothing stood still before
+                self.since_ns = time.monotonic_ns()
             # All are told before the first is waited for: they stop side by side.
+            fresh = [tid for tid in fresh if tid not in busy]
             for tid in [tid for tid in fresh if self._seize(tid)]:
                 self._await(tid, give_up)
             if self._one and self._seized:
@@ -197,13 +213,25 @@ class Frozen:
                 return False
             raise OSError(number, os.strerror(number))
         self._seized.append(tid)
+        self._running.add(tid)
         if libc.ptrace(INTERRUPT, tid, None, None) < 0:
             self._seized.remove(tid)
             return False
         return True
 
+    def _await_rest(self) -> None:
+        """Wait for those that were told to stop and have not: nobody can let go what still runs.
+
+        One that does not stop even so is ours until the calling thread ends: see `apart`.
+        """
+        give_up = time.monotonic() + _LAST_S
+        for tid in [tid for tid in self._seized if tid in self._running]:
+            with contextlib.suppress(TargetError):
+                self._await(tid, give_up)
+
     def _await(self, tid: int, give_up: float) -> None:
         status = self._wait(tid, give_up)
+        self._running.discard(tid)
         if status is None or not os.WIFSTOPPED(status):  # ended in this moment
             self._seized.remove(tid)
             if tid == self.pid and not _others(self.pid):
@@ -240,7 +268,8 @@ class Frozen:
         if platform.machine() != "x86_64":
             return
         words = general_registers(tid)
-        if words and is_restartable(words[_ORIG_RAX], words[_RAX]):
+        is_filtered = tid in self._filtered or self.pid in self._filtered
+        if words and is_restartable(words[_ORIG_RAX], words[_RAX], is_filtered=is_filtered):
             words[_RAX] = no_handler()
             with contextlib.suppress(OSError):  # killed meanwhile
                 set_general_registers(tid, words)
@@ -283,6 +312,34 @@ def _tids(pid: int) -> list[int]:
         raise TargetError(f"there is no process {pid}") from error
 
 
+def apart(work: Callable[[], T]) -> T:
+    """Return what `work` returns, done in a thread that ends with it.
+
+    With that thread the kernel lets go of what it has seized, also of threads that did not stop in
+    time, which would otherwise stand still as soon as they can.
+    """
+    found: list[T] = []
+    trouble: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            trouble.append(error)
+
+    thread = threading.Thread(target=run, name="leakscope-apart")
+    thread.start()
+    thread.join()
+    if trouble:
+        raise trouble[0]
+    return found[0]
+
+
+def _is_deep(pid: int, tid: int) -> bool:
+    """Whether the thread waits in the kernel for what nothing interrupts."""
+    return _stat(pid, tid)[:1] == ["D"]
+
+
 def _others(pid: int) -> bool:
     """Whether the process has threads beside its first one."""
     try:
@@ -301,6 +358,11 @@ def living_thread(pid: int) -> int:
     if not _has_ended(pid):
         return pid
     return next((tid for tid in _tids(pid) if not _is_ending(pid, tid)), pid)
+
+
+def _is_filtered(pid: int, tid: int) -> bool:
+    text = read_text(f"/proc/{pid}/task/{tid}/status") or ""
+    return text.partition("\nSeccomp:\t")[2][:1] in {"1", "2"}
 
 
 def _has_ended(tid: int) -> bool:

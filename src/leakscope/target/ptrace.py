@@ -13,12 +13,13 @@ __all__ = ["ALL", "ARM_TLS", "CONT", "DETACH", "EVENT_CLONE", "EVENT_STOP", "GET
 __all__ += ["GETSIGMASK", "INTERRUPT", "OPTION_CLONE", "OPTION_EXITKILL", "OPTION_SYSGOOD"]
 __all__ += ["PEEKSIGINFO", "PRSTATUS", "SEIZE", "SETOPTIONS", "SETSIGMASK", "SYSCALL", "TRAP"]
 __all__ += ["general_registers", "libc", "register_set", "set_general_registers"]
-__all__ += ["vector_registers"]
+__all__ += ["restartable_area", "vector_registers"]
 
 # linux/ptrace.h
 CONT, DETACH, SYSCALL = 7, 17, 24
 SETOPTIONS, GETEVENTMSG, _GETREGSET, _SETREGSET = 0x4200, 0x4201, 0x4204, 0x4205
 SEIZE, INTERRUPT, PEEKSIGINFO, GETSIGMASK, SETSIGMASK = 0x4206, 0x4207, 0x4209, 0x420A, 0x420B
+_GET_RSEQ = 0x420F
 OPTION_SYSGOOD, OPTION_CLONE, OPTION_EXITKILL = 1, 1 << 3, 1 << 20
 EVENT_CLONE, EVENT_STOP = 3, 128
 TRAP = 5  # what INTERRUPT stops for; a user's stop has its own signal
@@ -62,3 +63,12 @@ def register_set(tid: int, kind: int) -> bytes:
     if libc.ptrace(_GETREGSET, tid, ctypes.c_void_p(kind), ctypes.byref(vector)) < 0:
         return b""
     return buffer.raw[: vector.length]
+
+
+def restartable_area(tid: int) -> int:
+    """Return the address of a stopped thread's struct rseq; 0: it has none, or that is not told."""
+    words = (ctypes.c_uint64 * 3)()
+    size = ctypes.sizeof(words)
+    if libc.ptrace(_GET_RSEQ, tid, ctypes.c_void_p(size), ctypes.byref(words)) < size:
+        return 0
+    return int(words[0])

@@ -49,6 +49,7 @@ _TIMESPEC = {
     441: _R10,  # epoll_pwait2
     35: _RDI,  # nanosleep
 }
+_LEFT = {35: _RSI, _CLOCK_NANOSLEEP: _R10}
 _RED_ZONE, _ROOM = 128, 128
 _SECOND = 1_000_000_000
 _MOST_THREADS = 2000
@@ -68,9 +69,14 @@ def call_rank(words: list[int]) -> int:
     return 2 if _signed(words[_RAX]) == _RESTART_BLOCK else 1
 
 
-def is_restartable(number: int, result: int) -> bool:
-    """Whether these registers say that the stop, or a signal, has just ended a call with EINTR."""
-    return _signed(result) == _EINTR and _signed(number) >= 0 and number != _CLOSE
+def is_restartable(number: int, result: int, *, is_filtered: bool = False) -> bool:
+    """Whether these registers say that the stop, or a signal, has just ended a call with EINTR.
+
+    Or, in a thread `is_filtered`, with a result for which the kernel calls restart_syscall: its
+    filter may kill it for that, and has let the call itself pass.
+    """
+    ended = {_EINTR, _RESTART_BLOCK} if is_filtered else {_EINTR}
+    return _signed(result) in ended and _signed(number) >= 0 and number != _CLOSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,10 @@ def shorten(
     if number == _CLOCK_NANOSLEEP and not words[_RSI] & 1:  # TIMER_ABSTIME
         pointer = _RDX
     if pointer is not None:
-        shorter = _shorter(read(words[pointer], 16), waited_ns) if words[pointer] else b""
+        # Where the call says what is left it has done so, perhaps where it was told how long.
+        rest = words[_LEFT[number]] if number in _LEFT else 0
+        time, since_ns = (rest, 0) if rest else (words[pointer], waited_ns)
+        shorter = _shorter(read(time, 16), since_ns) if time else b""
         if shorter:
             words[pointer] = place
             return place, shorter

@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,8 @@ from leakscope.proc.maps import read_maps
 from leakscope.proc.process import pids
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
-from leakscope.target.frozen import Frozen
+from leakscope.target.frozen import Frozen, apart
+from leakscope.target.sharing import sharers
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.hands import Writer
 from leakscope.trace.attach.island import ISLAND_BYTES, all_attached, find_attached, pack
@@ -49,8 +51,11 @@ class Removed:
     pause_ms: float = 0.0  # the longest of all threads
     alone_ms: float = 0.0  # and of one
     tries: int = 0
+    restored: bool = False  # the functions have their own bytes
     unmapped: bool = False
     reason: str = ""  # why its memory is still there
+    failed: bool = False  # the functions still lead to the agent, for that reason
+    absent: bool = False  # there was nothing: it ended, runs another program, or is detached
     foreign: int = 0  # functions that somebody else has changed since: left alone
 
 
@@ -67,15 +72,19 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
         current = _current(attached, mappings)
         if current is None:  # it has ended, or runs another program now
             result.unmapped = True
+            result.absent = number == 0
             return result
         attached = current
         try:
-            _try(attached, mappings, result, max_pause_s)
+            apart(partial(_try, attached, mappings, result, max_pause_s))
         except TargetError:
             if _current(attached, _mappings(attached.pid)) is None:  # ended meanwhile
                 result.unmapped = True
-            elif number + 1 == _TRIES:
+                return result
+            if number + 1 == _TRIES:
                 raise
+            time.sleep(_SHORT_S if number < _TRIES // 2 else _LONG_S)
+            continue
         except RefusedError as error:
             result.reason = str(error)
         except OSError as error:
@@ -88,13 +97,15 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
             return result
         time.sleep(_SHORT_S if number < _TRIES // 2 else _LONG_S)
     result.reason = result.reason or "none of its threads could be borrowed"
+    if not result.restored:
+        raise TargetError(f"process {attached.pid} cannot be detached: {result.reason}")
     with contextlib.suppress(TargetError, OSError), Writer(attached.pid) as memory:
         memory.write(attached.islands[0], pack(replace(attached, tracer=0, patches=())))
     return result
 
 
 def _is_filtered(pid: int) -> bool:
-    return "\nSeccomp:\t2" in (read_text(f"/proc/{pid}/status") or "")
+    return "\nSeccomp:\t0" not in (read_text(f"/proc/{pid}/status") or "\nSeccomp:\t0")
 
 
 def _try(
@@ -105,6 +116,7 @@ def _try(
     with Writer(attached.pid) as memory:
         running = hands.Unstopped(memory)
         restorers = _restorers(running)
+        other = next(sharers(attached.pid), None)
         frozen = Frozen(attached.pid, patience_s=patience_s)
         try:
             with frozen:
@@ -112,7 +124,10 @@ def _try(
                     result.unmapped = True
                     return
                 _restore(attached, memory, result)
+                result.restored = True
                 result.reason = _inside(attached, frozen, restorers)
+                if other is not None and not result.reason:
+                    result.reason = f"process {other} runs in its memory, too, and may be in it"
         finally:
             result.pause_ms = max(result.pause_ms, frozen.paused_ns / 1e6)
         if result.reason:
@@ -140,7 +155,7 @@ def _current(attached: Attached, mappings: Sequence[Mapping]) -> Attached | None
     """Return the same attach as it is in the process now, None when it is not there any more."""
     with contextlib.suppress(TargetError):
         for one in all_attached(attached.pid, mappings):
-            if one.region == attached.region and one.islands == attached.islands:
+            if one.identity == attached.identity:
                 return one
     return None
 
@@ -156,8 +171,12 @@ def remove_from_children(attached: Attached, *, max_pause_s: float) -> list[Remo
             if not any(m.start == attached.islands[0] for m in mappings):
                 continue
             one = find_attached(pid, mappings)
-            if one is not None and one.region == attached.region:
+            if one is None or one.identity != attached.identity:
+                continue
+            try:
                 found.append(remove(one, max_pause_s=max_pause_s))
+            except TargetError as error:
+                found.append(Removed(pid, reason=str(error), failed=True))
     return found
 
 

@@ -13,6 +13,7 @@ import itertools
 import os
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from leakscope.proc.maps import read_maps
 from leakscope.proc.process import living_task
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
-from leakscope.target.frozen import Frozen
+from leakscope.target.frozen import Frozen, apart
 from leakscope.target.x86_code import CodeError, displace, far_jump, near_jump
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.beat import clock_of
@@ -120,9 +121,9 @@ def inject(plan: Plan, wishes: Wishes, max_pause_s: float) -> Injected:
     )  # fmt: skip
     injected = Injected(attached, -1)
     try:
-        _map(plan, layout, injected, max_pause_s)
+        apart(partial(_map, plan, layout, injected, max_pause_s))
         patches = _write(plan, layout, wishes)
-        _patch(plan, patches, injected, max_pause_s)
+        apart(partial(_patch, plan, patches, injected, max_pause_s))
     except BaseException:
         if injected.recording >= 0:
             os.close(injected.recording)
@@ -258,6 +259,12 @@ def _map_all(calls: hands.Calls, memory: Writer, layout: _Layout, injected: Inje
         for number, island in enumerate(layout.islands):
             calls.map(island, ISLAND_BYTES, hands.READ | hands.EXEC, plain | hands.FIXED_NOREPLACE)
             done.append((island, ISLAND_BYTES))
+            if not number and _is_present(injected.attached.pid, island):
+                raise TargetError(
+                    f"process {injected.attached.pid} cannot be attached to: it locks all memory that"
+                    " it maps (mlockall), and would lock the recording's, too",
+                    hint=f"leakscope scan {injected.attached.pid} reads it from outside.",
+                )
             memory.write(
                 island, pack_secondary(layout.islands[0]) if number else pack(injected.attached)
             )
@@ -299,6 +306,18 @@ def _map_recording(calls: hands.Calls, layout: _Layout, injected: Injected) -> N
             calls.map(address, size, both, shared, fd)
         finally:
             calls.close(fd)
+
+
+def _is_present(pid: int, address: int) -> bool:
+    """Whether memory that nobody has touched is there: the kernel does that where it is locked."""
+    try:
+        fd = os.open(f"/proc/{living_task(pid)}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return bool(int.from_bytes(os.pread(fd, 8, address // _PAGE * 8), "little") >> 62)
+    finally:
+        os.close(fd)
 
 
 def _check_threads(frozen: Frozen, plan: Plan) -> None:

@@ -83,6 +83,19 @@ class Attached:
         spans = [(each, each + ISLAND_BYTES) for each in self.islands]
         return [*spans, (self.image[0], self.image[0] + self.image[1])]
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What two looks at the same attach have in common: the next one may lie where it lay."""
+        return self.started_unix_ns, self.region, self.islands
+
+    def without(self, address: int, data: bytes) -> bytes:
+        """Return memory of the process at `address` as it is when this is taken out."""
+        for patch in self.patches:
+            at = patch.address - address
+            if 0 <= at <= len(data) - len(patch.jump) and data[at:].startswith(patch.jump):
+                data = data[:at] + patch.kept + data[at + len(patch.kept) :]
+        return data
+
 
 def pack(attached: Attached) -> bytes:
     """Return the first page of the first island."""

@@ -17,6 +17,7 @@ from leakscope.proc.process import living_task, read_executable, read_name
 from leakscope.proc.status import read_status
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import has_shadow_stack
+from leakscope.target.sharing import sharers
 from leakscope.target.x86_code import CodeError, displace, jumps_into
 from leakscope.trace.attach.beat import is_heard
 from leakscope.trace.attach.handover import ALLOCATOR, load_agent
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from leakscope.proc.maps import Mapping
+    from leakscope.trace.attach.island import Attached
 
 __all__ = ["Plan", "Site", "make_plan"]
 
@@ -115,7 +117,7 @@ def _plan(plan: Plan) -> Plan:
     mappings = read_maps(pid)
     if not mappings:
         raise _RefuseError("it has no memory: it has ended, or is a kernel thread")
-    _check_company(pid, mappings)
+    left = _check_company(pid, mappings)
     threads = len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names are enough
     plan = replace(plan, threads=threads, arena_bytes=_ARENA + threads * _ARENA_A_THREAD)
     _check_limits(plan, mappings)
@@ -125,9 +127,10 @@ def _plan(plan: Plan) -> Plan:
 
         def read(address: int, size: int) -> bytes:
             try:
-                return os.pread(memory, size, address)
+                found = os.pread(memory, size, address)
             except (OSError, OverflowError):
                 return b""
+            return found if left is None else left.without(address, found)
 
         try:
             objects = read_objects(pid, mappings, read, {entry.name for entry in table})
@@ -174,6 +177,7 @@ def _check_state(pid: int) -> None:
     if status.state[:1] in "TtZX":
         state = "has ended" if status.state[:1] in "ZX" else "is stopped"
         raise _RefuseError(f"it {state}", None if state == "has ended" else f"kill -CONT {pid}")
+    waits = False
     for task in Path(f"/proc/{pid}/task").iterdir():
         text = read_text(f"{task}/status") or ""
         if text and "\nSeccomp:\t0" not in text:
@@ -183,9 +187,17 @@ def _check_state(pid: int) -> None:
             )
         if has_shadow_stack(int(task.name)):
             raise _RefuseError("its return addresses are guarded by a shadow stack")
+        waits |= "\nState:\tD" in text
+    other = None if waits else next(sharers(pid), None)  # one that waits has a child of vfork
+    if other is not None:
+        raise _RefuseError(
+            f"process {other} runs in its memory, too, and would not be stopped with it",
+            f"leakscope scan {pid} reads it from outside.",
+        )
 
 
-def _check_company(pid: int, mappings: Sequence[Mapping]) -> None:
+def _check_company(pid: int, mappings: Sequence[Mapping]) -> Attached | None:
+    """Return what an earlier attach has left, which is taken out before anything else is done."""
     for mapping in mappings:
         if Path(mapping.path).name.startswith("libleakscope-agent"):
             raise _RefuseError("the agent is in it already", f"leakscope report {pid}")
@@ -199,6 +211,7 @@ def _check_company(pid: int, mappings: Sequence[Mapping]) -> None:
         raise _RefuseError(
             f"it is attached already, by process {attached.tracer}", f"leakscope detach {pid}"
         )
+    return attached
 
 
 def _check_limits(plan: Plan, mappings: Sequence[Mapping]) -> None:

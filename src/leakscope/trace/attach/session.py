@@ -46,6 +46,7 @@ class Session:
     children: list[Removed] = field(default_factory=list)
     setup_ms: float = 0.0
     lonely: bool = False
+    cleared: Removed | None = None  # what an earlier attach had left
     _injected: Injected | None = None
     _beat: Beat | None = None
     _pidfd: int = -1
@@ -61,7 +62,7 @@ class Session:
         self._start = read_start(plan.pid)
         self._pidfd = os.pidfd_open(plan.pid)
         try:
-            clear_away(plan.pid, self.max_pause_s)
+            self.cleared = clear_away(plan.pid, self.max_pause_s)
             self._injected = inject(plan, self.wishes, self.max_pause_s)
         except BaseException:
             os.close(self._pidfd)
@@ -100,9 +101,8 @@ class Session:
             found = find_attached(self.plan.pid)
         except TargetError:
             return False
-        return (
-            found is not None and found.region == self._of().attached.region and bool(found.patches)
-        )
+        identity = self._of().attached.identity
+        return found is not None and found.identity == identity and bool(found.patches)
 
     def wait(self, seconds: float, stopped: Callable[[float], bool]) -> str:
         """Wait for `seconds`, and say why it was ended before: "stop", "end", "gone"; or "".

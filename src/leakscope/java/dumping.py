@@ -29,6 +29,7 @@ __all__ = ["Cost", "Dumped", "cost_of", "take_dump"]
 _BYTES_PER_S = 100 << 20  # a cautious speed of writing
 _SPARE = 64 << 20  # bytes of a disk that stay free
 _PATIENCE_S = 3600.0
+_DONE = "Heap dump file created"
 _PACKED = 0.5  # of the size, cautiously
 
 
@@ -88,9 +89,11 @@ def take_dump(
     began = time.monotonic()
     with _temporary(target, folder, inside=inside) as (asked, part):
         options = ("" if live else " -all") + (" -gz=1" if packed else "")
-        jcmd(machine, f'GC.heap_dump{options} "{asked}"', patience_s=_PATIENCE_S)
-        if not os.path.lexists(part):
-            raise TargetError(f"the virtual machine {machine.pid} wrote no dump")
+        said = jcmd(machine, f'GC.heap_dump{options} "{asked}"', patience_s=_PATIENCE_S)
+        # Its status tells only that it understood.
+        if _DONE not in said or not os.path.lexists(part):
+            why = " ".join(said.split())[-200:] or "no reason given"
+            raise TargetError(f"the virtual machine {machine.pid} wrote no whole dump: {why}")
         if not inside:
             own = target.with_name(f".{target.name}.{os.getpid()}.part")
             with contextlib.ExitStack() as undo:

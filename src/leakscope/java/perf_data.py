@@ -9,6 +9,7 @@ collection.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from dataclasses import dataclass
 
@@ -143,13 +144,19 @@ def parse(data: bytes) -> PerfCounters | None:
     return PerfCounters(numbers, texts)
 
 
-def read(path: str) -> PerfCounters | None:
-    """Read a file of counters; None where it is none, or not to be read."""
+def read(path: str, uid: int) -> PerfCounters | None:
+    """Read a file of counters of that user; None where it is none, or not to be read.
+
+    In a folder where everybody may write, a file of another user says what that user likes.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != uid:
+            return None
         return parse(os.read(fd, _MOST))
     except OSError:
         return None

@@ -430,6 +430,27 @@ def test_a_class_below_very_many_others_costs_what_others_cost(tmp_path):
     assert time.process_time() - began < 5  # it was 0.4 s, and 15 s one class after the other
 
 
+def _aligned(size, alignment):
+    return -(-size // alignment) * alignment
+
+
+@pytest.mark.parametrize("alignment", [8, 16, 32, 256])
+def test_objects_are_as_large_as_their_alignment_makes_them(tmp_path, alignment):
+    """-XX:ObjectAlignmentInBytes, up to 256; among few objects nobody could tell."""
+    dump = Dump()
+    dump.define(0x1000, "java/lang/Object")
+    dump.define(0x2000, "app/Node", 0x1000, fields=[("left", "object"), ("right", "object")])
+    at = 0x100000
+    for _ in range(600):  # of 20 and 12 bytes
+        dump.instance(at, 0x2000, 0, 0)
+        dump.instance(at + _aligned(20, alignment), 0x1000)
+        at += _aligned(20, alignment) + _aligned(12, alignment)
+    dump.root(0xFF, 0x100000)
+    with open_heap(dump.write(tmp_path / "d")) as heap:
+        assert heap.core.sizes.alignment == alignment
+        assert heap.size(heap.number_of(0x100000)) == _aligned(20, alignment)
+
+
 def test_many_classes(tmp_path):
     """Linear in their number; the million of the issue is in benchmarks/hprof."""
     dump = graph()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
 from leakscope.proc.process import read_start
+from leakscope.proc.rights import folder_of_process, foreign_root, open_named
 from leakscope.proc.text import read_text
 
 if TYPE_CHECKING:
@@ -58,10 +59,17 @@ def ask(machine: Machine, *words: str, patience_s: float = _PATIENCE_S) -> str:
     if not machine.hotspot:
         raise TargetError(f"process {machine.pid} is not a HotSpot virtual machine")
     deadline = time.monotonic() + patience_s
-    path = _socket_path(machine)
-    if not _listens(path, machine):
-        _call(machine, path, min(deadline, time.monotonic() + _PATIENCE_S))
-    answer = b"".join(_exchange(machine, path, words, deadline))
+    try:
+        with folder_of_process(machine.pid, "/tmp") as folder:  # noqa: S108 - HotSpot's place
+            path = f"{folder}/.java_pid{machine.inner_pid}"
+            if not _listens(path, machine):
+                _call(machine, folder, path, min(deadline, time.monotonic() + _PATIENCE_S))
+            answer = b"".join(_exchange(machine, path, words, deadline))
+    except OSError as error:
+        raise TargetError(
+            f"the virtual machine {machine.pid} cannot be asked: its /tmp cannot be opened"
+            f" ({error.strerror})"
+        ) from error
     status, _, text = answer.partition(b"\n")
     if status.strip() == b"0":
         return text.decode("utf-8", "replace")
@@ -69,10 +77,6 @@ def ask(machine: Machine, *words: str, patience_s: float = _PATIENCE_S) -> str:
     raise TargetError(
         f"the virtual machine {machine.pid} refused {' '.join(words)}: {said or 'no reason given'}"
     )
-
-
-def _socket_path(machine: Machine) -> str:
-    return f"/proc/{machine.pid}/root/tmp/.java_pid{machine.inner_pid}"
 
 
 def _listens(path: str, machine: Machine) -> bool:
@@ -101,7 +105,7 @@ def _peer(channel: socket.socket) -> int:
     return int(_CREDENTIALS.unpack(told)[0])
 
 
-def _call(machine: Machine, path: str, deadline: float) -> None:
+def _call(machine: Machine, tmp: str, path: str, deadline: float) -> None:
     """Make the virtual machine open its socket."""
     if not machine.answers_signal:
         raise TargetError(
@@ -119,7 +123,7 @@ def _call(machine: Machine, path: str, deadline: float) -> None:
             " options are in a file that cannot be read",
             hint="Start it without that.",
         )
-    made = _trigger(machine)
+    made = _trigger(machine, tmp)
     try:
         os.kill(machine.pid, signal.SIGQUIT)
         while not _listens(path, machine):
@@ -135,11 +139,11 @@ def _call(machine: Machine, path: str, deadline: float) -> None:
             made.unlink()
 
 
-def _trigger(machine: Machine) -> Path:
+def _trigger(machine: Machine, tmp: str) -> Path:
     """Make the file that tells it what the signal means; it is its user's."""
     name = f".attach_pid{machine.inner_pid}"
     problem: OSError | None = None
-    for folder in (f"/proc/{machine.pid}/cwd", f"/proc/{machine.pid}/root/tmp"):
+    for folder in (f"/proc/{machine.pid}/cwd", tmp):
         path = Path(folder, name)
         try:
             # A new file, or root would give away what somebody linked there.
@@ -194,15 +198,12 @@ def _is_closed(machine: Machine) -> bool:
 def _options(machine: Machine, word: str) -> str | None:
     """Return what a file of options says, as the virtual machine saw it; None: not to be read."""
     name = word[1:] if word.startswith("@") else word.partition("=")[2]
-    root = "root" if name.startswith("/") else "cwd"
     try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        fd = os.open(f"/proc/{machine.pid}/{root}/{name.lstrip('/')}", flags)
+        path = Path(f"/proc/{machine.pid}/cwd").readlink() / name
+        fd = open_named(str(path), root=foreign_root(machine.pid))
     except OSError:
         return None
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
         return file.read(_MOST_OPTIONS).decode("utf-8", "replace")
 
 
@@ -226,7 +227,7 @@ def _exchange(
             channel.connect(path)
             if _peer(channel) != machine.pid:
                 raise TargetError(
-                    f"{path} is not the socket of process {machine.pid}: another one listens there",
+                    f"the socket in /tmp that belongs to process {machine.pid} is another one's",
                     hint="Somebody put it there; look at its owner and remove it.",
                 )
             channel.sendall(b"".join(word.encode() + b"\0" for word in request))

@@ -17,6 +17,7 @@ from leakscope.errors import RecordingError, TargetError
 from leakscope.java.attach import jcmd
 from leakscope.java.diagnostics import heap_estimate, parse_histogram
 from leakscope.java.heap_file import open_dump
+from leakscope.proc.rights import folder_of_process, foreign_root
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
@@ -74,21 +75,35 @@ def take_dump(
         )
     if not target.parent.is_dir():
         raise RecordingError(f"there is no directory {target.parent}")
+    options = ("" if live else " -all") + (" -gz=1" if packed else "")
     needed = int(cost.size * (_PACKED if packed else 1))
-    # Of another user, or in a container, it writes into its own /tmp, and we copy that.
-    inside = _same_files(machine) and machine.uid == os.geteuid()
-    folder = target.parent if inside else Path(f"/proc/{machine.pid}/root/tmp")
+    began = time.monotonic()
+    if _same_files(machine) and machine.uid == os.geteuid():
+        _write(machine, target, target.parent, options, needed, inside=True)
+    else:  # another user's, or in a container: it writes into its own /tmp, and we copy that
+        try:
+            with folder_of_process(machine.pid, "/tmp") as folder:  # noqa: S108 - as it calls it
+                _write(machine, target, Path(folder), options, needed, inside=False)
+        except OSError as error:
+            raise TargetError(
+                f"cannot look into /tmp of process {machine.pid}: {error.strerror}"
+            ) from error
+    return Dumped(output, target.stat().st_size, time.monotonic() - began)
+
+
+def _write(
+    machine: Machine, target: Path, folder: Path, options: str, needed: int, *, inside: bool
+) -> None:
     for place in {target.parent, folder}:
         free = shutil.disk_usage(place).free
         if free < needed + _SPARE:
+            where = place if place == target.parent else "its /tmp"
             raise RecordingError(
                 f"a dump of process {machine.pid} takes about {bytes_text(needed)}, and"
-                f" {bytes_text(free)} are free in {place}",
+                f" {bytes_text(free)} are free in {where}",
                 hint="Free some, or name a file on another disk.",
             )
-    began = time.monotonic()
     with _temporary(target, folder, inside=inside) as (asked, part):
-        options = ("" if live else " -all") + (" -gz=1" if packed else "")
         said = jcmd(machine, f'GC.heap_dump{options} "{asked}"', patience_s=_PATIENCE_S)
         # Its status tells only that it understood.
         if _DONE not in said or not os.path.lexists(part):
@@ -104,7 +119,6 @@ def take_dump(
         else:
             _check(part)
             _publish(part, target)
-    return Dumped(output, target.stat().st_size, time.monotonic() - began)
 
 
 def _copy(machine: Machine, source: Path, target: Path) -> None:
@@ -160,8 +174,4 @@ def _temporary(target: Path, folder: Path, *, inside: bool) -> Iterator[tuple[st
 
 def _same_files(machine: Machine) -> bool:
     """Whether the virtual machine sees the files that we see."""
-    try:
-        its, own = Path(f"/proc/{machine.pid}/ns/mnt"), Path("/proc/self/ns/mnt")
-        return its.readlink() == own.readlink()
-    except OSError:
-        return True
+    return foreign_root(machine.pid) is None

@@ -14,6 +14,7 @@ from pathlib import Path
 from leakscope.errors import TargetError
 from leakscope.java import perf_data
 from leakscope.proc.process import pids, read_start
+from leakscope.proc.rights import folder_of_process, foreign_root
 from leakscope.proc.text import read_text
 
 __all__ = ["Machine", "find_machine", "find_machines", "memory_of"]
@@ -48,7 +49,9 @@ class Machine:
 
     def counters(self) -> perf_data.PerfCounters | None:
         """Return its counters now; None where it keeps none, or they are not for us to read."""
-        return None if self.counters_path is None else perf_data.read(self.counters_path, self.uid)
+        if self.counters_path is None:
+            return None
+        return perf_data.read(self.counters_path, self.uid, foreign_root(self.pid))
 
 
 def find_machines() -> list[Machine]:
@@ -94,7 +97,7 @@ def _machine(pid: int) -> Machine | None:
     except KeyError:
         user = str(uid)
     path = _counters_path(pid, int(inner), uid)
-    counters = None if path is None else perf_data.read(path, uid)
+    counters = None if path is None else perf_data.read(path, uid, foreign_root(pid))
     name = (counters.command if counters is not None else "") or _command(pid)
     safe = bool(int(caught, 16) >> (_SIGQUIT - 1) & 1)
     return Machine(pid, int(inner), uid, user, name, start, hotspot == _HOTSPOT, safe, path)
@@ -140,12 +143,11 @@ def _command(pid: int) -> str:
 
 
 def _counters_path(pid: int, inner: int, uid: int) -> str | None:
-    folder = f"/proc/{pid}/root/tmp"
-    with suppress(OSError):
+    """Return where its counters are, as it calls that."""
+    with suppress(OSError), folder_of_process(pid, "/tmp") as folder:  # noqa: S108 - HotSpot's place
         for name in os.listdir(folder):  # noqa: PTH208 - thousands of names
-            path = f"{folder}/{name}/{inner}"
-            if _FOLDER.fullmatch(name) and _is_of(path, uid):
-                return path
+            if _FOLDER.fullmatch(name) and _is_of(f"{folder}/{name}/{inner}", uid):
+                return f"/tmp/{name}/{inner}"  # noqa: S108
     return None
 
 

@@ -9,9 +9,10 @@ collection.
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from dataclasses import dataclass
+
+from leakscope.proc.rights import open_named
 
 __all__ = ["PerfCounters", "parse", "read"]
 
@@ -144,18 +145,18 @@ def parse(data: bytes) -> PerfCounters | None:
     return PerfCounters(numbers, texts)
 
 
-def read(path: str, uid: int) -> PerfCounters | None:
+def read(path: str, uid: int, root: str | None = None) -> PerfCounters | None:
     """Read a file of counters of that user; None where it is none, or not to be read.
 
-    In a folder where everybody may write, a file of another user says what that user likes.
+    In a folder where everybody may write, a file of another user says what that user likes. No
+    link leads out of `root`.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = open_named(path, root=root)
     except OSError:
         return None
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != uid:
+        if os.fstat(fd).st_uid != uid:
             return None
         return parse(os.read(fd, _MOST))
     except OSError:

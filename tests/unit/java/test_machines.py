@@ -20,6 +20,7 @@ from leakscope.java.attach import ask
 from leakscope.java.diagnostics import parse_histogram, parse_native_memory, parse_string_table
 from leakscope.java.machines import Machine, find_machine
 from leakscope.proc.process import read_start
+from leakscope.proc.rights import folder_of_process
 
 
 def counters(entries, order="<"):
@@ -162,6 +163,30 @@ def test_counters_are_those_of_its_own_user(tmp_path):
         assert machines._counters_path(pid, pid, me) is None
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_link_in_the_root_of_another_process_leads_nowhere_else(tmp_path, request):
+    """/tmp of a container may be a link to a place of ours: nothing is looked for, or made, there."""
+    root, outside = tmp_path / "root", Path(tempfile.mkdtemp(dir="/var/tmp"))
+    request.addfinalizer(lambda: shutil.rmtree(outside))
+    inside = root / outside.relative_to("/")
+    inside.mkdir(parents=True)
+    (root / "tmp").symlink_to(outside)
+    for place, name in ((outside, "Planted"), (inside, "Shop")):
+        (place / "hsperfdata_shop").mkdir()
+        (place / "hsperfdata_shop" / "1").write_bytes(counters([("sun.rt.javaCommand", name)]))
+    program = "import os, sys; os.chroot(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, str(root)]
+    if os.geteuid():
+        command = ["unshare", "--user", "--map-root-user", *command]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        with folder_of_process(process.pid, "/tmp") as name:
+            assert os.path.samefile(name, inside)
+        path = machines._counters_path(process.pid, 1, os.geteuid())
+        there = machine(pid=process.pid, start=read_start(process.pid), counters_path=path)
+        assert there.counters().command == "Shop"
+        process.stdin.close()
 
 
 def test_openj9_is_no_hotspot_whatever_its_libraries_are_called(tmp_path):

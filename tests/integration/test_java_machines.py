@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,30 @@ def test_one_that_does_not_answer_is_told_of_and_left_in_peace(
         assert "DisableAttachMechanism" in capsys.readouterr().err
         program.grow(10)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_way_is_told_before_anything_stands_still(classes, tmp_path, capsys):
+    (tmp_path / "there").write_text("kept")
+    with Program(classes, "static", env=environment()) as program:
+        for name in ("there", "no/where"):
+            assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / name)]) == 2
+            assert "stand still" not in capsys.readouterr().err
+        assert not os.path.exists(f"/tmp/.java_pid{program.pid}")
+
+
+def test_a_heap_that_was_not_seen_is_not_called_well(classes, capsys):
+    """Stopped, or asked once and never collected: nothing is known of its growth."""
+    with Program(classes, "static", env=environment()) as program:
+        status, found = watched(program, capsys, "--histograms", "0", seconds="1s")
+        assert (status, found["verdict"], found["growth_of"]) == (3, "unknown", None)
+        assert watched(program, capsys, "--histograms", "2", seconds="1s")[0] == 0
+        os.kill(program.pid, signal.SIGSTOP)
+        wait_for(lambda: ") T " in Path(f"/proc/{program.pid}/stat").read_text())
+        began = time.monotonic()
+        status, found = watched(program, capsys, seconds="1s")
+        assert time.monotonic() - began < 30  # a minute of patience was for one that is busy
+        assert (status, found["verdict"]) == (3, "unknown")
+        assert "it is stopped" in " ".join(found["notes"])
 
 
 CLOSED = "-XX:+DisableAttachMechanism"

@@ -58,6 +58,8 @@ def ask(machine: Machine, *words: str, patience_s: float = _PATIENCE_S) -> str:
         )
     if not machine.hotspot:
         raise TargetError(f"process {machine.pid} is not a HotSpot virtual machine")
+    if _is_stopped(machine.pid):  # it would answer a signal later, on its standard output
+        raise _silent(machine)
     deadline = time.monotonic() + patience_s
     try:
         with folder_of_process(machine.pid, "/tmp") as folder:  # noqa: S108 - HotSpot's place
@@ -115,8 +117,6 @@ def _call(machine: Machine, tmp: str, path: str, deadline: float) -> None:
         )
     if read_start(machine.pid) != machine.start:
         raise TargetError(f"process {machine.pid} has ended")
-    if _is_stopped(machine.pid):  # it would answer later, on its standard output
-        raise _silent(machine)
     if _is_closed(machine):
         raise TargetError(
             f"the virtual machine {machine.pid} cannot be asked: -XX:+DisableAttachMechanism, or its"

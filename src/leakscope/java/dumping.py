@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from leakscope.java.machines import Machine
 
-__all__ = ["Cost", "Dumped", "cost_of", "take_dump"]
+__all__ = ["Cost", "Dumped", "check_target", "cost_of", "take_dump"]
 
 _BYTES_PER_S = 100 << 20  # a cautious speed of writing
 _SPARE = 64 << 20  # bytes of a disk that stay free
@@ -60,13 +60,10 @@ def cost_of(machine: Machine, *, live: bool = True) -> Cost:
     return Cost(size, took + size / _BYTES_PER_S)
 
 
-def take_dump(
-    machine: Machine, output: Path, cost: Cost, *, live: bool = True, packed: bool = False
-) -> Dumped:
-    """Take a dump into `output`, whole or not at all.
+def check_target(output: Path) -> Path:
+    """Return where a dump will be, by its whole name; nothing is asked of a virtual machine yet.
 
-    Raises `RecordingError` where the disk is too small or the file is in the way, and
-    `TargetError` where the virtual machine refuses.
+    Raises `RecordingError` where the file is in the way, or there is no directory for it.
     """
     target = Path(os.path.abspath(output))  # noqa: PTH100 - links stay links
     if os.path.lexists(target):
@@ -75,6 +72,18 @@ def take_dump(
         )
     if not target.parent.is_dir():
         raise RecordingError(f"there is no directory {target.parent}")
+    return target
+
+
+def take_dump(
+    machine: Machine, output: Path, cost: Cost, *, live: bool = True, packed: bool = False
+) -> Dumped:
+    """Take a dump into `output`, whole or not at all.
+
+    Raises `RecordingError` where the disk is too small or the file is in the way, and
+    `TargetError` where the virtual machine refuses.
+    """
+    target = check_target(output)
     options = ("" if live else " -all") + (" -gz=1" if packed else "")
     needed = int(cost.size * (_PACKED if packed else 1))
     began = time.monotonic()

@@ -202,7 +202,10 @@ def test_the_socket_of_one_that_was_killed_is_in_nobodys_way(classes, tmp_path):
         path = f"/tmp/.java_pid{program.pid}"
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(path)
-        assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / "d")]) == 0
+        try:
+            assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / "d")]) == 0
+        finally:
+            Path(path).unlink(missing_ok=True)
         assert (tmp_path / "d").stat().st_size > 1 << 20
 
 

@@ -154,6 +154,7 @@ struct heap {
   struct list classes, fields, objects, weak, edges, refs, extra;
   struct page *pages;
   size_t page_count;
+  uint64_t page_factor;
   unsigned page_shift;
   uint32_t *class_of, *shallow, *out_first, *out_count;
   uint8_t *is_root;
@@ -185,19 +186,12 @@ void list_trim(struct heap *heap, struct list *list, size_t size);
 /* ---- reader.c ---- */
 
 bool reader_open(struct heap *heap, int fd, uint64_t size);
+/* Go on at `offset`; what is in the buffer is not read again. */
 void reader_seek(struct reader *reader, uint64_t offset);
 /* The next `count` bytes, at most 64 KiB, NULL: there are not so many. */
 const uint8_t *reader_take(struct reader *reader, size_t count);
 /* False: the file ends before that. */
 bool reader_skip(struct reader *reader, uint64_t count);
-
-/* Go on at `offset`, which may be in the buffer. */
-static inline void reader_seek_forward(struct reader *reader, uint64_t offset) {
-  if (offset >= reader->base + reader->at && offset <= reader->base + reader->have)
-    reader->at = (size_t)(offset - reader->base);
-  else
-    reader_seek(reader, offset);
-}
 
 static inline uint64_t reader_tell(const struct reader *reader) {
   return reader->base + reader->at;

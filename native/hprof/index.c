@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 static int add_object(struct heap *heap, uint64_t id, uint64_t offset, uint32_t kind,
                       uint32_t count, uint64_t class_id, uint64_t body_bytes) {
@@ -82,8 +83,9 @@ static size_t count_pages(const struct heap *heap, unsigned shift) {
   return pages;
 }
 
+/* The factor is another one each time: who makes a dump cannot have all its pages in one slot. */
 static size_t slot_of(const struct heap *heap, uint64_t page) {
-  return (size_t)(page * 0x9e3779b97f4a7c15u >> 20) & (heap->page_count - 1);
+  return (size_t)(page * heap->page_factor >> (64 - __builtin_ctzll(heap->page_count)));
 }
 
 static int index_pages(struct heap *heap) {
@@ -93,6 +95,9 @@ static int index_pages(struct heap *heap) {
   while ((pages = count_pages(heap, shift)) > count / 8 + 64 && shift < 40)
     shift += 4;
   heap->page_shift = shift;
+  if (getrandom(&heap->page_factor, sizeof heap->page_factor, GRND_NONBLOCK) < 0)
+    heap->page_factor = 0x9e3779b97f4a7c15u;
+  heap->page_factor |= 1;
   heap->page_count = 64;
   while (heap->page_count < 2 * pages)
     heap->page_count *= 2;

@@ -14,6 +14,8 @@ static const struct layout {
   uint32_t header, array_header, reference;
 } layouts[] = {{12, 16, 4}, {12, 16, 8}, {16, 24, 8}, {16, 24, 4},
                {8, 12, 4},  {8, 12, 8},  {16, 20, 8}};
+#define MANY 1000u
+#define MOST_ALIGNMENT 256u
 #define LAYOUTS (sizeof layouts / sizeof layouts[0])
 
 static uint64_t aligned(uint64_t size, uint32_t to) {
@@ -36,6 +38,10 @@ static void guess(struct heap *heap) {
   for (size_t i = 0; i < heap->objects.count; i++)
     low |= objects[i].id;
   sizes->alignment = low & 15 || !low ? 8 : 16;
+  /* -XX:ObjectAlignmentInBytes; among few objects it would be chance. */
+  while (heap->objects.count >= MANY && sizes->alignment < MOST_ALIGNMENT &&
+         !(low & (2 * sizes->alignment - 1)))
+    sizes->alignment *= 2;
   for (size_t i = 0; i + 1 < heap->objects.count; i++) {
     uint32_t kind = objects[i].place & ((1u << KIND_BITS) - 1);
     if (kind != OBJECT_ARRAY && kind != 8)

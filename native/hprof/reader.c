@@ -22,6 +22,10 @@ bool reader_open(struct heap *heap, int fd, uint64_t size) {
 }
 
 void reader_seek(struct reader *reader, uint64_t offset) {
+  if (offset >= reader->base && offset - reader->base <= reader->have) {
+    reader->at = (size_t)(offset - reader->base);
+    return;
+  }
   reader->base = offset;
   reader->at = reader->have = 0;
 }

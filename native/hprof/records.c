@@ -24,6 +24,7 @@ enum tag {
 
 #define MOST_FRAMES 4096u /* of a stack */
 #define RECORD 9u         /* bytes of a record's head */
+#define AFTER_EMPTY 3u    /* records that follow a part of the heap that is empty */
 
 /* More than DONE: what is there cannot be understood. */
 enum { DAMAGED = 1, ENDED = 2 };
@@ -258,30 +259,34 @@ static void note_damage(struct heap *heap, uint64_t offset) {
     heap->facts.damaged_at = offset;
 }
 
-/* Whether a record, or the end of the file, is at `offset`. */
-static bool record_at(struct heap *heap, uint64_t offset) {
+/* Whether `count` records, or fewer and the end of the file, are at `offset`. */
+static bool records_at(struct heap *heap, uint64_t offset, unsigned count) {
   struct reader *reader = &heap->reader;
-  if (offset == reader->size)
-    return true;
-  if (offset > reader->size || reader->size - offset < RECORD)
-    return false;
-  reader_seek(reader, offset);
-  const uint8_t *at = reader_take(reader, RECORD);
-  return at && is_record(at[0]) && u4(at + 5) <= reader->size - offset - RECORD;
+  for (; count && offset != reader->size; count--) {
+    if (offset > reader->size || reader->size - offset < RECORD)
+      return false;
+    reader_seek(reader, offset);
+    const uint8_t *at = reader_take(reader, RECORD);
+    if (!at || !is_record(at[0]) || u4(at + 5) > reader->size - offset - RECORD)
+      return false;
+    offset += RECORD + u4(at + 5);
+  }
+  return true;
 }
 
 /**
  * Where the part of the heap at `start` ends. The length is of 32 bits: a dump in one part that is
- * larger has the rest of it, and one whose writer was stopped may have none.
+ * larger has the rest of it, and one whose writer was stopped may have none. A part can be empty as
+ * well; some tags of objects are also those of records, so that one record is no sign of it.
  */
 static uint64_t heap_end(struct heap *heap, uint64_t start, uint32_t length, bool whole) {
   struct reader *reader = &heap->reader;
   uint64_t end = start + length, found = end;
   if (!length)
-    found = reader->size;
-  else if (whole && end < reader->size && !record_at(heap, end))
+    found = records_at(heap, start, AFTER_EMPTY) ? start : reader->size;
+  else if (whole && end < reader->size && !records_at(heap, end, 1))
     for (uint64_t more = end; more <= reader->size; more += (uint64_t)1 << 32)
-      if (record_at(heap, more)) {
+      if (records_at(heap, more, 1)) {
         found = more;
         break;
       }
@@ -437,7 +442,7 @@ int records_walk(struct heap *heap, const struct visitor *visitor) {
       note_damage(heap, offset);
     if (end > reader->size)
       break;
-    reader_seek_forward(reader, end);
+    reader_seek(reader, end);
   }
   return DONE;
 }

@@ -2,9 +2,12 @@
 """`leakscope java`: virtual machines listed, watched and dumped, with and without their help."""
 
 import os
+import resource
 import shutil
 import signal
+import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +150,70 @@ def test_one_that_does_not_answer_is_told_of_and_left_in_peace(
         assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / "d")]) == 2
         assert "DisableAttachMechanism" in capsys.readouterr().err
         program.grow(10)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_way_is_told_before_anything_stands_still(classes, tmp_path, capsys):
+    (tmp_path / "there").write_text("kept")
+    with Program(classes, "static", env=environment()) as program:
+        for name in ("there", "no/where"):
+            assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / name)]) == 2
+            assert "stand still" not in capsys.readouterr().err
+        assert not os.path.exists(f"/tmp/.java_pid{program.pid}")
+
+
+def test_a_heap_that_was_not_seen_is_not_called_well(classes, capsys):
+    """Stopped, or asked once and never collected: nothing is known of its growth."""
+    with Program(classes, "static", env=environment()) as program:
+        status, found = watched(program, capsys, "--histograms", "0", seconds="1s")
+        assert (status, found["verdict"], found["growth_of"]) == (3, "unknown", None)
+        assert watched(program, capsys, "--histograms", "2", seconds="1s")[0] == 0
+        os.kill(program.pid, signal.SIGSTOP)
+        wait_for(lambda: ") T " in Path(f"/proc/{program.pid}/stat").read_text())
+        began = time.monotonic()
+        status, found = watched(program, capsys, seconds="1s")
+        assert time.monotonic() - began < 30  # a minute of patience was for one that is busy
+        assert (status, found["verdict"]) == (3, "unknown")
+        assert "it is stopped" in " ".join(found["notes"])
+
+
+CLOSED = "-XX:+DisableAttachMechanism"
+
+
+@pytest.mark.parametrize("where", ["environment", "arguments", "flags"])
+def test_one_that_is_closed_in_another_way_prints_nothing(classes, tmp_path, capsys, where):
+    """It would print its threads on its standard output; `grow` reads that."""
+    (tmp_path / "arguments").write_text(f"{CLOSED} -XX:-UsePerfData\n")
+    (tmp_path / "flags").write_text(f"{CLOSED[4:]}\n")
+    options = {"environment": (), "arguments": (f"@{tmp_path}/arguments",)}
+    options["flags"] = ("-XX:-UsePerfData", f"-XX:Flags={tmp_path}/flags")
+    variables = environment()
+    if where == "environment":
+        variables["JAVA_TOOL_OPTIONS"] = f"{CLOSED} -XX:-UsePerfData"
+    with Program(classes, "static", *options[where], env=variables) as program:
+        assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / "d")]) == 2
+        assert "cannot be asked: -XX:+DisableAttachMechanism" in capsys.readouterr().err
+        program.grow(10)
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_socket_of_one_that_was_killed_is_in_nobodys_way(classes, tmp_path):
+    with Program(classes, "static", env=environment()) as program:
+        path = f"/tmp/.java_pid{program.pid}"
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(path)
+        try:
+            assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / "d")]) == 0
+        finally:
+            Path(path).unlink(missing_ok=True)
+        assert (tmp_path / "d").stat().st_size > 1 << 20
+
+
+def test_a_dump_that_became_too_large_meanwhile_is_not_there(classes, tmp_path, capsys):
+    with Program(classes, "static", env=environment()) as program:
+        resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        assert main(["java", "dump", str(program.pid), "-o", str(tmp_path / "d")]) == 2
+        assert "wrote no whole dump" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
 
 

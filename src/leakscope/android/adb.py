@@ -64,6 +64,7 @@ class Adb:
                 check=False,
                 timeout=patience_s,
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us, and does not cut off what undoes
             )
         except subprocess.TimeoutExpired as error:
             raise TargetError(

@@ -11,6 +11,9 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import signal
+import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +34,7 @@ _LONGEST = 91  # characters of a property that can be set
 _WRAP_SDK, _SIGNAL_SDK, _EXIT_SDK = 26, 26, 28
 _DUMP_SIGNAL = 47
 _START_S, _DUMP_S, _PAUSE_S = 60.0, 120.0, 0.5
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PROGRAM = "libc.debug.malloc.program"
 _OPTIONS = "libc.debug.malloc.options"
 _OLD_ENABLED = "libc.debug.malloc.env_enabled"
@@ -101,7 +105,31 @@ def _undone(adb: Adb, told: Callable[[str], None]) -> Iterator[_Undo]:
     try:
         yield undo
     finally:
-        undo.all()
+        with _held_back(told):
+            undo.all()
+
+
+@contextlib.contextmanager
+def _held_back(told: Callable[[str], None]) -> Iterator[None]:
+    """Whoever presses Ctrl-C once more, or ends us, has to wait until the device is as it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if not came:
+            told("what was set on the device is being put back, which takes a moment")
+        came.append(number)
+
+    before = {each: signal.signal(each, note) for each in _ENDINGS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def take_heap(adb: Adb, request: Request, *, told: Callable[[str], None]) -> Path:
@@ -114,6 +142,8 @@ def take_heap(adb: Adb, request: Request, *, told: Callable[[str], None]) -> Pat
             f"{request.output} is there already, and is not written over",
             hint="Name a new file: -o",
         )
+    if not request.output.absolute().parent.is_dir():
+        raise RecordingError(f"there is no directory {request.output.absolute().parent}")
     sdk = adb.sdk
     options = check_options(request.options, sdk)
     with _undone(adb, told) as undo:
@@ -130,20 +160,30 @@ def take_heap(adb: Adb, request: Request, *, told: Callable[[str], None]) -> Pat
 
 
 def _fetch(adb: Adb, remote: str, output: Path) -> None:
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    if adb.dry_run:
+        adb.call("pull", remote, str(output))
+        return
+    # Nobody else can read in the folder, or has put a link there.
+    folder = output.absolute().parent
     try:
+        made = tempfile.TemporaryDirectory(prefix=f".{output.name[:64]}.", dir=folder)
+    except OSError as error:
+        raise RecordingError(f"cannot write in {folder}: {error.strerror}") from error
+    with made as private:
+        part = Path(private, "native_heap.txt")
         adb.call("pull", remote, str(part), patience_s=600.0)
-        if adb.dry_run:
-            return
         if not part.is_file() or not part.stat().st_size:
             raise TargetError(
                 f"the device wrote no dump to {remote}",
                 hint="Was malloc_debug on when the process started? See its log: adb logcat -d -s malloc_debug",
             )
         part.chmod(0o600)
-        part.rename(output)
-    finally:
-        part.unlink(missing_ok=True)
+        try:
+            os.link(part, output)  # never over what came meanwhile
+        except FileExistsError as error:
+            raise RecordingError(f"{output} is there already, and is not written over") from error
+        except OSError:  # a file system without links
+            part.rename(output)
 
 
 def _app(adb: Adb, undo: _Undo, request: Request, options: str, sdk: int) -> str:

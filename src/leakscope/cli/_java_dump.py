@@ -38,13 +38,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Say the cost, then take the dump."""
     from leakscope.cli._java_watch import machine_of
-    from leakscope.java.dumping import cost_of, take_dump
+    from leakscope.java.dumping import check_target, cost_of, take_dump
 
     machine = machine_of(args.pid)
     ending = "hprof.gz" if args.gz else "hprof"
     words = machine.name.split(" ")[0].rpartition("/")[2]
     plain = "".join(c if c.isalnum() or c in "._-$" else "_" for c in words)[:64] or "java"
     output = Path(args.output or f"{plain}.{machine.pid}.{ending}")
+    check_target(output)  # before anything stands still
     cost = cost_of(machine, live=not args.all)
     print(
         f"leakscope: process {machine.pid} will stand still for about"

@@ -26,7 +26,7 @@ from leakscope.model.snapshots import Row, Snapshot
 if TYPE_CHECKING:
     from leakscope.formats._file import ForeignFile
 
-__all__ = ["class_name", "read", "recognises"]
+__all__ = ["class_name", "class_row", "read", "recognises"]
 
 _KNOWN = re.compile(
     rb"#instances +#bytes +[cC]lass|(?:^|\n) *1: +[\d,]{1,20} +[\d,]{1,20} +\[?[A-Za-z]"
@@ -70,6 +70,15 @@ def class_name(name: str) -> str:
     return _PRIMITIVES.get(inner, inner) + "[]" * depth
 
 
+def class_row(line: str) -> tuple[str, int, int] | None:
+    """Return class, instances and bytes of one line of a histogram; None for another line."""
+    row = _ROW.fullmatch(line)
+    held, size = (None, None) if row is None else (_number(row[1]), _number(row[2]))
+    if row is None or held is None or size is None:
+        return None
+    return class_name(row[3]), held, size
+
+
 def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     """Return each histogram in the file. Raises `RecordingError`."""
     lines = TableLines(file)
@@ -81,16 +90,15 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
             if tables and not tables[-1].classes:
                 tables.pop()
             tables.append(_Table(lines.time_ns, pid))
-        elif (row := _ROW.fullmatch(line)) is not None:
+        elif (row := class_row(line)) is not None:
             if not tables or tables[-1].total is not None:
                 tables.append(_Table(lines.time_ns, pid))
-            held, size = _number(row[1]), _number(row[2])
-            if held is None or size is None or count >= MOST_ROWS:
+            if count >= MOST_ROWS:
                 continue
             count += 1
-            known = tables[-1].classes.setdefault(class_name(row[3]), [0, 0])
-            known[0] += held
-            known[1] += size
+            known = tables[-1].classes.setdefault(row[0], [0, 0])
+            known[0] += row[1]
+            known[1] += row[2]
         elif (total := _TOTAL.fullmatch(line)) is not None and tables:
             held, size = _number(total[1]), _number(total[2])
             if held is not None and size is not None:

@@ -28,9 +28,11 @@ from leakscope.model.series import Subject
 from leakscope.model.snapshots import Row, Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from leakscope.formats._file import ForeignFile
 
-__all__ = ["read", "recognises"]
+__all__ = ["committed_in", "read", "recognises"]
 
 _KNOWN = re.compile(
     rb"Native Memory Tracking(?::| is not enabled)|Baseline (?:taken|succeeded)|No baseline|Not baselined yet"
@@ -120,6 +122,17 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
             hint="Start it with -XX:NativeMemoryTracking=summary, then: jcmd PID VM.native_memory",
         )
     return tuple(one for report in reports for one in _snapshots(report, lines))
+
+
+def committed_in(lines: Iterable[str]) -> dict[str, int] | None:
+    """Return committed bytes by category, "Total" as well; None for lines without a table."""
+    found: dict[str, int] = {}
+    for line in lines:
+        if (row := _CATEGORY.fullmatch(line)) is not None:
+            found[row[1]] = _pair(row, 6)[0]
+        elif (row := _TOTAL.match(line)) is not None:
+            found["Total"] = _pair(row, 5)[0]
+    return found if "Total" in found else None
 
 
 def _size(number: str, unit: str) -> int:

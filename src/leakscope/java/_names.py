@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.formats.jmap_histogram import class_name
 from leakscope.java._core import NONE, DumpCore, HeapTable
 
 if TYPE_CHECKING:
@@ -18,17 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["Names", "plain_name"]
 
 _LONGEST = 1024  # bytes of a name
-_LETTERS = {"Z": "boolean", "C": "char", "F": "float", "D": "double", "B": "byte", "S": "short"}
-_LETTERS |= {"I": "int", "J": "long"}
 
 
 def plain_name(name: str) -> str:
     """Return a class's name as in a source: "[Ljava/lang/String;" is "java.lang.String[]"."""
-    rank = len(name) - len(name.lstrip("["))
-    if rank:
-        name = name[rank:]
-        name = name[1:].removesuffix(";") if name.startswith("L") else _LETTERS.get(name, name)
-    return name.replace("/", ".") + "[]" * rank
+    return class_name(name.replace("/", "."))
 
 
 class Names:

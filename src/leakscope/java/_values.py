@@ -25,6 +25,7 @@ _FORMATS = {4: "?", 5: "H", 6: "f", 7: "d", 8: "b", 9: "h", 10: "i", 11: "q"}
 _SIZES = {4: 1, 5: 2, 6: 4, 7: 8, 8: 1, 9: 2, 10: 4, 11: 8}
 _MOST_BODY = 1 << 20  # bytes of an object that are looked at
 _MOST_TEXT = 200  # characters
+_MOST_CLASSES = 128  # one above the other; a hostile dump has any number of them
 _NODATA = 0xC3
 
 
@@ -50,8 +51,8 @@ class Readable(Protocol):
     def static_fields(self, index: int) -> npt.NDArray[np.void]:
         """Return the static fields of a class."""
 
-    def value(self, number: int, name: str) -> int | float | None:
-        """Return one field by its name."""
+    def whole(self, number: int, name: str) -> int:
+        """Return one field that is a whole number or a flag."""
 
     def target(self, number: int, name: str) -> int:
         """Return the object that a field refers to."""
@@ -109,7 +110,9 @@ def _statics(dump: Readable, number: int) -> Iterator[Value]:
 def _fields(dump: Readable, number: int, body: bytes) -> Iterator[Value]:
     index, at = int(dump.class_of[number]), 0
     id_size = dump.file.id_size
-    while index != NONE and at < len(body):
+    for _ in range(_MOST_CLASSES):
+        if index == NONE or at >= len(body):
+            return
         for each in dump.own_fields(index):
             type_ = int(each["type"])
             width = type_size(type_, id_size)
@@ -154,7 +157,7 @@ def string(dump: Readable, number: int) -> str | None:
     if int(dump.kinds[number]) == 1:
         if dump.class_name(number) != "java.lang.String":
             return None
-        coder = int(dump.value(number, "coder") or 0)
+        coder = dump.whole(number, "coder")
         number = dump.target(number, "value")
         if number == NONE:
             return None

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
 from leakscope.proc.process import read_start
+from leakscope.proc.rights import folder_of_process, foreign_root, open_named
 from leakscope.proc.text import read_text
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ _PATIENCE_S = 10.0
 _PAUSE_S = 0.02
 _MOST = 64 << 20  # bytes of an answer
 _WORDS = 3
+_CREDENTIALS = struct.Struct("iII")  # of SO_PEERCRED: pid, uid, gid
+_MOST_OPTIONS = 1 << 20  # bytes of a file of options
+_VARIABLES = ("JAVA_TOOL_OPTIONS=", "JDK_JAVA_OPTIONS=", "_JAVA_OPTIONS=")
+_TOLD, _CUT = ("Args", "Flags"), 1000  # counters that tell options, and where they are cut
+_FILES = ("@", "-XX:Flags=", "-XX:VMOptionsFile=")
 
 
 def jcmd(machine: Machine, command: str, *, patience_s: float = _PATIENCE_S) -> str:
@@ -51,11 +58,20 @@ def ask(machine: Machine, *words: str, patience_s: float = _PATIENCE_S) -> str:
         )
     if not machine.hotspot:
         raise TargetError(f"process {machine.pid} is not a HotSpot virtual machine")
+    if _is_stopped(machine.pid):  # it would answer a signal later, on its standard output
+        raise _silent(machine)
     deadline = time.monotonic() + patience_s
-    path = _socket_path(machine)
-    if not _is_socket(path, machine):
-        _call(machine, path, min(deadline, time.monotonic() + _PATIENCE_S))
-    answer = b"".join(_exchange(machine, path, words, deadline))
+    try:
+        with folder_of_process(machine.pid, "/tmp") as folder:  # noqa: S108 - HotSpot's place
+            path = f"{folder}/.java_pid{machine.inner_pid}"
+            if not _listens(path, machine):
+                _call(machine, folder, path, min(deadline, time.monotonic() + _PATIENCE_S))
+            answer = b"".join(_exchange(machine, path, words, deadline))
+    except OSError as error:
+        raise TargetError(
+            f"the virtual machine {machine.pid} cannot be asked: its /tmp cannot be opened"
+            f" ({error.strerror})"
+        ) from error
     status, _, text = answer.partition(b"\n")
     if status.strip() == b"0":
         return text.decode("utf-8", "replace")
@@ -65,20 +81,33 @@ def ask(machine: Machine, *words: str, patience_s: float = _PATIENCE_S) -> str:
     )
 
 
-def _socket_path(machine: Machine) -> str:
-    return f"/proc/{machine.pid}/root/tmp/.java_pid{machine.inner_pid}"
+def _listens(path: str, machine: Machine) -> bool:
+    """Whether the socket is there, and is the machine's own: anybody can make a file of that name.
 
-
-def _is_socket(path: str, machine: Machine) -> bool:
-    """Whether the socket is there, and its own: anybody can make a file of that name."""
+    Nobody may listen any more: the socket of one that was killed, and had the same number, as the
+    first process of a container has.
+    """
     try:
         status = os.lstat(path)
+        if not stat.S_ISSOCK(status.st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.settimeout(_PAUSE_S)
+            channel.connect(path)
+            return _peer(channel) == machine.pid
+    except TimeoutError:  # somebody does, and is busy
+        return status.st_uid in (machine.uid, os.geteuid(), 0)
     except OSError:
         return False
-    return stat.S_ISSOCK(status.st_mode) and status.st_uid in (machine.uid, os.geteuid(), 0)
 
 
-def _call(machine: Machine, path: str, deadline: float) -> None:
+def _peer(channel: socket.socket) -> int:
+    """Who listens at the other end, by the kernel's word."""
+    told = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(told)[0])
+
+
+def _call(machine: Machine, tmp: str, path: str, deadline: float) -> None:
     """Make the virtual machine open its socket."""
     if not machine.answers_signal:
         raise TargetError(
@@ -88,17 +117,16 @@ def _call(machine: Machine, path: str, deadline: float) -> None:
         )
     if read_start(machine.pid) != machine.start:
         raise TargetError(f"process {machine.pid} has ended")
-    if _is_stopped(machine.pid):  # it would answer later, on its standard output
-        raise _silent(machine)
     if _is_closed(machine):
         raise TargetError(
-            f"the virtual machine {machine.pid} cannot be asked: -XX:+DisableAttachMechanism",
+            f"the virtual machine {machine.pid} cannot be asked: -XX:+DisableAttachMechanism, or its"
+            " options are in a file that cannot be read",
             hint="Start it without that.",
         )
-    made = _trigger(machine)
+    made = _trigger(machine, tmp)
     try:
         os.kill(machine.pid, signal.SIGQUIT)
-        while not _is_socket(path, machine):
+        while not _listens(path, machine):
             if read_start(machine.pid) != machine.start:
                 raise TargetError(f"process {machine.pid} has ended")
             if time.monotonic() > deadline:
@@ -111,11 +139,11 @@ def _call(machine: Machine, path: str, deadline: float) -> None:
             made.unlink()
 
 
-def _trigger(machine: Machine) -> Path:
+def _trigger(machine: Machine, tmp: str) -> Path:
     """Make the file that tells it what the signal means; it is its user's."""
     name = f".attach_pid{machine.inner_pid}"
     problem: OSError | None = None
-    for folder in (f"/proc/{machine.pid}/cwd", f"/proc/{machine.pid}/root/tmp"):
+    for folder in (f"/proc/{machine.pid}/cwd", tmp):
         path = Path(folder, name)
         try:
             # A new file, or root would give away what somebody linked there.
@@ -145,11 +173,38 @@ def _silent(machine: Machine) -> TargetError:
 
 
 def _is_closed(machine: Machine) -> bool:
-    """Whether it was started so that nobody can attach: it would print its threads instead."""
+    """Whether it was started so that nobody can attach: it would print its threads instead.
+
+    It tells its options itself where it keeps counters, the first thousand characters of them.
+    """
     counters = machine.counters()
-    told = "" if counters is None else counters.texts.get("java.rt.vmArgs", "")
-    line = read_text(f"/proc/{machine.pid}/cmdline") or ""
-    return "+DisableAttachMechanism" in told or "+DisableAttachMechanism" in line
+    told = [] if counters is None else [counters.texts.get(f"java.rt.vm{k}", "") for k in _TOLD]
+    line = (read_text(f"/proc/{machine.pid}/cmdline") or "").split("\0")
+    variables = (read_text(f"/proc/{machine.pid}/environ") or "").split("\0")
+    given = [
+        word
+        for each in variables
+        if each.startswith(_VARIABLES)
+        for word in each.split("=", 1)[1].split()
+    ]
+    texts: list[str | None] = [*told, *line, *given]
+    if not told or max(map(len, told)) >= _CUT:
+        texts += [
+            _options(machine, word) for word in (*line[1:], *given) if word.startswith(_FILES)
+        ]
+    return any(text is None or "+DisableAttachMechanism" in text for text in texts)
+
+
+def _options(machine: Machine, word: str) -> str | None:
+    """Return what a file of options says, as the virtual machine saw it; None: not to be read."""
+    name = word[1:] if word.startswith("@") else word.partition("=")[2]
+    try:
+        path = Path(f"/proc/{machine.pid}/cwd").readlink() / name
+        fd = open_named(str(path), root=foreign_root(machine.pid))
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return file.read(_MOST_OPTIONS).decode("utf-8", "replace")
 
 
 def _is_stopped(pid: int) -> bool:
@@ -170,6 +225,11 @@ def _exchange(
         try:
             channel.settimeout(max(deadline - time.monotonic(), 0.1))
             channel.connect(path)
+            if _peer(channel) != machine.pid:
+                raise TargetError(
+                    f"the socket in /tmp that belongs to process {machine.pid} is another one's",
+                    hint="Somebody put it there; look at its owner and remove it.",
+                )
             channel.sendall(b"".join(word.encode() + b"\0" for word in request))
             while piece := channel.recv(1 << 16):
                 received += len(piece)

@@ -5,25 +5,20 @@ from __future__ import annotations
 
 import re
 
-from leakscope.java._names import plain_name
+from leakscope.formats.jmap_histogram import class_row
+from leakscope.formats.nmt import committed_in
 
 __all__ = ["heap_estimate", "parse_histogram", "parse_native_memory", "parse_string_table"]
 
-_ROW = re.compile(r"^\s*\d+:\s+(\d{1,18})\s+(\d{1,18})\s+(\S+)", re.MULTILINE)
-_CATEGORY = re.compile(
-    r"^-\s+(.+?) \(reserved=(\d{1,15})KB, committed=(\d{1,15})KB\)", re.MULTILINE
-)
-_TOTAL = re.compile(r"^Total: reserved=(\d{1,15})KB, committed=(\d{1,15})KB", re.MULTILINE)
 _ENTRIES = re.compile(r"^Number of entries\s*:\s*(\d{1,15})", re.MULTILINE)
 
 
 def parse_histogram(text: str) -> dict[str, tuple[int, int]]:
     """Return objects and bytes of each class of `GC.class_histogram`; several loaders' together."""
     found: dict[str, tuple[int, int]] = {}
-    for count, size, name in _ROW.findall(text):
-        plain = plain_name(name)
-        before = found.get(plain, (0, 0))
-        found[plain] = (before[0] + int(count), before[1] + int(size))
+    for name, count, size in filter(None, map(class_row, text.splitlines())):
+        before = found.get(name, (0, 0))
+        found[name] = (before[0] + count, before[1] + size)
     return found
 
 
@@ -32,12 +27,7 @@ def parse_native_memory(text: str) -> dict[str, int] | None:
 
     None where native memory is not tracked.
     """
-    total = _TOTAL.search(text)
-    if total is None:
-        return None
-    found = {name.strip(): int(committed) * 1024 for name, _, committed in _CATEGORY.findall(text)}
-    found["Total"] = int(total[2]) * 1024
-    return found
+    return committed_in(text.splitlines())
 
 
 def parse_string_table(text: str) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from leakscope.errors import RecordingError
 from leakscope.java import _core, _values
-from leakscope.java._core import NONE, DumpCore, HeapTable, Level, Link, Sizes
+from leakscope.java._core import NONE, DumpCore, DumpFacts, HeapTable, Level, Link, Sizes
 from leakscope.java._names import Names
 from leakscope.java.heap_file import DumpFile, open_dump
 from leakscope.proc.cgroup import memory_limit
@@ -92,13 +92,7 @@ class HeapDump:
         self._table("classes", HeapTable.CLASSES)
         self._table("fields", HeapTable.FIELDS)
         if not len(self.objects):
-            why = " before it comes to any object" if core.facts.truncated_at else ""
-            raise RecordingError(
-                f"{self.file.name} ends{why}: there is nothing to report"
-                if why
-                else f"{self.file.name} is a heap dump without a single object",
-                hint="Take it again, and let it come to its end.",
-            )
+            raise _empty(self.file, core.facts)
         self.android = self.file.version == "1.0.3" or len(core.table(HeapTable.PARTS)) > 0
         self.names.load(core, self.classes)
         self._link()
@@ -174,6 +168,8 @@ class HeapDump:
 
     def number_of(self, address: int) -> int:
         """Return the object at an address, NONE where there is none."""
+        if not 0 <= address < 1 << 64:
+            return NONE
         at = int(np.searchsorted(self.objects["id"], np.uint64(address)))
         if at < len(self.objects) and int(self.objects["id"][at]) == address:
             return at
@@ -234,14 +230,28 @@ class HeapDump:
         """Yield the fields of an object, static ones of a class, or the elements of an array."""
         return _values.read(self, number)
 
-    def value(self, number: int, name: str) -> int | float | None:
-        """Return one field by its name; None where it has no such field."""
-        return next((v.value for v in self.values(number) if v.name == name), None)
+    def fields_of(self, number: int) -> dict[str, int]:
+        """Return the fields of an object that are whole numbers, flags and addresses, by name.
+
+        Of several of one name that of the class itself. What a field is called says nothing of
+        its type: a size may be a fraction in another program.
+        """
+        found: dict[str, int] = {}
+        for one in self.values(number):
+            if isinstance(one.value, int):
+                found.setdefault(one.name, int(one.value))
+        return found
+
+    def whole(self, number: int, name: str) -> int:
+        """Return one field that is a whole number or a flag; 0 where there is no such field."""
+        found = (v.value for v in self.values(number) if v.name == name and not v.is_reference)
+        value = next(found, 0)
+        return value if isinstance(value, int) else 0
 
     def target(self, number: int, name: str) -> int:
         """Return the object that a field refers to, NONE for none."""
-        value = self.value(number, name)
-        return NONE if not value else self.number_of(int(value))
+        found = (v.value for v in self.values(number) if v.name == name and v.is_reference)
+        return self.number_of(int(next(found, 0)))
 
     def string(self, number: int) -> str | None:
         """Return the text of a java.lang.String, shortened; None where it is none."""
@@ -287,6 +297,22 @@ def open_heap(path: str | os.PathLike[str], rules: Rules | None = None) -> Itera
             dump = HeapDump(file, core, Names(file), rules or Rules())
             dump.analyse()
             yield dump
+
+
+def _empty(file: DumpFile, facts: DumpFacts) -> RecordingError:
+    """Say why there is nothing in a dump."""
+    hint = "Take it again, and let it come to its end."
+    if facts.damaged:
+        where = f"{file.name} cannot be understood from byte {facts.damaged_at:,} on"
+        return RecordingError(
+            f"{where}, before it comes to any object",
+            hint="Take it again, or copy it again if it came from another machine.",
+        )
+    if facts.truncated_at:
+        return RecordingError(
+            f"{file.name} ends before it comes to any object: there is nothing to report", hint=hint
+        )
+    return RecordingError(f"{file.name} is a heap dump without a single object", hint=hint)
 
 
 def _room() -> int:

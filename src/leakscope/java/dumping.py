@@ -17,6 +17,7 @@ from leakscope.errors import RecordingError, TargetError
 from leakscope.java.attach import jcmd
 from leakscope.java.diagnostics import heap_estimate, parse_histogram
 from leakscope.java.heap_file import open_dump
+from leakscope.proc.rights import folder_of_process, foreign_root
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 
     from leakscope.java.machines import Machine
 
-__all__ = ["Cost", "Dumped", "cost_of", "take_dump"]
+__all__ = ["Cost", "Dumped", "check_target", "cost_of", "take_dump"]
 
 _BYTES_PER_S = 100 << 20  # a cautious speed of writing
 _SPARE = 64 << 20  # bytes of a disk that stay free
 _PATIENCE_S = 3600.0
+_DONE = "Heap dump file created"
 _PACKED = 0.5  # of the size, cautiously
 
 
@@ -58,13 +60,10 @@ def cost_of(machine: Machine, *, live: bool = True) -> Cost:
     return Cost(size, took + size / _BYTES_PER_S)
 
 
-def take_dump(
-    machine: Machine, output: Path, cost: Cost, *, live: bool = True, packed: bool = False
-) -> Dumped:
-    """Take a dump into `output`, whole or not at all.
+def check_target(output: Path) -> Path:
+    """Return where a dump will be, by its whole name; nothing is asked of a virtual machine yet.
 
-    Raises `RecordingError` where the disk is too small or the file is in the way, and
-    `TargetError` where the virtual machine refuses.
+    Raises `RecordingError` where the file is in the way, or there is no directory for it.
     """
     target = Path(os.path.abspath(output))  # noqa: PTH100 - links stay links
     if os.path.lexists(target):
@@ -73,24 +72,52 @@ def take_dump(
         )
     if not target.parent.is_dir():
         raise RecordingError(f"there is no directory {target.parent}")
+    return target
+
+
+def take_dump(
+    machine: Machine, output: Path, cost: Cost, *, live: bool = True, packed: bool = False
+) -> Dumped:
+    """Take a dump into `output`, whole or not at all.
+
+    Raises `RecordingError` where the disk is too small or the file is in the way, and
+    `TargetError` where the virtual machine refuses.
+    """
+    target = check_target(output)
+    options = ("" if live else " -all") + (" -gz=1" if packed else "")
     needed = int(cost.size * (_PACKED if packed else 1))
-    # Of another user, or in a container, it writes into its own /tmp, and we copy that.
-    inside = _same_files(machine) and machine.uid == os.geteuid()
-    folder = target.parent if inside else Path(f"/proc/{machine.pid}/root/tmp")
+    began = time.monotonic()
+    if _same_files(machine) and machine.uid == os.geteuid():
+        _write(machine, target, target.parent, options, needed, inside=True)
+    else:  # another user's, or in a container: it writes into its own /tmp, and we copy that
+        try:
+            with folder_of_process(machine.pid, "/tmp") as folder:  # noqa: S108 - as it calls it
+                _write(machine, target, Path(folder), options, needed, inside=False)
+        except OSError as error:
+            raise TargetError(
+                f"cannot look into /tmp of process {machine.pid}: {error.strerror}"
+            ) from error
+    return Dumped(output, target.stat().st_size, time.monotonic() - began)
+
+
+def _write(
+    machine: Machine, target: Path, folder: Path, options: str, needed: int, *, inside: bool
+) -> None:
     for place in {target.parent, folder}:
         free = shutil.disk_usage(place).free
         if free < needed + _SPARE:
+            where = place if place == target.parent else "its /tmp"
             raise RecordingError(
                 f"a dump of process {machine.pid} takes about {bytes_text(needed)}, and"
-                f" {bytes_text(free)} are free in {place}",
+                f" {bytes_text(free)} are free in {where}",
                 hint="Free some, or name a file on another disk.",
             )
-    began = time.monotonic()
     with _temporary(target, folder, inside=inside) as (asked, part):
-        options = ("" if live else " -all") + (" -gz=1" if packed else "")
-        jcmd(machine, f'GC.heap_dump{options} "{asked}"', patience_s=_PATIENCE_S)
-        if not os.path.lexists(part):
-            raise TargetError(f"the virtual machine {machine.pid} wrote no dump")
+        said = jcmd(machine, f'GC.heap_dump{options} "{asked}"', patience_s=_PATIENCE_S)
+        # Its status tells only that it understood.
+        if _DONE not in said or not os.path.lexists(part):
+            why = " ".join(said.split())[-200:] or "no reason given"
+            raise TargetError(f"the virtual machine {machine.pid} wrote no whole dump: {why}")
         if not inside:
             own = target.with_name(f".{target.name}.{os.getpid()}.part")
             with contextlib.ExitStack() as undo:
@@ -101,7 +128,6 @@ def take_dump(
         else:
             _check(part)
             _publish(part, target)
-    return Dumped(output, target.stat().st_size, time.monotonic() - began)
 
 
 def _copy(machine: Machine, source: Path, target: Path) -> None:
@@ -157,8 +183,4 @@ def _temporary(target: Path, folder: Path, *, inside: bool) -> Iterator[tuple[st
 
 def _same_files(machine: Machine) -> bool:
     """Whether the virtual machine sees the files that we see."""
-    try:
-        its, own = Path(f"/proc/{machine.pid}/ns/mnt"), Path("/proc/self/ns/mnt")
-        return its.readlink() == own.readlink()
-    except OSError:
-        return True
+    return foreign_root(machine.pid) is None

@@ -70,21 +70,41 @@ def _places(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[GrownPa
             judged = _given_back(judged)
         pattern = next((s.pattern for s in dumps[-1].suspects if s.place.key == key), None)
         found.append(
-            GrownPart(
+            _part(
                 "place",
                 place_name(newest),
-                tuple(counts),
-                tuple(sizes),
-                judged.verdict,
-                judged.confidence,
-                judged.rate,
-                judged.sentence,
-                judged.evidence,
+                judged,
+                counts,
+                sizes,
                 newest,
                 pattern or _plain(newest),
             )
         )
     return found
+
+
+def _part(
+    subject: str,
+    name: str,
+    judged: LiveVerdict,
+    counts: Sequence[int],
+    sizes: Sequence[int],
+    place: HeapPlace | None,
+    pattern: JavaPattern | None,
+) -> GrownPart:
+    return GrownPart(
+        subject,
+        name,
+        tuple(counts),
+        tuple(sizes),
+        judged.verdict,
+        judged.confidence,
+        judged.rate,
+        judged.sentence,
+        judged.evidence,
+        place,
+        pattern,
+    )
 
 
 def _given_back(judged: LiveVerdict) -> LiveVerdict:
@@ -113,19 +133,7 @@ def _patterns(dumps: Sequence[HeapAnswer], times: Sequence[float]) -> list[Grown
         )
         if judged is not None:
             found.append(
-                GrownPart(
-                    "pattern",
-                    newest.subject,
-                    counts,
-                    sizes,
-                    judged.verdict,
-                    judged.confidence,
-                    judged.rate,
-                    judged.sentence,
-                    judged.evidence,
-                    None,
-                    newest.pattern,
-                )
+                _part("pattern", newest.subject, judged, counts, sizes, None, newest.pattern)
             )
     return found
 
@@ -192,16 +200,12 @@ def _classes(
         if holder is not None and holder.place is not None and holder.place.soft:
             judged = _given_back(judged)
         found.append(
-            GrownPart(
+            _part(
                 "class",
                 name,
+                judged,
                 counts,
                 sizes,
-                judged.verdict,
-                judged.confidence,
-                judged.rate,
-                judged.sentence,
-                judged.evidence,
                 None if holder is None else holder.place,
                 None if holder is None else holder.pattern,
             )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,14 @@ from pathlib import Path
 from leakscope.errors import TargetError
 from leakscope.java import perf_data
 from leakscope.proc.process import pids, read_start
+from leakscope.proc.rights import folder_of_process, foreign_root
 from leakscope.proc.text import read_text
 
 __all__ = ["Machine", "find_machine", "find_machines", "memory_of"]
 
 _SIGQUIT = 3
+_HOTSPOT = "hotspot"
+_OPENJ9 = re.compile(r"libj9vm\d{1,3}\.so")
 _FOLDER = re.compile(r"hsperfdata_[^/]{1,256}")
 
 
@@ -45,7 +49,9 @@ class Machine:
 
     def counters(self) -> perf_data.PerfCounters | None:
         """Return its counters now; None where it keeps none, or they are not for us to read."""
-        return None if self.counters_path is None else perf_data.read(self.counters_path)
+        if self.counters_path is None:
+            return None
+        return perf_data.read(self.counters_path, self.uid, foreign_root(self.pid))
 
 
 def find_machines() -> list[Machine]:
@@ -79,10 +85,8 @@ def _machine(pid: int) -> Machine | None:
     start = read_start(pid)
     if start is None or pid == os.getpid():
         return None
-    hotspot = _has_libjvm(pid)
-    if hotspot is False:
-        return None
-    if hotspot is None and not _called_java(pid):
+    hotspot = _kind(pid)
+    if hotspot == "" or (hotspot is None and not _called_java(pid)):
         return None
     status = read_text(f"/proc/{pid}/status") or ""
     uid = int(_found(r"^Uid:\s+\d+\s+(\d+)", status, "0"))
@@ -92,11 +96,11 @@ def _machine(pid: int) -> Machine | None:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = str(uid)
-    path = _counters_path(pid, int(inner))
-    counters = None if path is None else perf_data.read(path)
+    path = _counters_path(pid, int(inner), uid)
+    counters = None if path is None else perf_data.read(path, uid, foreign_root(pid))
     name = (counters.command if counters is not None else "") or _command(pid)
     safe = bool(int(caught, 16) >> (_SIGQUIT - 1) & 1)
-    return Machine(pid, int(inner), uid, user, name, start, hotspot is True, safe, path)
+    return Machine(pid, int(inner), uid, user, name, start, hotspot == _HOTSPOT, safe, path)
 
 
 def _found(pattern: str, text: str, otherwise: str) -> str:
@@ -104,13 +108,23 @@ def _found(pattern: str, text: str, otherwise: str) -> str:
     return otherwise if match is None else str(match[1])
 
 
-def _has_libjvm(pid: int) -> bool | None:
-    """Whether the library of a virtual machine is mapped; None: that is not for us to see."""
+def _kind(pid: int) -> str | None:
+    """Which virtual machine is mapped, "": none; None: that is not for us to see.
+
+    OpenJ9 has a library of HotSpot's name as well, and answers SIGQUIT with a file.
+    """
+    found = ""
     try:
         with Path(f"/proc/{pid}/maps").open(encoding="utf-8", errors="replace") as maps:
-            return any(line.rstrip().endswith(("/libjvm.so", "/libj9vm29.so")) for line in maps)
+            for line in maps:
+                name = line.rstrip().removesuffix(" (deleted)").rpartition("/")[2]
+                if _OPENJ9.fullmatch(name) is not None:
+                    return "openj9"
+                if name == "libjvm.so":
+                    found = _HOTSPOT
     except OSError:
         return None
+    return found
 
 
 def _called_java(pid: int) -> bool:
@@ -128,14 +142,21 @@ def _command(pid: int) -> str:
     return " ".join(words[at : at + 2]).strip() or _comm(pid)
 
 
-def _counters_path(pid: int, inner: int) -> str | None:
-    folder = f"/proc/{pid}/root/tmp"
-    with suppress(OSError):
+def _counters_path(pid: int, inner: int, uid: int) -> str | None:
+    """Return where its counters are, as it calls that."""
+    with suppress(OSError), folder_of_process(pid, "/tmp") as folder:  # noqa: S108 - HotSpot's place
         for name in os.listdir(folder):  # noqa: PTH208 - thousands of names
-            path = f"{folder}/{name}/{inner}"
-            if _FOLDER.fullmatch(name) and os.path.isfile(path):  # noqa: PTH113 - thousands of them
-                return path
+            if _FOLDER.fullmatch(name) and _is_of(f"{folder}/{name}/{inner}", uid):
+                return f"/tmp/{name}/{inner}"  # noqa: S108
     return None
+
+
+def _is_of(path: str, uid: int) -> bool:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == uid
 
 
 def memory_of(pid: int) -> int | None:

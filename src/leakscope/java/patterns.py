@@ -132,10 +132,10 @@ def _direct(dump: HeapDump) -> list[HeapOddity]:
     buffers = buffers[dump.level[buffers] == Level.STRONG]
     total = count = 0
     for number in buffers[:_MOST_ASKED].tolist():
-        fields = {value.name: value.value for value in dump.values(number)}
+        fields = dump.fields_of(number)
         if fields.get("att"):  # a view of another one
             continue
-        total += max(int(fields.get("capacity", 0)), 0)
+        total += max(fields.get("capacity", 0), 0)
         count += 1
     if total < _LEAST_DIRECT:
         return []
@@ -186,13 +186,14 @@ def _queue_length(dump: HeapDump) -> int:
     if number == NONE:
         return 0
     queue = dump.target(number, "queue")
-    return 0 if queue == NONE else max(int(dump.value(queue, "queueLength") or 0), 0)
+    return 0 if queue == NONE else max(dump.whole(queue, "queueLength"), 0)
 
 
 def _streams(dump: HeapDump) -> list[HeapOddity]:
     found = []
     for name in _STREAMS:
         numbers = dump.instances(name)
+        numbers = numbers[dump.level[numbers] == Level.STRONG]  # the rest goes, and is closed
         if len(numbers) < _FEW_STREAMS:
             continue
         still = [number for number in numbers[:_MOST_ASKED].tolist() if _is_open(dump, number)]
@@ -208,13 +209,13 @@ def _streams(dump: HeapDump) -> list[HeapOddity]:
 
 
 def _is_open(dump: HeapDump, number: int) -> bool:
-    fields = {value.name: value.value for value in dump.values(number)}
+    fields = dump.fields_of(number)
     for name in ("closed", "isClosed", "closeRequested"):
         if name in fields:
             return not fields[name]
-    descriptor = dump.number_of(int(fields.get("fd", 0)))
+    descriptor = dump.number_of(fields.get("fd", 0))
     if descriptor != NONE:
-        return int(dump.value(descriptor, "fd") or 0) >= 0
+        return dump.whole(descriptor, "fd") >= 0
     return bool(fields.get("open", True))
 
 

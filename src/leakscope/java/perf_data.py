@@ -12,6 +12,8 @@ import os
 import struct
 from dataclasses import dataclass
 
+from leakscope.proc.rights import open_named
+
 __all__ = ["PerfCounters", "parse", "read"]
 
 _MAGIC = 0xCAFEC0C0
@@ -143,13 +145,19 @@ def parse(data: bytes) -> PerfCounters | None:
     return PerfCounters(numbers, texts)
 
 
-def read(path: str) -> PerfCounters | None:
-    """Read a file of counters; None where it is none, or not to be read."""
+def read(path: str, uid: int, root: str | None = None) -> PerfCounters | None:
+    """Read a file of counters of that user; None where it is none, or not to be read.
+
+    In a folder where everybody may write, a file of another user says what that user likes. No
+    link leads out of `root`.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = open_named(path, root=root)
     except OSError:
         return None
     try:
+        if os.fstat(fd).st_uid != uid:
+            return None
         return parse(os.read(fd, _MOST))
     except OSError:
         return None

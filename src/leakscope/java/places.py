@@ -8,6 +8,7 @@ a class loader, is looked through where several heavy objects lie below it.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,10 +26,13 @@ __all__ = ["FoundPlace", "find_groups", "find_places", "held_by", "place_of"]
 
 _DROP = 0.7
 _CHAIN = 8  # objects of one class, each below the other: a list, whose length is what grows
+_OFTEN = 32  # objects of one class on one way: a list with something in between
+_DEEPEST = 10_000  # steps down
 _MOST = 40  # places
 _ROWS = 12
 _SAMPLE = 100
 _COMMON = 0.8
+_LENGTHS = ("size", "count", "elementCount", "baseCount")
 _SOFT = (Level.SOFT, Level.WEAK)
 
 
@@ -77,32 +81,46 @@ class _Tree:
 
     def below(self, number: int) -> npt.NDArray[np.int64]:
         """Return the heavy objects that an object dominates directly, heaviest first."""
-        low, high = np.searchsorted(self._above, [number, number + 1])
-        return self._big[low:high]
+        wanted = np.uint32(number)  # of the same type: else the whole column is converted
+        low = np.searchsorted(self._above, wanted, side="left")
+        return self._big[low : np.searchsorted(self._above, wanted, side="right")]
 
 
 def _descend(dump: HeapDump, tree: _Tree, top: int) -> tuple[int, list[int]]:
-    """Return where the way down ends, and what to look at instead, where that is several."""
-    at, chain_start, chain = top, top, 1
-    while True:
+    """Return where the way down ends, and what to look at instead, where that is several.
+
+    A list is not gone through: its length is what grows, and its end says nothing. It is known by
+    objects of one class in a row, or by a class that comes up again and again (nodes that hold
+    wrappers that hold nodes).
+    """
+    way, row, often = [top], 1, Counter((int(dump.class_of[top]),))
+    while len(way) < _DEEPEST:
+        at = way[-1]
         below = tree.below(at)
         if not len(below):
-            return (chain_start if chain >= _CHAIN else at), []
+            break
         heaviest = int(below[0])
         if dump.retained(heaviest) < _DROP * dump.retained(at):
-            if is_plumbing(dump, at) and len(below) > 0:
+            if is_plumbing(dump, at):
                 return at, [int(each) for each in below]
-            return (chain_start if chain >= _CHAIN else at), []
-        same = dump.class_of[heaviest] == dump.class_of[at] and dump.kinds[heaviest] == 1
-        if not same:
-            if chain >= _CHAIN:
-                return chain_start, []
-            chain_start, chain = at, 1
-        else:
-            chain += 1
-            if chain >= _CHAIN:
-                return chain_start, []
-        at = heaviest
+            break
+        way.append(heaviest)
+        if dump.kinds[heaviest] == 0:
+            continue
+        of = int(dump.class_of[heaviest])
+        row = row + 1 if of == dump.class_of[at] else 1
+        often[of] += 1
+        if row >= _CHAIN:
+            return _holder(dump, way, len(way) - row), []
+        if often[of] >= _OFTEN:
+            return _holder(dump, way, [int(dump.class_of[each]) for each in way].index(of)), []
+    return way[-1], []
+
+
+def _holder(dump: HeapDump, way: list[int], start: int) -> int:
+    """Return what holds the list that begins at a step, where that is an object of the program."""
+    above = way[max(start - 1, 0)]
+    return way[start] if is_plumbing(dump, above) else above
 
 
 def is_plumbing(dump: HeapDump, number: int) -> bool:
@@ -196,14 +214,20 @@ def held_by(dump: HeapDump, number: int) -> tuple[HeldClass, ...]:
 def _by_class(dump: HeapDump, numbers: npt.NDArray[np.int64]) -> tuple[HeldClass, ...]:
     if not len(numbers):
         return ()
-    of = np.minimum(dump.class_of[numbers], np.uint32(len(dump.classes)))
+    # What has no class in the dump is known by its kind.
+    none = len(dump.classes)
+    of = np.where(
+        dump.class_of[numbers] == NONE,
+        none + dump.kinds[numbers].astype(np.int64),
+        dump.class_of[numbers],
+    )
     sizes = np.bincount(of, dump.all_sizes[numbers].astype(np.float64))
     counts = np.bincount(of)
     found = []
     for index in np.argsort(sizes)[::-1][:_ROWS].tolist():
         if not counts[index]:
             break
-        name = dump.names.class_name(index) if index < len(dump.classes) else "(unknown)"
+        name = dump.class_name(int(numbers[np.argmax(of == index)]))
         found.append(HeldClass(name, int(counts[index]), int(sizes[index])))
     return tuple(found)
 
@@ -268,7 +292,7 @@ def _told_size(dump: HeapDump, number: int) -> int | None:
         return None
     if not dump.class_name(number).startswith("java.util."):
         return None
-    for value in dump.values(number):
-        if value.name in ("size", "count", "elementCount", "baseCount") and not value.is_reference:
-            return max(int(value.value), 0)
+    for one in dump.values(number):
+        if one.name in _LENGTHS and not one.is_reference and isinstance(one.value, int):
+            return max(one.value, 0)
     return None

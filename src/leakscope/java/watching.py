@@ -51,6 +51,7 @@ _LEAST = 1 << 20
 _LEAST_NATIVE = 4 << 20
 _EFFECT = 0.02
 _FEW_THREADS, _FEW_CLASSES = 8, 20
+_HEAP = ("live in the heap", "heap after collection")
 _GAUGES = {
     "heap_after_gc": "bytes",
     "metaspace": "bytes",
@@ -264,6 +265,12 @@ def _answer(
             " what the virtual machine itself takes"
         )
     of, verdict, sentence = _whose(seen, classes, changes, growth, seconds)
+    if of is None and verdict is None and not any(name in _HEAP for name, *_ in changes):
+        verdict = Verdict.UNKNOWN
+        sentence = (
+            "what lives in its heap was not seen twice, so that its growth is not known;"
+            " nothing else grew by what is worth a word"
+        )
     return MachineWatched(
         seen,
         seconds,

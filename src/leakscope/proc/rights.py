@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 from leakscope.proc.text import read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["foreign_root", "open_named", "owner_of_process"]
+__all__ = ["folder_of_process", "foreign_root", "open_named", "owner_of_process"]
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NOBODY = 65534
@@ -84,6 +84,25 @@ def foreign_root(pid: int) -> str | None:
         return None if same and links[0] == links[1] else root
     except OSError:
         return None  # not ours to look at, or gone: then its files are not either
+
+
+@contextlib.contextmanager
+def folder_of_process(pid: int, path: str) -> Iterator[str]:
+    """Yield a name for the directory that a process calls `path`, which holds while it is used.
+
+    No symbolic link leads out of the root of the process. Raises `OSError`.
+    """
+    root, flags = foreign_root(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    base = -1 if root is None else os.open(root, flags)
+    try:
+        fd = _descriptor(path, base, flags)
+    finally:
+        if base >= 0:
+            os.close(base)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def _open(path: str, base: int) -> int:

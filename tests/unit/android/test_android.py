@@ -171,6 +171,68 @@ def test_what_ends_it_in_the_middle_undoes_as_well(device, monkeypatch, capsys):
     assert {k: v for k, v in device.state["properties"].items() if v} == device.properties
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_it_while_it_undoes_waits_for_that(device, number, monkeypatch, capsys):
+    """Ctrl-C twice: the second one left the app wrapped, and said nothing."""
+    from leakscope.android.heap import _Undo
+
+    undo = _Undo.all
+
+    def all_(self):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        undo(self)
+
+    monkeypatch.setattr(_Undo, "all", all_)
+    try:
+        status = run("heap", "--app", APP, "--wait", "0.01", "-o", "dump.txt")
+    except KeyboardInterrupt:
+        status = 130
+    assert status == 128 + number
+    assert {k: v for k, v in device.state["properties"].items() if v} == device.properties
+    assert "is being put back" in capsys.readouterr().err
+
+
+def test_adb_is_out_of_reach_of_ctrl_c(device, monkeypatch):
+    """The terminal sends it to all of a session: what puts things back would end with it."""
+    sessions = []
+    answer = fake(Path(os.environ["FAKE_DEVICE"]))
+
+    def call(command, *, start_new_session=False, **more):
+        sessions.append(start_new_session)
+        return answer(command, **more)
+
+    monkeypatch.setattr("leakscope.android.adb.subprocess.run", call)
+    run("heap", "--app", "4321", "-o", "dump.txt")
+    assert sessions
+    assert all(sessions)
+
+
+def test_what_is_fetched_is_private_at_every_moment(device, monkeypatch, tmp_path):
+    """In a folder where others may write, a link with the name of the part led somewhere else."""
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / f".dump.txt.{os.getpid()}.part").symlink_to(tmp_path / "victim")
+    modes = []
+    answer = fake(Path(os.environ["FAKE_DEVICE"]))
+
+    def call(command, **more):
+        if "pull" in command:
+            modes.append(Path(command[-1]).parent.stat().st_mode & 0o777)
+        return answer(command, **more)
+
+    monkeypatch.setattr("leakscope.android.adb.subprocess.run", call)
+    assert run("heap", "--app", "4321", "-o", "dump.txt") == 3
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert modes == [0o700]
+    assert (tmp_path / "dump.txt").stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_set_for_a_file_that_cannot_be_written(device, capsys):
+    assert run("heap", "--app", APP, "-o", "no/where.txt") == 2
+    assert "there is no directory" in capsys.readouterr().err
+    assert device.calls == []
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [

@@ -4,7 +4,10 @@
 import gzip
 import lzma
 import struct
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from leakscope.java._core import NONE, Level
 from leakscope.java.analysis import analyse_dump
 from leakscope.java.dump import Rules, open_heap
 from leakscope.java.heap_file import is_heap_dump
+from leakscope.java.places import held_by
 
 OBJECT, NODE = 0x100, 0x110
 
@@ -262,6 +266,191 @@ def test_references_that_point_nowhere_and_unknown_sub_records(tmp_path):
     assert "1 place of the dump cannot be understood" in said
 
 
+def test_a_part_of_the_heap_may_be_empty(tmp_path):
+    """The records behind it are none of its objects, whatever their tags are there."""
+    dump = graph()
+    dump.instance(0x1000, NODE, 0, 0)
+    text = struct.pack(">BIIQ", 1, 0, 11, 0x77) + b"abc"
+    body = b"\x21" + struct.pack(">QIQI", 0x2000, 0, NODE, 16) + bytes(16)
+    later = struct.pack(">BII", 0x1C, 0, len(body)) + body + struct.pack(">BII", 0x2C, 0, 0)
+    empty = struct.pack(">BII", 0x1C, 0, 0)
+    for between in (empty, empty + text):
+        (tmp_path / "d").write_bytes(dump.bytes(end=False) + between + later)
+        answer = analyse_dump(tmp_path / "d")
+        assert answer.objects == 4
+        assert not any("cannot be understood" in note for note in answer.notes)
+        assert not any("no mark of its end" in note for note in answer.notes)
+
+
+@pytest.mark.parametrize("tag", [0x0C, 0x1C])
+def test_many_small_parts_are_read_once(tmp_path, tag):
+    """Each was a megabyte read twice: some seconds for a file of two hundred kilobytes."""
+    dump = graph()
+    dump.instance(0x1000, NODE, 0, 0)
+    part = struct.pack(">BIIBQ", tag, 0, 9, 0xFF, 0x1000)
+    (tmp_path / "d").write_bytes(dump.bytes(end=False) + part * 30_000)
+    before = _bytes_read()
+    answer = analyse_dump(tmp_path / "d")
+    assert answer.roots == 30_000
+    assert _bytes_read() - before < 20 << 20
+
+
+def _bytes_read():
+    """What this process has read so far, from wherever."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_addresses_that_are_chosen_to_collide_are_found_as_fast(tmp_path):
+    """Pages whose numbers have the same upper bits when multiplied by a factor that is known."""
+    number, spread = 20_000, 0x9E3779B97F4A7C15
+    inverse, rng = pow(spread, -1, 1 << 64), np.random.default_rng(18)
+    pages = np.empty(0, np.uint64)
+    while len(pages) < number:
+        each = rng.integers(0, 1 << 64, 1 << 21, dtype=np.uint64)
+        each &= np.uint64((1 << 64) - 1 ^ ((1 << 17) - 1) << 20)
+        each *= np.uint64(inverse)
+        pages = np.unique(np.concatenate((pages, each[each < np.uint64(1 << 51)])))
+    pages = pages[:number]
+    dump = graph()
+    dump.define(0x120, "app/Node[]", OBJECT)
+    row = [("t", "u1"), ("id", ">u8"), ("stack", ">u4"), ("count", ">u4"), ("type", "u1")]
+    objects = np.zeros(9 * number, row)
+    objects["t"], objects["type"] = 0xC3, 8
+    ids = (pages[:, None] << np.uint64(12)) + np.arange(9, dtype=np.uint64) * np.uint64(16)
+    objects["id"] = ids.ravel()
+    dump.raw(objects.tobytes())
+    dump.array(0x1000, 0x120, *[int(ids[-1, 0])] * 100_000)
+    dump.root(0xFF, 0x1000)
+    path = dump.write(tmp_path / "d")
+    began = time.process_time()
+    assert analyse_dump(path).objects == 9 * number + 4
+    assert time.process_time() - began < 1.5  # it was 0.2 s, and 4 s with that factor
+
+
+def test_lists_are_named_as_a_whole_however_their_nodes_are_made(tmp_path):
+    """One of nodes alone, and one of nodes that hold wrappers: not their ends, and not for ever."""
+    for between in (False, True):
+        dump = graph()
+        dump.define(0x120, "app/Wrap", OBJECT, fields=[("next", "object")])
+        dump.define(0x130, "app/Holder", OBJECT, statics=[("LIST", "object", 0x100000)])
+        dump.define(0x140, "java/lang/Class", OBJECT)
+        chunks, count = [], 200_000
+        for number in range(count):
+            at = 0x100000 + 32 * number
+            after = at + 32 if number < count - 1 else 0
+            if between and number % 2:
+                chunks.append(b"\x21" + struct.pack(">QIQIQ", at, 0, 0x120, 8, after))
+            else:
+                chunks.append(b"\x21" + struct.pack(">QIQIQQ", at, 0, NODE, 16, after, 0))
+        dump.raw(b"".join(chunks))
+        dump.root(0x05, 0x130)
+        (suspect,) = analyse_dump(dump.write(tmp_path / "d")).suspects
+        assert suspect.place.key == ("class app.Holder", "static LIST app.Node")
+        assert suspect.sentence.startswith("app.Holder.LIST keeps")
+
+
+def test_what_has_no_class_in_the_dump_is_named_by_its_kind(tmp_path):
+    dump = graph()
+    dump.instance(0x1000, NODE, 0x1010, 0)
+    dump.numbers(0x1010, "byte", bytes(200_000))
+    dump.root(0xFF, 0x1000)
+    (suspect,) = analyse_dump(dump.write(tmp_path / "d")).suspects
+    assert suspect.place.class_name == "byte[]"
+    dump.instance(0x2000, NODE, 0x1000, 0)
+    dump.root(0xFF, 0x2000)
+    with open_heap(dump.write(tmp_path / "d")) as heap:
+        assert held_by(heap, heap.number_of(0x1000))[0].class_name == "byte[]"
+
+
+def test_fields_of_a_known_name_may_be_of_any_type(tmp_path):
+    """A length that is no number, a descriptor that is a negative one: by chance, or on purpose."""
+    dump = graph()
+    dump.define(0x200, "java/io/FileDescriptor", OBJECT, fields=[("fd", "double")])
+    dump.define(0x210, "java/io/FileInputStream", OBJECT, fields=[("fd", "long")])
+    dump.define(0x220, "java/net/Socket", OBJECT, fields=[("fd", "object")])
+    dump.define(0x230, "java/nio/DirectByteBuffer", OBJECT, fields=[("capacity", "float")])
+    dump.define(
+        0x240, "java/util/HashMap", OBJECT, fields=[("size", "double"), ("table", "object")]
+    )
+    dump.define(0x250, "java/lang/String", OBJECT, fields=[("value", "double"), ("coder", "float")])
+    dump.define(0x260, "java/lang/Thread", OBJECT, fields=[("name", "double"), ("t", "object")])
+    dump.instance(0x1000, 0x200, float("inf"))
+    for number in range(60):
+        dump.instance(0x2000 + 16 * number, 0x210, -1)
+        dump.instance(0x3000 + 16 * number, 0x220, 0x1000)
+        dump.instance(0x4000 + 16 * number, 0x230, float("inf"))
+        dump.root(0xFF, 0x2000 + 16 * number)
+        dump.root(0xFF, 0x3000 + 16 * number)
+        dump.root(0xFF, 0x4000 + 16 * number)
+    for number in range(1000):
+        dump.instance(0x10000 + 32 * number, 0x250, float("nan"), 1.0)
+    dump.instance(0x5000, 0x240, float("nan"), 0x5010)
+    dump.array(0x5010, OBJECT, *range(0x10000, 0x10000 + 32 * 1000, 32), 0x5020)
+    dump.numbers(0x5020, "byte", bytes(100_000))
+    dump.instance(0x6000, 0x260, float("nan"), 0x5000)
+    dump.root(0x08, 0x6000, 1, 0)
+    answer = analyse_dump(dump.write(tmp_path / "d"))
+    assert answer.suspects[0].thread.name == "(without a name)"
+    assert {one.subject for one in answer.oddities} == {
+        "open java.io.FileInputStream", "open java.net.Socket"
+    }  # fmt: skip
+
+
+def test_streams_that_nobody_holds_are_closed_with_the_next_collection(tmp_path):
+    dump = graph()
+    dump.define(0x210, "java/io/FileInputStream", OBJECT, fields=[("closed", "boolean")])
+    for number in range(80):
+        dump.instance(0x2000 + 16 * number, 0x210, False)
+    dump.root(0xFF, 0x2000)
+    assert not analyse_dump(dump.write(tmp_path / "d")).oddities
+
+
+def test_a_class_below_very_many_others_costs_what_others_cost(tmp_path):
+    dump, above, chunks = graph(4), OBJECT, []
+    for number in range(20_000):
+        at = 0x100000 + 16 * number
+        chunks.append(
+            b"\x20"
+            + struct.pack(">III", at, 0, above)
+            + bytes(20)
+            + struct.pack(">IHHH", 0, 0, 0, 0)
+        )
+        above = at
+    dump.raw(b"".join(chunks))
+    dump.fields[above] = (0, [])
+    dump.define(0x210, "java/io/FileInputStream", above)
+    for number in range(1000):
+        at = 0x4000000 + 16 * number
+        dump.raw(b"\x21" + struct.pack(">IIIII", at, 0, 0x210, 4, 0))
+        dump.root(0xFF, at)
+    path = dump.write(tmp_path / "d")
+    began = time.process_time()
+    (oddity,) = analyse_dump(path).oddities
+    assert oddity.count == 1000
+    assert time.process_time() - began < 5  # it was 0.4 s, and 15 s one class after the other
+
+
+def _aligned(size, alignment):
+    return -(-size // alignment) * alignment
+
+
+@pytest.mark.parametrize("alignment", [8, 16, 32, 256])
+def test_objects_are_as_large_as_their_alignment_makes_them(tmp_path, alignment):
+    """-XX:ObjectAlignmentInBytes, up to 256; among few objects nobody could tell."""
+    dump = Dump()
+    dump.define(0x1000, "java/lang/Object")
+    dump.define(0x2000, "app/Node", 0x1000, fields=[("left", "object"), ("right", "object")])
+    at = 0x100000
+    for _ in range(600):  # of 20 and 12 bytes
+        dump.instance(at, 0x2000, 0, 0)
+        dump.instance(at + _aligned(20, alignment), 0x1000)
+        at += _aligned(20, alignment) + _aligned(12, alignment)
+    dump.root(0xFF, 0x100000)
+    with open_heap(dump.write(tmp_path / "d")) as heap:
+        assert heap.core.sizes.alignment == alignment
+        assert heap.size(heap.number_of(0x100000)) == _aligned(20, alignment)
+
+
 def test_many_classes(tmp_path):
     """Linear in their number; the million of the issue is in benchmarks/hprof."""
     dump = graph()
@@ -291,6 +480,7 @@ def test_many_classes(tmp_path):
         (b"JAVA PROFILE 1.0.2\0" + bytes(5), "ends within the head"),
         (b"JAVA PROFILE 1.0.2\0" + struct.pack(">IQ", 8, 0), "without a single object"),
         (b"JAVA PROFILE 1.0.2\0" + struct.pack(">IQ", 8, 0) + b"\x01\0\0\0\0\0", "ends before it comes"),
+        (b"JAVA PROFILE 1.0.2\0" + struct.pack(">IQ", 8, 0) + b"\x77" * 90, "cannot be understood from byte 31 on"),
     ],
 )  # fmt: skip
 def test_what_is_no_dump_gets_one_sentence(tmp_path, data, said):

@@ -2,7 +2,12 @@
 """Counters of virtual machines, what jcmd prints, and who may be asked."""
 
 import os
+import shutil
 import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,11 +15,12 @@ from hypothesis import strategies as st
 
 from foreign import SAMPLES
 from leakscope.errors import TargetError
-from leakscope.java import perf_data
+from leakscope.java import machines, perf_data
 from leakscope.java.attach import ask
 from leakscope.java.diagnostics import parse_histogram, parse_native_memory, parse_string_table
 from leakscope.java.machines import Machine, find_machine
 from leakscope.proc.process import read_start
+from leakscope.proc.rights import folder_of_process
 
 
 def counters(entries, order="<"):
@@ -102,6 +108,32 @@ def test_no_signal_is_sent_to_what_would_die_of_it():
         ask(machine(start=1, answers_signal=True), "jcmd", "help")
 
 
+def test_another_process_at_its_socket_is_asked_nothing():
+    """Of the same user, or root's: who listens there says the kernel."""
+    program = """
+import socket, sys
+channel = socket.socket(socket.AF_UNIX)
+channel.bind(sys.argv[1])
+channel.listen()
+print("ready", flush=True)
+while not (said := channel.accept()[0].recv(1000)):
+    pass
+print(said)
+"""
+    path = f"/tmp/.java_pid{os.getpid()}"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path], stdout=subprocess.PIPE
+    ) as listener:
+        try:
+            assert listener.stdout.readline() == b"ready\n"
+            with pytest.raises(TargetError, match="does not catch SIGQUIT"):
+                ask(machine(), "jcmd", "help", patience_s=1)
+        finally:
+            listener.kill()
+            os.unlink(path)
+        assert listener.stdout.read() == b""
+
+
 def test_anothers_virtual_machine_is_not_asked(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1234)
     with pytest.raises(TargetError, match="belongs to shop, who alone may ask it"):
@@ -113,3 +145,68 @@ def test_what_is_no_virtual_machine():
         find_machine(1)
     with pytest.raises(TargetError, match="there is no process"):
         find_machine(999_999_999)
+
+
+def test_counters_are_those_of_its_own_user(tmp_path):
+    """Everybody can make a folder of that name in /tmp, with a file of any number in it."""
+    pid, me = os.getpid(), os.geteuid()
+    folder = Path(tempfile.mkdtemp(prefix="hsperfdata_leakscope-", dir="/tmp"))
+    try:
+        path = folder / str(pid)
+        path.write_bytes(counters([("sun.rt.javaCommand", "Planted")]))
+        assert perf_data.read(str(path), me).command == "Planted"
+        assert perf_data.read(str(path), me + 1) is None
+        assert machines._counters_path(pid, pid, me).endswith(f"{folder.name}/{pid}")
+        assert machines._counters_path(pid, pid, me + 1) is None
+        path.rename(folder / "elsewhere")
+        path.symlink_to("elsewhere")
+        assert machines._counters_path(pid, pid, me) is None
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_link_in_the_root_of_another_process_leads_nowhere_else(tmp_path, request):
+    """/tmp of a container may be a link to a place of ours: nothing is looked for, or made, there."""
+    root, outside = tmp_path / "root", Path(tempfile.mkdtemp(dir="/var/tmp"))
+    request.addfinalizer(lambda: shutil.rmtree(outside))
+    inside = root / outside.relative_to("/")
+    inside.mkdir(parents=True)
+    (root / "tmp").symlink_to(outside)
+    for place, name in ((outside, "Planted"), (inside, "Shop")):
+        (place / "hsperfdata_shop").mkdir()
+        (place / "hsperfdata_shop" / "1").write_bytes(counters([("sun.rt.javaCommand", name)]))
+    program = "import os, sys; os.chroot(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, str(root)]
+    if os.geteuid():
+        command = ["unshare", "--user", "--map-root-user", *command]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        with folder_of_process(process.pid, "/tmp") as name:
+            assert os.path.samefile(name, inside)
+        path = machines._counters_path(process.pid, 1, os.geteuid())
+        there = machine(pid=process.pid, start=read_start(process.pid), counters_path=path)
+        assert there.counters().command == "Shop"
+        process.stdin.close()
+
+
+def test_openj9_is_no_hotspot_whatever_its_libraries_are_called(tmp_path):
+    """SIGQUIT makes it write a file."""
+    program = """
+import mmap, pathlib, sys
+held = []
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        held.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    for name in ("libjvm.so", "libj9vm29.so"):
+        (tmp_path / name).write_bytes(bytes(4096))
+    for names, hotspot in ((("libjvm.so",), True), (("libjvm.so", "libj9vm29.so"), False)):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, *(str(tmp_path / name) for name in names)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout.readline() == b"ready\n"
+            assert find_machine(process.pid).hotspot is hotspot
+            process.stdin.close()

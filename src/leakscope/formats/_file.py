@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, Self
 
 from leakscope.errors import RecordingError
+from leakscope.formats._stamps import without_stamps
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
@@ -121,7 +122,11 @@ class ForeignFile:
             yield piece
 
     def _content(self) -> Iterator[bytes]:
-        """Yield what is in the file; text of UTF-16 as UTF-8, which PowerShell and editors write."""
+        """Yield what is in the file, without what a service put before every line of a log."""
+        return without_stamps(self._decoded())
+
+    def _decoded(self) -> Iterator[bytes]:
+        """Yield the content; text of UTF-16 as UTF-8, which PowerShell and editors write."""
         pieces = self._unpacked()
         first = next(pieces, b"")
         coding = _coding(first)

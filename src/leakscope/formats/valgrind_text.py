@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
+from leakscope.formats._frame_text import function_and_place
 from leakscope.formats._text import LogLines, allocation_kind, frame, plain_number
 from leakscope.model.builder import MOST_ERRORS, RecordingBuilder
 from leakscope.model.reachability import Reachability
@@ -249,13 +250,10 @@ def _frame_of(address: int, text: str) -> _Frame:
     text = text.rstrip()
     if not text.endswith(")"):
         return _Frame(address, None if text == "???" else text)
-    at = text.rfind(" (")
-    if at < 0:
+    before, where = function_and_place(text)
+    if where is None:
         return _Frame(address, text)
-    function: str | None = text[:at]
-    if function == "???":
-        function = None
-    where = text[at + 2 : -1]
+    function = None if before == "???" else before
     if where.startswith("in "):
         return _Frame(address, function, module=where[3:])
     file, colon, number = where.rpartition(":")

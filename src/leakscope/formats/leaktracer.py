@@ -32,7 +32,7 @@ _KNOWN = re.compile(
 )
 _OLD = re.compile(r"L 0x([0-9a-fA-F]{1,16})\s{1,30}(\d{1,20})\s{1,8}# 0x[0-9a-fA-F]{1,16}")
 _NEW = re.compile(
-    r"leak, time=[\d.]{1,30}, stack=((?:0x[0-9a-fA-F]{1,16} ?){0,600}), size=(\d{1,20}), data="
+    r"leak, time=[\d.]{1,30}, stack=((?:0x[0-9a-fA-F]{1,16}(?: |(?=,))){0,600}), size=(\d{1,20}), data="
 )
 _SUM = re.compile(r"# leak\s{1,20}(\d{1,20}) Bytes")
 _NONE = re.compile(r"# total allocation requests: {1,20}0 ;")

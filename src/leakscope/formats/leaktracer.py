@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(
-    rb"# LeakTracer report|# LeakReport\r?\n|# total allocation requests: +\d{1,20} ; max\. mem used"
+    rb"# LeakTracer report|(?:^|\n)# starting [A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4}\r?\n# "
+    rb"|# LeakReport\r?\n|# total allocation requests: +\d{1,20} ; max\. mem used"
     rb"|(?:^|\n)leak, time=\d{1,12}\.\d{1,9}, stack="
 )
 _OLD = re.compile(r"L 0x([0-9a-fA-F]{1,16})\s{1,30}(\d{1,20})\s{1,8}# 0x[0-9a-fA-F]{1,16}")

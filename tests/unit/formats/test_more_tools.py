@@ -448,3 +448,10 @@ def test_a_sign_is_no_number_of_native_memory(tmp_path, number):
     changed = text[:at] + f"(malloc=9KB {number}" + text[text.index("\n", at) :]
     changed = changed.replace("+8915KB", "+,KB", 1)
     assert read_foreign(written(tmp_path, changed)) is not None
+
+
+def test_leaktracer_that_was_stopped_before_its_report(tmp_path):
+    text = "# starting Tue Dec  1 12:44:26 2026\n# memory overrun protection of 4 Bytes\n"
+    recording = one(written(tmp_path, text + "# thread save\n# internal buffer now 32768\n"))
+    assert held(recording) == (0, 0)
+    assert "no_leak_check" in recording.coverage.troubles

@@ -2,6 +2,7 @@
 """Saved tables of memory: real ones with their right values, courses, and odd ones."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -409,3 +410,18 @@ def test_a_table_behind_a_report_is_mentioned(tmp_path):
     text += (SAMPLES / "kernel-proc/rhcos4-meminfo.txt").read_bytes()
     (recording,) = read_foreign(written(tmp_path, text))
     assert "the file also has the memory of a machine (meminfo)" in recording.coverage.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["-l"], ["-l", "-t"], ["-t"], ["-v"], ["-w", "-l"], ["-h", "-l"]]
+)
+def test_swap_is_found_among_other_rows_of_free(tmp_path, options):
+    done = subprocess.run(["free", *options], capture_output=True, text=True, check=True)
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("Swap:"))
+    (look,) = read_tables(written(tmp_path, done.stdout))
+    swap = {name: size for name, size, _ in look.facts if name.startswith("swap ")}
+    assert list(swap) == ["swap total", "swap used", "swap free"]
+    if "-h" not in options:
+        assert list(swap.values()) == [int(word) << 10 for word in row[1:]]
+    else:
+        assert (swap["swap total"] == 0) == (row[1] == "0B")

@@ -19,6 +19,8 @@ from leakscope.formats._nearest import Guess, nearest
 from leakscope.formats._tables import as_recording
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leakscope.model.recordings import Recording
     from leakscope.model.snapshots import Snapshot
 
@@ -142,7 +144,7 @@ def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
         names = _recognise(file)
         if names and names[0] in _TABLES:
             tables = _read_tables(file, names)
-            return (as_recording(tables[-1], file.path),)
+            return _believed(file, lambda: (as_recording(tables[-1], file.path),))
         found: list[Recording] = []
         problem: RecordingError | None = None
         for name in names:
@@ -244,16 +246,23 @@ def _read_tables(file: ForeignFile, names: list[str]) -> tuple[Snapshot, ...]:
 
 
 def _believable(file: ForeignFile, name: str) -> tuple[Recording, ...]:
+    recordings = _believed(file, lambda: _format(name).read(file))
+    return tuple(_with_cut(recording, file.cut) for recording in recordings)
+
+
+def _believed(
+    file: ForeignFile, read: Callable[[], tuple[Recording, ...]]
+) -> tuple[Recording, ...]:
     """Read a file; numbers that no process can have would overflow in what follows."""
     try:
-        recordings = _format(name).read(file)
+        recordings = read()
         sums = (float(r.sites[each].sum(dtype=float)) for r in recordings for each in _SUMS)
         wild = any(value >= _MOST_SUM for value in sums)
     except OverflowError:
         wild = True
     if wild:
         raise RecordingError(f"{file.path} has numbers that are larger than any memory")
-    return tuple(_with_cut(recording, file.cut) for recording in recordings)
+    return recordings
 
 
 def _with_cut(recording: Recording, cut: str | None) -> Recording:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saved tables of memory: real ones with their right values, courses, and odd ones."""
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -425,3 +426,30 @@ def test_swap_is_found_among_other_rows_of_free(tmp_path, options):
         assert list(swap.values()) == [int(word) << 10 for word in row[1:]]
     else:
         assert (swap["swap total"] == 0) == (row[1] == "0B")
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "18446744073709551615"])
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [
+        ("nmt/jdk17-nmt-summary.txt", "#8)"),
+        ("jmap-histo/jdk17-histo-after.txt", "1500"),
+        ("kernel-proc/rhcos4-slabinfo.txt", "2250"),
+    ],
+)
+def test_counts_that_nothing_has_are_refused_or_left_out(tmp_path, name, old, number):
+    text = (SAMPLES / name).read_text()
+    assert old in text
+    path = written(tmp_path, text.replace(old, old.replace(old.strip("#)"), number), 1))
+    found = ()
+    with contextlib.suppress(RecordingError):
+        found = read_foreign(path)
+    assert all(int(each.sites["live_count"].max()) < 1 << 62 for each in found)
+    assert read_tables(path)
+
+
+def test_a_change_that_nothing_has_is_refused(tmp_path):
+    text = (SAMPLES / "nmt" / "jdk17-nmt-summary.txt").read_text()
+    path = written(tmp_path, text.replace("#8)", "#99999999999999999999)", 1))
+    with pytest.raises(RecordingError, match="larger than any memory"):
+        read_foreign(path)

@@ -156,7 +156,8 @@ def _rest(comparison: Comparison, ink: Ink) -> list[str]:
     if comparison.quiet_count:
         text = f"{plural(comparison.quiet_count, 'stack that is', 'stacks that are')} known or suppressed"
         lines += ink.wrap(text, "Not compared: ", "  ")
-    lines += ink.wrap(f"by what is {comparison.measure}", "Compared: ", "  ")
+    if comparison.measure != "nothing":
+        lines += ink.wrap(f"by what is {comparison.measure}", "Compared: ", "  ")
     return lines
 
 

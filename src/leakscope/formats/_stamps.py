@@ -49,7 +49,8 @@ _COLOUR = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b_bk;t=\d{1,20}\x07")
 _NUMBERED = re.compile(rb" {0,8}(\d{1,9})[:\t]")  # grep -n, cat -n
 # A word before all lines: [pod/name], test-suite.log:, or a bar.
 _WORD = re.compile(rb"\[[^]\n+]{1,120}\] |[\w./@+-]{1,120}: |[\w./@-]{0,80} {0,20}\| ")
-_OWN = re.compile(rb"(?i)alloc|free|new|delete")  # what a log of a malloc hook begins with
+# What a log of a malloc hook begins its lines with: a function, its place, an address.
+_OWN = re.compile(rb"(?i)alloc|free|new|delete|\.[a-z+]{1,4}:\d|0x")
 
 
 @dataclass(frozen=True, slots=True)

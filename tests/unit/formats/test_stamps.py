@@ -98,6 +98,8 @@ def test_pieces_may_end_anywhere(size):
         b"\n",
         b"17:06:11 a\n17:06:12 b\n",  # too few to be a service's
         b"malloc: 0x1000, 32\nmalloc: 0x2000, 32\nmalloc: 0x3000, 8\nmalloc: 0x4000, 8\n",
+        b"[main.c:51] malloc: 0x1000, 32\n" * 9,
+        b"0x401234: malloc 0x1000 32\n" * 9,
         b"E/libc     ( 3500): a\n" * 9,
         b"17:06:11 \0binary\n" * 9,
     ],

@@ -453,3 +453,22 @@ def test_a_change_that_nothing_has_is_refused(tmp_path):
     path = written(tmp_path, text.replace("#8)", "#99999999999999999999)", 1))
     with pytest.raises(RecordingError, match="larger than any memory"):
         read_foreign(path)
+
+
+def test_address_space_and_resident_memory_are_no_course(tmp_path):
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        looks = []
+        for number, options in enumerate((["-x"], [], ["-x"], [])):
+            command = ["pmap", *options, str(sleeper.pid)]
+            done = subprocess.run(command, capture_output=True, check=True)
+            path = tmp_path / f"pmap{number}"
+            path.write_bytes(done.stdout)
+            looks += read_tables(path)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    courses = judge_snapshots(looks).courses
+    kinds = [{look.of for look in course.snapshots} for course in courses]
+    assert sorted(kinds, key=str) == [{"of address space"}, {"resident"}]
+    assert [len(course.snapshots) for course in courses] == [2, 2]

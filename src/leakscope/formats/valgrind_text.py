@@ -276,13 +276,21 @@ def _built(one: _Frame) -> BuiltFrame | None:
 # ---- the recording
 
 
+def _program(command: str | None) -> str | None:
+    """Return the first word of a command; valgrind puts a backslash before blanks within words."""
+    if not command:
+        return None
+    word = re.match(r"(?:\\.|[^\\ ])*", command)
+    return (re.sub(r"\\(.)", r"\1", word[0]) if word else "") or command.split(" ", 1)[0]
+
+
 def _recording(process: _Process, processes: list[_Process], lines: LogLines) -> Recording:
     ended = process.ended or ("exited" if process.finished else None)
     build = RecordingBuilder(
         Process(
             pid=process.pid,
             ppid=process.ppid,
-            exe=process.command.split(" ", 1)[0] if process.command else None,
+            exe=_program(process.command),
             ended="replaced by exec" if process.replaced else ended,
         ),
         _coverage(process, processes, lines),

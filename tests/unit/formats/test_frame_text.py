@@ -117,3 +117,13 @@ def test_valgrind_writes_a_module_with_brackets_in_its_path(folder):
     )
     frame = _place(written(folder, done.stderr))
     assert (frame.function, frame.module_path) == (None, str(program))
+
+
+def test_valgrind_escapes_blanks_in_the_name_of_the_program(folder):
+    program = _built(folder, "plain one")
+    log = folder / "log"
+    subprocess.run(
+        ["valgrind", "--leak-check=full", f"--log-file={log}", program, "a b"],
+        check=False, capture_output=True,
+    )  # fmt: skip
+    assert one(log).process.exe == str(program)

@@ -459,7 +459,7 @@ def test_address_space_and_resident_memory_are_no_course(tmp_path):
     sleeper = subprocess.Popen(["sleep", "60"])
     try:
         looks = []
-        for number, options in enumerate((["-x"], [], ["-x"], [])):
+        for number, options in enumerate((["-x"], [], ["-X"], ["-x", "-q"], [])):
             command = ["pmap", *options, str(sleeper.pid)]
             done = subprocess.run(command, capture_output=True, check=True)
             path = tmp_path / f"pmap{number}"
@@ -470,5 +470,7 @@ def test_address_space_and_resident_memory_are_no_course(tmp_path):
         sleeper.wait()
     courses = judge_snapshots(looks).courses
     kinds = [{look.of for look in course.snapshots} for course in courses]
-    assert sorted(kinds, key=str) == [{"of address space"}, {"resident"}]
-    assert [len(course.snapshots) for course in courses] == [2, 2]
+    assert kinds == [{"resident"}, {"of address space"}, {"resident"}]
+    assert [len(course.snapshots) for course in courses] == [2, 2, 1]
+    quiet = courses[0].snapshots[1]
+    assert quiet.total == courses[0].snapshots[0].total

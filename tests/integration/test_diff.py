@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from foreign import SAMPLES
 from integration.test_schemas import schema_of
 
 C = r"""
@@ -308,3 +309,11 @@ def test_what_cannot_be_compared_is_one_sentence(arguments, why, tmp_path):
     assert done.returncode == 2
     assert why in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_lost_is_not_compared_with_what_is_held():
+    before = SAMPLES / "lsan" / "gcc12-lsan-symbolized.txt"
+    after = SAMPLES / "heaptrack" / "heaptrack.leaky.v3.gz"
+    done = leakscope("diff", before, after, status=3)
+    assert "nothing can be compared: no number is known of both sides" in done.stdout
+    assert "Compared:" not in done.stdout

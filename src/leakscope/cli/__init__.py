@@ -26,6 +26,8 @@ __all__ = ["COMMANDS", "Command", "main"]
 
 _BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _INTERRUPTED = 130
+# Commands that wait for a program, and for signals meanwhile.
+_WAITING = {"attach", "compare", "find", "java", "android", "run", "scan", "top", "watch"}
 _FAILED = 2
 _REPORTING = {
     "attach",
@@ -158,6 +160,8 @@ def _dispatch(arguments: list[str]) -> int:
     command = next((c for c in COMMANDS if c.name == name), None)
     if command is None:
         raise _unknown(name)
+    if name == "kernel":  # its verbs are loaded while the options are read
+        _numpy_first()
     module = load_command(command)
     parser = argparse.ArgumentParser(
         prog=f"leakscope {name}",
@@ -169,7 +173,14 @@ def _dispatch(arguments: list[str]) -> int:
     args = parser.parse_args(rest)
     if name in _REPORTING and not any(getattr(args, each, None) for each in _FILES):
         require_output()
+    if name in _WAITING:
+        _numpy_first()
     return module.run(args)
+
+
+def _numpy_first() -> None:
+    """Import numpy before anything else does, so that its threads take no signal."""
+    from leakscope import _numpy  # noqa: F401
 
 
 def _triage(arguments: list[str]) -> int:

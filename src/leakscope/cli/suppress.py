@@ -110,8 +110,10 @@ def _text_of(finding: Finding, args: argparse.Namespace) -> str:
     text = suppression_text(finding, args.syntax, args.until, args.why)
     if text is None:
         raise UsageError(
-            f"nothing names the leak {finding.fingerprint}: its stack has no function and no module",
-            hint="Build the program with symbols, or take a baseline: leakscope baseline --help",
+            f"no suppression can name the leak {finding.fingerprint}: its function has no name, or"
+            " one that the syntax cannot hold",
+            hint="Name the others with --finding, build the program with symbols, or take a baseline:"
+            " leakscope baseline --help",
         )
     return text
 

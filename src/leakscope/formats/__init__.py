@@ -8,7 +8,9 @@ as a `Snapshot` of what was held, its line in `_TABLES`.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -19,6 +21,8 @@ from leakscope.formats._nearest import Guess, nearest
 from leakscope.formats._tables import as_recording
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leakscope.model.recordings import Recording
     from leakscope.model.snapshots import Snapshot
 
@@ -48,6 +52,14 @@ _IN_LOGS: dict[str, tuple[bytes, ...]] = {
     "bcc_memleak": (b"outstanding allocations", b"from stack"),
     "hook_log": (b"[+",),
 }
+# How a file begins that has no parts: what stands before it, or behind, is another.
+_WHOLE = re.compile(
+    rb"^(?:heap profile: +\d|heap_v2/\d|v [0-9a-f]{5,8} \d\r?$|\{\s{0,8}\"dhatFileVersion\""
+    rb"|desc: [^\n]{0,4096}\ncmd: [^\n]{0,16384}\ntime_unit: )",
+    re.MULTILINE,
+)
+_WHOLE_NAMES = {"dhat_json", "gperftools_heap", "heaptrack_data", "jemalloc_heap", "massif_out"}
+_MOST_PARTS = 64
 _MOST_SEARCHED = 64 << 20  # bytes of a log that are looked through for a report
 _OVERLAP = 4096
 
@@ -139,25 +151,60 @@ def read_foreign(path: str | os.PathLike[str]) -> tuple[Recording, ...] | None:
     if file is None:
         return None
     with file:
-        names = _recognise(file)
-        if names and names[0] in _TABLES:
-            tables = _read_tables(file, names)
-            return (as_recording(tables[-1], file.path),)
+        begins = _beginnings(file.head(_HEAD))
+        if not begins:
+            return _read(file)
         found: list[Recording] = []
-        problem: RecordingError | None = None
-        for name in names:
-            try:
-                found += _believable(file, name)
-            except RecordingError as error:
-                problem = problem or error
-        if problem is not None and not found:
-            raise problem
-        others = _tables_beside(file) if found else []
-        if others:
-            note = f"the file also has {' and '.join(others)}, not read here: cut it out"
-            told = (*found[0].coverage.notes, note)
-            found[0] = replace(found[0], coverage=replace(found[0].coverage, notes=told))
-        return tuple(found) if names else None
+        problems: list[RecordingError] = []
+        for start, end in itertools.pairwise([0, *begins, None]):
+            with file.part(start or 0, end) as part:
+                try:
+                    found += _read(part) or ()
+                except RecordingError as error:
+                    problems.append(error)
+        if problems and not found:
+            raise problems[0]
+        if problems:
+            found[-1] = _with_note(found[-1], f"not all of the file was read: {problems[0]}")
+        return tuple(found) or None
+
+
+def _beginnings(head: bytes) -> list[int]:
+    """Return where in a log files begin that are one whole each, but for its own beginning."""
+    if b"\0" in head:
+        return []
+    found = (match.start() for match in _WHOLE.finditer(head) if match.start())
+    return list(itertools.islice(found, _MOST_PARTS))
+
+
+def _with_note(recording: Recording, note: str) -> Recording:
+    told = (*recording.coverage.notes, note)
+    return replace(recording, coverage=replace(recording.coverage, notes=told))
+
+
+def _read(file: ForeignFile) -> tuple[Recording, ...] | None:
+    names = _recognise(file)
+    if names and names[0] in _TABLES:
+        tables = _read_tables(file, names)
+        return _believed(file, lambda: (as_recording(tables[-1], file.path),))
+    found: list[Recording] = []
+    problem: RecordingError | None = None
+    unread = None
+    for name in names:
+        try:
+            found += _believable(file, name)
+        except RecordingError as error:
+            problem = problem or error
+            unread = error if name in _WHOLE_NAMES else unread
+    if problem is not None and not found:
+        raise problem
+    if unread is not None:
+        found[0] = _with_note(found[0], f"not all of the file was read: {unread}")
+    others = _tables_beside(file) if found else []
+    if others:
+        note = f"the file also has {' and '.join(others)}, not read here: cut it out"
+        found[0] = _with_note(found[0], note)
+    return tuple(found) if names else None
 
 
 def _tables_beside(file: ForeignFile) -> list[str]:
@@ -244,16 +291,23 @@ def _read_tables(file: ForeignFile, names: list[str]) -> tuple[Snapshot, ...]:
 
 
 def _believable(file: ForeignFile, name: str) -> tuple[Recording, ...]:
+    recordings = _believed(file, lambda: _format(name).read(file))
+    return tuple(_with_cut(recording, file.cut) for recording in recordings)
+
+
+def _believed(
+    file: ForeignFile, read: Callable[[], tuple[Recording, ...]]
+) -> tuple[Recording, ...]:
     """Read a file; numbers that no process can have would overflow in what follows."""
     try:
-        recordings = _format(name).read(file)
+        recordings = read()
         sums = (float(r.sites[each].sum(dtype=float)) for r in recordings for each in _SUMS)
         wild = any(value >= _MOST_SUM for value in sums)
     except OverflowError:
         wild = True
     if wild:
         raise RecordingError(f"{file.path} has numbers that are larger than any memory")
-    return tuple(_with_cut(recording, file.cut) for recording in recordings)
+    return recordings
 
 
 def _with_cut(recording: Recording, cut: str | None) -> Recording:

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, Self
 
 from leakscope.errors import RecordingError
+from leakscope.formats._stamps import without_stamps
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class ForeignFile:
         self.size = size
         self.cut: str | None = None
         self._fd = descriptor
+        self._span: tuple[int, int | None] = (0, None)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ForeignFile | None:
@@ -77,6 +79,12 @@ class ForeignFile:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+    def part(self, start: int, end: int | None) -> ForeignFile:
+        """Return the content from `start` up to `end` (None: all that follows) as a file."""
+        other = ForeignFile(self.path, os.dup(self._fd), self.size)
+        other._span = start, end
+        return other
 
     def head(self, count: int) -> bytes:
         """Return the first `count` bytes, fewer where there are not so many, or none to unpack."""
@@ -121,7 +129,12 @@ class ForeignFile:
             yield piece
 
     def _content(self) -> Iterator[bytes]:
-        """Yield what is in the file; text of UTF-16 as UTF-8, which PowerShell and editors write."""
+        """Yield what is in the file, without what a service put before every line of a log."""
+        pieces = without_stamps(self._decoded())
+        return pieces if self._span == (0, None) else _within(pieces, *self._span)
+
+    def _decoded(self) -> Iterator[bytes]:
+        """Yield the content; text of UTF-16 as UTF-8, which PowerShell and editors write."""
         pieces = self._unpacked()
         first = next(pieces, b"")
         coding = _coding(first)
@@ -191,6 +204,17 @@ class ForeignFile:
 
     def _error(self, error: OSError) -> RecordingError:
         return RecordingError(f"cannot read {self.path}: {error.strerror}")
+
+
+def _within(pieces: Iterator[bytes], start: int, end: int | None) -> Iterator[bytes]:
+    at = 0
+    for piece in pieces:
+        kept = piece[max(start - at, 0) : None if end is None else max(end - at, 0)]
+        at += len(piece)
+        if kept:
+            yield kept
+        if end is not None and at >= end:
+            return
 
 
 def _end_apart(pieces: Iterator[bytes]) -> Iterator[bytes]:

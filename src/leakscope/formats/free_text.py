@@ -45,7 +45,7 @@ _ROW = re.compile(rf"\s*(\S{{2,20}}?):((?:\s+{_NUMBER}){{3,8}})\s*")
 _SIX = ("total", "used", "free", "shared", "buff/cache", "available")
 _SEVEN = ("total", "used", "free", "shared", "buffers", "cache", "available")
 _OLD = ("total", "used", "free", "shared", "buffers", "cached")
-_UNITS = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_MOST_MORE = 5  # rows below the memory's: low and high memory, swap, total, what may be committed
 
 
 def recognises(head: bytes) -> bool:
@@ -56,7 +56,7 @@ def recognises(head: bytes) -> bool:
 def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     """Return each output of free in the file. Raises `RecordingError`."""
     lines = TableLines(file, last=True)
-    found: list[tuple[int | None, dict[str, int], dict[str, int]]] = []
+    found: list[tuple[int | None, dict[str, int], list[list[int]]]] = []
     rounded = False
     old = False
     for line in lines:
@@ -72,9 +72,9 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
         good = [size for size in sizes if size is not None]
         if len(good) >= 6:
             names = _SEVEN if len(good) == 7 else _OLD if old else _SIX
-            found.append((lines.time_ns, dict(zip(names, good, strict=False)), {}))
-        elif len(good) == 3 and found and not found[-1][2]:
-            found[-1][2].update(zip(_SIX, good, strict=False))
+            found.append((lines.time_ns, dict(zip(names, good, strict=False)), []))
+        elif len(good) == 3 and found and len(found[-1][2]) < _MOST_MORE:
+            found[-1][2].append(good)
         if len(found) > MOST_ROWS:
             raise RecordingError(f"{file.path} has more than {MOST_ROWS:,} outputs of free")
     if not found:
@@ -86,7 +86,19 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
         notes.append("figures are rounded, as free prints them for people")
     else:
         notes.append("figures are taken to be KiB, as free prints them without an option")
-    return tuple(_snapshot(*each, tuple(notes)) for each in found)
+    return tuple(
+        _snapshot(time_ns, memory, _swap(memory["total"], more), tuple(notes))
+        for time_ns, memory, more in found
+    )
+
+
+def _swap(total: int, rows: list[list[int]]) -> dict[str, int]:
+    """Return the row of swap among those below the memory's.
+
+    With -l two stand before it that share the memory: what can be reached directly, and the rest.
+    """
+    split = len(rows) > 2 and rows[0][0] > 0 and rows[0][0] + rows[1][0] == total
+    return dict(zip(_SIX, rows[2 if split else 0], strict=False)) if rows else {}
 
 
 def _snapshot(

@@ -21,7 +21,7 @@ Addresses are those of the calls since heaptrack 1.3: one less than where they r
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -224,6 +224,19 @@ class _Data:
                     self.ended = True
             except (ValueError, IndexError):
                 self.wrong += 1
+                self._fill(line[:1])
+
+    def _fill(self, kind: bytes) -> None:
+        """Keep the place of an entry that was not understood: others are known by their number."""
+        entries: list[tuple[bytes, list[Any], object]] = [
+            (b"t", self._traces, (0, 0)),
+            (b"a", self._infos, (0, 0)),
+            (b"s", self._texts, ""),
+            (b"i", self._ips, [0]),
+        ]
+        for known, table, entry in entries:
+            if known == kind and len(table) < _MOST_ENTRIES:
+                table.append(entry)
 
     def _allocated(self, line: bytes) -> None:
         words = line.split()  # raw, and interpreted by the first versions
@@ -280,7 +293,10 @@ class _Data:
         self._add(self._texts, _decoded(self._unsized(line[2:])))
 
     def _address(self, line: bytes) -> None:
-        self._add(self._ips, [_number(each) for each in line.split()[1 : 3 + 3 * MOST_FRAMES]])
+        words = line.split()[1 : 3 + 3 * MOST_FRAMES]
+        if not words:
+            raise ValueError
+        self._add(self._ips, [_number(each) for each in words])
 
     def _time(self, line: bytes) -> None:
         self._ms = max(self._ms or 0, min(_number(line[2:]), 1 << 40))

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(
-    rb"# LeakTracer report|# LeakReport\r?\n|# total allocation requests: +\d{1,20} ; max\. mem used"
+    rb"# LeakTracer report|(?:^|\n)# starting [A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4}\r?\n# "
+    rb"|# LeakReport\r?\n|# total allocation requests: +\d{1,20} ; max\. mem used"
     rb"|(?:^|\n)leak, time=\d{1,12}\.\d{1,9}, stack="
 )
 _OLD = re.compile(r"L 0x([0-9a-fA-F]{1,16})\s{1,30}(\d{1,20})\s{1,8}# 0x[0-9a-fA-F]{1,16}")
 _NEW = re.compile(
-    r"leak, time=[\d.]{1,30}, stack=((?:0x[0-9a-fA-F]{1,16} ?){0,600}), size=(\d{1,20}), data="
+    r"leak, time=[\d.]{1,30}, stack=((?:0x[0-9a-fA-F]{1,16}(?: |(?=,))){0,600}), size=(\d{1,20}), data="
 )
 _SUM = re.compile(r"# leak\s{1,20}(\d{1,20}) Bytes")
 _NONE = re.compile(r"# total allocation requests: {1,20}0 ;")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
+from leakscope.formats._frame_text import function_and_file, function_and_place
 from leakscope.formats._text import LogLines, allocation_kind, frame, plain_number
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, Module
@@ -258,8 +259,8 @@ def _parts(text: str) -> _Parts:
     named = text.startswith("in ")
     text = text[3:] if named else text
     if text.endswith(")"):
-        function, _, inner = text[:-1].rpartition("(")
-        function = function.strip() if named else ""
+        function, place = function_and_place(text)
+        function, inner = (function.strip() if named else "", place or "")
         module, plus, offset = inner.rpartition("+0x")
         inside = plain_number(offset, 16)
         if plus and module and inside is not None:
@@ -272,8 +273,7 @@ def _parts(text: str) -> _Parts:
     if where is None:
         return _Parts(text)
     text, line = text[: len(text) - len(where[0])], plain_number(where[1])
-    at = text.find(" /")
-    function, file = (text[:at], text[at + 1 :]) if at > 0 else text.rpartition(" ")[::2]
+    function, file = function_and_file(text)
     return _Parts(function or None, file, line)
 
 

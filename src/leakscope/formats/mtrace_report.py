@@ -30,7 +30,8 @@ _KNOWN = re.compile(
     rb"(?:^|\n)[^\n]{0,80}?Memory not freed:\r?\n|(?:^|\n)No memory leaks\.\r?\n?$"
     rb"|(?:^|\n)- 0x[0-9a-f]{1,16} Free \d{1,12} was never alloc'd"
 )
-_BLOCK = re.compile(r"\s*0x([0-9a-f]{1,16})\s+0x([0-9a-f]{1,16})  at (.{1,4096})")
+_BLOCK = re.compile(r"\s*0x([0-9a-f]{1,16})\s+(?:0x([0-9a-f]{1,16})|0)  at (.{1,4096})")
+_DISCRIMINATOR = re.compile(r" \(discriminator \d{1,9}\)$")  # as addr2line has it
 _WRONG = re.compile(
     r"\s*([-+]) 0x([0-9a-f]{1,16}) (?:Free|Alloc|Realloc) \d{1,12} (was never alloc'd|duplicate).*"
 )
@@ -56,7 +57,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
         elif lines.cut:
             break
         elif (block := _BLOCK.fullmatch(line.rstrip())) is not None:
-            size = plain_number(block[2], 16)
+            size = plain_number(block[2] or "0", 16)
             if size is None or size >= 1 << 40 or count >= MOST_RECORDS:
                 left_out += 1
                 continue
@@ -87,7 +88,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
 
 def _place(build: RecordingBuilder, text: str) -> int:
     """Return the node of such as `/tmp/a.c:10`, `0x1` and `./a.out:(f+0x1)[0x2]`."""
-    file, _, number = text.rpartition(":")
+    file, _, number = _DISCRIMINATOR.sub("", text).rpartition(":")
     line = plain_number(number)
     if file and line is not None:
         built = frame(file=file, line=line)

@@ -36,18 +36,18 @@ __all__ = ["committed_in", "read", "recognises"]
 
 _KNOWN = re.compile(
     rb"Native Memory Tracking(?::| is not enabled)|Baseline (?:taken|succeeded)|No baseline|Not baselined yet"
-    rb"|(?:^|\n)- +[A-Z][\w ]{1,40} \(reserved=[\d,]{1,20}[KMG]?B?"
+    rb"|(?:^|\n)- +[A-Z][\w ]{1,40} \(reserved=\d[\d,]{0,19}[KMG]?B?"
 )
-_N = r"([\d,]{1,24})([KMG]?)B?"
-_D = r"(?: ([+-][\d,]{1,24})([KMG]?)B?)?"
+_N = r"(\d[\d,]{0,23})([KMG]?)B?"
+_D = r"(?: ([+-]\d[\d,]{0,23})([KMG]?)B?)?"
 _TOTAL = re.compile(rf"Total:\s+reserved={_N}{_D},\s+committed={_N}{_D}\s*")
 _CATEGORY = re.compile(
     rf"-\s{{0,60}}(\S[\w /.-]{{0,60}}?)\s\(reserved={_N}{_D},\s+committed={_N}{_D}\)\s*"
 )
-_COUNT = re.compile(r"\s+\((thread|classes) #([\d,]{1,20})(?: ([+-][\d,]{1,20}))?\)\s*")
+_COUNT = re.compile(r"\s+\((thread|classes) #(\d[\d,]{0,19})(?: ([+-]\d[\d,]{0,19}))?\)\s*")
 _PART = re.compile(rf"\s+\((malloc|mmap|arena|stack|tracking overhead)[=:] ?{_N}{_D}(.*)")
 _COMMITTED = re.compile(rf"committed={_N}{_D}")
-_BLOCKS = re.compile(r"#([\d,]{1,20})(?: ([+-][\d,]{1,20}))?")
+_BLOCKS = re.compile(r"#(\d[\d,]{0,19})(?: ([+-]\d[\d,]{0,19}))?")
 _FRAME = re.compile(r"\[0x([0-9a-fA-F]{1,16})\]\s?(.{0,2000})")
 _SITE = re.compile(
     rf"\s+\((malloc|mmap: reserved|reserved)={_N}(?: type=([\w -]{{1,40}}?))?{_D}(?:[ ,].*)?\)\s*"

@@ -42,6 +42,7 @@ _WIDE = re.compile(
 _EXTENDED = re.compile(
     r"\s*([0-9a-f]{4,16}) ([rwxsp-]{4}) +([0-9a-f]{8,16}) +\S{3,9} +\d{1,20} +(\d.*)"
 )
+_QUIET = ("Address", "Kbytes", "RSS", "Dirty", "Mode", "Mapping")
 _TOTAL = re.compile(r"\s*(?:total|mapped:?)\s+(?:kB\s+)?(\d{1,15})K?\b(.*)")
 _FLAGS = "VmFlags"
 _KIB = 1024
@@ -113,7 +114,10 @@ def _row(one: _Map, line: str) -> bool:
                 rest.pop(0)
         _add(one, found[1], " ".join(rest), values)
         return True
-    if (found := _WIDE.fullmatch(line)) is not None and "Mode" in one.columns[2:]:
+    found = _WIDE.fullmatch(line)
+    if found is not None and not one.columns and len(found[2].split()) == len(_QUIET) - 3:
+        one.columns = _QUIET  # -q leaves the head out
+    if found is not None and "Mode" in one.columns[2:]:
         names = one.columns[1 : one.columns.index("Mode")]
         values = {
             name: int(word) * _KIB
@@ -184,7 +188,8 @@ def _snapshot(one: _Map, lines: TableLines) -> Snapshot:
     if resident is None:
         notes.append("address space is no memory yet: pmap -x tells what is resident")
     return Snapshot(
-        source="output of pmap",
+        # It names what -x only calls anonymous: rows of the two are not the same.
+        source="output of pmap -X" if "Perm" in one.columns else "output of pmap",
         subject=subject,
         rows=tuple(rows),
         measures=tuple(measures),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
+from leakscope.formats._frame_text import function_and_place
 from leakscope.formats._text import LogLines, allocation_kind, frame, plain_number
 from leakscope.model.builder import MOST_ERRORS, RecordingBuilder
 from leakscope.model.reachability import Reachability
@@ -249,13 +250,10 @@ def _frame_of(address: int, text: str) -> _Frame:
     text = text.rstrip()
     if not text.endswith(")"):
         return _Frame(address, None if text == "???" else text)
-    at = text.rfind(" (")
-    if at < 0:
+    before, where = function_and_place(text)
+    if where is None:
         return _Frame(address, text)
-    function: str | None = text[:at]
-    if function == "???":
-        function = None
-    where = text[at + 2 : -1]
+    function = None if before == "???" else before
     if where.startswith("in "):
         return _Frame(address, function, module=where[3:])
     file, colon, number = where.rpartition(":")
@@ -278,13 +276,21 @@ def _built(one: _Frame) -> BuiltFrame | None:
 # ---- the recording
 
 
+def _program(command: str | None) -> str | None:
+    """Return the first word of a command; valgrind puts a backslash before blanks within words."""
+    if not command:
+        return None
+    word = re.match(r"(?:\\.|[^\\ ])*", command)
+    return (re.sub(r"\\(.)", r"\1", word[0]) if word else "") or command.split(" ", 1)[0]
+
+
 def _recording(process: _Process, processes: list[_Process], lines: LogLines) -> Recording:
     ended = process.ended or ("exited" if process.finished else None)
     build = RecordingBuilder(
         Process(
             pid=process.pid,
             ppid=process.ppid,
-            exe=process.command.split(" ", 1)[0] if process.command else None,
+            exe=_program(process.command),
             ended="replaced by exec" if process.replaced else ended,
         ),
         _coverage(process, processes, lines),

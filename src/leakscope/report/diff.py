@@ -167,7 +167,8 @@ def kept_texts(comparison: Comparison) -> list[tuple[str, str]]:
     if comparison.quiet_count:
         text = f"{plural(comparison.quiet_count, 'stack that is', 'stacks that are')} known or suppressed"
         found.append(("Not compared", text))
-    found.append(("Compared", f"by what is {comparison.measure}"))
+    if comparison.measure != "nothing":
+        found.append(("Compared", f"by what is {comparison.measure}"))
     return found
 
 

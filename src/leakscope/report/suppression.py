@@ -72,7 +72,13 @@ def _sanitizer(finding: Finding) -> list[str]:
         module = (frame.module_path or "").rsplit("/", 1)[-1]
         return [f"leak:{module}"] if module and module == _one_line(module) else []
     name = next(iter(stable_names((frame,))), "")
-    if not name or "*" in name or name != _one_line(name):
+    if name == "operator" or name.count("{") != name.count("}"):
+        # A lambda, or what is called like a function: its name has brackets of its own.
+        whole = frame.function or ""
+        fits = "*" not in whole and whole == _one_line(whole)
+        return [f"leak:^{whole}$"] if whole and fits else []
+    star = "*" in name and not name.startswith("operator")  # it would stand for any text
+    if not name or star or name != _one_line(name):
         return []
     if not _is_cplusplus(frame, finding.stack):
         return [f"leak:^{name}$"]

@@ -91,9 +91,10 @@ def _change(series: Series) -> float:
 
 def _groups(snapshots: Iterable[Snapshot]) -> list[list[Snapshot]]:
     """Put the looks at one subject together; one that is not told whose it is joins those before."""
-    groups: dict[tuple[str, str], dict[str, list[Snapshot]]] = defaultdict(dict)
+    groups: dict[tuple[str, str, str], dict[str, list[Snapshot]]] = defaultdict(dict)
     for one in snapshots:
-        own = groups[one.source, one.subject.kind]
+        # What is resident is no later look at address space, though both are pmap's.
+        own = groups[one.source, one.subject.kind, one.of]
         key = one.subject.key
         unknown = {"?", "jvm"}
         if key in unknown and own:

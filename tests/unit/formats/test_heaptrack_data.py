@@ -136,3 +136,24 @@ def test_a_newer_version_is_refused(tmp_path):
 def test_what_zstd_packed_is_read_as_it_is():
     packed = numbers(one(SAMPLES / "heaptrack.leaky.v3.zst"))
     assert packed == (139, 6_260, 38)
+
+
+@pytest.mark.parametrize(
+    ("line", "damaged"),
+    [
+        ("i 50 1 2", "i "),
+        ("i 50 1 2", "i zz 1 2"),
+        ("t 1 0", "t 1"),
+        ("a 10 1", "a 10"),
+        ("a 10 1", "a -1 1"),
+    ],
+)
+def test_a_damaged_line_does_not_move_what_stands_behind_it(line, damaged, tmp_path):
+    text = "v 10400 3\nX ./a\ns 5 /a.so\ns 3 one\ns 3 two\ni 50 1 2\ni 60 1 3\nt 1 0\nt 2 0\n"
+    text += "a 10 1\na 20 2\n+ 1\n# strings: 3\n"
+    whole = one(written(tmp_path, text))
+    recording = one(written(tmp_path, text.replace(f"\n{line}\n", f"\n{damaged}\n")))
+    assert numbers(recording) == numbers(whole) == (1, 0x20, 1)
+    assert "1 lines were not understood" in foreign.notes(recording)
+    functions = [each.stack[0].function for each in foreign.findings_of(recording).findings]
+    assert functions == ["two"]

@@ -423,3 +423,35 @@ def test_what_the_script_mtrace_prints(tmp_path):
     assert places(recording)["/b/churn.c", 10] == (516, 2)
     assert main(["report", str(path)]) == 3
     assert main(["report", str(written(tmp_path, "No memory leaks.\n"))]) == 0
+
+
+def test_leaktracer_with_addresses_that_run_into_each_other(tmp_path):
+    line = "leak, time=1.5, stack=0x360xfd6 0x44, size=1, data=.\n"
+    text = "# LeakTracer report diff_utc_mono=1.5\n" + line + line.replace("0x360", "0x36 0")
+    assert held(one(written(tmp_path, text))) == (1, 1)
+
+
+def test_mtrace_prints_blocks_of_no_size_and_discriminators(tmp_path):
+    text = "\nMemory not freed:\n-----------------\n           Address     Size     Caller\n"
+    text += "0x000055c730b752a0        0  at /tmp/my app (1)/mt.c:5 (discriminator 8)\n"
+    text += "0x000055c730b75880    0x280  at /tmp/my app (1)/mt.c:5 (discriminator 2)\n"
+    recording = one(written(tmp_path, text))
+    assert held(recording) == (0x280, 2)
+    (finding,) = findings_of(recording).findings
+    assert (finding.stack[0].file, finding.stack[0].line) == ("/tmp/my app (1)/mt.c", 5)
+
+
+@pytest.mark.parametrize("number", ["#+, ", "#1 +,", "(malloc=,KB #1 +1)", "(malloc=1KB +,KB)"])
+def test_a_sign_is_no_number_of_native_memory(tmp_path, number):
+    text = (SAMPLES / "nmt" / "jdk17-nmt-summary-diff.txt").read_text()
+    at = text.index("(malloc=")
+    changed = text[:at] + f"(malloc=9KB {number}" + text[text.index("\n", at) :]
+    changed = changed.replace("+8915KB", "+,KB", 1)
+    assert read_foreign(written(tmp_path, changed)) is not None
+
+
+def test_leaktracer_that_was_stopped_before_its_report(tmp_path):
+    text = "# starting Tue Dec  1 12:44:26 2026\n# memory overrun protection of 4 Bytes\n"
+    recording = one(written(tmp_path, text + "# thread save\n# internal buffer now 32768\n"))
+    assert held(recording) == (0, 0)
+    assert "no_leak_check" in recording.coverage.troubles

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saved tables of memory: real ones with their right values, courses, and odd ones."""
 
+import contextlib
 import json
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -409,3 +411,66 @@ def test_a_table_behind_a_report_is_mentioned(tmp_path):
     text += (SAMPLES / "kernel-proc/rhcos4-meminfo.txt").read_bytes()
     (recording,) = read_foreign(written(tmp_path, text))
     assert "the file also has the memory of a machine (meminfo)" in recording.coverage.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["-l"], ["-l", "-t"], ["-t"], ["-v"], ["-w", "-l"], ["-h", "-l"]]
+)
+def test_swap_is_found_among_other_rows_of_free(tmp_path, options):
+    done = subprocess.run(["free", *options], capture_output=True, text=True, check=True)
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("Swap:"))
+    (look,) = read_tables(written(tmp_path, done.stdout))
+    swap = {name: size for name, size, _ in look.facts if name.startswith("swap ")}
+    assert list(swap) == ["swap total", "swap used", "swap free"]
+    if "-h" not in options:
+        assert list(swap.values()) == [int(word) << 10 for word in row[1:]]
+    else:
+        assert (swap["swap total"] == 0) == (row[1] == "0B")
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "18446744073709551615"])
+@pytest.mark.parametrize(
+    ("name", "old"),
+    [
+        ("nmt/jdk17-nmt-summary.txt", "#8)"),
+        ("jmap-histo/jdk17-histo-after.txt", "1500"),
+        ("kernel-proc/rhcos4-slabinfo.txt", "2250"),
+    ],
+)
+def test_counts_that_nothing_has_are_refused_or_left_out(tmp_path, name, old, number):
+    text = (SAMPLES / name).read_text()
+    assert old in text
+    path = written(tmp_path, text.replace(old, old.replace(old.strip("#)"), number), 1))
+    found = ()
+    with contextlib.suppress(RecordingError):
+        found = read_foreign(path)
+    assert all(int(each.sites["live_count"].max()) < 1 << 62 for each in found)
+    assert read_tables(path)
+
+
+def test_a_change_that_nothing_has_is_refused(tmp_path):
+    text = (SAMPLES / "nmt" / "jdk17-nmt-summary.txt").read_text()
+    path = written(tmp_path, text.replace("#8)", "#99999999999999999999)", 1))
+    with pytest.raises(RecordingError, match="larger than any memory"):
+        read_foreign(path)
+
+
+def test_address_space_and_resident_memory_are_no_course(tmp_path):
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        looks = []
+        for number, options in enumerate((["-x"], [], ["-X"], ["-x", "-q"], [])):
+            command = ["pmap", *options, str(sleeper.pid)]
+            done = subprocess.run(command, capture_output=True, check=True)
+            path = tmp_path / f"pmap{number}"
+            path.write_bytes(done.stdout)
+            looks += read_tables(path)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    courses = judge_snapshots(looks).courses
+    kinds = [{look.of for look in course.snapshots} for course in courses]
+    assert kinds == [{"resident"}, {"of address space"}, {"resident"}]
+    assert [len(course.snapshots) for course in courses] == [2, 2, 1]
+    quiet = courses[0].snapshots[1]
+    assert quiet.total == courses[0].snapshots[0].total

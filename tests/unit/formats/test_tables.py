@@ -4,6 +4,7 @@
 import contextlib
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import jsonschema
@@ -15,6 +16,7 @@ from leakscope.cli import main
 from leakscope.errors import RecordingError
 from leakscope.formats import foreign_format, is_table, read_foreign, read_tables
 from leakscope.model.series import TrendVerdict
+from leakscope.proc.status import read_status
 from leakscope.workflow.snapshots import judge_snapshots
 
 LAB = SAMPLES.parent / "kernel-lab" / "samples-6.12"
@@ -458,6 +460,8 @@ def test_a_change_that_nothing_has_is_refused(tmp_path):
 def test_address_space_and_resident_memory_are_no_course(tmp_path):
     sleeper = subprocess.Popen(["sleep", "60"])
     try:
+        while read_status(sleeper.pid).state != "S":  # its libraries are still coming
+            time.sleep(0.01)
         looks = []
         for number, options in enumerate((["-x"], [], ["-X"], ["-x", "-q"], [])):
             command = ["pmap", *options, str(sleeper.pid)]

@@ -79,9 +79,13 @@ class Judged:
     by_lifetimes: bool = True  # False: births and ages are not known, see `held`
 
 
-def judge_sites(recording: Recording, options: Options) -> Judged:
-    """Judge every site that holds memory, or gave a grown share of it back at the end."""
+def judge_sites(recording: Recording, options: Options, still_held: Flags | None = None) -> Judged:
+    """Judge every site that holds memory, or gave a grown share of it back at the end.
+
+    Sites in `still_held` are judged by what they hold, though they gave much back.
+    """
     whole, end = max(recording.duration_ns, 1), _busy_until(recording)
+    given = recording
     if end < whole:
         recording = replace(recording, duration_ns=end)
     table = recording.sites
@@ -90,11 +94,19 @@ def judge_sites(recording: Recording, options: Options) -> Judged:
     births = lives.survivors + lives.deaths
 
     given_back, peak = _given_back(recording, live_bytes, options)
+    if still_held is not None:
+        given_back &= ~still_held
     weight = np.where(given_back, peak, live_bytes)
     wanted = (lives.survivors > 0) | given_back
     wanted &= weight >= options.min_bytes
     sites = np.flatnonzero(wanted)
     sites = sites[np.argsort(-weight[sites], kind="stable")]
+
+    n = lives.survivors[sites]
+    dead = lives.deaths[sites]
+    born = births[sites]
+    tested = n + dead >= options.min_survivors
+    worked = end >= options.min_age_ns and _worked_on(recording, options)
 
     course = growth(recording, sites)
     if course.rows < options.min_rows:
@@ -102,10 +114,15 @@ def judge_sites(recording: Recording, options: Options) -> Judged:
     back = given_back[sites]
     if back.any():
         course = _until_teardown(recording, course, back, options)
+    long_enough = worked and course.rows >= options.min_rows
+    trend = _trend(course, tested, options) & long_enough
+    # What comes and goes is at its peak when it goes, too: what did not grow is held, or not.
+    rest = back & ~trend & (n > 0)
+    if rest.any():
+        held = np.zeros(len(live_bytes), dtype=bool) if still_held is None else still_held.copy()
+        held[sites[rest]] = True
+        return judge_sites(given, options, held)
 
-    n = lives.survivors[sites]
-    dead = lives.deaths[sites]
-    born = births[sites]
     first = table["first_birth_ns"][sites].astype(np.int64)
     last = table["last_birth_ns"][sites].astype(np.int64)
     span = np.maximum(last - first, 0)
@@ -118,14 +135,6 @@ def judge_sites(recording: Recording, options: Options) -> Judged:
         (lives.immortal_low[sites] >= options.immortal_share) & (old > 0)
     )
     survival |= back
-    long_enough = end >= options.min_age_ns and course.rows >= options.min_rows
-    long_enough = long_enough and _worked_on(recording, options)
-    tested = n + dead >= options.min_survivors
-    trend = _significant(course.p_value, tested, options)
-    # Few births at a steady rate may leave the last quarter thin: three standard deviations.
-    late_due = 0.25 - 3 * np.sqrt(0.1875 / np.maximum(course.counts.max(axis=1, initial=1), 1))
-    trend &= course.late >= np.minimum(options.min_late, late_due)
-    trend &= (course.gained >= options.min_gain) & long_enough
     # The same number of ever larger blocks: each gives way to the next.
     larger = _significant(course.bytes_p_value, tested, options) & long_enough & ~trend
     larger &= (course.bytes_late >= options.min_late) & (course.bytes_gained >= options.min_gain)
@@ -311,6 +320,15 @@ def _until_teardown(
     if other.rows < options.min_rows:
         course.p_value[back] = 1.0
     return course
+
+
+def _trend(course: SiteGrowth, tested: Flags, options: Options) -> Flags:
+    """Whether the number of blocks grew, by a test of many, late as well, and by how much."""
+    trend = _significant(course.p_value, tested, options)
+    # Few births at a steady rate may leave the last quarter thin: three standard deviations.
+    late_due = 0.25 - 3 * np.sqrt(0.1875 / np.maximum(course.counts.max(axis=1, initial=1), 1))
+    trend &= course.late >= np.minimum(options.min_late, late_due)
+    return np.asarray(trend & (course.gained >= options.min_gain), dtype=bool)
 
 
 def _significant(p_value: Floats, judged: Flags, options: Options) -> Flags:

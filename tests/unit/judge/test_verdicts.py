@@ -242,6 +242,18 @@ def test_a_table_freed_at_the_end_is_no_finding(generator):
     assert not judged((born, np.full(500, 9.99), np.full(500, 100))).findings
 
 
+@pytest.mark.parametrize("kept", [1, 20, 60])
+def test_the_rest_of_what_comes_and_goes_is_told(kept):
+    """Twenty rounds of 1,000 blocks; the last round is freed at the end but for a few old ones."""
+    born = np.repeat(np.linspace(0.0, 9.5, 20), 1000)
+    died = np.repeat(np.linspace(0.45, 9.95, 20), 1000)
+    died[:kept] = np.inf
+    findings = judged((born, died, np.full(20_000, 100)))
+    assert [each.live_count for each in findings.findings] == [kept]
+    assert findings.live_bytes == sum(each.live_bytes for each in findings.findings)
+    assert not findings.leaks
+
+
 @pytest.mark.parametrize("loaded", [0.3, 0.5, 0.75])
 def test_a_table_that_was_filled_and_stood_did_not_grow_to_the_end(loaded):
     """The highest level is reached first when the table is full, and kept until it is given back."""

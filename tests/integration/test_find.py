@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -193,8 +194,27 @@ def test_a_watch_with_scan_calls_lost_bytes_that_grow_a_leak(program):
         done = run("watch", pid, "--scan", "--for", "2s", "--plain")
 
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"leakscope: LEAK: process {pid} loses " in done.stdout
+    head = done.stdout[done.stdout.index("\nleakscope: ") :].split("\n")[1]
+    assert re.match(rf"leakscope: 1 leak after .*: find-daemon \(pid {pid}\) loses .*/s", head)
+    assert f"leakscope find {pid}" in done.stdout
     assert "Request objects, of find-daemon" in done.stdout
+
+
+def test_the_document_of_a_watch_with_scan_says_what_the_status_says(program, tmp_path):
+    page = tmp_path / "watch.html"
+    with running(program, "lost") as pid:
+        done = run("watch", pid, "--scan", "--for", "2s", "--json", "--html", page)
+
+    found = json.loads(done.stdout)
+    schema = ROOT / "docs/reference/json-schema/leakscope-watch-1.json"
+    jsonschema.validate(found, json.loads(schema.read_text()))
+    assert (done.returncode, found["leak_count"]) == (1, 1), done.stderr
+    assert f"(pid {pid}) loses " in found["verdict"]
+    (heap,) = found["heaps"]
+    assert (heap["pid"], heap["not_walked"], heap["proves_leak"]) == (pid, None, True)
+    came = heap["now"]["lost_bytes"] - heap["then"]["lost_bytes"]
+    assert came == pytest.approx(heap["lost_rate"] * heap["seconds"], rel=1e-6)
+    assert found["verdict"] in page.read_text()
 
 
 @pytest.mark.parametrize(

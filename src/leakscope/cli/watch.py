@@ -323,7 +323,7 @@ def _tell(
 
     holds = accounts(judgement, only, heap=args.heap) if only is not None else {}
     holds |= told or {}
-    from leakscope.report.find import heap_growth_lines, proofs
+    from leakscope.report.find import heap_growth_lines
 
     grown = heaps.compare() if heaps is not None else {}
     if heaps is not None:
@@ -340,19 +340,19 @@ def _tell(
         judgement.killed,
         holds,
         judgement.reserved,
+        grown,
+        heaps.failures if heaps is not None else {},
     )
     stream = None if args.report_file else sys.stdout
     text = to_json(watched) if args.json else render_watch(watched, ink_for(stream, args.colour))
-    if not args.json:
-        text = "".join(f"leakscope: {line}\n" for line in proofs(grown)) + text
     html = getattr(args, "html", None)
     if html is not None:  # first: the terminal may be gone
         from leakscope.report.answers.watches import of_watch
 
         write_page(html, [of_watch(watched)])
     write_report(text, args, sys.stdout)
-    proved = any(heap.proves_leak for heap in grown.values())
-    return int(getattr(args, "exit_code", 1)) if proved else _status(judgement, args)
+    proved = watched.leak_count > 0
+    return int(getattr(args, "exit_code", LEAKS)) if proved else _status(judgement, args)
 
 
 def _status(judgement: Judgement, args: argparse.Namespace) -> int:

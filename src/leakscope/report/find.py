@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from leakscope.model.growth import Growth
     from leakscope.report.ink import Ink
 
-__all__ = ["facts", "headline", "heap_growth_lines", "proofs", "render_found", "to_json"]
+__all__ = ["facts", "headline", "heap_growth_lines", "render_found", "to_json"]
 
 SCHEMA = "leakscope-find/1"
 _COLOURS = {FoundVerdict.LEAK: ALARM, FoundVerdict.CLEAN: CALM}
@@ -249,15 +249,6 @@ def to_json(found: Found) -> str:
         document["heap"]["lost_rate"] = heap.lost_rate
     body = {"schema": SCHEMA, "status": found.status, **document}
     return json.dumps(_plain(body), indent=1, allow_nan=False) + "\n"
-
-
-def proofs(grown: Mapping[int, HeapGrowth]) -> list[str]:
-    """Return a line for each process whose lost bytes grew between two walks."""
-    return [
-        f"LEAK: process {pid} loses {rate_text(heap.lost_rate)}; more: leakscope find {pid}"
-        for pid, heap in grown.items()
-        if heap.proves_leak
-    ]
 
 
 def heap_growth_lines(

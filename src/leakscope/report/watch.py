@@ -19,6 +19,7 @@ from leakscope.words import (
     count_text,
     duration_text,
     plural,
+    rate_text,
     signed_amount,
     signed_rate,
 )
@@ -26,6 +27,7 @@ from leakscope.words import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from leakscope.model.census import HeapGrowth
     from leakscope.model.growth import Growth
     from leakscope.model.heap import HeapAccount
     from leakscope.model.series import Cause, Series, Standing, Trend
@@ -74,12 +76,14 @@ def headline(watched: Watched) -> str:
     fast = fast_growers(trends)
     growing = "; ".join(_pace(trend) for trend in fast[:2])
     growing += f"; and {len(fast) - 2} more" if len(fast) > 2 else ""
-    if causes:
-        names = [cause_name(cause) for cause in causes[:2]]
-        more = len(causes) - len(names)
+    if watched.leak_count:
+        every = [cause_name(cause) for cause in causes]
+        every += [losing_text(heap, watched) for heap in watched.losing]
+        names = every[:2]
+        more = len(every) - len(names)
         text = "; ".join(names) + (f"; and {more} more" if more else "")
         text += f"; growing fast: {growing}" if fast else ""
-        return f"{plural(len(causes), 'leak')} {after}: {text}"
+        return f"{plural(watched.leak_count, 'leak')} {after}: {text}"
     if fast:
         return f"growing fast {after}: {growing}; no proof of a leak yet"
     short = sum(t.verdict is TrendVerdict.NOT_ENOUGH_DATA for t in trends)
@@ -91,6 +95,14 @@ def headline(watched: Watched) -> str:
         return f"not enough data for a verdict {after}{so_far}"
     text = f"no leak among {plural(len(trends) - short, 'gauge')} {after}"
     return text + (f"; {count_text(short)} need more time" if short else "")
+
+
+def losing_text(heap: HeapGrowth, watched: Watched) -> str:
+    """Return which process loses how much, as two walks of its heap saw."""
+    subjects = (trend.series.subject for trend in watched.trends)
+    subject = next((each for each in subjects if each.pid == heap.pid), None)
+    who = f"process {heap.pid}" if subject is None else subject_name(subject)
+    return f"{who} loses {rate_text(heap.lost_rate)} of its heap"
 
 
 def _pace(trend: Trend) -> str:
@@ -161,7 +173,7 @@ def render_watch(watched: Watched, ink: Ink) -> str:
     """Return the report, ending in a newline."""
     fast = fast_growers(watched.trends)
     calm = _judged(watched.trends) and not fast
-    colour = ALARM if watched.causes else CALM if calm else WARNING
+    colour = ALARM if watched.leak_count else CALM if calm else WARNING
     lines = ink.paint_all(colour, ink.wrap(f"leakscope: {headline(watched)}"))
     place = len(lines)
     for cause in watched.causes[:_CAUSES]:
@@ -347,6 +359,8 @@ def next_text(watched: Watched) -> str:
     steps = [c.trend.next_step for c in watched.causes if c.trend.next_step]
     if steps:
         return printable(steps[0])
+    if watched.losing:
+        return f"which sizes are lost, and which line: leakscope find {watched.losing[0].pid}"
     fast = next((t.next_step for t in fast_growers(watched.trends) if t.next_step), None)
     if fast:
         return printable(fast)
@@ -429,7 +443,7 @@ def to_json(watched: Watched) -> str:
     document: dict[str, object] = {
         "schema": SCHEMA,
         "verdict": headline(watched),
-        "leak_count": len(watched.causes),
+        "leak_count": watched.leak_count,
         "watched_s": watched.watched_s,
         "cpu_s_per_look": watched.look_s,
         "leaks": [
@@ -447,11 +461,30 @@ def to_json(watched: Watched) -> str:
         ],
         "growing_fast": [_place(trend) for trend in fast_growers(watched.trends)],
         "missing": list(watched.missing),
+        "heaps": [_heap(pid, watched) for pid in sorted({*watched.heaps, *watched.unwalked})],
     }
     # A line a gauge: thousands of them stay readable, and greppable.
     rows = ",\n".join(json.dumps(_row(trend), allow_nan=False) for trend in watched.trends)
     head = json.dumps(document, indent=1, allow_nan=False)
     return f'{head[:-2]},\n "gauges": [\n{rows}\n]\n}}\n'
+
+
+def _heap(pid: int, watched: Watched) -> dict[str, object]:
+    heap = watched.heaps.get(pid)
+    if heap is None:
+        return {"pid": pid, "not_walked": printable(watched.unwalked[pid])}
+    return {
+        "pid": pid,
+        "not_walked": None,
+        "seconds": heap.seconds,
+        "proves_leak": heap.proves_leak,
+        "rate": heap.rate,
+        "lost_rate": heap.lost_rate,
+        "then": {"blocks": heap.then.blocks, "bytes": heap.then.bytes}
+        | {"lost_blocks": heap.then.lost_blocks, "lost_bytes": heap.then.lost_bytes},
+        "now": {"blocks": heap.now.blocks, "bytes": heap.now.bytes}
+        | {"lost_blocks": heap.now.lost_blocks, "lost_bytes": heap.now.lost_bytes},
+    }
 
 
 def _place(trend: Trend) -> dict[str, str]:

@@ -61,7 +61,7 @@ def of_watch(watched: Watched, command: str = "watch") -> Answer:
     return Answer(
         command=command,
         subject=_subject(watched),
-        tone=Tone.ALARM if watched.causes else Tone.CALM if calm else Tone.WARNING,
+        tone=Tone.ALARM if watched.leak_count else Tone.CALM if calm else Tone.WARNING,
         headline=printable(headline(watched)),
         about=(f"watched for {duration_text(round(watched.watched_s * 1e9))}",),
         warnings=killed,

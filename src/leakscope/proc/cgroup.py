@@ -42,6 +42,7 @@ class Cgroup:
     slab_unreclaimable: int | None
     inactive_file: int | None
     oom_kills: int | None
+    high: int | None = None  # version 2: above it the kernel takes back and slows down
 
     @property
     def working_set(self) -> int | None:
@@ -102,6 +103,7 @@ def read_cgroup(hierarchy: Hierarchy, path: str) -> Cgroup | None:
             slab_unreclaimable=stat.get("slab_unreclaimable"),
             inactive_file=stat.get("inactive_file"),
             oom_kills=events.get("oom_kill"),
+            high=read_number(f"{base}/memory.high"),
         )
     limit = read_number(f"{base}/memory.limit_in_bytes")
     return Cgroup(

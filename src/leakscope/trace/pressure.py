@@ -92,9 +92,15 @@ def _machine() -> Squeeze | None:
 def _group(hierarchy: Hierarchy, path: str) -> Squeeze | None:
     group = read_cgroup(hierarchy, path)
     used = group.working_set if group is not None else None
-    if group is None or used is None or not group.limit:
+    if group is None or used is None:
         return None
-    return Squeeze(used / group.limit, group.limit, f"the memory limit of its cgroup {path}")
+    # Above memory.high a process hardly gets on any more, and may be killed for that.
+    names = {"the memory limit": group.limit, "memory.high": group.high}
+    bounds = [(limit, f"{name} of its cgroup {path}") for name, limit in names.items() if limit]
+    if not bounds:
+        return None
+    limit, whose = min(bounds)
+    return Squeeze(used / limit, limit, whose)
 
 
 class Pressure:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError
 from leakscope.recording import packed
+from leakscope.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def tell_family(family: Family, kept: Kept, say: Callable[[str], None]) -> list[
     gone = [one for one in family.removed if one.unmapped]
     if family.removed:
         say(
-            f"{len(gone)} processes detached, and nothing of leakscope is left in them; the longest stood"
+            f"{plural(len(gone), 'process', 'processes')} detached, and nothing of leakscope is left there; the longest stood"
             f" still for {longest:.1f} ms"
         )
     for one in family.removed:

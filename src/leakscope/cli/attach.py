@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3600.0
 _FOREVER_S = 10 * 365 * 86400.0
-_MOST_AT_ONCE = 256
+_MOST_AT_ONCE = 128
 
 HELP = """\
 Attach to a running process, and report which of its allocations from now on leak, with call stacks.
@@ -72,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--at-once",
         type=int,
         metavar="N",
-        help="with --follow, processes attached to at once, 1 to 256 (default: 32)",
+        help="with --follow, processes attached to at once, 1 to 128 (default: 32)",
     )
     when = parser.add_argument_group("when")
     when.add_argument(
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if args.at_once is not None and (not args.follow or not 1 <= args.at_once <= _MOST_AT_ONCE):
         raise UsageError(
             f"{args.at_once} processes at once are not possible",
-            hint="--follow --at-once N, 1 to 256.",
+            hint="--follow --at-once N, 1 to 128.",
         )
     wishes = Wishes(
         sample_bytes=parse_size(args.sample) if args.sample else 0,

@@ -7,10 +7,14 @@
  *   exec     a child that runs this program again as "worker", after two seconds
  *   vfork    the same by vfork, which holds the program for a second before it runs the other one
  *   burst    a hundred children that allocate, free and end with a status of their own, after two seconds
+ *   filtered a child under a system call filter that allows all, at once
  * Prints WRONG and ends when a child does not end as it should. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,7 +73,7 @@ int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IONBF, 0);
   if (!strcmp(how, "worker"))
     lose();
-  if (strcmp(how, "workers"))
+  if (strcmp(how, "workers") && strcmp(how, "filtered"))
     for (int i = 0; i < 200; i++) {
       usleep(argc > 2 ? 10000 * atoi(argv[2]) : 10000);
       last = malloc(50), free(last);
@@ -77,7 +81,13 @@ int main(int argc, char **argv) {
   if (!strcmp(how, "workers") || !strcmp(how, "late"))
     for (int i = 0; i < 3; i++)
       worker();
-  else if (!strcmp(how, "burst"))
+  else if (!strcmp(how, "filtered") && !fork()) {
+    struct sock_filter allow = BPF_STMT(BPF_RET, SECCOMP_RET_ALLOW);
+    struct sock_fprog filter = {1, &allow};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, 2, &filter))
+      _exit(9);
+    lose();
+  } else if (!strcmp(how, "burst"))
     burst();
   else if (!strcmp(how, "chain") || !strcmp(how, "orphans")) {
     if (!fork()) {

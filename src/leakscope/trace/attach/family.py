@@ -39,10 +39,11 @@ MOST_AT_ONCE = 32
 _SETTLED_S = 0.15  # one that ends before that is not worth a pause
 _AGAIN_S, _PATIENCE_S = 0.3, 3.0  # a refusal may be one of a loader at work, or of a busy machine
 _LOOK_S, _LISTS_S = 0.1, 2.0
-_MOST_NAMED = 20
+_CHECK_S = 1.0  # between looks whether one is still attached to; more where there are many
+_MOST_NAMED, _MOST_REASONS = 20, 8
 _MOST_ENDED = 4096
 _LEAST_BUDGET = 16 << 20
-_ENDED = "ended before it could be attached to"
+_ENDED = "ended too early to be attached to"
 _VFORKED = "shares the memory of its parent (vfork) and has run no program of its own yet"
 _LAST = "had just begun when the attach was ended"
 
@@ -103,6 +104,8 @@ class Family:
     _unplaced: list[tuple[int, int]] = field(default_factory=list)
     _regions: set[tuple[int, int]] = field(default_factory=set)
     _lists: float = 0.0
+    _checks: float = 0.0
+    _changed: set[int] = field(default_factory=set)  # run another program, as we were told
 
     def __enter__(self) -> Self:
         pid = self.plan.pid
@@ -149,16 +152,20 @@ class Family:
         self._hear()
         if time.monotonic() >= self._lists:
             self._look_at_lists("forked")
+        check = time.monotonic() >= self._checks
+        if check:
+            self._checks = time.monotonic() + _CHECK_S * max(len(self._members) / 8, 1)
         for pid, member in [*self._members.items()]:
             if not member.session.is_alive():
                 self._finish(pid, alive=False)
-            elif not member.session.is_attached():
+            elif (check or pid in self._changed) and not member.session.is_attached():
                 is_other = _program(pid) != member.program
                 self._finish(pid, alive=True)
                 if is_other:
                     self._expect(pid, 0, "exec")
                 else:
                     self.say(f"process {pid} was detached by somebody else")
+        self._changed.clear()
         for pid, waiting in [*self._waiting.items()]:
             if time.monotonic() >= waiting.due and not stopped(0):
                 self._try(pid, waiting)
@@ -183,14 +190,16 @@ class Family:
     def sentences(self) -> list[str]:
         """Say what was not seen of the family, for people."""
         found = []
-        if self.missed:
-            count = sum(self.missed.values())
-            reasons = [f"{number:,} {reason}" for reason, number in self.missed.most_common(8)]
-            noun = "process" if count == 1 else "processes"
-            found.append(f"{count:,} descendant {noun} not recorded: {'; '.join(reasons)}")
-            names = [f"{one.pid} ({one.name})" if one.name else f"{one.pid}" for one in self.named]
-            more = f" and {count - len(names):,} more" if count > len(names) else ""
-            found.append(f"not recorded were {', '.join(names)}{more}")
+        for reason, count in self.missed.most_common(_MOST_REASONS):
+            names = [f"{one.pid} {one.name}".rstrip() for one in self.named if one.reason == reason]
+            more = [f"{count - len(names):,} more"] if count > len(names) else []
+            noun = "descendant was" if count == 1 else "descendants were"
+            found.append(f"{count:,} {noun} not recorded ({', '.join(names + more)}): {reason}")
+        others = sum(self.missed.values()) - sum(
+            n for _, n in self.missed.most_common(_MOST_REASONS)
+        )
+        if others:
+            found.append(f"{others:,} more descendants were not recorded, for other reasons")
         if self.full:
             found.append(
                 f"the limit of {self.most} processes attached to at once was reached, and others waited"
@@ -235,7 +244,9 @@ class Family:
                     again = True
         self._unplaced = [pair for pair in kept if pair in fresh]
         for pid in execs:
-            if pid in self._known and pid not in self._members:
+            if pid in self._members:
+                self._changed.add(pid)
+            elif pid in self._known:
                 before = self._waiting.get(pid)
                 self._expect(pid, before.parent if before else 0, "exec")
 
@@ -260,7 +271,7 @@ class Family:
         self._known.pop(pid, None)
         self._known[pid] = None
         wait_s = 0.0 if how == "there" else _SETTLED_S
-        waiting = _Waiting(parent, how, now, now + wait_s, start)
+        waiting = _Waiting(parent, how, now, now + wait_s, start, read_name(pid))
         if start is None:
             self._waiting.pop(pid, None)
             self._miss(pid, waiting, _ENDED)
@@ -276,7 +287,9 @@ class Family:
     def _miss(self, pid: int, waiting: _Waiting, reason: str) -> None:
         self._waiting.pop(pid, None)
         self.missed[reason] += 1
-        if len(self.named) < _MOST_NAMED:
+        if sum(one.reason == reason for one in self.named) < _MOST_NAMED and (
+            len(self.named) < _MOST_NAMED * _MOST_REASONS
+        ):
             self.named.append(Missed(pid, waiting.name, reason))
         while len(self._known) > _MOST_ENDED + len(self._members) + len(self._waiting):
             oldest = next(
@@ -328,7 +341,7 @@ class Family:
             )
             if now - waiting.begun > _PATIENCE_S:
                 self.say(f"process {pid} ({waiting.name}) is not attached to: {waiting.reason}")
-                self._miss(pid, waiting, f"refused: {waiting.reason}")
+                self._miss(pid, waiting, waiting.reason)
             return
         del self._waiting[pid]
         pauses = session.pauses_ms

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harm.attaching import PROGRAMS, build
+from harm.attaching import PROGRAMS, build, started
 from leakscope.proc.process import children_of
 from leakscope.trace.attach.births import open_births
+from leakscope.trace.attach.family import Family
 from leakscope.trace.attach.island import find_attached
+from leakscope.trace.attach.plan import make_plan
+from leakscope.trace.attach.session import Wishes
 
 LEAKSCOPE = [sys.executable, "-m", "leakscope"]
 PATIENCE_S = 60.0
@@ -30,19 +33,19 @@ def program(tmp_path_factory):
 @pytest.fixture
 def family(program, tmp_path):
     """Start the program; at the end it and its descendants must not have said that a thing was wrong."""
-    started = []
+    running = []
 
     def start(*arguments):
         process = subprocess.Popen(
             [program, *arguments], stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        started.append(process)
+        running.append(process)
         until(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(bytes(program)))
         time.sleep(0.3)
         return process
 
     yield start
-    for process in started:
+    for process in running:
         alive = process.poll() is None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -54,19 +57,20 @@ def family(program, tmp_path):
 @pytest.fixture
 def attaching(tmp_path):
     """Begin `leakscope attach --follow`; return it, and a function that ends it and gives the results."""
-    started = []
+    running = []
 
     def begin(pid, *arguments):
-        process = subprocess.Popen(
-            [*LEAKSCOPE, "attach", str(pid), "--follow", "--max-pause", "5", "-o", f"{tmp_path}/",
-             "--json", *arguments],
-            stdout=subprocess.PIPE, stderr=(tmp_path / "told").open("w"), text=True,
-        )  # fmt: skip
-        started.append(process)
+        command = [*LEAKSCOPE, "attach", str(pid), "--follow", "--max-pause", "5", "--json"]
+        with (tmp_path / "told").open("w") as told:
+            process = subprocess.Popen(
+                [*command, "-o", f"{tmp_path}/", *arguments],
+                stdout=subprocess.PIPE, stderr=told, text=True,
+            )  # fmt: skip
+        running.append(process)
         return process
 
     yield begin
-    for process in started:
+    for process in running:
         process.kill()
         process.communicate()
 
@@ -231,13 +235,40 @@ def test_all_go_on_and_can_be_detached_when_the_tracer_is_killed(family, attachi
     os.kill(every[1], signal.SIGTERM)  # and one more is forked, with what its parent had
     new = until(lambda: [pid for pid in children_of(server.pid) if pid not in every])[0]
     time.sleep(1)
-    for pid in (server.pid, *every[2:]):
-        done = subprocess.run(
-            [*LEAKSCOPE, "detach", str(pid)], capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(
+        [*LEAKSCOPE, "detach", str(server.pid)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for pid in (server.pid, new, *every[2:]):
+        assert f"process {pid}: detached" in done.stdout
     assert all(find_attached(pid) is None for pid in (server.pid, new, *every[2:]))
     assert children_of(server.pid) == [*every[2:], new]
+
+
+def test_a_child_that_another_leakscope_is_attached_to_stays_so(family, tmp_path):
+    server = family("workers")
+    child = children_of(server.pid)[0]
+    tracers = [
+        subprocess.Popen(
+            [*LEAKSCOPE, "attach", str(pid), "--max-pause", "5", "-o", f"{tmp_path}/"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for pid in (server.pid, child)
+    ]
+    try:
+        for pid, by in zip((server.pid, child), tracers, strict=True):
+            until(lambda pid=pid, by=by: is_attached(pid, by.pid))
+        done = subprocess.run(
+            [*LEAKSCOPE, "detach", str(server.pid)], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout.count("detached")) == (0, 1)
+        assert is_attached(child, tracers[1].pid)
+    finally:
+        for by in tracers:
+            by.terminate()
+            by.wait()
+    assert find_attached(child) is None
 
 
 def test_it_ends_when_all_have_ended(family, attaching, program, tmp_path):
@@ -256,10 +287,46 @@ def test_it_ends_when_all_have_ended(family, attaching, program, tmp_path):
     assert {each["process"]["pid"] for each in json.loads(out)["processes"]} == set(every)
 
 
+def test_without_word_from_the_kernel_the_lists_of_children_are_looked_at(family, monkeypatch):
+    monkeypatch.setattr("leakscope.trace.attach.family.open_births", lambda pid: None)
+    server = family("workers")
+    old = children_of(server.pid)
+    finished = []
+    with Family(
+        make_plan(server.pid), Wishes(), 5.0, lambda recording, session: finished.append(recording)
+    ) as following:
+
+        def followed():
+            following.look()
+            return {session.plan.pid for session in following.sessions}
+
+        until(lambda: followed() == {server.pid, *old})
+        os.kill(old[0], signal.SIGTERM)
+        new = until(lambda: [pid for pid in children_of(server.pid) if pid not in old])[0]
+        until(lambda: followed() == {server.pid, *old[1:], new})
+        time.sleep(0.5)
+        following.detach()
+    assert {recording.process.pid for recording in finished} == {server.pid, *old, new}
+    assert "may be missing and not counted" in " ".join(following.sentences())
+    assert not following.problems
+
+
+def test_children_that_come_and_go_are_not_harmed(attaching, tmp_path):
+    with started([str(build("forks", tmp_path))], tmp_path) as process:
+        by = attaching(process.pid)
+        until(lambda: is_attached(process.pid, by.pid))
+        time.sleep(6)
+        found, told = ended(by, tmp_path)
+        assert process.pid in found
+        assert "), too;" in told  # those that stay for a while
+        assert "ended too early to be attached to" in notes(found)
+        assert all(find_attached(pid) is None for pid in (process.pid, *children_of(process.pid)))
+
+
 FORKS = """
 import os, sys
 from leakscope.trace.attach.births import open_births
-if sys.argv[1] == "nobody":
+if sys.argv[1] == "nobody" and os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 births = open_births(os.getpid())
 if births is None:
@@ -281,8 +348,6 @@ print([(b.pid, b.parent) for b in told if os.getpid() in (b.pid, b.parent) or ch
 
 @pytest.mark.parametrize("who", ["nobody", "root"])
 def test_the_kernel_tells_of_each_fork_and_exec(who):
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become somebody else")
     done = subprocess.run(
         [sys.executable, "-c", FORKS, who], capture_output=True, text=True, check=False
     )

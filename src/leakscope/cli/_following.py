@@ -38,15 +38,14 @@ class Kept:
     def add(self, recording: Recording, session: Session) -> None:
         """Write one, unless it holds nothing and there are many of that kind."""
         pid = session.plan.pid
-        if pid != self.root:
-            if not recording.sites["live_count"].any() and self.empty >= _MOST_EMPTY:
-                self.left_out += 1
-                return
-            if len(self.paths) >= _MOST_FILES:
-                self.left_out += 1
-                return
-        if not recording.sites["live_count"].any():
+        if len(self.paths) >= (_MOST_FILES if pid != self.root else 2 * _MOST_FILES):
+            self.left_out += 1
+            return
+        if pid != self.root and not recording.sites["live_count"].any():
             self.empty += 1
+            if self.empty > _MOST_EMPTY:
+                self.left_out += 1
+                return
         try:
             path = self.pack(recording)
         except LeakscopeError as error:
@@ -89,14 +88,12 @@ def wait_family(
 
 def tell_family(family: Family, kept: Kept, say: Callable[[str], None]) -> list[str]:
     """Say how it ended; return what belongs into the report."""
-    longest = max((one.pause_ms + one.alone_ms for one in family.removed), default=0.0)
-    gone = [one for one in family.removed if one.unmapped]
-    if family.removed:
+    if family.detached:
         say(
-            f"{plural(len(gone), 'process', 'processes')} detached, and nothing of leakscope is left there; the longest stood"
-            f" still for {longest:.1f} ms"
+            f"{plural(family.detached, 'process', 'processes')} detached, and nothing of leakscope is left"
+            f" there; none stood still for longer than {family.longest_ms:.1f} ms at a time"
         )
-    for one in family.removed:
+    for one in family.unclean:
         if not one.unmapped:
             say(
                 f"process {one.pid}: the agent's memory stays in it, unused, because {one.reason}; later,"

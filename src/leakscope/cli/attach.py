@@ -37,6 +37,8 @@ Nothing is restarted. The beginnings of its allocation functions are made to lea
 memory is mapped into the process; Ctrl-C, or --for, reports and takes all of it out again. The
 process stands still for a moment at each end, and for --max-pause seconds at most when it is attached to;
 each pause is printed. What was allocated before is unknown, and its frees count against nobody.
+With --follow its descendants are attached to as well, the workers of a prefork server say; what a child allocates
+between its fork and the attach is not seen, and who was not recorded is in the report with the reason.
 `leakscope doctor PID` says beforehand what would be done, and why it cannot be where it cannot.
 When this command is killed, the process runs on, and `leakscope detach PID` clears away what is left.
 Exit status: 0 nothing leaks, 1 leaks, 2 could not do it, 3 undecided.
@@ -210,7 +212,7 @@ def _follow(
     notes = tell_family(family, kept, say)
     if not kept.paths:
         say(f"process {plan.pid} and its descendants neither allocated nor freed anything")
-        return 2 if kept.problems else 0
+        return 2 if kept.problems or family.problems else 0
     status = report_recordings(kept.recordings(notes), args, sys.stdout)
     count = len(kept.paths)
     own = "the program's own" if kept.has_root else "the first one"
@@ -219,7 +221,7 @@ def _follow(
         if count == 1
         else f"{count} recordings, {own}: {kept.paths[0]}"
     )
-    return 2 if kept.problems else status
+    return 2 if kept.problems or family.problems else status
 
 
 class _Speaker:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording
     from leakscope.trace.attach.inject import Wishes
+    from leakscope.trace.attach.island import Attached
     from leakscope.trace.attach.plan import Plan
 
 __all__ = ["MOST_AT_ONCE", "Family", "Missed"]
@@ -94,7 +95,10 @@ class Family:
     attached: int = 0  # attaches that were made, to programs that run on after exec as well
     missed: Counter[str] = field(default_factory=Counter)  # by reason
     named: list[Missed] = field(default_factory=list)  # the first ones
-    removed: list[Removed] = field(default_factory=list)
+    detached: int = 0
+    longest_ms: float = 0.0  # that one stood still to be detached
+    unclean: list[Removed] = field(default_factory=list)  # where something was left, or was foreign
+    problems: list[str] = field(default_factory=list)
     full: bool = False  # whether `most` was ever reached
     told: bool = False  # whether the kernel told of each fork
     _births: Births | None = None
@@ -102,7 +106,7 @@ class Family:
     _waiting: dict[int, _Waiting] = field(default_factory=dict)
     _known: dict[int, None] = field(default_factory=dict)
     _unplaced: list[tuple[int, int]] = field(default_factory=list)
-    _regions: set[tuple[int, int]] = field(default_factory=set)
+    _made: dict[int, Attached] = field(default_factory=dict)  # by when they began
     _lists: float = 0.0
     _checks: float = 0.0
     _changed: set[int] = field(default_factory=set)  # run another program, as we were told
@@ -116,6 +120,7 @@ class Family:
             self._attach(self.plan, "")
             self._look_at_lists("there")
         except BaseException:
+            self.detach()
             self._close()
             raise
         return self
@@ -177,15 +182,9 @@ class Family:
         for pid, waiting in [*self._waiting.items()]:
             gone = _start_of(pid) != waiting.start
             self._miss(pid, waiting, _ENDED if gone else waiting.reason or _LAST)
-        trouble: BaseException | None = None
         for pid, member in [*self._members.items()]:
-            try:
-                self._finish(pid, alive=member.session.is_alive())
-            except (LeakscopeError, OSError) as error:  # the others are taken out all the same
-                trouble = trouble or error
+            self._finish(pid, alive=member.session.is_alive())
         self._sweep()
-        if trouble is not None:
-            raise trouble
 
     def sentences(self) -> list[str]:
         """Say what was not seen of the family, for people."""
@@ -286,6 +285,8 @@ class Family:
 
     def _miss(self, pid: int, waiting: _Waiting, reason: str) -> None:
         self._waiting.pop(pid, None)
+        if reason not in self.missed and len(self.missed) >= _MOST_ENDED:
+            reason = "other reasons"
         self.missed[reason] += 1
         if sum(one.reason == reason for one in self.named) < _MOST_NAMED and (
             len(self.named) < _MOST_NAMED * _MOST_REASONS
@@ -356,19 +357,26 @@ class Family:
         False when its memory is that of its parent, where that is at work.
         """
         inherited = find_attached(pid)
-        if inherited is None or inherited.region not in self._regions:
+        if inherited is None or not self._is_ours(inherited):
             return True
         if is_at_work(inherited):
             return False
         remove(inherited, max_pause_s=self.max_pause_s)
         return True
 
+    def _is_ours(self, attached: Attached) -> bool:
+        mine = self._made.get(attached.started_unix_ns)
+        return mine is not None and attached.is_copy_of(mine)
+
     def _attach(self, plan: Plan, note: str) -> Session:
         program = _program(plan.pid)
         session = Session(plan, self.wishes, self.max_pause_s, alone=True)
         session.__enter__()
         self._members[plan.pid] = _Member(session, note, program)
-        self._regions.add(session.attached.region)
+        made = session.attached
+        self._made[made.started_unix_ns] = replace(made, patches=())
+        if len(self._made) > _MOST_ENDED:
+            del self._made[next(iter(self._made))]
         self.attached += 1
         return session
 
@@ -378,26 +386,41 @@ class Family:
         session = member.session
         recording: Recording | None = None
         try:
-            if alive and self.examine is not None and session.is_attached():
+            was_attached = alive and session.is_attached()
+            if was_attached and self.examine is not None:
                 recording = self.examine(session)
             session.detach()
-            if session.removed is not None and alive:
-                self.removed.append(session.removed)
+            if was_attached and session.removed is not None:
+                self._count(session.removed)
             recording = recording or session.recording()
+        except (LeakscopeError, OSError) as error:  # the others are taken out all the same
+            self._trouble(f"process {pid} was not detached, or its recording not read: {error}")
         finally:
-            session.__exit__(None, None, None)
+            with contextlib.suppress(LeakscopeError, OSError):
+                session.__exit__(None, None, None)
         if recording is not None:
             coverage = recording.coverage
             notes = (*coverage.notes, member.note) if member.note else coverage.notes
             self.finished(replace(recording, coverage=replace(coverage, notes=notes)), session)
 
+    def _count(self, removed: Removed) -> None:
+        self.detached += removed.unmapped
+        self.longest_ms = max(self.longest_ms, removed.pause_ms, removed.alone_ms)
+        if (not removed.unmapped or removed.foreign) and len(self.unclean) < _MOST_ENDED:
+            self.unclean.append(removed)
+
+    def _trouble(self, text: str) -> None:
+        self.say(text)
+        if len(self.problems) < _MOST_ENDED:
+            self.problems.append(text)
+
     def _sweep(self) -> None:
         """Take out what those have inherited that were never attached to themselves."""
-        for pid in pids() if self._regions else ():
+        for pid in pids() if self._made else ():
             with contextlib.suppress(TargetError):
                 one = find_attached(pid, read_maps(pid))
-                if one is not None and one.region in self._regions and one.patches:
-                    self.removed.append(remove(one, max_pause_s=self.max_pause_s))
+                if one is not None and self._is_ours(one) and one.patches:
+                    self._count(remove(one, max_pause_s=self.max_pause_s))
 
     def _close(self) -> None:
         if self._births is not None:

@@ -77,6 +77,10 @@ class Attached:
     islands: tuple[int, ...]  # the first one tells the rest
     patches: tuple[Patch, ...] = ()
 
+    def is_copy_of(self, other: Attached) -> bool:
+        """Whether a fork made the one of the other; places alone may be equal by chance."""
+        return (self.region, self.started_unix_ns) == (other.region, other.started_unix_ns)
+
     @property
     def code(self) -> list[tuple[int, int]]:
         """Where instructions of ours lie: (start, end)."""

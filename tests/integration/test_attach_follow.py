@@ -287,6 +287,51 @@ def test_it_ends_when_all_have_ended(family, attaching, program, tmp_path):
     assert {each["process"]["pid"] for each in json.loads(out)["processes"]} == set(every)
 
 
+class Late:
+    """Births that are told only when `open` is set."""
+
+    lost = 0
+
+    def __init__(self, births):
+        self.births, self.kept, self.open = births, [], False
+
+    def read(self):
+        self.kept += self.births.read()
+        told, self.kept = (self.kept, []) if self.open else ([], self.kept)
+        return told
+
+    def close(self):
+        self.births.close()
+
+
+def test_one_that_a_list_shows_before_the_kernel_tells_of_it_counts_once(family, monkeypatch):
+    late = []
+
+    def opened(pid):
+        late.append(Late(open_births(pid)))
+        return late[0]
+
+    probe = open_births(os.getpid())
+    if probe is None:
+        return  # nobody tells here, so nothing comes late
+    probe.close()
+    monkeypatch.setattr("leakscope.trace.attach.family.open_births", opened)
+    server = family("workers")
+    old = children_of(server.pid)
+    with Family(make_plan(server.pid), Wishes(), 5.0, lambda recording, session: None) as following:
+        os.kill(old[0], signal.SIGTERM)
+        new = until(lambda: [pid for pid in children_of(server.pid) if pid not in old])[0]
+        following._look_at_lists("forked")
+        os.kill(new, signal.SIGTERM)
+        until(lambda: new not in children_of(server.pid))
+        time.sleep(0.2)
+        following.look()
+        late[0].open = True
+        following.look()
+        following.look()
+        assert [one.pid for one in following.named].count(new) == 1
+
+
 def test_without_word_from_the_kernel_the_lists_of_children_are_looked_at(family, monkeypatch):
     monkeypatch.setattr("leakscope.trace.attach.family.open_births", lambda pid: None)
     server = family("workers")

@@ -93,6 +93,7 @@ class Family:
     most: int = MOST_AT_ONCE
     examine: Callable[[Session], Recording | None] | None = None
     attached: int = 0  # attaches that were made, to programs that run on after exec as well
+    silent: int = 0  # of these, such as neither allocated nor freed anything meanwhile
     missed: Counter[str] = field(default_factory=Counter)  # by reason
     named: list[Missed] = field(default_factory=list)  # the first ones
     detached: int = 0
@@ -108,6 +109,7 @@ class Family:
     _unplaced: list[tuple[int, int]] = field(default_factory=list)
     _made: dict[int, Attached] = field(default_factory=dict)  # by when they began
     _lists: float = 0.0
+    _listed: dict[int, float] = field(default_factory=dict)  # found in lists of late
     _checks: float = 0.0
     _changed: set[int] = field(default_factory=set)  # run another program, as we were told
 
@@ -199,6 +201,11 @@ class Family:
         )
         if others:
             found.append(f"{others:,} more descendants were not recorded, for other reasons")
+        if self.silent:
+            found.append(
+                f"{self.silent:,} of {self.attached:,} programs that were attached to neither allocated nor"
+                " freed anything meanwhile, and have no recording"
+            )
         if self.full:
             found.append(
                 f"the limit of {self.most} processes attached to at once was reached, and others waited"
@@ -239,7 +246,8 @@ class Family:
             for pair in [*kept]:
                 if pair[1] in self._known:
                     kept.remove(pair)
-                    self._expect(*pair, "forked")
+                    if not self._is_expected(pair[0]):
+                        self._expect(*pair, "forked")
                     again = True
         self._unplaced = [pair for pair in kept if pair in fresh]
         for pid in execs:
@@ -249,9 +257,23 @@ class Family:
                 before = self._waiting.get(pid)
                 self._expect(pid, before.parent if before else 0, "exec")
 
+    def _is_expected(self, pid: int) -> bool:
+        """Whether one of whose fork we hear was found in a list of children before."""
+        member = self._members.get(pid)
+        if member is not None:
+            if member.session.is_alive():
+                return True
+            self._finish(pid, alive=False)
+        waiting = self._waiting.get(pid)
+        if waiting is not None and waiting.start == _start_of(pid):
+            return True
+        return time.monotonic() - self._listed.get(pid, -_LISTS_S) < _LISTS_S
+
     def _look_at_lists(self, how: str) -> None:
         """Look at the lists of children: of those that were there, and where nobody told us."""
-        self._lists = time.monotonic() + (_LISTS_S if self.told else _LISTS_S / 8)
+        now = time.monotonic()
+        self._lists = now + (_LISTS_S if self.told else _LISTS_S / 8)
+        self._listed = {pid: at for pid, at in self._listed.items() if now - at < _LISTS_S}
         pending = [*self._members, *self._waiting]
         seen = set(pending)
         while pending:
@@ -262,6 +284,7 @@ class Family:
                 seen.add(child)
                 pending.append(child)
                 if child not in self._known:
+                    self._listed[child] = now
                     self._expect(child, pid, how)
 
     def _expect(self, pid: int, parent: int, how: str) -> None:
@@ -395,6 +418,8 @@ class Family:
             recording = recording or session.recording()
         except (LeakscopeError, OSError) as error:  # the others are taken out all the same
             self._trouble(f"process {pid} was not detached, or its recording not read: {error}")
+        else:
+            self.silent += recording is None
         finally:
             with contextlib.suppress(LeakscopeError, OSError):
                 session.__exit__(None, None, None)

@@ -44,6 +44,7 @@ _CHECK_S = 1.0  # between looks whether one is still attached to; more where the
 _MOST_NAMED, _MOST_REASONS = 20, 8
 _MOST_ENDED = 4096
 _LEAST_BUDGET = 16 << 20
+_SWEEPS = 5
 _ENDED = "ended too early to be attached to"
 _VFORKED = "shares the memory of its parent (vfork) and has run no program of its own yet"
 _LAST = "had just begun when the attach was ended"
@@ -440,12 +441,20 @@ class Family:
             self.problems.append(text)
 
     def _sweep(self) -> None:
-        """Take out what those have inherited that were never attached to themselves."""
-        for pid in pids() if self._made else ():
-            with contextlib.suppress(TargetError):
-                one = find_attached(pid, read_maps(pid))
-                if one is not None and self._is_ours(one) and one.patches:
-                    self._count(remove(one, max_pause_s=self.max_pause_s))
+        """Take out what those have inherited that were never attached to themselves.
+
+        One may fork another while we look: hence again, until there is none.
+        """
+        for _ in range(_SWEEPS):
+            found = False
+            for pid in pids() if self._made else ():
+                with contextlib.suppress(TargetError):
+                    one = find_attached(pid, read_maps(pid))
+                    if one is not None and self._is_ours(one) and one.patches:
+                        found = True
+                        self._count(remove(one, max_pause_s=self.max_pause_s))
+            if not found:
+                return
 
     def _close(self) -> None:
         if self._births is not None:

@@ -30,6 +30,7 @@ MAX_PAUSE_S = 2.0  # of a busy machine
 BUILDS = {
     "leaky": ("gcc", "leaky.c"),
     "forks": ("gcc", "forks.c"),
+    "family": ("gcc", "family.c"),
     "static": ("gcc", "leaky.c", "-static"),
     "static-pie": ("gcc", "leaky.c", "-static-pie"),
     "musl": ("musl-gcc", "leaky.c"),

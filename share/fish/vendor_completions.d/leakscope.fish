@@ -76,6 +76,8 @@ complete -c leakscope -n '__fish_seen_subcommand_from attach' -l sample -x -d 's
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l min-size -x -d 'leave out smaller allocations'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l max-size -x -d 'leave out larger allocations'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l depth -x -d 'frames kept of each stack (default: 128)'
+complete -c leakscope -n '__fish_seen_subcommand_from attach' -l follow -d 'attach to its descendants as well: those that are there, those that are forked meanwhile, and the programs that they run'
+complete -c leakscope -n '__fish_seen_subcommand_from attach' -l at-once -x -d 'with --follow, processes attached to at once, 1 to 128 (default: 32)'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l for -x -d 'detach after so long, 6h say (default: Ctrl-C)'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l every -x -d 'write a snapshot of the recording every so often, 10m say'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l max-pause -x -d 'undo the attach when the process would stand still for longer (default: 0.1)'

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from leakscope.model.recordings import Recording
+    from leakscope.trace.attach.inject import Wishes
+    from leakscope.trace.attach.plan import Plan
     from leakscope.trace.attach.session import Session
     from leakscope.trace.output import Output
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3600.0
 _FOREVER_S = 10 * 365 * 86400.0
+_MOST_AT_ONCE = 128
 
 HELP = """\
 Attach to a running process, and report which of its allocations from now on leak, with call stacks.
@@ -35,6 +38,8 @@ Nothing is restarted. The beginnings of its allocation functions are made to lea
 memory is mapped into the process; Ctrl-C, or --for, reports and takes all of it out again. The
 process stands still for a moment at each end, and for --max-pause seconds at most when it is attached to;
 each pause is printed. What was allocated before is unknown, and its frees count against nobody.
+With --follow its descendants are attached to as well, the workers of a prefork server say; what a child allocates
+between its fork and the attach is not seen, and who was not recorded is in the report with the reason.
 `leakscope doctor PID` says beforehand what would be done, and why it cannot be where it cannot.
 When this command is killed, the process runs on, and `leakscope detach PID` clears away what is left.
 Exit status: 0 nothing leaks, 1 leaks, 2 could not do it, 3 undecided.
@@ -59,6 +64,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=128,
         metavar="N",
         help="frames kept of each stack (default: 128)",
+    )
+    what.add_argument(
+        "--follow",
+        action="store_true",
+        help="attach to its descendants as well: those that are there, those that are forked meanwhile,"
+        " and the programs that they run",
+    )
+    what.add_argument(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="with --follow, processes attached to at once, 1 to 128 (default: 32)",
     )
     when = parser.add_argument_group("when")
     when.add_argument(
@@ -111,6 +128,11 @@ def run(args: argparse.Namespace) -> int:
         )
     if not 1 <= args.depth <= 256:
         raise UsageError(f"a depth of {args.depth} is not possible", hint="--depth N, 1 to 256.")
+    if args.at_once is not None and (not args.follow or not 1 <= args.at_once <= _MOST_AT_ONCE):
+        raise UsageError(
+            f"{args.at_once} processes at once are not possible",
+            hint="--follow --at-once N, 1 to 128.",
+        )
     wishes = Wishes(
         sample_bytes=parse_size(args.sample) if args.sample else 0,
         min_size=parse_size(args.min_size) if args.min_size else 0,
@@ -128,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
         for name, reason in plan.skipped:
             say(f"{name} stays as it is: {reason}")
     stopping = _Stopping()
+    if args.follow:
+        return _follow(args, plan, wishes, stopping, output, say)
     with stopping, Session(plan, wishes, args.max_pause) as session:
         pauses = session.pauses_ms
         if session.cleared is not None:
@@ -158,6 +182,56 @@ def run(args: argparse.Namespace) -> int:
     status = report_recordings([(path, recording)], args, sys.stdout)
     say(f"recording: {path}")
     return status
+
+
+def _follow(
+    args: argparse.Namespace,
+    plan: Plan,
+    wishes: Wishes,
+    stopping: _Stopping,
+    output: Output,
+    say: _Speaker,
+) -> int:
+    """Do the same with its descendants."""
+    from leakscope.cli._following import Kept, tell_family, wait_family
+    from leakscope.trace.attach.family import MOST_AT_ONCE, Family
+
+    for_s = _seconds(args.duration)
+    kept = Kept(plan.pid, lambda recording: _pack(recording, output))
+    family = Family(
+        plan, wishes, args.max_pause, kept.add, say, args.at_once or MOST_AT_ONCE,
+        (lambda session: _scan(session, args.max_pause, say)) if args.scan else None,
+    )  # fmt: skip
+    with stopping, family:
+        pauses = family.sessions[0].pauses_ms
+        say(
+            f"attached; one thread stood still for {pauses.get('map', 0):.1f} ms, then all"
+            f" {plan.threads} for {pauses.get('patch', 0):.1f} ms. Its descendants are followed."
+            + (" Ctrl-C reports and detaches." if for_s is None else "")
+        )
+        why = wait_family(
+            family,
+            stopping.wait,
+            for_s if for_s is not None else _FOREVER_S,
+            _seconds(args.every),
+            lambda session: _snapshot(session, output, say),
+        )
+        family.detach()
+    if why == "end":
+        say(f"process {plan.pid} and its descendants have ended, or are detached")
+    notes = tell_family(family, kept, say)
+    if not kept.paths:
+        say(f"process {plan.pid} and its descendants neither allocated nor freed anything")
+        return 2 if kept.problems or family.problems else 0
+    status = report_recordings(kept.recordings(notes), args, sys.stdout)
+    count = len(kept.paths)
+    own = "the program's own" if kept.has_root else "the first one"
+    say(
+        f"recording: {kept.paths[0]}"
+        if count == 1
+        else f"{count} recordings, {own}: {kept.paths[0]}"
+    )
+    return 2 if kept.problems or family.problems else status
 
 
 class _Speaker:
@@ -220,15 +294,19 @@ def _wait(
         if why:
             return why
         if every_s is not None and time.monotonic() < end:
-            try:
-                recording = session.recording()
-                if recording is not None:
-                    live = int(recording.sites["live_bytes"].sum()) if len(recording.sites) else 0
-                    path = _pack(recording, output, snapshot=True)
-                    say(f"snapshot: {path} ({bytes_text(live)} held)")
-            except LeakscopeError as error:
-                say(f"no snapshot this time: {error}")
+            _snapshot(session, output, say)
     return ""
+
+
+def _snapshot(session: Session, output: Output, say: _Speaker) -> None:
+    try:
+        recording = session.recording()
+        if recording is not None:
+            live = int(recording.sites["live_bytes"].sum()) if len(recording.sites) else 0
+            path = _pack(recording, output, snapshot=True)
+            say(f"snapshot: {path} ({bytes_text(live)} held)")
+    except LeakscopeError as error:
+        say(f"no snapshot this time: {error}")
 
 
 def _scan(session: Session, max_pause_s: float, say: _Speaker) -> Recording | None:

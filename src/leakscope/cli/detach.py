@@ -18,7 +18,7 @@ HELP = """\
 Take leakscope's agent out of a running process, whoever put it there and whatever became of them.
 
 The functions get their own bytes back, and what was mapped is unmapped, in the processes that were forked
-meanwhile as well. A `leakscope attach` that still runs notices, and reports.
+meanwhile as well, and in the descendants that the same leakscope follows. A `leakscope attach` that still runs notices, and reports.
 Exit status: 0 nothing of it is left, 2 it could not be done, 3 memory of the agent is left, unused.
 """
 
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Detach, say what was done, and return the exit status."""
-    from leakscope.trace.attach.detach import remove, remove_from_children
+    from leakscope.trace.attach.detach import followed_by, remove, remove_from_children
     from leakscope.trace.attach.island import attached_processes, find_attached
     from leakscope.workflow.opening import pid_of
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             raise TargetError(
                 f"process {pid} is not attached to", hint="`leakscope detach --all` looks at all."
             )
-        found = [one]
+        found = [one, *followed_by(one)]
     kept = False
     done: set[int] = set()
     for attached in found:

@@ -14,7 +14,7 @@ import numpy as np
 
 from leakscope.errors import TargetError
 from leakscope.proc.maps import read_maps
-from leakscope.proc.process import pids
+from leakscope.proc.process import children_of, pids
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen, apart
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from leakscope.proc.maps import Mapping
     from leakscope.trace.attach.island import Attached
 
-__all__ = ["Removed", "remove", "remove_from_children"]
+__all__ = ["Removed", "followed_by", "remove", "remove_from_children"]
 
 _PAGE = 4096
 _TRIES = 60
@@ -177,6 +177,20 @@ def remove_from_children(attached: Attached, *, max_pause_s: float) -> list[Remo
                 found.append(remove(one, max_pause_s=max_pause_s))
             except TargetError as error:
                 found.append(Removed(pid, reason=str(error), failed=True))
+    return found
+
+
+def followed_by(attached: Attached) -> list[Attached]:
+    """Return what the same leakscope has left in the descendants of the process."""
+    found: list[Attached] = []
+    pending = [*children_of(attached.pid)]
+    while pending:
+        pid = pending.pop()
+        pending += children_of(pid)
+        with contextlib.suppress(TargetError):
+            one = find_attached(pid)
+            if one is not None and one.patches and one.tracer == attached.tracer:
+                found.append(one)
     return found
 
 

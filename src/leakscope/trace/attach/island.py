@@ -85,7 +85,10 @@ class Attached:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What two looks at the same attach have in common: the next one may lie where it lay."""
+        """What two looks at the same attach, and copies of it that a fork made, have in common.
+
+        The next attach, or another leakscope's, may lie at the same addresses.
+        """
         return self.started_unix_ns, self.region, self.islands
 
     def without(self, address: int, data: bytes) -> bytes:

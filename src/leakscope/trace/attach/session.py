@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leakscope.model.recordings import Recording
+    from leakscope.trace.attach.island import Attached
     from leakscope.trace.attach.plan import Plan
 
 __all__ = ["Session", "Wishes", "clear_away", "program_name"]
@@ -42,6 +43,7 @@ class Session:
     plan: Plan
     wishes: Wishes = field(default_factory=Wishes)
     max_pause_s: float = 0.1
+    alone: bool = False  # somebody else looks after the children
     removed: Removed | None = None
     children: list[Removed] = field(default_factory=list)
     setup_ms: float = 0.0
@@ -83,6 +85,11 @@ class Session:
     def pauses_ms(self) -> dict[str, float]:
         """How long the process stood still in each phase."""
         return dict(self._of().pauses_ms)
+
+    @property
+    def attached(self) -> Attached:
+        """What was done to the process."""
+        return self._of().attached
 
     @property
     def path(self) -> Path:
@@ -143,6 +150,8 @@ class Session:
             self.setup_ms, self.lonely = int(given["setup_ns"]) / 1e6, bool(given["lonely"])
         self._tell_time()
         self.removed = remove(injected.attached, max_pause_s=self.max_pause_s)
+        if self.alone:
+            return
         self.children = remove_from_children(injected.attached, max_pause_s=self.max_pause_s)
 
     def _of(self) -> Injected:

@@ -79,7 +79,7 @@ complete -c leakscope -n '__fish_seen_subcommand_from attach' -l depth -x -d 'fr
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l for -x -d 'detach after so long, 6h say (default: Ctrl-C)'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l every -x -d 'write a snapshot of the recording every so often, 10m say'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l max-pause -x -d 'undo the attach when the process would stand still for longer (default: 0.1)'
-complete -c leakscope -n '__fish_seen_subcommand_from attach' -l scan -d 'before it is detached, look which blocks nothing points to any more'
+complete -c leakscope -n '__fish_seen_subcommand_from attach' -l scan -d 'before it is detached, look which blocks nothing points to any more; and walk the heap before and after, to say what was there already and what became of it'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -s o -l output -r -F -d 'directory or file name for the recording; %n stands for the program, %p for its pid (default: %n.%p.leakscope in the current directory)'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -s q -l quiet -d 'say nothing but the report'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l json -d 'write JSON instead of text'

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from leakscope.model.recordings import Recording
+    from leakscope.scan.census import Census
     from leakscope.trace.attach.session import Session
     from leakscope.trace.output import Output
 
@@ -80,7 +81,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--scan",
         action="store_true",
-        help="before it is detached, look which blocks nothing points to any more",
+        help="before it is detached, look which blocks nothing points to any more; and walk the heap"
+        " before and after, to say what was there already and what became of it",
     )
     results.add_argument(
         "-o",
@@ -126,6 +128,9 @@ def run(args: argparse.Namespace) -> int:
         )
         for name, reason in plan.skipped:
             say(f"{name} stays as it is: {reason}")
+    earlier = None
+    if args.scan and plan.refusal is None:
+        earlier = _count_earlier(plan.pid, args.max_pause, say)
     stopping = _Stopping()
     with stopping, Session(plan, wishes, args.max_pause) as session:
         pauses = session.pauses_ms
@@ -142,6 +147,9 @@ def run(args: argparse.Namespace) -> int:
     if recording is None:
         say(f"process {plan.pid} neither allocated nor freed anything while it was attached to")
         return 0
+    removed = session.removed
+    if earlier is not None and removed is not None and removed.unmapped and why in ("", "stop"):
+        _tell_earlier(earlier, recording, args.max_pause, say)
     if scanned is not None:
         recording = scanned
     path = _pack(recording, output)
@@ -227,6 +235,27 @@ def _scan(session: Session, max_pause_s: float, say: _Speaker) -> Recording | No
     except LeakscopeError as error:
         say(f"not scanned: {error}")
         return None
+
+
+def _count_earlier(pid: int, max_pause_s: float, say: _Speaker) -> Census | None:
+    from leakscope.workflow.attaching import count_earlier
+
+    try:
+        before, text = count_earlier(pid, max_pause_s)
+    except LeakscopeError as error:
+        say(f"what was there before is not known: {error}")
+        return None
+    say(text)
+    return before
+
+
+def _tell_earlier(before: Census, recording: Recording, max_pause_s: float, say: _Speaker) -> None:
+    from leakscope.workflow.attaching import fate_of_earlier
+
+    try:
+        say(fate_of_earlier(before, recording, max_pause_s))
+    except LeakscopeError as error:
+        say(f"what became of the earlier heap is not known: {error}")
 
 
 def _tell_end(session: Session, why: str, say: _Speaker) -> None:

@@ -150,6 +150,10 @@ def run(args: argparse.Namespace) -> int:
     removed = session.removed
     if earlier is not None and removed is not None and removed.unmapped and why in ("", "stop"):
         _tell_earlier(earlier, recording, args.max_pause, say)
+    elif earlier is not None:
+        say(
+            "what became of the earlier heap is not known: the agent was not taken out by this command"
+        )
     if scanned is not None:
         recording = scanned
     path = _pack(recording, output)

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,55 @@ def test_a_scan_knows_that_all_can_be_reached(leaky, tmp_path):
     (lost,) = [f for f in findings if any(frame.get("function") == "lost" for frame in f["stack"])]
     assert lost["verdict"] != "lost"
     assert json.loads(done.stdout)["processes"][0]["scan"]
+
+
+EARLIER = r"""
+#include <stdlib.h>
+#include <string.h>
+#include <stdio.h>
+#include <unistd.h>
+static void *held[20480];
+__attribute__((noinline)) static void lose(size_t n) { void *volatile p = malloc(n); memset(p, 1, n); p = 0; }
+int main(void) {
+    for (int i = 0; i < 20480; i++) { held[i] = malloc(1000); memset(held[i], 2, 1000); }
+    for (int i = 0; i < 1024; i++) lose(1016);
+    FILE *f = fopen("ready", "w"); fclose(f);
+    while (access("go", F_OK)) usleep(20000);
+    for (int i = 0; i < 5000; i++) { free(held[i]); held[i] = 0; }
+    for (int i = 0; i < 300; i++) held[5000 + i] = 0;
+    for (;;) { lose(3000); usleep(5000); }
+}
+"""
+
+
+def test_what_was_there_before_is_told_apart(tmp_path):
+    (tmp_path / "earlier.c").write_text(EARLIER)
+    subprocess.run(["cc", "-g", "-O0", "earlier.c", "-o", "earlier"], cwd=tmp_path, check=True)
+    with subprocess.Popen([tmp_path / "earlier"], cwd=tmp_path) as process:
+        try:
+            end = time.monotonic() + 60
+            while not (tmp_path / "ready").exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            attaching = subprocess.Popen(
+                [*LEAKSCOPE, "attach", str(process.pid), "--scan", *PAUSE], cwd=tmp_path,
+                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            wait_attached(process.pid)
+            (tmp_path / "go").touch()
+            time.sleep(2)
+            attaching.send_signal(signal.SIGINT)
+            out, told = attaching.communicate(timeout=120)
+        finally:
+            process.kill()
+    (before,) = [line for line in told.splitlines() if "before attach: " in line]
+    lost = int(re.search(r"nothing points to .* in ([\d,]+) block", before)[1].replace(",", ""))
+    assert 1000 <= lost <= 1030
+    (fate,) = [line for line in told.splitlines() if "what was there before, " in line]
+    amounts = [int(n.replace(",", "")) for n in re.findall(r"in ([\d,]+) block", fate)]
+    assert 16000 <= amounts[0] <= 16800
+    assert 4900 <= amounts[1] <= 5200
+    assert 290 <= amounts[2] <= 310
+    assert "earlier.c:" in out
 
 
 def test_others_see_it_steer_it_and_end_it(leaky, tmp_path):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from leakscope.model.recordings import Recording
+    from leakscope.scan.census import Census
     from leakscope.trace.attach.inject import Wishes
     from leakscope.trace.attach.plan import Plan
     from leakscope.trace.attach.session import Session
@@ -98,7 +99,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--scan",
         action="store_true",
-        help="before it is detached, look which blocks nothing points to any more",
+        help="before it is detached, look which blocks nothing points to any more; and walk the heap"
+        " before and after, to say what was there already and what became of it",
     )
     results.add_argument(
         "-o",
@@ -149,6 +151,9 @@ def run(args: argparse.Namespace) -> int:
         )
         for name, reason in plan.skipped:
             say(f"{name} stays as it is: {reason}")
+    earlier = None
+    if args.scan and plan.refusal is None and not args.follow:
+        earlier = _count_earlier(plan.pid, args.max_pause, say)
     stopping = _Stopping()
     if args.follow:
         return _follow(args, plan, wishes, stopping, output, say)
@@ -179,6 +184,13 @@ def run(args: argparse.Namespace) -> int:
     if scanned is not None:
         recording = scanned
     path = _pack(recording, output)
+    removed = session.removed
+    if earlier is not None and removed is not None and removed.unmapped and why in ("", "stop"):
+        _tell_earlier(earlier, recording, args.max_pause, say)
+    elif earlier is not None:
+        say(
+            "what became of the earlier heap is not known: the agent was not taken out by this command"
+        )
     status = report_recordings([(path, recording)], args, sys.stdout)
     say(f"recording: {path}")
     return status
@@ -317,6 +329,29 @@ def _scan(session: Session, max_pause_s: float, say: _Speaker) -> Recording | No
     except LeakscopeError as error:
         say(f"not scanned: {error}")
         return None
+
+
+def _count_earlier(pid: int, max_pause_s: float, say: _Speaker) -> Census | None:
+    from leakscope.workflow.attaching import count_earlier
+
+    try:
+        before, text = count_earlier(pid, max_pause_s)
+    except LeakscopeError as error:
+        say(f"what was there before is not known: {error}")
+        return None
+    say(text)
+    return before
+
+
+def _tell_earlier(before: Census, recording: Recording, max_pause_s: float, say: _Speaker) -> None:
+    from leakscope.workflow.attaching import fate_of_earlier
+
+    try:
+        say(fate_of_earlier(before, recording, max_pause_s))
+    except LeakscopeError as error:
+        say(f"what became of the earlier heap is not known: {error}")
+    except KeyboardInterrupt:  # the recording is written, and its report follows
+        say("what became of the earlier heap is not known: the walk was interrupted")
 
 
 def _tell_end(session: Session, why: str, say: _Speaker) -> None:

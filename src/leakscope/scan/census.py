@@ -64,6 +64,7 @@ class Census:
     starts: Words  # of all blocks, ascending
     lost: Words  # addresses of those that were lost, ascending
     spaces: Spaces
+    sizes: npt.NDArray[np.unsignedinteger]  # usable bytes of all blocks, as `starts`
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class _Look:
     starts: Words = field(default_factory=lambda: np.empty(0, np.uint64))
     lost: Words = field(default_factory=lambda: np.empty(0, np.uint64))
     spaces: Spaces = field(default_factory=lambda: Spaces((), ()))
+    sizes: npt.NDArray[np.unsignedinteger] = field(default_factory=lambda: np.empty(0, np.uint64))
     taken_ns: int = 0
     grown: list[Grown] = field(default_factory=list)
     lost_gone: int = 0
@@ -89,6 +91,7 @@ class _Look:
         codes, names = classify(memory, heap.starts[chosen], heap.sizes[chosen], pid=walked.pid)
         self.cells = _count(heap.sizes[chosen], codes, lost[chosen], weights, names)
         self.starts, self.lost = heap.starts, heap.starts[lost]
+        self.sizes = heap.sizes
         spans = memory.spans if isinstance(memory, Resident) else None
         self.spaces = find_spaces(memory, heap, spans)
         if self.before is not None:
@@ -105,7 +108,9 @@ def count_heap(pid: int, *, max_pause_s: float = MAX_PAUSE_S) -> Census:
     """
     look = _Look()
     scan = scan_untraced(pid, max_pause_s=max_pause_s, examine=look)
-    return Census(pid, look.taken_ns, scan, look.cells, look.starts, look.lost, look.spaces)
+    return Census(
+        pid, look.taken_ns, scan, look.cells, look.starts, look.lost, look.spaces, look.sizes
+    )
 
 
 def grow_between(before: Census, *, max_pause_s: float = MAX_PAUSE_S) -> HeapGrowth:

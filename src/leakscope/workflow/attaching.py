@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from leakscope.errors import TargetError
 from leakscope.recording.own import own_ranges
 from leakscope.scan import cancellable, scan_process
+from leakscope.scan.census import Census, count_heap
+from leakscope.scan.earlier import fate_text, heap_text
 
 if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.trace.attach.session import Session
 
-__all__ = ["scan_attached"]
+__all__ = ["count_earlier", "fate_of_earlier", "scan_attached"]
 
 
 def scan_attached(session: Session, max_pause_s: float) -> Recording | None:
@@ -35,3 +37,24 @@ def scan_attached(session: Session, max_pause_s: float) -> Recording | None:
     return cancellable(
         lambda: scan_process(session.plan.pid, read, own=own, max_pause_s=max_pause_s)
     )
+
+
+def count_earlier(pid: int, max_pause_s: float) -> tuple[Census, str]:
+    """Walk the heap before anything is attached; return what is there, and that in words.
+
+    Raises `TargetError` when the heap cannot be walked, or not within `max_pause_s` seconds.
+    """
+    before = cancellable(lambda: count_heap(pid, max_pause_s=max_pause_s))
+    return before, heap_text(before)
+
+
+def fate_of_earlier(before: Census, recording: Recording, max_pause_s: float) -> str:
+    """Say what became of the earlier heap, after `recording` was made and the agent is gone.
+
+    While it is there, its tables hold the address of each block. Raises `TargetError` as
+    `count_earlier` does.
+    """
+    after = cancellable(lambda: count_heap(before.pid, max_pause_s=max_pause_s))
+    if after.scan.allocator != before.scan.allocator:
+        raise TargetError(f"process {before.pid} has been replaced by another program")
+    return fate_text(before, after, recording.blocks["address"])

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_AT_ONCE", "Family", "Missed"]
 
 MOST_AT_ONCE = 32
+_HEARD_S = 30.0  # so late may we hear of one that a list has shown
 _SETTLED_S = 0.15  # one that ends before that is not worth a pause
 _AGAIN_S, _PATIENCE_S = 0.3, 3.0  # a refusal may be one of a loader at work, or of a busy machine
 _LOOK_S, _LISTS_S = 0.1, 2.0
@@ -268,13 +269,14 @@ class Family:
         waiting = self._waiting.get(pid)
         if waiting is not None and waiting.start == _start_of(pid):
             return True
-        return time.monotonic() - self._listed.get(pid, -_LISTS_S) < _LISTS_S
+        # Once: the next process of that number is another one.
+        return time.monotonic() - self._listed.pop(pid, -_HEARD_S) < _HEARD_S
 
     def _look_at_lists(self, how: str) -> None:
         """Look at the lists of children: of those that were there, and where nobody told us."""
         now = time.monotonic()
         self._lists = now + (_LISTS_S if self.told else _LISTS_S / 8)
-        self._listed = {pid: at for pid, at in self._listed.items() if now - at < _LISTS_S}
+        self._listed = {pid: at for pid, at in self._listed.items() if now - at < _HEARD_S}
         pending = [*self._members, *self._waiting]
         seen = set(pending)
         while pending:

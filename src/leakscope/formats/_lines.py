@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope.words import plural
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from leakscope.formats._file import ForeignFile
 
-__all__ = ["RawLines", "number"]
+__all__ = ["RawLines", "not_understood", "number"]
 
 _MOST_LINE = 1 << 20  # bytes; what stands behind them in a line is dropped
 _MOST_NUMBER = 1 << 62
@@ -52,3 +54,8 @@ def number(text: bytes | str, base: int = 10) -> int | None:
     except ValueError:
         return None
     return value if 0 <= value <= (_MOST_NUMBER if base == 10 else (1 << 64) - 1) else None
+
+
+def not_understood(count: int) -> str:
+    """Return the note on so many lines that are not of the format."""
+    return f"{plural(count, 'line was', 'lines were')} not understood"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
-from leakscope.formats._lines import RawLines
+from leakscope.formats._lines import RawLines, not_understood
 from leakscope.formats._maps import Maps
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName
@@ -179,5 +179,5 @@ def _notes(file: ForeignFile, lines: RawLines, dump: _Dump, minor: int, *, num: 
     if dump.left_out:
         notes.append(f"{dump.left_out:,} records beyond {MOST_RECORDS:,} were not read")
     if dump.unknown:
-        notes.append(f"{dump.unknown:,} lines were not understood")
+        notes.append(not_understood(dump.unknown))
     return notes

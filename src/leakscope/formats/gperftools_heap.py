@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, MOST_RECORDS, NO_CHECK
-from leakscope.formats._lines import RawLines, number
+from leakscope.formats._lines import RawLines, not_understood, number
 from leakscope.formats._maps import Maps
 from leakscope.formats._sampling import unsampled
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
@@ -198,5 +198,5 @@ def _notes(
     if profile.left_out:
         notes.append(f"{profile.left_out:,} records beyond {MOST_RECORDS:,} were not read")
     if profile.unknown:
-        notes.append(f"{profile.unknown:,} lines were not understood")
+        notes.append(not_understood(profile.unknown))
     return notes

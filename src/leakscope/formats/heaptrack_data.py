@@ -27,7 +27,7 @@ import numpy as np
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
-from leakscope.formats._lines import RawLines
+from leakscope.formats._lines import RawLines, not_understood
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import Address, FrameName, Module
 from leakscope.model.recordings import Coverage, Process
@@ -451,7 +451,7 @@ class _Data:
         if self.unmatched:
             notes.append(f"{self.unmatched:,} frees are of blocks that the file does not tell of")
         if self.wrong:
-            notes.append(f"{self.wrong:,} lines were not understood")
+            notes.append(not_understood(self.wrong))
         if self.left_out:
             notes.append(f"{self.left_out:,} entries are too many, and were not read")
         return notes

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import MOST_FRAMES, NO_CHECK
 from leakscope.formats._frame_text import frame_of
-from leakscope.formats._lines import RawLines
+from leakscope.formats._lines import RawLines, not_understood
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.recordings import Coverage, Process
 from leakscope.words import bytes_text
@@ -232,5 +232,5 @@ def _notes(file: ForeignFile, lines: RawLines, massif: _Massif) -> list[str]:
     if "--pages-as-heap=yes" in massif.head.get(b"desc", ""):
         notes.append("it is pages that were mapped, of libraries too: that they stay is no leak")
     if massif.unknown:
-        notes.append(f"{massif.unknown:,} lines were not understood")
+        notes.append(not_understood(massif.unknown))
     return notes

@@ -81,7 +81,10 @@ class Doubts:
                 "of the 1024 parts of the block table were being replaced: blocks may be missing",
             ),
             (self.chunks, "parts of the counters are nowhere"),
-            (self.rows, "rows of the timeline held impossible sizes or claims"),
+            (
+                self.rows,
+                f"row{'' if self.rows == 1 else 's'} of the timeline held impossible sizes or claims",
+            ),
         )
         return tuple(f"{count} {text}" for count, text in sentences if count)
 

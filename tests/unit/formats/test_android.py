@@ -71,7 +71,7 @@ def test_a_dump_with_names(tmp_path):
         (FULL.replace("END\n", "EN"), "not whole"),
         (FULL.replace("v1.2", "v1.7"), "newer"),
         (FULL.replace("num    3", "num    2"), "1,900 bytes, its records of 1,400"),
-        (FULL.replace("z 1", "y 1"), "1 lines were not understood"),
+        (FULL.replace("z 1", "y 1"), "1 line was not understood"),
     ],
 )
 def test_what_is_odd_is_said(text, note, tmp_path):

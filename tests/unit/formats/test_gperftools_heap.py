@@ -77,7 +77,7 @@ def test_go_counts_half_the_period(tmp_path):
         (HEAD.format("heapprofile") + RECORD.replace(" 0x7feca414ae84", "") + MAPS, "empty"),
         (HEAD.format("heapprofile") + RECORD.replace("  1:", " -1:", 1) + MAPS, "negative"),
         (HEAD.format("heapprofile") + RECORD + RECORD + MAPS, "records of 2,048"),
-        (HEAD.format("heapprofile") + "something\n" + RECORD + MAPS, "1 lines"),
+        (HEAD.format("heapprofile") + "something\n" + RECORD + MAPS, "1 line was"),
     ],
 )
 def test_what_is_odd_is_said(text, note, tmp_path, capsys):

@@ -117,11 +117,11 @@ def test_an_address_belongs_to_the_object_of_its_time(tmp_path):
     ("lines", "note"),
     [
         ("- 5\n", "1 frees are of blocks"),
-        ("+ 8 7 f0\n", "1 lines were not understood"),
-        ("t 10 9\n", "1 lines were not understood"),
-        ("+ -8 0 f0\n", "1 lines were not understood"),
-        ("+ zz 0 f0\n", "1 lines were not understood"),
-        ("m 4 /abc\n", "1 lines were not understood"),
+        ("+ 8 7 f0\n", "1 line was not understood"),
+        ("t 10 9\n", "1 line was not understood"),
+        ("+ -8 0 f0\n", "1 line was not understood"),
+        ("+ zz 0 f0\n", "1 line was not understood"),
+        ("m 4 /abc\n", "1 line was not understood"),
     ],
 )
 def test_what_is_odd_is_said(lines, note, tmp_path):
@@ -154,6 +154,6 @@ def test_a_damaged_line_does_not_move_what_stands_behind_it(line, damaged, tmp_p
     whole = one(written(tmp_path, text))
     recording = one(written(tmp_path, text.replace(f"\n{line}\n", f"\n{damaged}\n")))
     assert numbers(recording) == numbers(whole) == (1, 0x20, 1)
-    assert "1 lines were not understood" in foreign.notes(recording)
+    assert "1 line was not understood" in foreign.notes(recording)
     functions = [each.stack[0].function for each in foreign.findings_of(recording).findings]
     assert functions == ["two"]

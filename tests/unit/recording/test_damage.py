@@ -187,7 +187,7 @@ def test_an_impossible_size_in_the_timeline_is_told(file, value):
     row = shown_row(file)
     start = int(file.header["rows"]["offset"][row])
     file.put(start + layout.TIMELINE_ENTRY_DTYPE.itemsize, "f", value)
-    assert note(file) == "1 rows of the timeline held impossible sizes or claims"
+    assert note(file) == "1 row of the timeline held impossible sizes or claims"
 
 
 def test_a_row_that_claims_more_sites_than_fit_is_left_out(file):
@@ -195,7 +195,7 @@ def test_a_row_that_claims_more_sites_than_fit_is_left_out(file):
     sites = layout.TIMELINE_ROW_DTYPE.fields["sites"][1]
     row = shown_row(file) * layout.TIMELINE_ROW_DTYPE.itemsize
     file.put_header("rows", "I", 1 << 24, row + sites)
-    assert note(file) == "1 rows of the timeline held impossible sizes or claims"
+    assert note(file) == "1 row of the timeline held impossible sizes or claims"
     assert len(live.read(file.path).timeline.times_ns) == rows - 1
 
 

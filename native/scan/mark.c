@@ -547,7 +547,7 @@ static void pass(struct lss_scan *scan) {
 #define FAR 4096u      /* a shorter distance may be any small number */
 #define CLASSES 1024u  /* sizes of blocks, a power of two */
 #define FEW 3u         /* links of one size that may be chance */
-#define CHAINS (1u << 20) /* words that are looked up as links of lists */
+#define CHAINS (1u << 13) /* neighbours far away that are read */
 #define LINK_WORDS 16u /* of a node of a list, where its link may be */
 
 /* Blocks of one size that nothing points to, and to how many of them a distance leads. */
@@ -710,22 +710,32 @@ static void follow_list(struct lss_scan *scan, struct wanted *wanted, uint64_t p
   }
 }
 
-static void try_list(struct lss_scan *scan, struct wanted *wanted, uint32_t block,
-                     const uint8_t *memory, uint64_t have) {
+/* `start`: the block's; `base` and `have`: of what is in the buffer, where most neighbours are. */
+static void try_list(struct lss_scan *scan, struct wanted *wanted, uint32_t block, uint64_t base,
+                     uint64_t have) {
   uint64_t size = size_of(&scan->index, block), start = scan->index.starts[block];
   const struct class *class = class_of(wanted, size, false);
   if (!class || class->all < FEW)
     return;
-  for (uint64_t i = 0; i < LINK_WORDS && 8 * i + 8 <= have && wanted->chains < CHAINS; i++) {
-    uint64_t word;
-    memcpy(&word, memory + 8 * i, sizeof word);
+  for (uint64_t i = 0; i < LINK_WORDS && 8 * i + 8 <= size; i++) {
+    uint64_t word, link, place = start - base + 8 * i;
+    if (place + 8 > have)
+      return;
+    memcpy(&word, scan->run + place, sizeof word);
     if (!word || word & 7 || word >> 48 || word == start)
       continue;
-    wanted->chains++;
-    uint32_t node = block_at(scan, word);
-    if (node == NO_BLOCK || size_of(&scan->index, node) != size)
+    place = word - base + 8 * i;
+    if (place < have && place + 8 <= have)
+      memcpy(&link, scan->run + place, sizeof link);
+    else if (wanted->chains++ < CHAINS)
+      image_fill(&scan->image, word + 8 * i, (uint8_t *)&link, sizeof link);
+    else
       continue;
-    follow_list(scan, wanted, start, word, 8 * i, size);
+    if (!link || wanted_at(scan, wanted, link ^ start) == NO_BLOCK)
+      continue;
+    uint32_t node = block_at(scan, word);
+    if (node != NO_BLOCK && size_of(&scan->index, node) == size)
+      follow_list(scan, wanted, start, word, 8 * i, size);
   }
 }
 
@@ -764,6 +774,8 @@ static void try_byte(struct lss_scan *scan, struct wanted *wanted, uint64_t befo
   try(scan, wanted, address);
   if (byte == 5)
     try(scan, wanted, address & ~15ull);
+  if (byte == 1) /* the upper half first */
+    try(scan, wanted, (word << 32 | word >> 32) & ADDRESS);
   if (byte == 2)
     try(scan, wanted, __builtin_bswap64(word) & ADDRESS);
 }
@@ -846,7 +858,7 @@ static bool search_blocks(struct lss_scan *scan, struct wanted *wanted) {
       if (!skip && start < have) {
         uint64_t seen = size < have - start ? size : have - start;
         search(scan, wanted, scan->run + start, seen, base + start);
-        try_list(scan, wanted, each, scan->run + start, seen);
+        try_list(scan, wanted, each, base, have);
       }
     }
   }

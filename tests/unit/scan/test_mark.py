@@ -316,6 +316,7 @@ FORMS = {
     "page number": lambda address: address >> 12,
     "doubled": lambda address: address << 1 | 1 << 63,
     "twice": lambda address: address << 1,
+    "halves": lambda address: address << 32 | address >> 32,
     "boxed": lambda address: address << 16,
     "byte order": lambda address: int.from_bytes(address.to_bytes(8, "little"), "big"),
 }

@@ -30,7 +30,7 @@ enum { UNREACHED = 0, LEADER = 1, INDIRECT = 2, POSSIBLE = 3, REACHABLE = 4 };
 #define HEAD_8 8u       /* its first word explains a pointer 8 bytes behind */
 #define HEAD_24 16u     /* its first words explain a pointer 24 bytes behind */
 #define HEAD_OBJECT 32u /* begins with the address of a vtable */
-#define SEARCHED 128u   /* for addresses in another form */
+#define SEARCHED 128u   /* for addresses in another form; not reached: noted */
 #define AGAIN 64u       /* its interior pointers are to be looked at after the pass */
 
 /* An edge: the block it leads to, and where into it. */
@@ -544,6 +544,18 @@ static void pass(struct lss_scan *scan) {
 #define MOST_SHIFT 4 /* bits that an address may be shifted by, beside whole bytes */
 #define PAGE_SHIFT 12
 
+#define FAR 4096u      /* a shorter distance may be any small number */
+#define CLASSES 1024u  /* sizes of blocks, a power of two */
+#define FEW 3u         /* links of one size that may be chance */
+#define CHAINS (1u << 13) /* neighbours far away that are read */
+#define LINK_WORDS 16u /* of a node of a list, where its link may be */
+
+/* Blocks of one size that nothing points to, and to how many of them a distance leads. */
+struct class {
+  uint64_t size;
+  uint32_t all, hits;
+};
+
 /* Where there are blocks that nothing points to. */
 struct wanted {
   struct span groups[GROUPS];
@@ -553,7 +565,26 @@ struct wanted {
   /* A bit for each value of bits 36 to 51 of a word that may be such an address, shifted. */
   uint8_t shifted[(1u << 16) / 8];
   long found;
+  struct class classes[CLASSES];
+  uint32_t class_count, chains;
+  uint32_t *hits; /* blocks that a distance leads to */
+  size_t hit_count, hit_room;
 };
+
+/* The class of a size; `make`: also a new one, while there is room. */
+static struct class *class_of(struct wanted *wanted, uint64_t size, bool make) {
+  uint32_t at = (uint32_t)(size * 0x9e3779b97f4a7c15ull >> 40) % CLASSES;
+  while (wanted->classes[at].all && wanted->classes[at].size != size)
+    at = (at + 1) % CLASSES;
+  struct class *found = &wanted->classes[at];
+  if (found->all)
+    return found;
+  if (!make || wanted->class_count >= CLASSES / 2)
+    return NULL;
+  wanted->class_count++;
+  found->size = size;
+  return found;
+}
 
 static void want_top(struct wanted *wanted, uint64_t address) {
   uint8_t top = (uint8_t)(address >> 40);
@@ -574,6 +605,9 @@ static void want(struct wanted *wanted, const struct lss_scan *scan) {
   for (uint32_t block = 0; block < index->count; block++) {
     if (kind_of(scan, block) != UNREACHED)
       continue;
+    struct class *class = class_of(wanted, size_of(index, block), true);
+    if (class)
+      class->all++;
     struct span *last = wanted->count ? &wanted->groups[wanted->count - 1] : NULL;
     uint64_t start = index->starts[block];
     if (last && (start - last->end < GROUP_GAP || wanted->count == GROUPS))
@@ -587,20 +621,147 @@ static void want(struct wanted *wanted, const struct lss_scan *scan) {
   }
 }
 
-/* Whether this is where such a block begins: then it is only possibly lost. */
-static void try(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
-  bool inside = false, exact;
-  for (size_t i = 0; i < wanted->count; i++)
-    inside |= address - wanted->groups[i].start < wanted->groups[i].end - wanted->groups[i].start;
-  const struct region *region = inside ? index_search(&scan->index, address) : NULL;
+/* The block that begins at an address, NO_BLOCK: none does. */
+static uint32_t block_at(const struct lss_scan *scan, uint64_t address) {
+  bool exact;
+  const struct region *region = index_search(&scan->index, address);
   if (!region)
-    return;
+    return NO_BLOCK;
   uint32_t block = block_before(&scan->index, region, places_of(&scan->index, region, address),
                                 address, &exact);
-  if (exact && kind_of(scan, block) == UNREACHED) {
+  return exact ? block : NO_BLOCK;
+}
+
+/* The block that begins here and that nothing points to. */
+static uint32_t wanted_at(const struct lss_scan *scan, const struct wanted *wanted,
+                          uint64_t address) {
+  bool inside = false;
+  for (size_t i = 0; i < wanted->count; i++)
+    inside |= address - wanted->groups[i].start < wanted->groups[i].end - wanted->groups[i].start;
+  uint32_t block = inside ? block_at(scan, address) : NO_BLOCK;
+  return block != NO_BLOCK && kind_of(scan, block) == UNREACHED ? block : NO_BLOCK;
+}
+
+/* Whether this is where such a block begins: then it is only possibly lost. */
+static void try(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
+  uint32_t block = wanted_at(scan, wanted, address);
+  if (block != NO_BLOCK) {
     wanted->found++;
     raise_to(scan, block, POSSIBLE, 0);
   }
+}
+
+/* ---- distances: a pointer is kept as how far it is from where it is kept, or as the exclusive
+ * or of both neighbours in a list. One such number is chance as well as another: what counts is
+ * that they lead to most blocks of a size. Until then a block is only noted. ---- */
+
+/* Note that a distance leads to a block; returns whether that is new. */
+static bool note_hit(struct lss_scan *scan, struct wanted *wanted, uint32_t block) {
+  struct class *class = class_of(wanted, size_of(&scan->index, block), false);
+  if (!class || scan->state[block] & SEARCHED)
+    return false;
+  if (wanted->hit_count == wanted->hit_room) {
+    size_t room = wanted->hit_room ? 2 * wanted->hit_room : 1024;
+    uint32_t *hits = realloc(wanted->hits, room * sizeof *hits);
+    if (!hits) {
+      scan->failed = true;
+      return false;
+    }
+    wanted->hits = hits;
+    wanted->hit_room = room;
+  }
+  scan->state[block] |= SEARCHED;
+  class->hits++;
+  wanted->hits[wanted->hit_count++] = block;
+  return true;
+}
+
+static void try_distance(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
+  uint32_t block = wanted_at(scan, wanted, address);
+  if (block != NO_BLOCK)
+    note_hit(scan, wanted, block);
+}
+
+/* Distances in the blocks that were noted, which may be short: they are known to have some. */
+static void follow_distances(struct lss_scan *scan, struct wanted *wanted) {
+  for (size_t done = 0; done < wanted->hit_count && !scan->failed && !is_over(scan); done++) {
+    uint64_t words[64], start = scan->index.starts[wanted->hits[done]];
+    uint64_t size = size_of(&scan->index, wanted->hits[done]) & ~7ull;
+    uint64_t have = size < sizeof words ? size : sizeof words;
+    image_fill(&scan->image, start, (uint8_t *)words, have);
+    for (size_t i = 0; i < have / 8; i++)
+      if (words[i])
+        try_distance(scan, wanted, start + 8 * i + words[i]);
+  }
+}
+
+/* From `node` on, to which a link in a block of the same size points, along a list whose links
+ * are the exclusive or of both neighbours. */
+static void follow_list(struct lss_scan *scan, struct wanted *wanted, uint64_t previous,
+                        uint64_t node, uint64_t offset, uint64_t size) {
+  while (!scan->failed && !is_over(scan)) {
+    uint64_t link = 0;
+    image_fill(&scan->image, node + offset, (uint8_t *)&link, sizeof link);
+    uint32_t next = link && link != previous ? wanted_at(scan, wanted, link ^ previous) : NO_BLOCK;
+    if (next == NO_BLOCK || size_of(&scan->index, next) != size || !note_hit(scan, wanted, next))
+      return;
+    previous = node;
+    node = scan->index.starts[next];
+  }
+}
+
+/* `start`: the block's; `base` and `have`: of what is in the buffer, where most neighbours are. */
+static void try_list(struct lss_scan *scan, struct wanted *wanted, uint32_t block, uint64_t base,
+                     uint64_t have) {
+  uint64_t size = size_of(&scan->index, block), start = scan->index.starts[block];
+  const struct class *class = class_of(wanted, size, false);
+  if (!class || class->all < FEW)
+    return;
+  for (uint64_t i = 0; i < LINK_WORDS && 8 * i + 8 <= size; i++) {
+    uint64_t word, link, place = start - base + 8 * i;
+    if (place + 8 > have)
+      return;
+    memcpy(&word, scan->run + place, sizeof word);
+    if (!word || word & 7 || word >> 48 || word == start)
+      continue;
+    place = word - base + 8 * i;
+    if (place < have && place + 8 <= have)
+      memcpy(&link, scan->run + place, sizeof link);
+    else if (wanted->chains++ < CHAINS)
+      image_fill(&scan->image, word + 8 * i, (uint8_t *)&link, sizeof link);
+    else
+      continue;
+    if (!link || wanted_at(scan, wanted, link ^ start) == NO_BLOCK)
+      continue;
+    uint32_t node = block_at(scan, word);
+    if (node != NO_BLOCK && size_of(&scan->index, node) == size)
+      follow_list(scan, wanted, start, word, 8 * i, size);
+  }
+}
+
+/* What distances lead to is possibly lost where they lead to at least half of the blocks of its
+ * size; returns whether there are any. */
+static bool believe_distances(struct lss_scan *scan, struct wanted *wanted) {
+  bool any = false;
+  follow_distances(scan, wanted);
+  for (size_t i = 0; i < wanted->hit_count; i++) {
+    uint32_t block = wanted->hits[i];
+    const struct class *class = class_of(wanted, size_of(&scan->index, block), false);
+    scan->state[block] &= (uint8_t)~SEARCHED;
+    if (kind_of(scan, block) != UNREACHED) {
+      any = true; /* reached meanwhile, and to be searched now */
+      continue;
+    }
+    if (class->hits < FEW || class->hits < class->all / 2)
+      continue;
+    wanted->found++;
+    raise_to(scan, block, POSSIBLE, 0);
+    any = true;
+  }
+  wanted->hit_count = 0;
+  for (size_t i = 0; i < CLASSES; i++)
+    wanted->classes[i].hits = 0;
+  return any;
 }
 
 /* A word of which byte `byte` may be the highest one of an address: tagged in the high bits, or
@@ -613,6 +774,8 @@ static void try_byte(struct lss_scan *scan, struct wanted *wanted, uint64_t befo
   try(scan, wanted, address);
   if (byte == 5)
     try(scan, wanted, address & ~15ull);
+  if (byte == 1) /* the upper half first */
+    try(scan, wanted, (word << 32 | word >> 32) & ADDRESS);
   if (byte == 2)
     try(scan, wanted, __builtin_bswap64(word) & ADDRESS);
 }
@@ -626,7 +789,7 @@ static void try_shifted(struct lss_scan *scan, struct wanted *wanted, uint64_t w
 }
 
 /* What is an address with low bits set is one to the inside, which has been seen. What takes a
- * secret or arithmetic to bring back, as the complement does, is no form of the address. Nearly
+ * secret to bring back, or a base that is kept elsewhere, is no form of the address. Nearly
  * all words are ruled out by one look for the highest byte of an address. */
 static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *memory,
                    uint64_t bytes, uint64_t place) {
@@ -638,6 +801,10 @@ static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *
     before = word;
     if (!(word | in_front))
       continue;
+    uint64_t target = place + i + word;
+    if (target >= wanted->groups[0].start && target < wanted->groups[wanted->count - 1].end &&
+        !(target & 7) && word >= FAR)
+      try_distance(scan, wanted, target);
     for (size_t k = 0; k < wanted->top_count; k++) {
       uint64_t differs = word ^ BYTES * wanted->tops[k];
       if (!((differs - BYTES) & ~differs & BYTES << 7))
@@ -688,9 +855,11 @@ static bool search_blocks(struct lss_scan *scan, struct wanted *wanted) {
       scan->state[each] |= SEARCHED;
       any = true;
       uint64_t start = index->starts[each] - base, size = size_of(index, each);
-      if (!skip && start < have)
-        search(scan, wanted, scan->run + start, size < have - start ? size : have - start,
-               base + start);
+      if (!skip && start < have) {
+        uint64_t seen = size < have - start ? size : have - start;
+        search(scan, wanted, scan->run + start, seen, base + start);
+        try_list(scan, wanted, each, base, have);
+      }
     }
   }
   return any;
@@ -720,9 +889,11 @@ long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count
   }
   for (unsigned round = 0; round < SEARCH_ROUNDS && !scan->failed; round++) {
     follow(scan);
-    if (!search_blocks(scan, &wanted))
+    if (!search_blocks(scan, &wanted) && !believe_distances(scan, &wanted))
       break;
   }
+  believe_distances(scan, &wanted);
+  free(wanted.hits);
   follow(scan);
   return scan->failed ? -1 : wanted.found;
 }

@@ -193,6 +193,8 @@ def test_the_exit_status_is_asked_for(leakscope, frees, tmp_path):
     text = leakscope("report", recording)
     assert text.returncode == 0 or "leak" in text.stdout
     assert "Wrong frees: 1 interior free; the program ended in one" in text.stdout
+    assert "nothing to mend" not in text.stdout
+    assert "Next: mend the errors below; " in text.stdout
     assert "An address 16 bytes into a block of 100 bytes was freed with free." in text.stdout
     assert leakscope("report", "--fail-on", "errors", recording).returncode == 1
     clean = tmp_path / "clean.leakscope"

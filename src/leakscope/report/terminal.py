@@ -181,11 +181,11 @@ def next_text(
         if findings.findings and recording is not None:
             what = f"what is held: leakscope report --all {shlex.quote(recording)}"
         over = next((each for each in findings.budgets if each.exceeded), None)
-        start = (
-            "nothing to mend"
-            if over is None
-            else f"raise the budget, or hold less in {over.pattern}"
-        )
+        if over is not None:
+            start = f"raise the budget, or hold less in {over.pattern}"
+        else:
+            wrong = findings.free_errors or findings.errors
+            start = "mend the errors below" if wrong else "nothing to mend"
         text = f"{start}; {what}"
     elif members and members[0].is_leak:
         frame = chief_frame(members[0])

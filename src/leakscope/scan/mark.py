@@ -119,8 +119,8 @@ class Marker:
     def find_disguised(self, roots: Sequence[Range]) -> int:
         """Look for the addresses of blocks that were not reached in another form.
 
-        Tagged, shifted, or not at a multiple of eight: a program may get at its
-        blocks by these. They become possibly lost, with what they lead to; returns how many
+        Tagged, shifted, not at a multiple of eight, or as a distance from where it is kept or
+        from a neighbour in a list: a program may get at its blocks by these. They become possibly lost, with what they lead to; returns how many
         were found so. Looks at no more than 192 MiB. To be called right before `sweep`.
         """
         spans = np.array([(root.start, root.end) for root in roots], np.uint64)
@@ -190,6 +190,6 @@ def disguised_text(count: int) -> str:
     """Return the note about blocks that `Marker.find_disguised` found."""
     what = "1 block" if count == 1 else f"{count:,} blocks"
     return (
-        f"of {what} the address was seen in another form (tagged, shifted, or not aligned), so they"
-        " and what they lead to are called possibly lost"
+        f"of {what} the address was seen in another form (tagged, shifted, not aligned, or as a"
+        " distance), so they and what they lead to are called possibly lost"
     )

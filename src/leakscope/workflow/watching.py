@@ -6,6 +6,7 @@ Screens and commands drive it: `look` as often as they like to, `judge` when the
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ __all__ = ["Judgement", "Watch"]
 _JUDGE_EVERY_S = 600.0
 _SOONEST_S = 60.0
 _FIRST_S = 20.0  # what grows fast is known by then
+_UNEVEN = 0.25  # share of a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,13 @@ class Watch:
 
     @property
     def pause_s(self) -> float:
-        """How long to wait for the next look: at first less, so that growth shows at once."""
-        return min(self.interval_s, max(1.0, self.watched_s))
+        """How long to wait for the next look: at first less, so that growth shows at once.
+
+        A quarter more or less each time: work that repeats in step with the looks would be met at
+        another stage of its round each time, and seem to grow.
+        """
+        even = min(self.interval_s, max(1.0, self.watched_s))
+        return even * random.uniform(1 - _UNEVEN, 1 + _UNEVEN)  # noqa: S311 (no secret)
 
     def look(self) -> Pass:
         """Look once. A store that cannot be written is closed; the watch goes on without."""

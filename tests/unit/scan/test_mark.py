@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 
 import numpy as np
 import pytest
@@ -315,6 +316,7 @@ FORMS = {
     "page number": lambda address: address >> 12,
     "doubled": lambda address: address << 1 | 1 << 63,
     "twice": lambda address: address << 1,
+    "halves": lambda address: address << 32 | address >> 32,
     "boxed": lambda address: address << 16,
     "byte order": lambda address: int.from_bytes(address.to_bytes(8, "little"), "big"),
 }
@@ -359,3 +361,46 @@ def test_what_it_leads_to_is_possibly_lost_too():
 
 def test_what_only_a_lost_block_has_is_not_looked_at():
     assert disguised(0, content=[FORMS["high tag"](FAR + 4096)]) == ([LOST, LOST, LOST], 0)
+
+
+def by_distances(words, *, at_root, sizes=(64,) * 8):
+    """The kinds of blocks 4,096 bytes apart: `words` of each, and `at_root` in a root."""
+    memory = np.zeros(len(sizes) * 4096, np.uint8)
+    for block, content in words.items():
+        raw = np.array([word % (1 << 64) for word in content], np.uint64).view(np.uint8)
+        memory[block * 4096 : block * 4096 + len(raw)] = raw
+    roots = np.array([word % (1 << 64) for word in at_root], np.uint64)
+    segments = [
+        Segment(ROOTS, ROOTS + roots.nbytes, roots.ctypes.data),
+        Segment(FAR, FAR + len(memory), memory.ctypes.data),
+    ]
+    starts = FAR + 4096 * np.arange(len(sizes), dtype=np.uint64)
+    with Marker(starts, np.array(sizes, np.uint64), segments=segments) as marker:
+        root = Root(ROOTS, ROOTS + roots.nbytes, "roots")
+        marker.mark([root])
+        marker.find_disguised([root])
+        return [Reachability(kind) for kind in marker.sweep()]
+
+
+@pytest.mark.parametrize("step", [1, -1, 3])
+def test_links_that_count_from_where_they_are(step):
+    order = [step * i % 8 for i in range(8)]
+    links = {a: [(b - a) * 4096] for a, b in itertools.pairwise(order)}
+    assert by_distances(links, at_root=[FAR + order[0] * 4096 - ROOTS]) == [POSSIBLE] * 8
+
+
+def test_one_number_that_happens_to_lead_to_a_block_does_not_excuse_it():
+    assert by_distances({}, at_root=[FAR - ROOTS]) == [LOST] * 8
+    # Nor do two: most of the blocks of that size are not found so.
+    found = by_distances({0: [4096], 1: [4096], 2: [4096]}, at_root=[FAR - ROOTS])
+    assert found == [POSSIBLE] * 4 + [LOST] * 4
+    found = by_distances({0: [4096]}, at_root=[FAR - ROOTS])
+    assert found == [LOST] * 8
+
+
+def test_a_list_whose_links_are_the_exclusive_or_of_both_neighbours():
+    at = [FAR + 4096 * i for i in range(8)]
+    links = {i: [(at[i - 1] if i else 0) ^ (at[i + 1] if i < 7 else 0)] for i in range(8)}
+    found = by_distances(links, at_root=[at[0], at[7]])
+    assert LOST not in found
+    assert found.count(POSSIBLE) == 4

@@ -14,6 +14,8 @@ static struct packed packed[N];
 static uint64_t high[N], shifted[N], pages[N], doubled[N], boxed[N];
 struct node { uint64_t next; char text[80]; }; /* a list whose links have a tag in the high bits */
 static uint64_t list;
+struct halves { uint16_t high; uint32_t low; };
+struct halves halves[N];
 static __attribute__((noinline)) void set_up(void) {
   for (int i = 0; i < N; i++) {
     packed[i] = (struct packed){1, calloc(1, 200)};
@@ -24,6 +26,8 @@ static __attribute__((noinline)) void set_up(void) {
     pages[i] = (uintptr_t)page >> 12;
     doubled[i] = (uintptr_t)calloc(1, 203) << 1 | 1ull << 63;
     boxed[i] = (uintptr_t)calloc(1, 204) << 16;
+    uintptr_t half = (uintptr_t)calloc(1, 205);
+    halves[i] = (struct halves){half >> 32, (uint32_t)half};
     struct node *node = calloc(1, sizeof *node);
     node->next = list;
     list = (uintptr_t)node | 0x7ull << 60;

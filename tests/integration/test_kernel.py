@@ -55,7 +55,7 @@ def test_what_it_holds_is_a_recording(tmp_path):
         (["watch", "--every", "100d"], "too long"),
         (["watch", "--every", "0.1s"], "too short"),
         (["scan", "--report-file", "/nowhere/x"], "cannot be written"),
-        (["frob"], "invalid choice"),
+        (["frob"], "is none of state, watch"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(arguments, words):

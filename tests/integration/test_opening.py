@@ -130,3 +130,39 @@ def test_what_it_is_not_is_said(leakscope, place):
         ("", "empty name"),
     ):
         assert sentence in said(leakscope, "report", name)
+
+
+_THREADS = """
+import threading, time
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "attach",
+        "control",
+        "detach",
+        "doctor",
+        "find",
+        "java dump",
+        "report",
+        "scan",
+        "top",
+        "watch",
+    ],
+)
+def test_the_number_of_a_thread_says_whose_it_is(leakscope, command):
+    with subprocess.Popen([sys.executable, "-c", _THREADS], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"up\n"
+            tasks = os.listdir(f"/proc/{process.pid}/task")
+            (thread,) = (task for task in tasks if int(task) != process.pid)
+            text = said(leakscope, *command.split(), thread)
+            assert f"{thread} is a thread of process {process.pid} (python" in text
+            assert f"Name the process instead: {process.pid}" in text
+        finally:
+            process.kill()

@@ -31,7 +31,7 @@ from leakscope.formats import (
 from leakscope.java.heap_file import is_heap_dump
 from leakscope.observe.asked import find_processes
 from leakscope.observe.store import MAGIC as WATCH_MAGIC
-from leakscope.proc.process import read_start
+from leakscope.proc.process import read_start, refuse_thread
 from leakscope.recording import layout, load, packed
 from leakscope.trace.live_files import find_live_file
 
@@ -184,6 +184,7 @@ def pid_of(text: str) -> int:
     if is_number(text):
         if not 1 <= int(text) < 1 << 31:
             raise UsageError(f"{text} is not a process id")
+        refuse_thread(int(text))
         return int(text)
     refuse_file(text)
     one = open_one(text)
@@ -221,6 +222,7 @@ def _is_process(name: str) -> bool:
 
 def open_process(pid: int) -> Named:
     """Return what is known of a process. Raises `TargetError` for one that is not there."""
+    refuse_thread(pid)
     live = find_live_file(pid)
     if live is None:
         return Named(f"process {pid}", InputKind.PROCESS, pid=pid)

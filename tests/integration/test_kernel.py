@@ -79,6 +79,9 @@ def test_a_watch_is_recorded_and_judged_again(tmp_path):
     said = kernel("watch", "--for", "4s", "--every", "1s", "--json", "--record", str(record))
     watched = json.loads(said.stdout)
     assert said.returncode == 3, said.stderr
+    assert watched["next_step"].endswith(": leakscope kernel watch --for 40m") or (
+        "--for" not in watched["next_step"]
+    )
     kinds = {gauge["kind"] for gauge in watched["gauges"]}
     assert "system" in kinds
     assert not {g["metric"] for g in watched["gauges"]} & {"anon", "pss", "used"}

@@ -28,3 +28,4 @@ class Watched:
     killed: Sequence[tuple[Subject, int]] = ()  # where the kernel ran out of memory, how often
     held: Mapping[str, Sequence[str]] = field(default_factory=dict)
     reserved: Sequence[tuple[Series, Growth]] = ()  # address space that grows
+    command: str = "leakscope watch"  # that watches all of this again

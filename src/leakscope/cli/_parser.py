@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         self._end(f"{option}: {why}" if why else message)
 
     def _choice(self, option: str, given: str, choices: list[str]) -> NoReturn:
-        where = "" if option.isupper() else f"{option}: "
+        where = f"{option}: " if option.startswith("-") else ""
         text = f"{where}'{given[:_SHOWN]}' is none of {', '.join(choices)}"
         self._end(text, _near(given, choices))
 

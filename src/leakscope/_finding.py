@@ -9,6 +9,7 @@ its recording tells as much, with call stacks.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,6 @@ from leakscope.proc.text import read_text
 from leakscope.scan.subject import check_process
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator, Sequence
 
     from leakscope.model.census import HeapGrowth
@@ -492,7 +492,22 @@ def _next(found: Found, *, attached: bool = False) -> str:
         return f"leakscope find {pid}"
     if attached:
         return f"leakscope attach {pid} --for 10m --scan"
+    if not _can_be_run(pid):
+        return f"leakscope attach {pid} --for 10m"
     return f"leakscope run -- {found.program}{_arguments(found)}"
+
+
+def _can_be_run(pid: int) -> bool:
+    """Whether `leakscope run` would take the program; True where that cannot be told."""
+    from leakscope.trace.preflight import inspect_program
+
+    path = read_executable(pid)
+    try:
+        if path is not None:
+            inspect_program(path, {})
+    except TargetError:
+        return not os.access(path or "", os.X_OK)  # it is gone, or is elsewhere for us
+    return True
 
 
 def _arguments(found: Found) -> str:

@@ -132,6 +132,24 @@ def test_what_it_is_not_is_said(leakscope, place):
         assert sentence in said(leakscope, "report", name)
 
 
+def test_an_empty_file_is_called_so(leakscope, place):
+    (place / "empty.leakscope").touch()
+    assert "empty.leakscope is empty" in said(leakscope, "report", "empty.leakscope")
+
+
+@pytest.mark.parametrize("command", ["attach", "control", "detach"])
+def test_what_takes_no_file_does_not_ask_for_one(leakscope, place, command):
+    text = said(leakscope, command, "no_such_program")
+    assert "there is no process called 'no_such_program'" in text
+    assert "file" not in text
+
+
+def test_a_thread_of_the_kernel_has_no_heap_to_attach_to(leakscope):
+    if Path("/proc/2/comm").read_text() != "kthreadd\n":
+        pytest.skip("a container without threads of the kernel")
+    assert "a thread of the kernel" in said(leakscope, "attach", "2")
+
+
 _THREADS = """
 import threading, time
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()

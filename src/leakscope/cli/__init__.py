@@ -51,7 +51,7 @@ COMMANDS = (
         "record a program that runs already, and report what it leaks",
         "leakscope.cli.attach",
     ),
-    Command("detach", "take leakscope's agent out of running processes", "leakscope.cli.detach"),
+    Command("detach", "take the agent out of running processes", "leakscope.cli.detach"),
     Command("top", "show what a traced program holds, live", "leakscope.cli.top"),
     Command("report", "show the report on a recording again", "leakscope.cli.report"),
     Command(

@@ -178,6 +178,8 @@ def _check_state(pid: int) -> None:
     if status.state[:1] in "TtZX":
         state = "has ended" if status.state[:1] in "ZX" else "is stopped"
         raise _RefuseError(f"it {state}", None if state == "has ended" else f"kill -CONT {pid}")
+    if not read_maps(pid):
+        raise _RefuseError("it is a thread of the kernel, and has no heap")
     waits = False
     for task in Path(f"/proc/{pid}/task").iterdir():
         text = read_text(f"{task}/status") or ""

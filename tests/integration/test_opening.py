@@ -132,6 +132,12 @@ def test_what_it_is_not_is_said(leakscope, place):
         assert sentence in said(leakscope, "report", name)
 
 
+def test_what_only_a_watch_has_is_not_asked_of_a_program(leakscope, place):
+    assert leakscope("run", "-o", "rec.leakscope", "--", "/bin/true").returncode in {0, 2}
+    text = said(leakscope, "report", "rec.leakscope", "--of", "nginx")
+    assert "--of is for recordings of a watch, and rec.leakscope is a recording" in text
+
+
 def test_an_empty_file_is_called_so(leakscope, place):
     (place / "empty.leakscope").touch()
     assert "empty.leakscope is empty" in said(leakscope, "report", "empty.leakscope")

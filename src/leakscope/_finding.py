@@ -9,6 +9,7 @@ its recording tells as much, with call stacks.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,6 @@ from leakscope.proc.text import read_text
 from leakscope.scan.subject import check_process
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator, Sequence
 
     from leakscope.model.census import HeapGrowth
@@ -58,6 +58,7 @@ _OUTSIDE = 0.3  # of what grew, is not what the walked heap took
 _MAPPING_GREW = 128 << 10
 _STACK = 16 << 10  # what a thread costs at least
 _PER_DESCRIPTOR = 16 << 10  # bytes of heap: with more than that, the heap is the chief thing
+_SHARED_MEMORY = "/dev/zero (deleted)"  # what /proc calls it
 _SHARED = ("/dev/shm/", "/memfd:", "/SYSV", "/dev/zero")  # noqa: S108 (names, not opened)
 _GAUGES = {
     "fds": "open descriptors",
@@ -151,6 +152,7 @@ class _Search:
     heap: HeapGrowth | None = None
     is_traced: bool = False
     is_attached: bool = False  # for as long as it is looked at
+    own_starts: frozenset[int] = frozenset()  # addresses of shared memory that attaching mapped
     growths: dict[str, Growth] = field(default_factory=dict)
     _identity: tuple[object, ...] = field(init=False)
 
@@ -179,7 +181,8 @@ class _Search:
                 self._watch(observer, until)
             self.growths = observer.growths()
         self._check()
-        mappings = _grown_mappings(areas, read_areas(self.pid) or ())
+        after = [a for a in read_areas(self.pid) or () if a.start not in self.own_starts]
+        mappings = _grown_mappings(areas, after)
         came = Counter(dict(points_to(self.pid)))
         came.subtract(dict(open_before))
         descriptors = tuple((name, n) for name, n in came.most_common(4) if n > 0)
@@ -199,7 +202,9 @@ class _Search:
             return
         with contextlib.ExitStack() as stack:
             try:
+                before = _shared_starts(self.pid)
                 stack.enter_context(Session(make_plan(self.pid), max_pause_s=self.max_pause_s))
+                self.own_starts = _shared_starts(self.pid) - before
                 self.is_attached = True
                 self.say(f"attached to {self._name}: what it allocates is recorded")
             except TargetError as error:
@@ -312,6 +317,11 @@ def _compare_recordings(
     second_ns, after = scan()
     findings = Analyser(debuginfod=False).analyse(after)
     return compare_recordings(before, after, findings, (second_ns - first_ns) / 1e9)
+
+
+def _shared_starts(pid: int) -> frozenset[int]:
+    """Return where memory without a file begins that forked children share."""
+    return frozenset(area.start for area in read_areas(pid) or () if area.path == _SHARED_MEMORY)
 
 
 def _grown_mappings(
@@ -480,7 +490,24 @@ def _next(found: Found, *, attached: bool = False) -> str:
         return f"gdb -p {pid} -batch -ex 'thread apply all bt'"
     if heap is None and "the heap was not walked: --no-stop" in found.unseen:
         return f"leakscope find {pid}"
+    if attached:
+        return f"leakscope attach {pid} --for 10m --scan"
+    if not _can_be_run(pid):
+        return f"leakscope attach {pid} --for 10m"
     return f"leakscope run -- {found.program}{_arguments(found)}"
+
+
+def _can_be_run(pid: int) -> bool:
+    """Whether `leakscope run` would take the program; True where that cannot be told."""
+    from leakscope.trace.preflight import inspect_program
+
+    path = read_executable(pid)
+    try:
+        if path is not None:
+            inspect_program(path, {})
+    except TargetError:
+        return not os.access(path or "", os.X_OK)  # it is gone, or is elsewhere for us
+    return True
 
 
 def _arguments(found: Found) -> str:

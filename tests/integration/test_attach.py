@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harm.attaching import build, started
+from leakscope._finding import _Search
 from leakscope.trace.attach.island import find_attached
 
 LEAKSCOPE = [sys.executable, "-m", "leakscope"]
@@ -192,6 +193,16 @@ def test_find_names_the_line(leaky):
     done = leakscope("find", leaky.pid, "--attach", "--for", "6s", "--max-pause", "2")
     assert f"leaky.c:{lost_line()}" in done.stdout
     assert find_attached(leaky.pid) is None
+
+
+def test_the_recording_is_no_memory_of_the_process(leaky):
+    search = _Search(leaky.pid, 3.0, 2.0, (), say=lambda text: None)
+    with search.attached():
+        assert search.is_attached, search.unseen
+        maps = Path(f"/proc/{leaky.pid}/maps").read_text()
+        shared = [line for line in maps.splitlines() if "/dev/zero" in line]
+        assert {int(line.partition("-")[0], 16) for line in shared} == search.own_starts
+        assert shared
 
 
 def test_doctor_says_beforehand(leaky):

@@ -111,7 +111,7 @@ def test_static(refused, build):
 
     assert f"{program} is statically linked" in said
     assert "LD_PRELOAD has no effect" in said
-    assert "memleak-bpfcc" in said
+    assert "leakscope attach PID" in said
 
 
 @pytest.mark.musl

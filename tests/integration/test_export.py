@@ -363,7 +363,7 @@ def test_files_of_all_tools_are_exported_and_are_no_change_to_themselves():
     [
         (["missing", "--to", "csv"], "neither a process nor a file"),
         (["rubbish", "--to", "csv"], "is not a core file"),
-        (["rubbish", "--to", "word"], "invalid choice"),
+        (["rubbish", "--to", "word"], "is none of pprof"),
         (["rubbish"], "--to"),
         (["rubbish", "--to", "csv", "-o", "rubbish"], "cannot be written as well"),
         (["rubbish", "--to", "csv", "-o", "no/where"], "there is no directory"),

@@ -231,3 +231,13 @@ def test_what_cannot_be_found_is_one_sentence(target, sentence):
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_static_program_is_not_told_to_be_run(tmp_path):
+    program = tmp_path / "static-daemon"
+    source = ROOT / "tests/programs/find/find_leaks.cc"
+    subprocess.run(["g++", "-g", "-O1", "-static", "-pthread", source, "-o", program], check=True)
+    with running(program, "lost") as pid:
+        done = find(pid, *SHORT)
+    assert f"Next: leakscope attach {pid} --for 10m" in done.stdout
+    assert "leakscope run" not in done.stdout + done.stderr

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.xdist_group("java")
 LEAKS = {
     "static": (1500, "place", "Leaks.SESSIONS", "a static collection that is never emptied"),
     "list": (1500, "place", "Leaks.QUEUE", "a static collection that is never emptied"),
+    "buffers": (1500, "place", "Leaks.KEPT", "a static collection that is never emptied"),
     "listeners": (1500, "place", "Leaks.MODEL.listeners", "listeners that are not removed"),
     "local": (1500, "place", "java.lang.Thread … java.lang.Object[]", "a variable of a thread that runs"),
     "threadlocal": (800, "place", "java.lang.Thread … java.lang.Object[]", "thread locals that are not removed"),

@@ -55,7 +55,7 @@ def test_what_it_holds_is_a_recording(tmp_path):
         (["watch", "--every", "100d"], "too long"),
         (["watch", "--every", "0.1s"], "too short"),
         (["scan", "--report-file", "/nowhere/x"], "cannot be written"),
-        (["frob"], "invalid choice"),
+        (["frob"], "is none of state, watch"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(arguments, words):
@@ -72,6 +72,12 @@ def test_a_scan_without_kmemleak_says_what_to_build():
     assert said.returncode == 2
     assert "kmemleak cannot be used" in said.stderr
     assert "leakscope kernel watch" in said.stderr
+
+
+def test_the_next_step_of_a_watch_is_a_watch_of_the_kernel():
+    lines = kernel("watch", "--for", "2s").stdout.rstrip().split("\n")
+    assert "leakscope watch PID" not in lines[0]
+    assert "leakscope watch --for" not in lines[-1]
 
 
 def test_a_watch_is_recorded_and_judged_again(tmp_path):

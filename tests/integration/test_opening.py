@@ -130,3 +130,63 @@ def test_what_it_is_not_is_said(leakscope, place):
         ("", "empty name"),
     ):
         assert sentence in said(leakscope, "report", name)
+
+
+def test_what_only_a_watch_has_is_not_asked_of_a_program(leakscope, place):
+    assert leakscope("run", "-o", "rec.leakscope", "--", "/bin/true").returncode in {0, 2}
+    text = said(leakscope, "report", "rec.leakscope", "--of", "nginx")
+    assert "--of is for recordings of a watch, and rec.leakscope is a recording" in text
+
+
+def test_an_empty_file_is_called_so(leakscope, place):
+    (place / "empty.leakscope").touch()
+    assert "empty.leakscope is empty" in said(leakscope, "report", "empty.leakscope")
+
+
+@pytest.mark.parametrize("command", ["attach", "control", "detach"])
+def test_what_takes_no_file_does_not_ask_for_one(leakscope, place, command):
+    text = said(leakscope, command, "no_such_program")
+    assert "there is no process called 'no_such_program'" in text
+    assert "file" not in text
+
+
+def test_a_thread_of_the_kernel_has_no_heap_to_attach_to(leakscope):
+    if Path("/proc/2/comm").read_text() != "kthreadd\n":
+        pytest.skip("a container without threads of the kernel")
+    assert "a thread of the kernel" in said(leakscope, "attach", "2")
+
+
+_THREADS = """
+import threading, time
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "attach",
+        "control",
+        "detach",
+        "doctor",
+        "find",
+        "java dump",
+        "report",
+        "scan",
+        "top",
+        "watch",
+    ],
+)
+def test_the_number_of_a_thread_says_whose_it_is(leakscope, command):
+    with subprocess.Popen([sys.executable, "-c", _THREADS], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"up\n"
+            tasks = os.listdir(f"/proc/{process.pid}/task")
+            (thread,) = (task for task in tasks if int(task) != process.pid)
+            text = said(leakscope, *command.split(), thread)
+            assert f"{thread} is a thread of process {process.pid} (python" in text
+            assert f"Name the process instead: {process.pid}" in text
+        finally:
+            process.kill()

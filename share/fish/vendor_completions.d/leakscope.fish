@@ -104,7 +104,7 @@ complete -c leakscope -n '__fish_seen_subcommand_from attach' -l budget -x -d 'w
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l tolerance -x -d 'growth since the baseline by so much is none (default: 0 of lost blocks, 10 of what is held)'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -l export -r -F -d 'also write FILE for other programs, as `leakscope export` does; repeatable'
 complete -c leakscope -n '__fish_seen_subcommand_from attach' -s h -l help -d 'show the help and exit'
-complete -c leakscope -n 'not __fish_seen_subcommand_from run compare attach detach top report scan find diff export baseline suppress watch android java kernel control header doctor' -f -a detach -d 'take leakscope\'s agent out of running processes'
+complete -c leakscope -n 'not __fish_seen_subcommand_from run compare attach detach top report scan find diff export baseline suppress watch android java kernel control header doctor' -f -a detach -d 'take the agent out of running processes'
 complete -c leakscope -n '__fish_seen_subcommand_from detach' -l all -d 'all processes that may be looked at'
 complete -c leakscope -n '__fish_seen_subcommand_from detach' -s h -l help -d 'show the help and exit'
 complete -c leakscope -n 'not __fish_seen_subcommand_from run compare attach detach top report scan find diff export baseline suppress watch android java kernel control header doctor' -f -a top -d 'show what a traced program holds, live'

@@ -9,11 +9,12 @@ to see the traceback as well.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
+from leakscope.cli._parser import Parser
 from leakscope.cli._streams import complain, open_standard_streams, require_output, silence
 from leakscope.cli._verbs import Command, load_command
 from leakscope.errors import LeakscopeError, UsageError
@@ -52,7 +53,7 @@ COMMANDS = (
         "record a program that runs already, and report what it leaks",
         "leakscope.cli.attach",
     ),
-    Command("detach", "take leakscope's agent out of running processes", "leakscope.cli.detach"),
+    Command("detach", "take the agent out of running processes", "leakscope.cli.detach"),
     Command("top", "show what a traced program holds, live", "leakscope.cli.top"),
     Command("report", "show the report on a recording again", "leakscope.cli.report"),
     Command(
@@ -142,18 +143,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0].startswith(("--json", "--html", "--colour", "--color")):
+    if not arguments or arguments[0].startswith("-"):
         return _triage(arguments)
-    if arguments[0].startswith("-"):
-        parser = _parser()
-        options = parser.parse_args(arguments)
-        if options.version:
-            from leakscope import __version__
-
-            print(f"leakscope {__version__}")
-            return 0
-        parser.print_help()
-        return 0
     name, *rest = arguments
     if name == "help":
         return _dispatch([*rest[:1], "--help"])
@@ -163,12 +154,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name == "kernel":  # its verbs are loaded while the options are read
         _numpy_first()
     module = load_command(command)
-    parser = argparse.ArgumentParser(
-        prog=f"leakscope {name}",
-        description=module.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(f"leakscope {name}", description=module.HELP)
     module.configure(parser)
     args = parser.parse_args(rest)
     if name in _REPORTING and not any(getattr(args, each, None) for each in _FILES):
@@ -186,26 +172,24 @@ def _numpy_first() -> None:
 def _triage(arguments: list[str]) -> int:
     from leakscope.cli import triage
 
-    parser = argparse.ArgumentParser(prog="leakscope", allow_abbrev=False)
-    triage.configure(parser)
-    args = parser.parse_args(arguments)
-    require_output()
-    return triage.run(args)
-
-
-def _parser() -> argparse.ArgumentParser:
     width = max(len(command.name) for command in COMMANDS)
     table = "\n".join(f"  {c.name:<{width}}  {c.line}" for c in COMMANDS)
-    parser = argparse.ArgumentParser(
-        prog="leakscope",
-        usage="leakscope [COMMAND [OPTION...]]",
+    parser = Parser(
+        "leakscope",
+        usage="leakscope [COMMAND] [OPTION...]",
         description=f"Find the line of code that makes memory grow.\n\ncommands:\n{table}",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
+    triage.configure(parser)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    return parser
+    args = parser.parse_args(arguments)
+    if args.version:
+        from leakscope import __version__
+
+        print(f"leakscope {__version__}")
+        return 0
+    require_output()
+    return triage.run(args)
 
 
 def _unknown(name: str) -> UsageError:
@@ -216,6 +200,10 @@ def _unknown(name: str) -> UsageError:
     near = get_close_matches(name, [command.name for command in COMMANDS], n=1)
     if near:
         hint = f"Did you mean `leakscope {near[0]}`?"
+    elif is_number(name):
+        hint = (
+            f"Whether process {printable(name[:80])} leaks: leakscope find {printable(name[:80])}"
+        )
     elif os.access(name, os.F_OK):
         hint = f"To trace a program: leakscope run -- {printable(name)}"
     else:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     folder = state_folder()
     if folder is not None:
         ModuleMap.now(folder).save(folder)
-    args.targets, args.heap = [], False
+    args.targets, args.heap, args.again = [], False, "leakscope kernel watch"
     gatherer = KernelGatherer(debug=debug)
 
     def stacks(judged: Judgement) -> dict[str, list[str]]:

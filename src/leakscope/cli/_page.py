@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +71,8 @@ def judged_answer(
         holders=held,
     )
     if number >= _PROFILES and len(answer.results) > _BRIEF:
+        from dataclasses import replace
+
         more = answer.left_out + len(answer.results) - _BRIEF
         answer = replace(answer, results=answer.results[:_BRIEF], left_out=more)
     return findings, answer

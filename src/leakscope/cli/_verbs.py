@@ -6,11 +6,11 @@ Such a module has `HELP` (one paragraph), `configure(parser)` and `run(args) -> 
 
 from __future__ import annotations
 
-import argparse
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
 __all__ = ["Command", "configure_verbs", "load_command", "run_verb"]
@@ -50,8 +50,6 @@ def configure_verbs(
             verb.name,
             help=verb.line,
             description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
         )
         module.configure(below)
         if verb.name == alone:

@@ -50,10 +50,13 @@ def run(args: argparse.Namespace) -> int:
     pid = pid_of(args.pid)
     if args.output is not None and args.action != "dump":
         raise UsageError("--output belongs to dump")
-    if (args.name is None) == (args.action == "mark"):
+    if args.name is None and args.action == "mark":
         raise UsageError(
-            "a mark has a name, and nothing else has one",
-            hint=f"leakscope control {args.pid} mark before-load",
+            "a mark needs a name", hint=f"leakscope control {args.pid} mark before-load"
+        )
+    if args.name is not None and args.action != "mark":
+        raise UsageError(
+            f"{args.action} takes no name", hint=f"leakscope control {args.pid} {args.action}"
         )
     if args.action == "mark":
         control.mark(pid, args.name)

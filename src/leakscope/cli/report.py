@@ -83,8 +83,12 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(outputs, [*read, args.baseline] if args.baseline else read)
     if alone:
         refuse_gate(args, alone[0].label, alone[0].kind)
-    if args.csv is not None and any(one.kind is not InputKind.WATCH for one in named):
-        raise UsageError("--csv is for recordings of a watch")
+    other = next((one for one in named if one.kind is not InputKind.WATCH), None)
+    for option in ("csv", "of", "until"):
+        if other is not None and getattr(args, option) is not None:
+            raise UsageError(
+                f"--{option} is for recordings of a watch, and {other.label} is {other.kind}"
+            )
     if args.html is not None and tables:
         raise UsageError(f"--html is not for {tables[0].label}: it is {tables[0].kind}")
     found = [

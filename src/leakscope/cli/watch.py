@@ -266,7 +266,9 @@ def _beginning(watch: Watch) -> str:
     names = [subject_name(subjects[pid]) for pid in sorted(only or ()) if pid in subjects]
     pace = f"a look every {watch.interval_s:g} s; Ctrl-C ends with the report"
     if not names:
-        return f"Watching {watch.gatherer.label}, {pace}. One process: leakscope watch PID\n"
+        every = watch.gatherer.label == "everything"
+        more = " One process: leakscope watch PID" if every else ""
+        return f"Watching {watch.gatherer.label}, {pace}.{more}\n"
     more = f" and {len(names) - _ACCOUNTS} more" if len(names) > _ACCOUNTS else ""
     pid = next(pid for pid in sorted(only or ()) if pid in subjects)
     who = ", ".join(names[:_ACCOUNTS]) + more
@@ -342,6 +344,7 @@ def _tell(
         judgement.reserved,
         grown,
         heaps.failures if heaps is not None else {},
+        getattr(args, "again", "leakscope watch"),
     )
     stream = None if args.report_file else sys.stdout
     text = to_json(watched) if args.json else render_watch(watched, ink_for(stream, args.colour))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from leakscope.errors import TargetError
 from leakscope.java import perf_data
-from leakscope.proc.process import pids, read_start
+from leakscope.proc.process import pids, read_start, refuse_thread
 from leakscope.proc.rights import folder_of_process, foreign_root
 from leakscope.proc.text import read_text
 
@@ -68,6 +68,7 @@ def find_machine(pid: int) -> Machine:
     """Return one virtual machine. Raises `TargetError` in a sentence on what it is instead."""
     if read_start(pid) is None:
         raise TargetError(f"there is no process {pid}")
+    refuse_thread(pid)
     machine = _machine(pid)
     if machine is None:
         raise TargetError(

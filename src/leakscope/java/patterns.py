@@ -109,6 +109,10 @@ def _only_strings(place: HeapPlace) -> bool:
     """Whether what a place holds are strings, and what a collection needs to hold them."""
     total = sum(held.size for held in place.held)
     strings = sum(held.size for held in place.held if held.class_name in _OF_STRINGS)
+    owners = sum(held.count for held in place.held if held.class_name == _OF_STRINGS[0])
+    arrays = sum(held.count for held in place.held if held.class_name in _OF_STRINGS[1:])
+    if arrays > 1.1 * owners:  # a string has one array at most: these are not of strings
+        return False
     others = [
         held.class_name
         for held in place.held

@@ -231,7 +231,11 @@ def _slab_traces(debug: DebugFiles, config: Mapping[str, str]) -> KernelSource:
         except OSError as error:
             return KernelSource(name, tells, Ability.DENIED, f"{error.strerror}")
     return KernelSource(
-        name, tells, Ability.OFF, "off", f"boot with {option}=U (of one cache: {option}=U,NAME)"
+        name,
+        tells,
+        Ability.OFF,
+        "no cache keeps any",
+        f"boot with {option}=U (of one cache: {option}=U,NAME)",
     )
 
 

@@ -31,6 +31,7 @@ class Watched:
     reserved: Sequence[tuple[Series, Growth]] = ()  # address space that grows
     heaps: Mapping[int, HeapGrowth] = field(default_factory=dict)  # walked twice, by pid
     unwalked: Mapping[int, str] = field(default_factory=dict)  # why a heap was not, by pid
+    command: str = "leakscope watch"  # that watches all of this again
 
     @property
     def losing(self) -> tuple[HeapGrowth, ...]:

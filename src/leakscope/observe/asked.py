@@ -11,7 +11,7 @@ from leakscope._digits import is_number
 from leakscope.errors import TargetError, UsageError
 from leakscope.proc.cgroup import find_hierarchy, read_cgroup
 from leakscope.proc.naming import answers_to
-from leakscope.proc.process import pids, read_start
+from leakscope.proc.process import pids, read_start, refuse_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,6 +73,7 @@ def find_processes(targets: Iterable[str]) -> tuple[frozenset[int], frozenset[st
         if is_number(target):
             if len(target) > 10 or read_start(int(target)) is None:
                 raise TargetError(f"there is no process {target[:80]}")
+            refuse_thread(int(target))
             found.add(int(target))
             continue
         named = {pid for pid in pids() if pid != os.getpid() and answers_to(pid, target)}

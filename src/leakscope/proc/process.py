@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from leakscope.errors import TargetError
 from leakscope.proc.text import read_lines, read_text
 
 __all__ = ["Gauges", "children_of", "count_mappings", "parse_gauges", "parse_start", "pids"]
 __all__ += ["is_called", "may_read_memory", "read_executable", "read_name"]
 __all__ += ["read_private_resident", "read_resident"]
-__all__ += ["living_task", "read_gauges", "read_start"]
+__all__ += ["living_task", "read_gauges", "read_start", "refuse_thread"]
 
 _STATUS_BYTES, _LONG_STATUS_BYTES = 8192, 2 << 20
 _FIELDS = {
@@ -134,6 +135,21 @@ def parse_start(text: str) -> int | None:
 def read_start(pid: int) -> int | None:
     """Return the start of `pid` in clock ticks since boot; None when it is gone."""
     return parse_start(read_text(f"/proc/{pid}/stat", 4096) or "")
+
+
+def refuse_thread(pid: int) -> None:
+    """Raise `TargetError` where `pid` is the number of a thread, which /proc shows as a process.
+
+    `top -H` and `ps -L` show such numbers. A number that is none of anything passes.
+    """
+    for line in (_status_text(pid) or b"").split(b"\n", 8):
+        if line.startswith(b"Tgid:"):
+            owner = int(line[5:])
+            if owner not in {0, pid}:
+                raise TargetError(
+                    f"{pid} is a thread of process {owner} ({read_name(owner)}), and no process",
+                    hint=f"Name the process instead: {owner}",
+                )
 
 
 def read_executable(pid: int) -> str | None:

@@ -378,7 +378,7 @@ def next_text(watched: Watched) -> str:
             return f"for a verdict on every gauge: leakscope watch {names} --for {minutes}m"
         if any(s.kind == "system" for s in subjects):
             minutes = math.ceil(max(waiting) / 60)
-            return f"for a verdict on every gauge: leakscope watch --for {minutes}m"
+            return f"for a verdict on every gauge: {watched.command} --for {minutes}m"
         return f"watch {longer} more for a verdict on every gauge"
     if watched.causes:
         return "the causes above say where to look"

@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 
 from leakscope.errors import TargetError, UsageError
+from leakscope.proc.process import refuse_thread
 
 __all__ = ["LONGEST_PAUSE_S", "PAUSE_S", "check_pause", "check_process", "process_name"]
 
@@ -29,6 +30,7 @@ def check_process(pid: int) -> None:
     """Raise `TargetError` when `pid` is gone, has ended, or has no heap that we can walk."""
     if not 0 < pid <= _MOST_PID:
         raise UsageError(f"{pid} is not a process id", hint="leakscope scan PID")
+    refuse_thread(pid)
     folder = Path(f"/proc/{pid}")
     try:
         text = (folder / "stat").read_text(encoding="utf-8", errors="replace")

@@ -179,7 +179,7 @@ def _scan(
     if heap is None:
         raise TargetError(
             f"{what} has no heap of an allocator that can be walked from outside",
-            hint=f"{KNOWN} are known. Start the program with `leakscope run` instead.",
+            hint=f"{KNOWN} are known. `leakscope attach PID` records what is allocated from now on.",
         )
     roots = find_roots(memory, threads, [*heap.regions, *heap.tables], ())
     unjoined = find_unjoined(memory, threads)

@@ -104,5 +104,6 @@ def _live_file(pid: int) -> LiveFile:
         )
     raise TargetError(
         f"process {pid} is not being traced",
-        hint="Start it with `leakscope run`, or preload the agent (see the page on deployment).",
+        hint=f"`leakscope attach {pid}` records it from now on, `leakscope run -- PROGRAM` from its"
+        " start.",
     )

@@ -25,7 +25,7 @@ from leakscope.errors import LeakscopeError, TargetError
 from leakscope.proc import elf
 from leakscope.proc.isolated import find_program
 from leakscope.proc.maps import Mapping, read_maps
-from leakscope.proc.process import living_task, may_read_memory, read_executable
+from leakscope.proc.process import living_task, may_read_memory, read_executable, refuse_thread
 from leakscope.proc.status import (
     CAP_BPF,
     CAP_PERFMON,
@@ -383,6 +383,7 @@ def _debug_info(path: str) -> Check:
 
 
 def _process(pid: int) -> tuple[bool, str, list[Check]]:
+    refuse_thread(pid)
     status = read_status(pid)
     maps = read_maps(pid)
     checks = [

@@ -36,9 +36,10 @@ _MALLOC_NAMES = ("malloc", "free")
 _CLEANERS = frozenset({"sudo", "doas", "pkexec"})  # they start the program with a new environment
 _USER_CHANGERS = frozenset({"su", "runuser", "setpriv", "gosu", "su-exec", "chpst"})
 _RUNNERS = {".py": "python3", ".sh": "sh", ".bash": "bash", ".pl": "perl", ".rb": "ruby"}
-_UPROBES = (
-    "leave out -static when linking it; if that cannot be, and it has its symbols, root can count"
-    " its allocations from the kernel with `memleak-bpfcc -O {path} -p PID` (package bpfcc-tools)"
+_OF_STATIC = (
+    "leave out -static when linking it; or start it alone, and record it with `leakscope attach"
+    " PID`, which takes its symbols; without them, have leakscope.h log what it allocates"
+    " (`leakscope header --help`)"
 )
 
 
@@ -280,7 +281,7 @@ def _inspect_without_loader(path: str, program: elf.Elf) -> Program:
     _refuse(
         f"{path} is statically linked: no loader runs in it, so LD_PRELOAD has no effect"
         f" (valgrind, heaptrack and a preloaded LeakSanitizer cannot see its malloc either)",
-        _sentence(_UPROBES.format(path=path)),
+        _sentence(_OF_STATIC),
     )
 
 

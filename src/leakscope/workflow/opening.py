@@ -31,7 +31,7 @@ from leakscope.formats import (
 from leakscope.java.heap_file import is_heap_dump
 from leakscope.observe.asked import find_processes
 from leakscope.observe.store import MAGIC as WATCH_MAGIC
-from leakscope.proc.process import read_start
+from leakscope.proc.process import read_start, refuse_thread
 from leakscope.recording import layout, load, packed
 from leakscope.trace.live_files import find_live_file
 
@@ -184,8 +184,14 @@ def pid_of(text: str) -> int:
     if is_number(text):
         if not 1 <= int(text) < 1 << 31:
             raise UsageError(f"{text} is not a process id")
+        refuse_thread(int(text))
         return int(text)
     refuse_file(text)
+    if text and not exists(text) and not _called(text):
+        raise TargetError(
+            f"there is no process called {text[:80]!r}",
+            hint="Name it by its number, or by its program without directories.",
+        )
     one = open_one(text)
     if one.pid is None:
         raise UsageError(f"{text} is {one.kind}, and no process")
@@ -210,8 +216,8 @@ def not_traced(pid: int) -> TargetError:
     """Return the error for a process that leaves no recording, with what can be done."""
     return TargetError(
         f"process {pid} is not being traced",
-        hint=f"`leakscope find {pid}` says whether it leaks, without that; to get lines of code,"
-        " start it with `leakscope run`.",
+        hint=f"`leakscope find {pid}` says whether it leaks, without that; `leakscope attach {pid}`"
+        " which lines.",
     )
 
 
@@ -221,6 +227,7 @@ def _is_process(name: str) -> bool:
 
 def open_process(pid: int) -> Named:
     """Return what is known of a process. Raises `TargetError` for one that is not there."""
+    refuse_thread(pid)
     live = find_live_file(pid)
     if live is None:
         return Named(f"process {pid}", InputKind.PROCESS, pid=pid)
@@ -293,6 +300,10 @@ def open_file(name: str) -> Named:
         return Named(name, InputKind.HEAP_DUMP, path)
     if foreign_format(path) is not None:
         return Named(name, InputKind.TABLE if is_table(path) else InputKind.FOREIGN, path)
+    if not head:
+        raise RecordingError(
+            f"{name} is empty", hint="What wrote it has not written anything, or not yet."
+        )
     if path.suffix in _RECORDINGS:
         return Named(name, InputKind.RECORDING, path)  # reading it says what is wrong with it
     guess = nearest_format(path)

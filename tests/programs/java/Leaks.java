@@ -65,6 +65,7 @@ public class Leaks {
             switch (kind) {
                 case "static": SESSIONS.put(made, new Session(made)); break;
                 case "list": QUEUE.add(new Session(made)); break;
+                case "buffers": KEPT.add(new byte[1000]); break;
                 case "listeners": MODEL.listeners.add(new Button()); break;
                 case "local": mine.add(new Session(made)); break;
                 case "streams": KEPT.add(new FileInputStream("/dev/null")); break;

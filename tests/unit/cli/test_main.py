@@ -117,6 +117,7 @@ def test_interrupted_is_130_and_silent(command, capsys):
     [
         ("repotr", "Did you mean `leakscope report`?"),
         (sys.executable, f"To trace a program: leakscope run -- {sys.executable}"),
+        ("1234", "leakscope find 1234"),
         ("x" * 10_000, "`leakscope --help` lists the commands."),
     ],
 )
@@ -125,10 +126,37 @@ def test_a_word_that_is_no_command_gets_a_next_step(name, hint, capsys):
     assert hint in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["report", "--nonsense"], ["report"]])
-def test_a_wrong_option_is_status_2(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        (["--nonsense"], "there is no option --nonsense", "`leakscope --help`"),
+        (["scan", "1", "--maxpause", "3"], "no option --maxpause", "Did you mean --max-pause?"),
+        (["scan", "1", "--maxpause=3"], "no option --maxpause", "Did you mean --max-pause?"),
+        (["kernel", "watch", "--fro", "3"], "no option --fro", "Did you mean --for?"),
+        (["android", "watch", "x", "--app", "y"], "no option --app", "  `leakscope android watch"),
+        (["report"], "leakscope report needs FILE", "`leakscope report --help`"),
+        (["report", "x", "--limit"], "--limit needs a value", "`leakscope report --help`"),
+        (["report", "x", "--limit", "y"], "--limit: 'y' is not a whole number", "--help"),
+        (["scan", "1", "2"], "'2' is one argument too many", "`leakscope scan --help`"),
+        (["export", "x", "--to", "sarrif"], "'sarrif' is none of pprof", "Did you mean sarif?"),
+        (["kernel", "scn"], "'scn' is none of state, watch, scan", "Did you mean scan?"),
+        (["android"], "needs VERB: one of doctor", "`leakscope android --help`"),
+        (["--apart", "3h"], "--apart: '3h' is no time", "`leakscope --help`"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence_and_a_next_step(arguments, said, hint, capsys):
     assert main(arguments) == 2
-    assert "usage:" in capsys.readouterr().err
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("leakscope: ")
+    assert said in first
+    assert hint in second
+
+
+def test_options_without_a_command_are_those_that_help_shows(capsys):
+    assert main(["--help"]) == 0
+    assert "--apart SECONDS" in capsys.readouterr().out
+    assert main(["--apart", "0.2", "--json"]) == 0
+    assert capsys.readouterr().out.startswith("{")
 
 
 def test_a_reader_that_leaves_early_is_no_complaint():

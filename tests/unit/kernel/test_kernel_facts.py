@@ -60,6 +60,7 @@ def test_what_is_built_in_and_switched_off(tmp_path, monkeypatch):
     assert (off["kmemleak"].state, off["kmemleak"].enable) == (Ability.OFF, "boot with kmemleak=on")  # fmt: skip
     assert off["page_owner"].enable == "boot with page_owner=on"
     assert "=U" in off["slab traces"].enable
+    assert all(off[name].why != "off" for name in ("kmemleak", "page_owner", "slab traces"))
     (tmp_path / "kmemleak").write_text("")
     (tmp_path / "page_owner").write_text("")
     (tmp_path / "slab" / "dentry").mkdir(parents=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import TargetError
 from leakscope.proc.cgroup import memory_limit
 from leakscope.proc.maps import read_maps
-from leakscope.proc.process import living_task, read_executable, read_name
+from leakscope.proc.process import living_task, read_executable, read_name, refuse_thread
 from leakscope.proc.status import read_status
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import has_shadow_stack
@@ -99,6 +99,7 @@ class _RefuseError(Exception):
 
 def make_plan(pid: int) -> Plan:
     """Say what attaching to `pid` would do. Raises `TargetError` when it may not be looked at."""
+    refuse_thread(pid)
     plan = Plan(pid, read_name(pid))
     try:
         return _plan(plan)
@@ -177,6 +178,8 @@ def _check_state(pid: int) -> None:
     if status.state[:1] in "TtZX":
         state = "has ended" if status.state[:1] in "ZX" else "is stopped"
         raise _RefuseError(f"it {state}", None if state == "has ended" else f"kill -CONT {pid}")
+    if not read_maps(pid):
+        raise _RefuseError("it is a thread of the kernel, and has no heap")
     waits = False
     for task in Path(f"/proc/{pid}/task").iterdir():
         text = read_text(f"{task}/status") or ""

@@ -171,16 +171,19 @@ def run(args: argparse.Namespace) -> int:
         )
         why = _wait(session, stopping, for_s, every_s, output, say)
         scanned = _scan(session, args.max_pause, say) if args.scan and why in ("", "stop") else None
-        session.detach()
+        stuck = _detach(session)
         if not session.is_alive():
             why = "end"
         elif session.removed is not None and session.removed.absent:
             why = "gone"
         recording = session.recording()
-    _tell_end(session, why, say)
+    if stuck is None:
+        _tell_end(session, why, say)
+    else:
+        say(f"not detached: {stuck}. Later: leakscope detach {plan.pid}")
     if recording is None:
         say(f"process {plan.pid} neither allocated nor freed anything while it was attached to")
-        return 0
+        return 0 if stuck is None else 2
     if scanned is not None:
         recording = scanned
     path = _pack(recording, output)
@@ -193,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
         )
     status = report_recordings([(path, recording)], args, sys.stdout)
     say(f"recording: {path}")
-    return status
+    return status if stuck is None else 2
 
 
 def _follow(
@@ -319,6 +322,15 @@ def _snapshot(session: Session, output: Output, say: _Speaker) -> None:
             say(f"snapshot: {path} ({bytes_text(live)} held)")
     except LeakscopeError as error:
         say(f"no snapshot this time: {error}")
+
+
+def _detach(session: Session) -> LeakscopeError | None:
+    """Detach, and return why that cannot be done: what was recorded is reported even so."""
+    try:
+        session.detach()
+    except LeakscopeError as error:
+        return error
+    return None
 
 
 def _scan(session: Session, max_pause_s: float, say: _Speaker) -> Recording | None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import numpy as np
 
 from leakscope.errors import TargetError
+from leakscope.proc.freezer import freezing_cgroup
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
 from leakscope.proc.text import read_text
 from leakscope.target.kernel_words import words_of_thread
@@ -255,6 +256,13 @@ class Frozen:
             if done:
                 return status
             if time.monotonic() > give_up:
+                frozen = freezing_cgroup(self.pid)
+                if frozen is not None:
+                    raise TargetError(
+                        f"process {self.pid} cannot be stopped: the freezer of its cgroup {frozen}"
+                        " holds it",
+                        hint="Thaw that cgroup, and try again.",
+                    )
                 raise TargetError(
                     f"thread {tid} of process {self.pid} cannot be stopped: it is inside the kernel",
                     hint=f"/proc/{tid}/wchan and /proc/{tid}/stack tell where; try again later.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.errors import TargetError
+from leakscope.proc.freezer import freezing_cgroup
 from leakscope.proc.maps import read_maps
 from leakscope.proc.process import children_of, pids
 from leakscope.proc.text import read_text
@@ -81,7 +82,7 @@ def remove(attached: Attached, *, max_pause_s: float) -> Removed:
             if _current(attached, _mappings(attached.pid)) is None:  # ended meanwhile
                 result.unmapped = True
                 return result
-            if number + 1 == _TRIES:
+            if number + 1 == _TRIES or freezing_cgroup(attached.pid) is not None:
                 raise
             time.sleep(_SHORT_S if number < _TRIES // 2 else _LONG_S)
             continue

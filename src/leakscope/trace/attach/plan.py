@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import TargetError
 from leakscope.proc.cgroup import memory_limit
+from leakscope.proc.freezer import freezing_cgroup
 from leakscope.proc.maps import read_maps
 from leakscope.proc.process import living_task, read_executable, read_name, refuse_thread
 from leakscope.proc.status import read_status
@@ -180,6 +181,11 @@ def _check_state(pid: int) -> None:
         raise _RefuseError(f"it {state}", None if state == "has ended" else f"kill -CONT {pid}")
     if not read_maps(pid):
         raise _RefuseError("it is a thread of the kernel, and has no heap")
+    frozen = freezing_cgroup(pid)
+    if frozen is not None:
+        raise _RefuseError(
+            f"the freezer of its cgroup {frozen} holds it", "Thaw that cgroup, and try again."
+        )
     waits = False
     for task in Path(f"/proc/{pid}/task").iterdir():
         text = read_text(f"{task}/status") or ""

@@ -53,6 +53,7 @@ class Session:
     _beat: Beat | None = None
     _pidfd: int = -1
     _start: int | None = None
+    _tried: bool = False  # to detach it
 
     def __enter__(self) -> Self:
         plan = self.plan
@@ -139,9 +140,14 @@ class Session:
         return replace(found, process=replace(found.process, pid=self.plan.pid, ended="running"))
 
     def detach(self) -> None:
-        """Take everything out. May be called more than once."""
-        if self.removed is not None:
+        """Take everything out. May be called more than once, and is tried once.
+
+        Raises `TargetError` where the process cannot be stopped: then the agent stays in it, and
+        `recording` still gives what was recorded.
+        """
+        if self._tried:
             return
+        self._tried = True
         if self._beat is not None:
             self._beat.stop()
         injected = self._of()

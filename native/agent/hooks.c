@@ -34,6 +34,7 @@ static inline uint8_t take_kind(uint8_t otherwise) {
 static __attribute__((noinline)) void *malloc_otherwise(size_t size) {
   struct ls_thread *thread = ls_enter(false);
   void *pointer = LS_REAL(ls_real.malloc(size));
+  thread = ls_still(thread);
   if (LS_LIKELY(thread != NULL)) {
     if (ls_sample_wants(thread, size))
       ls_finish_alloc(thread, pointer, size, take_kind(LSR_KIND_MALLOC), LS_CALLER);
@@ -50,6 +51,8 @@ static __attribute__((noinline)) void *malloc_recorded(size_t size) {
   if (LS_UNLIKELY(!thread))
     return malloc_otherwise(size);
   void *pointer = LS_REAL(ls_real.malloc(size));
+  if (LS_UNLIKELY(!ls_still(thread)))
+    return pointer;
   uint8_t kind = take_kind(LSR_KIND_MALLOC);
   if (LS_LIKELY(pointer != NULL))
     ls_record_born(thread, (uintptr_t)pointer, size, kind, LS_CALLER, true);
@@ -70,6 +73,8 @@ static LS_COLD void free_unknown(struct ls_thread *thread, void *pointer, uint32
                                  uintptr_t pc, uintptr_t sp, uintptr_t fp) {
   struct lsr_free_error *error = ls_free_examine(thread, (uintptr_t)pointer, via, pc, sp, fp);
   LS_REAL_VOID(ls_real.free(pointer));
+  if (LS_UNLIKELY(!ls_still(thread)))
+    return;
   ls_free_returned(error);
   ls_leave();
 }
@@ -122,6 +127,7 @@ void cfree(void *pointer) { free(pointer); }
 static __attribute__((noinline)) void *calloc_recorded(size_t count, size_t size) {
   struct ls_thread *thread = ls_enter(false);
   void *pointer = LS_REAL(ls_real.calloc(count, size));
+  thread = ls_still(thread);
   if (LS_LIKELY(thread != NULL)) {
     if (ls_sample_wants(thread, count * size))
       ls_finish_alloc(thread, pointer, count * size, LSR_KIND_CALLOC, LS_CALLER);
@@ -161,7 +167,8 @@ static __attribute__((noinline)) void *realloc_recorded(void *old, size_t size) 
   if (LS_UNLIKELY(!had && thread && old))
     error = ls_free_examine(thread, (uintptr_t)old, LSR_FREE_VIA_REALLOC, LS_CALLER);
   void *fresh = LS_REAL(ls_real.realloc(old, size));
-  if (LS_UNLIKELY(error != NULL))
+  thread = ls_still(thread);
+  if (LS_UNLIKELY(thread && error))
     ls_free_returned(error);
   if (LS_LIKELY(thread != NULL)) {
     finish_realloc(thread, old, had, &block, fresh, size, LS_CALLER);
@@ -193,7 +200,9 @@ void *reallocarray(void *old, size_t count, size_t size) {
     fresh = LS_REAL(ls_real.realloc(old, total));
   if (__builtin_mul_overflow(count, size, &total))
     total = SIZE_MAX;
-  ls_free_returned(error);
+  thread = ls_still(thread);
+  if (thread)
+    ls_free_returned(error);
   if (LS_LIKELY(thread != NULL)) {
     finish_realloc(thread, old, had, &block, fresh, total, LS_CALLER);
     ls_leave();
@@ -204,6 +213,7 @@ void *reallocarray(void *old, size_t count, size_t size) {
 int posix_memalign(void **ret, size_t alignment, size_t size) {
   struct ls_thread *thread = ls_enter(false);
   int error = LS_REAL(ls_real.posix_memalign(ret, alignment, size));
+  thread = ls_still(thread);
   if (LS_LIKELY(thread != NULL)) {
     if (ls_sample_wants(thread, size))
       ls_finish_alloc(thread, error ? NULL : *ret, size, LSR_KIND_MEMALIGN, LS_CALLER);
@@ -215,6 +225,7 @@ int posix_memalign(void **ret, size_t alignment, size_t size) {
 static inline void *finish_aligned(struct ls_thread *thread, void *pointer, size_t size,
                                    uintptr_t pc, uintptr_t sp, uintptr_t fp) {
   uint8_t kind = take_kind(LSR_KIND_MEMALIGN);
+  thread = ls_still(thread);
   if (LS_LIKELY(thread != NULL)) {
     if (ls_sample_wants(thread, size))
       ls_finish_alloc(thread, pointer, size, kind, pc, sp, fp);
@@ -265,9 +276,10 @@ void free_sized(void *pointer, size_t size) {
     LS_REAL_VOID(ls_real.free_sized(pointer, size));
   else
     LS_REAL_VOID(ls_real.free(pointer));
+  if (!ls_still(thread))
+    return;
   ls_free_returned(error);
-  if (thread)
-    ls_leave();
+  ls_leave();
 }
 
 void free_aligned_sized(void *pointer, size_t alignment, size_t size) {
@@ -277,7 +289,8 @@ void free_aligned_sized(void *pointer, size_t alignment, size_t size) {
     LS_REAL_VOID(ls_real.free_aligned_sized(pointer, alignment, size));
   else
     LS_REAL_VOID(ls_real.free(pointer));
+  if (!ls_still(thread))
+    return;
   ls_free_returned(error);
-  if (thread)
-    ls_leave();
+  ls_leave();
 }

@@ -52,6 +52,16 @@ LS_HOT struct ls_thread *ls_enter_plain(void) {
 
 static inline void ls_leave(void) { ls_tls.busy = 0; }
 
+/* After the real function: NULL, and the hook is left, when nothing is recorded here any more. A
+ * signal handler may have forked inside it, and in the child the recording is gone. */
+LS_HOT struct ls_thread *ls_still(struct ls_thread *thread) {
+  if (LS_LIKELY(!thread || ls_tls.epoch == __atomic_load_n(&ls_live->gate, __ATOMIC_RELAXED)))
+    return thread;
+  ls_tls.kind = 0;
+  ls_leave();
+  return NULL;
+}
+
 /* Sampled mode, the common case: no sample point falls into this block. Five
  * instructions; in exact mode `sample_left` is always 0. */
 LS_HOT bool ls_sample_skips(size_t size) {

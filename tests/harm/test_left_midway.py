@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A signal handler comes into the middle of the agent and does not go back to it."""
+"""A signal handler comes into the middle of a hook: it does not go back, or does in a forked child."""
 
 import pytest
 
@@ -26,3 +26,12 @@ def test_what_ends_in_a_handler_holds_nobody_up(build, leakscope, way, count):
     program = build("midway", "O2")
     done = leakscope("run", "-q", "--no-report", "--", program, way, count, timeout=SECONDS)
     assert (done.status, done.stdout) == (7, "0 ended otherwise\n"), done.stderr
+
+
+@pytest.mark.parametrize("mode", [(), ("--sample", "4KiB")], ids=["exact", "sampled"])
+def test_a_child_forked_by_a_handler_inside_the_allocator_goes_on(build, alone, leakscope, mode):
+    program = build("handlerfork", "O2")
+    plain = alone(program, 12)
+    done = leakscope("run", "-q", "--no-report", *mode, "--", program, 12, timeout=SECONDS)
+    assert (plain.status, plain.stdout) == (7, "12 forks, 0 ended otherwise\n")
+    assert (done.status, done.stdout) == (plain.status, plain.stdout), done.stderr

@@ -316,6 +316,24 @@ def test_exec_leaves_the_recording_of_the_program_before(leakscope):
     assert len({process.pid for process in by_name.values()}) == 1
 
 
+def test_what_was_held_before_an_exec_is_said_not_to_have_been_examined(leakscope, tmp_path):
+    source = tmp_path / "again.c"
+    source.write_text(
+        "#include <stdlib.h>\n#include <unistd.h>\n"
+        "int main(int count, char **words) {\n"
+        "  for (int i = 0; i < 5 && count == 1; i++) *(char *volatile *)malloc(4000) = 0;\n"
+        '  return count == 1 ? execl(words[0], words[0], "again", (char *)0) : 0;\n'
+        "}\n"
+    )
+    subprocess.run(["gcc", "-w", "-O0", source, "-o", tmp_path / "again"], check=True)
+
+    done = leakscope("run", "--", tmp_path / "again")
+
+    assert done.returncode == 0
+    text = " ".join(done.stderr.split())
+    assert "Not examined: 5 blocks (19.5 KiB) of 1 program that was replaced by exec" in text
+
+
 def test_without_children_there_is_one_recording(leakscope):
     leakscope("run", "--no-report", "--no-children", "--", "bash", "-c", "ls; sleep 0; true")
 

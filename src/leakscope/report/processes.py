@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from leakscope.judge.together import leaking_places
 from leakscope.report._shared import shared_lines
-from leakscope.report.ink import Ink
+from leakscope.report.ink import WARNING, Ink
 from leakscope.report.terminal import next_lines, render, render_brief
 from leakscope.report.text import cells, clip_left, printable
+from leakscope.words import bytes_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -74,6 +75,7 @@ def render_processes(
     first = next_lines(chief, ink, kept(label, chief), command)
     parts += [f"{line}\n" for line in first]
     parts += [f"{line}\n" for line in shared_lines(places, ink, max(limit, 1))]
+    parts += [f"{line}\n" for line in _replaced_lines([each for _, each in judged], ink)]
     # Of processes that leak at the same places, one is told in full.
     shown: set[tuple[str, ...]] = set()
     detailed = []
@@ -93,6 +95,25 @@ def render_processes(
         what = "without a leak" if not any(f.leaks for _, f in brief[_BRIEF:]) else "without more"
         parts.append(f"\n{len(brief) - _BRIEF} more processes {what}; --all shows them\n")
     return "".join(parts)
+
+
+def _replaced_lines(every: Sequence[Findings], ink: Ink) -> list[str]:
+    """Say what was held when one program gave way to another: nobody could look at it there."""
+    replaced = [
+        each
+        for each in every
+        if each.process.ended == "replaced by exec" and each.scan is None and each.live_count
+    ]
+    if not replaced:
+        return []
+    blocks = sum(each.live_count or 0 for each in replaced)
+    size = bytes_text(sum(each.live_bytes or 0 for each in replaced))
+    programs = plural(len(replaced), "program that was", "programs that were")
+    text = (
+        f"{plural(blocks, 'block')} ({size}) of {programs} replaced by exec: whether anything still"
+        " pointed to them"
+    )
+    return ink.paint_all(WARNING, ink.wrap(text, "Not examined: ", "  "))
 
 
 def _heading(label: str, width: int, rule: str) -> str:

@@ -37,7 +37,7 @@ __all__ = ["Pressure"]
 _LEVELS = (0.7, 0.85, 0.95)  # of what there is: each is looked at once …
 _PAUSES_S = (0.1, 0.3, 1.0)  # … and the process may stand still the longer, the closer its end is
 _WORTH = 0.1  # of the limit: a process that holds less is not what fills it
-_LOOK_S = 0.5
+_LOOK_S, _NEAR_LOOK_S = 0.5, 0.1  # the second from the first level on, until the last is reached
 _STOP_S = 5.0
 
 
@@ -164,13 +164,16 @@ class Pressure:
         return self._kills.since()
 
     def _work(self) -> None:
-        while not self._stopping.wait(_LOOK_S):
+        pause_s = _LOOK_S
+        while not self._stopping.wait(pause_s):
+            pause_s = _LOOK_S
             look = _Look(self._hierarchy)
             files = self._files()
             self._forget({file.path for file in files})
             for file in files:
                 with contextlib.suppress(LeakscopeError, OSError):
-                    self._look(file, look)
+                    if self._look(file, look):
+                        pause_s = _NEAR_LOOK_S
                 if self._stopping.is_set():
                     return
 
@@ -183,22 +186,24 @@ class Pressure:
                 for path in [path for path in each if path not in there]:
                     del each[path]
 
-    def _look(self, file: LiveFile, look: _Look) -> None:
+    def _look(self, file: LiveFile, look: _Look) -> bool:
+        """Examine one process where that is due; return whether the next level may be near."""
         pid = self._pids.get(file.path)
         if pid is None:
             pid = self._pids[file.path] = file.writer()
         if pid is None:
-            return
+            return False
         paths = _groups_of(self._hierarchy, pid)
         self._kills.look(paths)
         squeeze = look.of(paths)
         if squeeze is None:
-            return
+            return False
         level = sum(squeeze.share >= each for each in _LEVELS)
+        near = 0 < level < len(_LEVELS)
         if level <= self._levels.get(file.path, 0) or not file.started():
-            return
+            return near
         if read_resident(pid) < _WORTH * squeeze.limit or file.writer() != pid:
-            return
+            return False
         self._levels[file.path] = level
         why = None
         try:
@@ -207,13 +212,14 @@ class Pressure:
                 self._found[file.path] = recording
         except LeakscopeError as error:
             if file.path in self._found:
-                return  # an earlier scan is worth more than a later state
+                return near  # an earlier scan is worth more than a later state
             recording, why = self._read(file.path), str(error)
         recording = replace(recording, process=replace(recording.process, ended="running"))
         written = self._write(recording, pid, squeeze, why)
         before, self._written[file.path] = self._written.get(file.path), written
         if before is not None:
             before.unlink(missing_ok=True)  # the later one tells more
+        return near
 
     def _write(self, recording: Recording, pid: int, squeeze: Squeeze, why: str | None) -> Path:
         path = self._output.snapshot(program_name(recording.process), pid)

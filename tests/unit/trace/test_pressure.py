@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How near a cgroup of version 2 is to its bounds; real kills are in tests/integration."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from leakscope.proc.cgroup import Hierarchy
-from leakscope.trace.pressure import _group
+from leakscope.trace.pressure import Pressure, _group
 
 STAT = "anon 700\nfile 300\ninactive_file 200\n"
 
@@ -37,3 +40,19 @@ def test_the_lower_of_two_bounds_counts(tmp_path, most, high, share, whose):
     else:
         assert squeeze is not None
         assert (squeeze.share, squeeze.whose) == (pytest.approx(share), whose)
+
+
+def test_it_looks_more_often_while_the_next_level_is_near(monkeypatch):
+    file = SimpleNamespace(path=Path("/nowhere/1.0.live"))
+    near = iter([False, True, True, False, False])
+    pauses = []
+
+    def wait(seconds):
+        pauses.append(seconds)
+        return len(pauses) == 6
+
+    pressure = Pressure(lambda: [file], None, 1, None, None)
+    monkeypatch.setattr(Pressure, "_look", lambda self, file, look: next(near))
+    pressure._stopping = SimpleNamespace(wait=wait, is_set=lambda: False)
+    pressure._work()
+    assert pauses == [0.5, 0.5, 0.1, 0.1, 0.5, 0.5]

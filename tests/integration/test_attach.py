@@ -130,7 +130,7 @@ def test_what_was_there_before_is_told_apart(tmp_path):
     assert 1000 <= lost <= 1030
     (fate,) = [line for line in told.splitlines() if "what was there before, " in line]
     amounts = [int(n.replace(",", "")) for n in re.findall(r"in ([\d,]+) block", fate)]
-    assert 16000 <= amounts[0] <= 16800
+    assert 16000 <= amounts[0] <= 16800, told
     assert 4900 <= amounts[1] <= 5200
     assert 290 <= amounts[2] <= 310
     assert "lose" in out

@@ -184,12 +184,13 @@ def run(args: argparse.Namespace) -> int:
     if recording is None:
         say(f"process {plan.pid} neither allocated nor freed anything while it was attached to")
         return 0 if stuck is None else 2
+    recorded = recording  # a scan adds what was lost before
     if scanned is not None:
         recording = scanned
     path = _pack(recording, output)
     removed = session.removed
     if earlier is not None and removed is not None and removed.unmapped and why in ("", "stop"):
-        _tell_earlier(earlier, recording, args.max_pause, say)
+        _tell_earlier(earlier, recorded, args.max_pause, say)
     elif earlier is not None:
         say(
             "what became of the earlier heap is not known: the agent was not taken out by this command"

@@ -20,7 +20,7 @@ QUESTIONS = {
     "triage": "where is the memory, what grows: `leakscope`",
     "watch": "how fast does it grow: `leakscope watch NAME --for 20s`",
     "find": "is it a leak, and of what: `leakscope find PID`",
-    "lines": "which line: `leakscope run`, of a daemon that runs for a second",
+    "lines": "which line: `leakscope find PID --attach`",
     "run": "a program of 3 ms that leaks: `leakscope run`",
     "stacks": "the whole stacks: `leakscope report --verbose`",
     "mended": "the same program, mended: `leakscope run`",

@@ -492,9 +492,21 @@ def _next(found: Found, *, attached: bool = False) -> str:
         return f"leakscope find {pid}"
     if attached:
         return f"leakscope attach {pid} --for 10m --scan"
+    if _can_be_attached_to(pid):
+        return f"leakscope find {pid} --attach"
     if not _can_be_run(pid):
-        return f"leakscope attach {pid} --for 10m"
+        return f"leakscope doctor {pid}"
     return f"leakscope run -- {found.program}{_arguments(found)}"
+
+
+def _can_be_attached_to(pid: int) -> bool:
+    """Whether `leakscope attach` would take the process as it is now."""
+    from leakscope.trace.attach.plan import make_plan
+
+    try:
+        return make_plan(pid).refusal is None
+    except TargetError:
+        return False
 
 
 def _can_be_run(pid: int) -> bool:

@@ -84,7 +84,7 @@ def test_lost_bytes_that_grow_are_a_leak_and_the_held_ones_have_a_holder(program
     # As often lost as kept.
     kept = (held["now"]["bytes"] - held["then"]["bytes"]) / found["heap"]["seconds"]
     assert found["rate"] == pytest.approx(kept, rel=0.2)
-    assert found["next_step"] == f"leakscope run -- {program} ARGUMENTS"
+    assert found["next_step"] == f"leakscope find {pid} --attach"
 
 
 @pytest.mark.parametrize("way", ["lost", "held"])
@@ -102,7 +102,7 @@ def test_the_first_screen_has_the_subject_the_rate_and_the_next_command(program,
     assert f"stripped (pid {pid})" in head
     assert "/s" in head
     assert ("LEAK" in head) == (way == "lost")
-    assert any(line.startswith("Next: leakscope run -- ") for line in screen)
+    assert f"Next: leakscope find {pid} --attach" in screen
     text = "\n".join(screen)
     # Type information stays where symbols were removed.
     assert {"lost": "Request", "held": "Session"}[way] + " objects, of stripped" in text
@@ -239,5 +239,5 @@ def test_a_static_program_is_not_told_to_be_run(tmp_path):
     subprocess.run(["g++", "-g", "-O1", "-static", "-pthread", source, "-o", program], check=True)
     with running(program, "lost") as pid:
         done = find(pid, *SHORT)
-    assert f"Next: leakscope attach {pid} --for 10m" in done.stdout
+    assert f"Next: leakscope find {pid} --attach" in done.stdout
     assert "leakscope run" not in done.stdout + done.stderr

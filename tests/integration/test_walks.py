@@ -106,11 +106,11 @@ def test_the_operator(tmp_path, path):
     again = first_screen(find, "walk-daemon (pid ")
     assert re.search(r"LEAK: walk-daemon \(pid \d+\) loses [\d.]+ [KM]iB/s", find)
     assert "1,000 bytes" in find
-    assert again == f"leakscope run -- {tmp_path}/walk/walk-daemon"
+    assert re.fullmatch(r"leakscope find \d+ --attach", again)
     lines, status = screens["lines"]
     assert status == 1
-    first_screen(lines, "in handle_request at ")
-    assert re.search(r"in handle_request at \S*daemon\.c:18", lines)
+    first_screen(lines, "walk-daemon (pid ")
+    assert re.search(r"place +handle_request\(\) at \S*daemon\.c:18", lines)
 
 
 def test_the_developer(tmp_path, path):

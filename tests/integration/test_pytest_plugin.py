@@ -35,10 +35,14 @@ static void drop(PyObject *capsule) { free(PyCapsule_GetPointer(capsule, NULL));
 static PyObject *py_owned(PyObject *self, PyObject *args) {
   return PyCapsule_New(malloc(700), NULL, drop);
 }
+static PyObject *py_held(PyObject *self, PyObject *args) {
+  return PyCapsule_New(malloc(900), NULL, drop);
+}
 static PyMethodDef methods[] = {
   {"leak", py_leak, METH_NOARGS, ""},     {"big", py_big, METH_NOARGS, ""},
   {"fine", py_fine, METH_NOARGS, ""},     {"cached", py_cached, METH_NOARGS, ""},
-  {"pymem", py_pymem, METH_NOARGS, ""},   {"owned", py_owned, METH_NOARGS, ""}, {0}};
+  {"pymem", py_pymem, METH_NOARGS, ""},   {"owned", py_owned, METH_NOARGS, ""},
+  {"held", py_held, METH_NOARGS, ""},     {0}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "leaky", 0, -1, methods};
 PyMODINIT_FUNC PyInit_leaky(void) { return PyModule_Create(&module); }
 """
@@ -59,8 +63,8 @@ def test_python_keeps(tmp_path):
 def test_cycles():
     one = [leaky.owned()]
     one.append(one)
-@pytest.fixture(scope="module")
-def shared(): return leaky.owned()
+@pytest.fixture(scope="module")  # freed after the last test, in whichever worker that is
+def shared(): return leaky.held()
 def test_of_a_fixture(shared): assert shared
 @pytest.mark.leakscope(ignore=True)
 def test_ignored(): leaky.leak()

@@ -11,10 +11,10 @@ from leakscope.proc.text import read_number, read_text
 from leakscope.proc.vm import parse_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["Cgroup", "Hierarchy", "above", "bound_above", "find_hierarchy", "own_path"]
-__all__ += ["memory_limit", "parse_hierarchy", "pids_of", "read_cgroup", "walk"]
+__all__ += ["memory_limit", "mounted", "parse_hierarchy", "pids_of", "read_cgroup", "walk"]
 
 _UNLIMITED = 1 << 62  # version 1 says "no limit" with a number close to 2**63
 _MAX_GROUPS = 4096
@@ -52,18 +52,27 @@ class Cgroup:
         return max(0, self.current - (self.inactive_file or 0))
 
 
-def parse_hierarchy(mountinfo: str) -> Hierarchy | None:
-    """Find the memory controller in the text of /proc/self/mountinfo, version 1 before 2."""
-    second: Hierarchy | None = None
+def mounted(mountinfo: str) -> Iterator[tuple[int, Sequence[str], str]]:
+    """Yield version, controllers and mount point of each hierarchy in a text of /proc/PID/mountinfo."""
     for line in mountinfo.split("\n"):
         left, dash, right = line.partition(" - ")
         fields, kind = left.split(" "), right.split(" ")
         if not dash or len(fields) < 5 or len(kind) < 3:
             continue
         mount = fields[4].replace("\\040", " ")
-        if kind[0] == "cgroup" and "memory" in kind[2].split(","):
+        if kind[0] == "cgroup":
+            yield 1, kind[2].split(","), mount
+        elif kind[0] == "cgroup2":
+            yield 2, (), mount
+
+
+def parse_hierarchy(mountinfo: str) -> Hierarchy | None:
+    """Find the memory controller in the text of /proc/self/mountinfo, version 1 before 2."""
+    second: Hierarchy | None = None
+    for version, controllers, mount in mounted(mountinfo):
+        if version == 1 and "memory" in controllers:
             return Hierarchy(mount, 1)
-        if kind[0] == "cgroup2" and second is None:
+        if version == 2 and second is None:
             second = Hierarchy(mount, 2)
     return second
 

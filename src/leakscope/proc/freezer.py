@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from leakscope.proc.cgroup import mounted
 from leakscope.proc.text import read_text
 
 __all__ = ["freezing_cgroup"]
@@ -39,14 +40,9 @@ def _read(mounts: dict[str, str], controller: str, path: str, name: str) -> str:
 def _mounts(mountinfo: str) -> dict[str, str]:
     """Return where the freezer of version 1 ("freezer") and version 2 ("") are mounted."""
     found: dict[str, str] = {}
-    for line in mountinfo.split("\n"):
-        left, dash, right = line.partition(" - ")
-        fields, kind = left.split(" "), right.split(" ")
-        if not dash or len(fields) < 5 or len(kind) < 3:
-            continue
-        mount = fields[4].replace("\\040", " ")
-        if kind[0] == "cgroup2":
+    for version, controllers, mount in mounted(mountinfo):
+        if version == 2:
             found.setdefault("", mount)
-        elif kind[0] == "cgroup" and "freezer" in kind[2].split(","):
+        elif "freezer" in controllers:
             found.setdefault("freezer", mount)
     return found

@@ -115,10 +115,8 @@ def _plan(plan: Plan) -> Plan:
             "attaching works on x86-64 only so far",
             "Start the program under leakscope: leakscope run -- PROGRAM",
         )
-    _check_state(pid)
     mappings = read_maps(pid)
-    if not mappings:
-        raise _RefuseError("it has no memory: it has ended, or is a kernel thread")
+    _check_state(pid, mappings)
     left = _check_company(pid, mappings)
     threads = len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names are enough
     plan = replace(plan, threads=threads, arena_bytes=_ARENA + threads * _ARENA_A_THREAD)
@@ -161,7 +159,7 @@ def _plan(plan: Plan) -> Plan:
     )
 
 
-def _check_state(pid: int) -> None:
+def _check_state(pid: int, mappings: Sequence[Mapping]) -> None:
     if pid == os.getpid():
         raise _RefuseError("that is leakscope itself")
     release = tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2])
@@ -179,7 +177,7 @@ def _check_state(pid: int) -> None:
     if status.state[:1] in "TtZX":
         state = "has ended" if status.state[:1] in "ZX" else "is stopped"
         raise _RefuseError(f"it {state}", None if state == "has ended" else f"kill -CONT {pid}")
-    if not read_maps(pid):
+    if not mappings:
         raise _RefuseError("it is a thread of the kernel, and has no heap")
     frozen = freezing_cgroup(pid)
     if frozen is not None:

@@ -152,7 +152,9 @@ def run(args: argparse.Namespace) -> int:
         for name, reason in plan.skipped:
             say(f"{name} stays as it is: {reason}")
     earlier = None
-    if args.scan and plan.refusal is None and not args.follow:
+    if args.scan and args.follow:
+        say("what was there before is not looked at: that is done of one process, without --follow")
+    elif args.scan and plan.refusal is None:
         earlier = _count_earlier(plan.pid, args.max_pause, say)
     stopping = _Stopping()
     if args.follow:

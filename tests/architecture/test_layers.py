@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "leakscope"
 # Lowest first. Parts of one layer are siblings.
 LAYERS = [
     {"errors"},
-    {"model", "words"},
+    {"model", "words", "_files"},
     {"recording", "proc"},
     {"target", "symbols", "formats", "observe", "judge", "bpf"},
     {"trace", "scan", "kernel", "drive", "java", "android"},

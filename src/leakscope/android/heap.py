@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._files import publish
 from leakscope.android.options import check_options
 from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageError
 
@@ -178,12 +179,7 @@ def _fetch(adb: Adb, remote: str, output: Path) -> None:
                 hint="Was malloc_debug on when the process started? See its log: adb logcat -d -s malloc_debug",
             )
         part.chmod(0o600)
-        try:
-            os.link(part, output)  # never over what came meanwhile
-        except FileExistsError as error:
-            raise RecordingError(f"{output} is there already, and is not written over") from error
-        except OSError:  # a file system without links
-            part.rename(output)
+        publish(part, output)
 
 
 def _app(adb: Adb, undo: _Undo, request: Request, options: str, sdk: int) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._files import publish
 from leakscope.errors import RecordingError, TargetError
 from leakscope.java.attach import jcmd
 from leakscope.java.diagnostics import heap_estimate, parse_histogram
@@ -151,12 +152,7 @@ def _check(path: Path) -> None:
 def _publish(part: Path, target: Path) -> None:
     with contextlib.suppress(OSError):
         part.chmod(0o600)  # passwords are in it
-    try:
-        os.link(part, target)  # never over what came meanwhile
-    except FileExistsError as error:
-        raise RecordingError(f"{target} is there already, and is not written over") from error
-    except OSError:  # a file system without links
-        part.rename(target)
+    publish(part, target)
 
 
 @contextlib.contextmanager

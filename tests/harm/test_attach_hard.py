@@ -124,10 +124,16 @@ def test_what_lies_below_a_small_stack_is_not_touched(name, arguments, tmp_path)
 
 def test_a_restartable_sequence_is_not_gone_on_with(tmp_path):
     """Where a thread were borrowed in the middle of one, the kernel would not begin it anew."""
+    refused = 0
     with started([str(build("restarts", tmp_path))], tmp_path) as process:
-        with pytest.raises(TargetError, match="restartable sequences"):
-            attach(process.pid, 0.1)
-        assert find_attached(process.pid) is None
+        for _ in range(4):
+            try:  # held again before it has begun anew it is in none, and may be attached to
+                attach(process.pid, 0.1)
+            except TargetError as error:
+                assert "restartable sequences" in str(error)  # noqa: PT017 - it need not come
+                refused += 1
+            assert find_attached(process.pid) is None
+    assert refused
 
 
 def test_of_children_is_said_what_stays_in_them(tmp_path):

@@ -8,8 +8,8 @@
 
 #include <stdbool.h>
 
-#include "agent.h"
 #include "sys.h"
+#include "thread.h"
 
 #define STACK_BYTES (48u << 10)
 

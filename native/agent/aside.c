@@ -6,9 +6,11 @@
  * itself (a loader, a sandbox, a checkpointer at work on its address space) also meets our
  * memory. Before it gets its way, nothing uses that memory any more.
  */
-#include "agent.h"
+#include "aside.h"
 #include "clock.h"
 #include "exec.h"
+#include "private.h"
+#include "process.h"
 #include "space.h"
 #include "stack.h"
 #include "sys.h"

@@ -6,7 +6,9 @@
  * 1.35 at a load of 0.72, so a live block of a well-filled shard takes 22 to 30 bytes.
  */
 #include "blocks.h"
+#include "process.h"
 #include "seal.h"
+#include "space.h"
 #include "sys.h"
 
 /* A bucket and its byte of `passed`. */

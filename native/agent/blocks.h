@@ -16,13 +16,34 @@
 #ifndef LEAKSCOPE_BLOCKS_H
 #define LEAKSCOPE_BLOCKS_H
 
-#include "agent.h"
+#include "process.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
 
 #define ADDRESS_MASK ((1ull << LSR_BLOCK_ADDRESS_BITS) - 1)
+
+static inline uint64_t ls_block_what(uint64_t size, uint32_t tick) {
+  uint64_t coded = size;
+  if (LS_UNLIKELY(size >> LSR_BLOCK_SIZE_BITS)) {
+    coded = (size + 4095) >> 12;
+    if (coded >> LSR_BLOCK_SIZE_BITS)
+      coded = (1ULL << LSR_BLOCK_SIZE_BITS) - 1;
+    coded |= 1ULL << LSR_BLOCK_SIZE_BITS;
+  }
+  return coded | (uint64_t)tick << 32;
+}
+static inline uint64_t ls_block_size(const struct lsr_block *block) {
+  uint64_t coded = block->what & ((1ULL << LSR_BLOCK_SIZE_BITS) - 1);
+  return block->what >> LSR_BLOCK_SIZE_BITS & 1 ? coded << 12 : coded;
+}
+static inline uint32_t ls_block_birth(const struct lsr_block *block) {
+  return (uint32_t)(block->what >> 32);
+}
+static inline uint32_t ls_block_site(const struct lsr_block *block) {
+  return (uint32_t)(block->where >> LSR_BLOCK_ADDRESS_BITS);
+}
 
 LS_HOT struct ls_shard *ls_shard_of(uintptr_t address) {
   struct ls_shard *shard = &ls_live->shards[(uint64_t)(address >> 20) * 0x9E3779B97F4A7C15ull >> 54];
@@ -146,7 +167,6 @@ LS_HOT void ls_shard_leave(struct ls_thread *thread, struct ls_shard *shard, boo
 }
 
 /* lock.c: until the owner is out of the shard, or will not come out any more. */
-LS_COLD void ls_shard_await(const struct ls_thread *owner, const struct ls_shard *shard);
 
 /* Called with the shard entered and at its threshold; false when there is no room at all. */
 LS_COLD bool ls_shard_grow(struct ls_shard *shard);
@@ -228,5 +248,7 @@ LS_HOT bool ls_block_remove(struct ls_thread *thread, struct ls_place place, uin
   ls_shard_leave(thread, shard, locked);
   return found;
 }
+
+void ls_shards_have_no_owners(void); /* from now on */
 
 #endif

@@ -10,7 +10,9 @@
  */
 #include <elf.h>
 
+#include "bounds.h"
 #include "peek.h"
+#include "process.h"
 #include "resolve.h"
 #include "stack.h"
 #include "sys.h"

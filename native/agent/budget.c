@@ -10,7 +10,6 @@
  */
 #include "budget.h"
 
-#include "agent.h"
 #include "str.h"
 #include "sys.h"
 

@@ -2,7 +2,7 @@
 /**
  * @file
  *
- * How much the recording may take, and how many recordings are kept.
+ * How much the recording may take.
  */
 #ifndef LEAKSCOPE_BUDGET_H
 #define LEAKSCOPE_BUDGET_H
@@ -16,11 +16,6 @@
 void ls_budget_read(void);
 /* Bytes that the recording in the open file may take; 0: no bound. */
 uint64_t ls_budget(int fd, bool forked);
-
-/* Inode of the pid namespace, 0: unknown. */
-uint64_t ls_pid_namespace(void);
-/* Now and then, remove the oldest recordings of ended processes when there are too many. */
-void ls_sweep(void);
 
 #pragma GCC visibility pop
 

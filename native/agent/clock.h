@@ -9,7 +9,7 @@
 #ifndef LEAKSCOPE_CLOCK_H
 #define LEAKSCOPE_CLOCK_H
 
-#include "agent.h"
+#include "process.h"
 #include "sys.h"
 
 #pragma GCC visibility push(hidden)

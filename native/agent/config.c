@@ -5,12 +5,13 @@
  * What was asked for: LEAKSCOPE_* in the environment the program was started with, or
  * a line for this program in the config file. Read once, before anything else runs.
  */
-#include "agent.h"
 #include "apart.h"
+#include "config.h"
 #include "exec.h"
 #include "resolve.h"
 #include "str.h"
 #include "sys.h"
+#include "thread.h"
 
 #define DEFAULT_CONFIG "/etc/leakscope.conf"
 

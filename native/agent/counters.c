@@ -4,7 +4,12 @@
  *
  * The rare half of the counters: finding room for them, partial unmapping, losses.
  */
+#include "config.h"
 #include "counters.h"
+#include "private.h"
+#include "process.h"
+#include "sample.h"
+#include "space.h"
 #include "stack.h"
 #include "str.h"
 

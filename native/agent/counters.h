@@ -13,7 +13,7 @@
 #ifndef LEAKSCOPE_COUNTERS_H
 #define LEAKSCOPE_COUNTERS_H
 
-#include "agent.h"
+#include "process.h"
 
 /* Counters of a site that has none in the thread's stripe: they are made there, or are those that
  * all threads share. NULL: no room. */
@@ -84,5 +84,10 @@ LS_HOT uint32_t ls_count_death(struct ls_thread *thread, uint32_t site, uint64_t
   ADD(counter, frees, 1, shared);
   return counter->family;
 }
+
+bool ls_counters_of_stripe(struct ls_thread *thread, uint32_t stripe); /* false: no memory */
+void ls_count_resize(struct ls_thread *thread, uint32_t site, uint64_t freed, bool split);
+void ls_count_drop(struct ls_thread *thread, enum lsr_drop reason);
+void ls_count_drop_anywhere(enum lsr_drop reason); /* without a thread: stripe 0, atomic */
 
 #endif

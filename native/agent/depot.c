@@ -8,7 +8,11 @@
  * nodes and sites lie in the recording, their hash indexes in private memory that
  * only this process needs. Look-ups take no lock; insertions are rare and do.
  */
-#include "agent.h"
+#include "counters.h"
+#include "depot.h"
+#include "private.h"
+#include "process.h"
+#include "space.h"
 #include "str.h"
 #include "sys.h"
 

@@ -8,7 +8,7 @@
 #ifndef LEAKSCOPE_DOOR_INJECT_H
 #define LEAKSCOPE_DOOR_INJECT_H
 
-#include "agent.h"
+#include "local.h"
 
 #define LS_HANDOVER_MAGIC 0x4a4e494550435341ull /* "ASCPEINJ" in file order */
 #define LS_HANDOVER_VERSION 1u

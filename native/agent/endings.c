@@ -13,7 +13,11 @@
  * once, holds them at their next system call, until they die. Where it cannot be had, nothing
  * is examined.
  */
+#include "config.h"
+#include "door.h"
 #include "endings.h"
+#include "farewell.h"
+#include "process.h"
 #include "resolve.h"
 #include "seal.h"
 #include "str.h"

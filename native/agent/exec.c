@@ -12,8 +12,10 @@
  */
 #include <stdarg.h>
 
-#include "agent.h"
+#include "config.h"
 #include "exec.h"
+#include "private.h"
+#include "process.h"
 #include "resolve.h"
 #include "str.h"
 #include "sys.h"

@@ -8,7 +8,11 @@
  * minute. This thread is not stopped meanwhile: it is itself that sees to the limits, so they
  * hold whatever becomes of the other side. A signal that would end the program ends it at once.
  */
+#include "config.h"
 #include "endings.h"
+#include "farewell.h"
+#include "process.h"
+#include "recording_file.h"
 #include "seal.h"
 #include "str.h"
 #include "sys.h"

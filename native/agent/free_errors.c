@@ -12,13 +12,19 @@
  * weigh against what was not.
  */
 #include "blocks.h"
+#include "bounds.h"
 #include "clock.h"
 #include "counters.h"
+#include "depot.h"
 #include "free_errors.h"
 #include "modules.h"
 #include "peek.h"
+#include "process.h"
+#include "real.h"
+#include "recording.h"
 #include "resolve.h"
 #include "rules.h"
+#include "space.h"
 #include "stack.h"
 #include "str.h"
 

@@ -12,7 +12,7 @@
 #ifndef LEAKSCOPE_FREE_ERRORS_H
 #define LEAKSCOPE_FREE_ERRORS_H
 
-#include "agent.h"
+#include "process.h"
 
 #define LS_FREED_UNWINDS 256u     /* that a thread may have in store */
 #define LS_FREED_UNWINDS_A_TICK 2u

@@ -9,6 +9,12 @@
  */
 #include "hooks.h"
 
+#include "counters.h"
+#include "process.h"
+#include "real.h"
+#include "record.h"
+#include "sample.h"
+
 LS_EXPORT void *malloc(size_t size);
 LS_EXPORT void free(void *pointer);
 LS_EXPORT void *calloc(size_t count, size_t size);

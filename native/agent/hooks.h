@@ -7,6 +7,8 @@
 #ifndef LEAKSCOPE_HOOKS_H
 #define LEAKSCOPE_HOOKS_H
 
+#include "config.h"
+#include "real.h"
 #include "record.h"
 
 /* The registers of the hook's caller: return address, stack pointer after the return, and

@@ -5,9 +5,12 @@
  * The C library's ways to make any system call: those that change what the agent may do, or
  * rely on, are looked at before they are made.
  */
+#include "aside.h"
+#include "door.h"
 #include "endings.h"
 #include "exec.h"
 #include "peek.h"
+#include "process.h"
 #include "resolve.h"
 #include "seal.h"
 #include "sys.h"

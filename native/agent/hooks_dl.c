@@ -11,8 +11,9 @@
  * real one is reached by a jump.
  */
 #include "hooks.h"
-
 #include "loader.h"
+#include "process.h"
+#include "real.h"
 #include "resolve.h"
 #include "sys.h"
 

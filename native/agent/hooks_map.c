@@ -6,11 +6,16 @@
  * rely on: dlclose and mlockall. What an allocator maps for its own heap
  * is its business and is not recorded.
  */
+#include "aside.h"
 #include "door.h"
 #include "hooks.h"
 #include "modules.h"
+#include "process.h"
+#include "ranges.h"
+#include "real.h"
 #include "resolve.h"
 #include "rules.h"
+#include "space.h"
 
 #define MAP_FAILED_POINTER ((void *)-1)
 

@@ -10,7 +10,11 @@
  * hook records, without being marked busy while std::bad_alloc may fly through it.
  */
 #include "hooks.h"
+#include "real.h"
+#include "record.h"
 #include "resolve.h"
+#include "sample.h"
+#include "thread.h"
 
 typedef struct ls_nothrow ls_nothrow;
 

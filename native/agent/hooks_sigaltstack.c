@@ -4,6 +4,7 @@
  *
  * Signal stacks: where they lie, for whoever scans for pointers.
  */
+#include "base.h"
 #include "hooks.h"
 #include "resolve.h"
 

@@ -6,6 +6,7 @@
  */
 #include "kept.h"
 #include "str.h"
+#include "thread.h"
 
 void ls_kept_forget(struct ls_thread *thread) {
   memset(thread->kept_index, 0, sizeof thread->kept_index);

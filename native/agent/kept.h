@@ -16,7 +16,7 @@
 #ifndef LEAKSCOPE_KEPT_H
 #define LEAKSCOPE_KEPT_H
 
-#include "agent.h"
+#include "thread.h"
 
 #define LS_KEPT_LEVELS 12u
 #define LS_KEPT_BRANCH 0x8000u /* an entry's low 16 bits: this and a word, or the stack's place */

@@ -10,6 +10,7 @@
 #include "blocks.h"
 #include "clock.h"
 #include "modules.h"
+#include "process.h"
 #include "seal.h"
 #include "sys.h"
 

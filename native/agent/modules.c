@@ -16,10 +16,13 @@
 
 #include <elf.h>
 
-#include "agent.h"
+#include "counters.h"
 #include "image.h"
 #include "loaded.h"
+#include "lock.h"
 #include "peek.h"
+#include "private.h"
+#include "recording.h"
 #include "resolve.h"
 #include "str.h"
 #include "sys.h"

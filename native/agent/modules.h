@@ -50,8 +50,6 @@ struct ls_module_info {
 };
 
 /* Defined by recording.c. */
-uint16_t ls_recording_add_module(const struct ls_module_info *info); /* index + 1, 0: full */
-void ls_recording_module_gone(uint16_t index_plus_1);
 
 /* What a scan holds. */
 struct ls_lock *ls_modules_lock(void);

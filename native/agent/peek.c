@@ -6,6 +6,7 @@
  */
 #include "peek.h"
 
+#include "process.h"
 #include "str.h"
 #include "sys.h"
 

@@ -6,7 +6,8 @@
  * program's registers and stack, so the recording says where it is: a scan for pointers
  * that took it for the program's would find lost blocks reachable.
  */
-#include "agent.h"
+#include "private.h"
+#include "process.h"
 #include "seal.h"
 #include "str.h"
 #include "sys.h"

@@ -5,13 +5,20 @@
  * The life of the agent in a process, whichever way it came in (door.h): a recording begins, the
  * slow way into a hook, control from outside.
  */
+#include "bounds.h"
 #include "clock.h"
+#include "config.h"
+#include "depot.h"
 #include "door.h"
 #include "modules.h"
+#include "process.h"
+#include "real.h"
 #include "rules.h"
+#include "sample.h"
 #include "stack.h"
 #include "str.h"
 #include "sys.h"
+#include "timeline.h"
 
 struct ls_live ls_no_process; /* until the first event: gate 0, phase UNINIT */
 struct ls_live *ls_live = &ls_no_process;

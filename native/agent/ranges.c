@@ -6,7 +6,13 @@
  * ranges, because munmap may cut any part out of any mapping.
  */
 #include "clock.h"
+#include "counters.h"
+#include "depot.h"
+#include "private.h"
+#include "process.h"
+#include "ranges.h"
 #include "record.h"
+#include "space.h"
 #include "stack.h"
 
 static struct lsr_range *table(struct ls_live *live) {

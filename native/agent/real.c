@@ -4,8 +4,9 @@
  *
  * The allocator underneath: what the program would have called without us.
  */
-#include "agent.h"
+#include "base.h"
 #include "loaded.h"
+#include "real.h"
 #include "resolve.h"
 #include "str.h"
 

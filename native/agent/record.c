@@ -6,6 +6,10 @@
  */
 #include "record.h"
 
+#include "blocks.h"
+#include "counters.h"
+#include "process.h"
+
 /* A slot of the filter that ever reached 255 stays there: some frees look in vain. */
 void ls_filter_change(uintptr_t address, int change) {
   uint8_t *slot = ls_filter_slot(address);

@@ -14,7 +14,9 @@
 #include "clock.h"
 #include "counters.h"
 #include "free_errors.h"
+#include "sample.h"
 #include "stack.h"
+#include "timeline.h"
 
 /* A block died: count it for its site. Returns ls_count_death()'s family. */
 LS_HOT uint32_t ls_record_death(struct ls_thread *thread, const struct lsr_block *block,
@@ -99,5 +101,15 @@ LS_HOT bool ls_record_freed(struct ls_thread *thread, struct ls_place place, uin
   ls_timeline_check(tick);
   return true;
 }
+
+/* What the hooks call between the real functions. */
+void ls_record_alloc(struct ls_thread *thread, uintptr_t address, uint64_t size, uint8_t kind,
+                     uintptr_t pc, uintptr_t sp, uintptr_t fp);
+bool ls_record_free(struct ls_thread *thread, uintptr_t address, uint32_t via, uintptr_t pc,
+                    uintptr_t sp, uintptr_t fp); /* false: no such block */
+bool ls_record_take(struct ls_thread *thread, uintptr_t address, struct lsr_block *ret);
+void ls_record_put_back(struct ls_thread *thread, const struct lsr_block *block);
+void ls_record_taken_died(struct ls_thread *thread, const struct lsr_block *block, bool moved,
+                          uintptr_t pc, uintptr_t sp, uintptr_t fp);
 
 #endif

@@ -5,10 +5,15 @@
  * The recording's header, the list of modules and their names, wherever the memory for them comes
  * from: a file (recording_file.c), or what somebody handed over.
  */
-#include "recording_file.h"
-
 #include "clock.h"
+#include "config.h"
+#include "counters.h"
 #include "modules.h"
+#include "private.h"
+#include "process.h"
+#include "real.h"
+#include "recording.h"
+#include "recording_file.h"
 #include "space.h"
 #include "str.h"
 #include "sys.h"

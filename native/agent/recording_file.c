@@ -10,9 +10,13 @@
 #include "apart.h"
 #include "budget.h"
 #include "clock.h"
+#include "config.h"
+#include "process.h"
+#include "recording.h"
 #include "recording_file.h"
 #include "space.h"
 #include "str.h"
+#include "sweep.h"
 #include "sys.h"
 
 enum {

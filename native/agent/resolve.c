@@ -10,9 +10,10 @@
  */
 #include "resolve.h"
 
-#include "agent.h"
 #include "apart.h"
+#include "base.h"
 #include "loader.h"
+#include "real.h"
 #include "seal.h"
 #include "str.h"
 #include "sys.h"

@@ -11,10 +11,10 @@
  */
 #include "rules.h"
 
-#include "agent.h"
 #include "dwarf.h"
 #include "epilogue.h"
 #include "modules.h"
+#include "private.h"
 #include "sys.h"
 
 #ifdef __x86_64__

@@ -7,8 +7,9 @@
  * 1/(1-exp(-size/mean)) makes every sum over blocks unbiased (the estimator of
  * jemalloc's PROFILING_INTERNALS: unbias each block, then sum).
  */
-#include "agent.h"
+#include "sample.h"
 #include "str.h"
+#include "thread.h"
 
 /* Until a sampled recording starts every address falls into the first slot, and free takes
  * the slow path. */

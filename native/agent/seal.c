@@ -13,8 +13,13 @@
  */
 #include "seal.h"
 
-#include "agent.h"
 #include "apart.h"
+#include "blocks.h"
+#include "config.h"
+#include "endings.h"
+#include "private.h"
+#include "process.h"
+#include "space.h"
 #include "str.h"
 #include "sys.h"
 

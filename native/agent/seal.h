@@ -32,14 +32,6 @@ void ls_seal_hand_over(void);
 /* Whether the calls for the end of the process are allowed. */
 bool ls_seal_ends_as_usual(void);
 
-/* farewell.c: fatal signals take their own course again, or are met again. */
-void ls_farewell_uninstall(void);
-/* blocks.c: no shard has an owner from now on. */
-void ls_shards_have_no_owners(void);
-/* recording.c, private.c: room for what comes when no more can be asked for. */
-void ls_recording_reserve(void);
-void ls_private_reserve(void);
-
 #pragma GCC visibility pop
 
 #endif

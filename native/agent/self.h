@@ -12,8 +12,8 @@
 #ifndef LEAKSCOPE_SELF_H
 #define LEAKSCOPE_SELF_H
 
-#ifndef LEAKSCOPE_AGENT_H
-#error "included by agent.h"
+#ifndef LEAKSCOPE_LOCAL_H
+#error "included by local.h"
 #endif
 
 #include "sys.h"

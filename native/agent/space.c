@@ -18,6 +18,10 @@
 #include "space.h"
 
 #include "apart.h"
+#include "counters.h"
+#include "private.h"
+#include "process.h"
+#include "recording_file.h"
 #include "seal.h"
 #include "str.h"
 #include "sys.h"

@@ -7,7 +7,7 @@
 #ifndef LEAKSCOPE_SPACE_H
 #define LEAKSCOPE_SPACE_H
 
-#include "agent.h"
+#include "process.h"
 
 /* In the order of the header's areas. */
 enum ls_table {
@@ -33,5 +33,14 @@ bool ls_space_back(struct lsr_header *header, void *start, uint64_t offset, uint
 
 /* Whether some of it lies there. */
 bool ls_space_holds(uintptr_t start, uintptr_t end);
+
+/* Growth. False or NULL when there is no room. */
+bool ls_stripe_back(uint32_t stripe);
+bool ls_area_grow(struct lsr_area *area, uint64_t needed);
+uint8_t *ls_heap_take(uint64_t bytes, uint64_t *ret_offset);
+void ls_heap_release(uint8_t *at, uint64_t offset, uint64_t bytes);
+void ls_unlock_own(void); /* the program locked all of its memory: not ours */
+
+void ls_recording_reserve(void); /* room for what comes when no more can be asked for */
 
 #endif

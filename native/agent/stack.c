@@ -8,10 +8,16 @@
  * and all words from there outwards still hold the same values, the rest is the same
  * and is not unwound again. Return addresses are never patched.
  */
-#include "stack.h"
+#include "bounds.h"
+#include "config.h"
 #include "counters.h"
+#include "depot.h"
 #include "peek.h"
+#include "private.h"
+#include "process.h"
+#include "recording.h"
 #include "rules.h"
+#include "stack.h"
 #include "str.h"
 #include "sys.h"
 

@@ -11,21 +11,16 @@
 #ifndef LEAKSCOPE_STACK_H
 #define LEAKSCOPE_STACK_H
 
-#include "agent.h"
+#include "config.h"
 #include "kept.h"
 #include "modules.h"
+#include "thread.h"
 
+size_t ls_stack_scratch_bytes(void);
 uint32_t ls_stack_capture_slow(struct ls_thread *thread, uintptr_t pc, uintptr_t sp, uintptr_t fp,
                                uint32_t *ret_depth);
 LS_COLD uint32_t ls_stack_capture_foreign(struct ls_thread *thread, uintptr_t pc, uintptr_t sp,
                                           uintptr_t fp, uint32_t *ret_depth);
-
-/* Whether `sp`, below what is known of the thread's own stack, lies in it; then more is known.
- * `end_sp`, `end_pc`: the outermost function of the chain of calls that begins there, 0 when
- * it is not known for certain. */
-bool ls_stack_reaches(struct ls_thread *thread, uintptr_t sp, uintptr_t end_sp, uintptr_t end_pc);
-/* The same where the kernel may not be asked what is mapped. */
-bool ls_stack_reaches_unasked(struct ls_thread *thread, uintptr_t sp);
 
 /* Rules changed, or the recording did: nothing that is remembered of stacks holds any more. */
 void ls_stack_forget(struct ls_thread *thread);

@@ -9,10 +9,11 @@
  * pid namespace, and what it removed is added up in a file beside them. A lock on that file
  * lets one process at a time do so; nobody waits for it.
  */
-#include "agent.h"
 #include "budget.h"
 #include "clock.h"
+#include "config.h"
 #include "str.h"
+#include "sweep.h"
 #include "sys.h"
 
 enum {

@@ -6,10 +6,16 @@
  * dead. Nobody tells us of a thread's end (that would need libc), so the next thread
  * to register looks whether earlier owners are still there.
  */
-#include "agent.h"
+#include "bounds.h"
+#include "config.h"
+#include "counters.h"
 #include "free_errors.h"
 #include "modules.h"
 #include "peek.h"
+#include "private.h"
+#include "process.h"
+#include "sample.h"
+#include "space.h"
 #include "stack.h"
 #include "str.h"
 #include "sys.h"

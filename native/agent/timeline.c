@@ -9,7 +9,10 @@
 #include "clock.h"
 #include "counters.h"
 #include "door.h"
+#include "process.h"
+#include "space.h"
 #include "str.h"
+#include "timeline.h"
 
 void ls_timeline_init(struct ls_live *live) {
   live->header->timeline_tick_gap = 1;

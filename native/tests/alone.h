@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent.h"
+#include "process.h"
 
 static struct ls_live live;
 struct ls_live *ls_live = &live;

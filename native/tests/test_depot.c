@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "alone.h"
+#include "depot.h"
 
 #define THREADS 4u
 #define STACKS 20000u

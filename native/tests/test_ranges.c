@@ -8,6 +8,7 @@
 #include "alone.h"
 #include "clock.h"
 #include "counters.h"
+#include "ranges.h"
 #include "record.h"
 #include "stack.h"
 

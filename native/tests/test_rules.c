@@ -34,7 +34,7 @@
 #include <unistd.h>
 #include <unwind.h>
 
-#include "agent.h"
+#include "process.h"
 #include "modules.h"
 #include "resolve.h"
 #include "rules.h"

@@ -10,7 +10,7 @@
 #include "alone.h"
 #include "clock.h"
 #include "counters.h"
-#include "door.h"
+#include "timeline.h"
 
 #define SITES 2000u
 

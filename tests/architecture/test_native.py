@@ -119,3 +119,37 @@ def test_no_function_needs_a_large_stack(built, tmp_path):
             if int(size) > MOST or "unbounded" in kind:
                 large.append((where.rsplit(":", 1)[-1], int(size), kind))
     assert large == []
+
+
+COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+DECLARED = re.compile(
+    r"^(?!static|LS_HOT|#|typedef|extern|return|  )[\w* ()]*?\b(ls_\w+)\([^;{}]*\)\s*;",
+    re.MULTILINE,
+)
+DEFINED = re.compile(r"^(?!static|#)[\w* ()]*?\b(ls_\w+)\([^;{}]*\)\s*\{", re.MULTILINE)
+DOORS = {"door_inject.c", "door_preload.c"}
+"""They define what they do in another way than the rest of the agent, or leave out."""
+
+
+def strays(folder: Path) -> list[str]:
+    """Functions that a header declares and that another file than its own defines."""
+    defined: dict[str, set[str]] = {}
+    for source in sorted(folder.glob("*.c")):
+        for name in DEFINED.findall(COMMENT.sub("", source.read_text(encoding="utf-8"))):
+            defined.setdefault(name, set()).add(source.name)
+    return [
+        f"{header.name}: {name} is in {found or 'no file'}"
+        for header in sorted(folder.glob("*.h"))
+        for name in DECLARED.findall(COMMENT.sub("", header.read_text(encoding="utf-8")))
+        if not (found := defined.get(name, set())) or found - DOORS - {f"{header.stem}.c"}
+    ]
+
+
+def test_a_header_declares_what_its_own_file_defines(tmp_path):
+    assert strays(ROOT / "native" / "agent") == []
+    (tmp_path / "one.h").write_text(
+        "void ls_here(void);\nvoid ls_there(int a);\nint ls_no(void);\n"
+    )
+    (tmp_path / "one.c").write_text("void ls_here(void) {\n}\n")
+    (tmp_path / "two.c").write_text("void ls_there(int a) {\n}\n")
+    assert strays(tmp_path) == ["one.h: ls_there is in {'two.c'}", "one.h: ls_no is in no file"]

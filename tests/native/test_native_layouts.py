@@ -82,7 +82,7 @@ LIST = (  # header, structure, type in Python, and what a member of another name
 )
 BEFORE = {
     KMEM: "#include <linux/types.h>\n",
-    "agent/self.h": '#define LS_INJECT 1\n#include "agent/agent.h"\n',
+    "agent/self.h": '#define LS_INJECT 1\n#include "agent/local.h"\n',
 }
 
 

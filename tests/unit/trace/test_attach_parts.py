@@ -46,7 +46,7 @@ def test_what_is_handed_over_is_laid_out_alike(tmp_path):
 
 def test_slots_are_laid_out_alike(tmp_path):
     assert offsets(
-        "ls_slot", ["tls", "tls.busy", "pointer", "tid", "frames"], "agent.h", tmp_path
+        "ls_slot", ["tls", "tls.busy", "pointer", "tid", "frames"], "local.h", tmp_path
     ) == [
         0,
         detach._SLOT.fields["busy"][1],

@@ -166,3 +166,13 @@ def test_markdown_links_lead_somewhere():
             if not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert broken == []
+
+
+def test_the_set_up_installs_again_after_a_change_of_any_native_file():
+    script = (ROOT / "tools" / "setup-debian").read_text(encoding="utf-8")
+    lines = script[script.index("\nnative=(") : script.index("\nwanted_state=")]
+    command = [shutil.which("bash"), "-euc", f"{lines}\nprintf '%s\\n' \"${{native[@]}}\""]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = {path.relative_to(ROOT).as_posix() for path in sources()}
+    assert {each for each in found if each.startswith("native/")} <= set(listed.splitlines())
+    assert "CMakeLists.txt" in listed.splitlines()

@@ -146,6 +146,26 @@ def test_a_suppression_that_hides_more_than_it_is_for_says_so(tmp_path, agent):
     assert leakscope("suppress", recording, "--finding", "1", "--syntax", "valgrind").stderr == ""
 
 
+@pytest.mark.parametrize("verb", ["suppress", "baseline", "export"])
+def test_of_several_of_which_one_cannot_be_read_nothing_is_written(verb, recording, tmp_path):
+    options = ["--to", "csv"] if verb == "export" else []
+    broken = tmp_path / "broken.leakscope"
+    broken.write_bytes(recording.read_bytes()[:900])
+
+    for bad in (broken, "missing"):
+        if verb != "baseline":
+            assert leakscope(verb, recording, bad, *options, status=2).stdout == ""
+        leakscope(verb, recording, bad, *options, "-o", tmp_path / "out", status=2)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_number_after_a_recording_is_known_for_a_leak(recording):
+    done = leakscope("suppress", recording, "99999999", status=2)
+    assert done.stdout == ""
+    assert "there is no process 99999999" in done.stderr
+    assert f"leakscope suppress {recording} --finding 99999999" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -199,3 +199,15 @@ def test_a_static_program_is_reported_by_its_log(leakscope, tmp_path):
     done = leakscope("report", "--all", "--no-debuginfod", log, cwd=tmp_path)
     assert "300 B in 3 blocks" in done.stdout
     assert "program.c:6" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "body", ["keep[0] = 0;", "for (int i = 0; i < 3; i++) keep[i] = malloc(70);"]
+)
+def test_what_a_log_leaves_open_is_not_said_to_be_settled_by_a_trace(body, leakscope, tmp_path):
+    text = f'#include <stdlib.h>\n#include "leakscope.h"\nstatic void *keep[9];\nint main(void) {{ free(malloc(9)); {body} }}'
+    logs(tmp_path, compiled(tmp_path, text, "-static"))
+    (log,) = tmp_path.glob("leakscope.*.log")
+    done = leakscope("report", "--no-debuginfod", log, cwd=tmp_path)
+    assert "leakscope run" not in done.stdout
+    assert "leakscope report leakscope.PID.log" in done.stdout

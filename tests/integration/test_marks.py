@@ -86,11 +86,32 @@ def test_what_came_after_a_mark_is_told_while_it_runs_and_later(server, leakscop
 def test_a_time_serves_as_a_mark(server, leakscope):
     pid = pid_of(server)
     requests(server, 5)
+    time.sleep(0.1)
 
-    done = leakscope("report", pid, "--since", "1000h", "--json", "--all")
+    done = leakscope("report", pid, "--since", "0.1s", "--json", "--all")
 
     (process,) = json.loads(done.stdout)["processes"]
-    assert process["findings"] == []
+    assert all(each["source"]["function"] != "start_up" for each in process["findings"])
+    (note,) = process["coverage"]["notes"]
+    assert note.startswith("only what was allocated after the first 100 ms is told of; ")
+
+
+def test_of_what_ended_before_nothing_is_said_to_be_freed(server, leakscope, tmp_path):
+    requests(server, 5)
+
+    alone = leakscope("report", pid_of(server), "--since", "1000h")
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert "nothing can be told since 1000h: the recording ends before it" in alone.stderr
+
+    (tmp_path / "both").mkdir()
+    source = "#include <stdlib.h>\n#include <unistd.h>\nint main(int argc, char **argv) {\n"
+    source += "sleep(atoi(argv[1])); free(malloc(argc)); return 0; }\n"
+    subprocess.run(["gcc", "-x", "c", "-", "-o", "late"], input=source, text=True, check=True)
+    for seconds in "02":
+        leakscope("run", "-q", "-o", f"both/{seconds}", "--", "./late", seconds)
+    several = leakscope("report", "both", "--since", "1.5s")
+    assert several.returncode == 0
+    assert "left out, as 1 recording ends within the first 1.5s" in several.stderr
 
 
 def test_a_name_is_given_again_and_the_room_for_names_is_bounded(server, leakscope):
@@ -124,6 +145,7 @@ def test_a_mark_that_is_not_there(server, leakscope):
     done = leakscope("report", pid, "--since", "b")
 
     assert (done.returncode, done.stdout) == (2, "")
+    assert "'b' is no time such as 20s, 30m or 2h, and" in done.stderr
     assert "no mark named 'b'" in done.stderr
     assert "It has 'a'" in done.stderr
 

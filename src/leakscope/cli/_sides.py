@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from leakscope.cli._progress import Progress
 from leakscope.cli._reading import analyser_for
 from leakscope.cli._streams import complain
-from leakscope.errors import LeakscopeError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from leakscope.errors import LeakscopeError
     from leakscope.workflow.judging import JudgedInput
 
 __all__ = ["input_files", "read_judged"]
@@ -28,9 +28,10 @@ def input_files(names: Sequence[str]) -> list[str]:
 def read_judged(
     names: Sequence[str], args: argparse.Namespace, failed: list[LeakscopeError]
 ) -> list[JudgedInput]:
-    """Return what is found in everything that is named; `failed` gets what could not be read.
+    """Return what is found in everything that is named.
 
-    Raises the error where nothing could be.
+    `failed` gets what could not be read of a folder, which the rest of it is told without. Raises
+    the error of a name of which nothing could be: what is written without it would look whole.
     """
     from leakscope.workflow.judging import judged_inputs
 
@@ -40,12 +41,12 @@ def read_judged(
     with Progress() as progress:
         progress.stage("reading")
         for name in names:
-            try:
-                found += judged_inputs(name, analyser, problems.append, progress.stage)
-            except LeakscopeError as error:
-                problems.append(error)
-    if problems and not found:
-        raise problems[0]
+            bad: list[LeakscopeError] = []
+            judged = list(judged_inputs(name, analyser, bad.append, progress.stage))
+            if bad and not judged:
+                raise bad[0]
+            found += judged
+            problems += bad
     for problem in problems:
         complain(problem)
     failed += problems

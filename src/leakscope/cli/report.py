@@ -166,10 +166,12 @@ def _load_each(
     since: str | None,
 ) -> Iterator[tuple[str, Recording]]:
     """Load one recording after the other; the bad ones among several do not hide the rest."""
-    bad = 0
+    bad = early = told = 0
     for one in named:
         try:
-            found = [_since(recording, since) for recording in one.read()]
+            read = one.read()
+            found = [part for each in read if (part := _since(each, since)) is not None]
+            early += len(read) - len(found)
         except LeakscopeError as error:
             failed.append(error)
             bad += 1
@@ -179,10 +181,16 @@ def _load_each(
             continue
         for number, recording in enumerate(found, 1):
             yield part_label(one.label, number, len(found)), recording
+            told += 1
+    if early and not told and not others:
+        raise UsageError(f"nothing can be told since {since}: the recording ends before it")
+    if early:
+        over = "1 recording ends" if early == 1 else f"{early:,} recordings end"
+        print(f"leakscope: left out, as {over} within the first {since}", file=sys.stderr)
 
 
-def _since(recording: Recording, wanted: str | None) -> Recording:
-    """Return what came after a mark, or after the first 20s, 30m, 2h."""
+def _since(recording: Recording, wanted: str | None) -> Recording | None:
+    """Return what came after a mark, or after the first 20s, 30m, 2h; None: it ended before."""
     from leakscope.judge.since import find_mark, since
     from leakscope.model.recordings import Mark
     from leakscope.observe.asked import parse_duration
@@ -193,7 +201,11 @@ def _since(recording: Recording, wanted: str | None) -> Recording:
         mark = find_mark(recording, wanted)
     except UsageError as error:
         try:
-            mark = Mark(wanted, int(parse_duration(wanted) * 1e9))
+            mark = Mark("", int(parse_duration(wanted) * 1e9))
         except UsageError:
-            raise error from None
+            raise UsageError(
+                f"{wanted!r} is no time such as 20s, 30m or 2h, and {error}", hint=error.hint
+            ) from None
+        if mark.at_ns > recording.duration_ns:
+            return None
     return since(recording, mark)

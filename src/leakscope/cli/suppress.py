@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakscope._digits import is_number
 from leakscope.cli._reading import add_reading_options
 from leakscope.cli._sides import input_files, read_judged
 from leakscope.cli._status import CLEAN, FAILED
 from leakscope.cli._streams import require_output
 from leakscope.cli._writing import check_outputs, write_private, write_text
-from leakscope.errors import RecordingError, UsageError
+from leakscope.errors import RecordingError, TargetError, UsageError
 from leakscope.report.suppression import SYNTAXES, suppression_text
 from leakscope.report.text import printable
 from leakscope.words import bytes_text, plural
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         check_outputs([args.output], input_files(args.recordings))
     failed: list[LeakscopeError] = []
-    judged = read_judged(args.recordings, args, failed)
+    judged = _judged(args, failed)
     places = leaking_places([(one.label, one.findings) for one in judged])
     if not places:
         raise UsageError("nothing leaks there, so there is nothing to suppress")
@@ -97,6 +99,20 @@ def run(args: argparse.Namespace) -> int:
         name = printable(args.output)
         print(f"leakscope: {plural(len(texts), 'suppression')} added to {name}", file=sys.stderr)
     return FAILED if failed else CLEAN
+
+
+def _judged(args: argparse.Namespace, failed: list[LeakscopeError]) -> list[JudgedInput]:
+    try:
+        return read_judged(args.recordings, args, failed)
+    except TargetError as error:
+        # After a recording, a number was hardly meant as that of a process.
+        told = str(error).split()
+        number = next((n for n in args.recordings[1:] if is_number(n) and n in told), None)
+        if number is None:
+            raise
+        rest = shlex.join(each for each in args.recordings if each != number)
+        hint = f"A leak is chosen with --finding: leakscope suppress {rest} --finding {number}"
+        raise UsageError(str(error), hint=hint) from None
 
 
 def _at(place: SharedPlace, judged: Sequence[JudgedInput]) -> list[Finding]:

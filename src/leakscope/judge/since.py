@@ -28,7 +28,7 @@ def find_mark(recording: Recording, name: str) -> Mark:
         return found
     if not recording.marks:
         raise UsageError(
-            f"the recording has no marks, and so none named {name!r}",
+            "the recording has no marks",
             hint="leakscope control PID mark NAME makes one while the program runs.",
         )
     there = ", ".join(repr(mark.name) for mark in recording.marks)
@@ -38,7 +38,7 @@ def find_mark(recording: Recording, name: str) -> Mark:
 def since(recording: Recording, mark: Mark) -> Recording:
     """Return the part of a recording after a mark.
 
-    Blocks that were there at the mark and still are leave it, with their share of the timeline.
+    A mark without a name is a moment that somebody asked for. Blocks that were there at the mark and still are leave it, with their share of the timeline.
     How long a site's blocks live is known from the whole run and stays so. Raises `UsageError`
     for a recording without blocks or times of birth.
     """
@@ -80,9 +80,11 @@ def since(recording: Recording, mark: Mark) -> Recording:
     reach = recording.reachability
     started = recording.process.started_unix_ns
     duration = max(recording.duration_ns - at, 0)
+    moment = duration_text(mark.at_ns)
+    after = f"{mark.name!r}, {moment} into the run," if mark.name else f"the first {moment}"
     note = (
-        f"only what was allocated after {mark.name!r}, {duration_text(at)} into the run, is told"
-        f" of; how long blocks live is known from the whole run"
+        f"only what was allocated after {after} is told of; how long blocks live, and the events"
+        " counted above, are of the whole run"
     )
     return replace(
         recording,

@@ -26,6 +26,7 @@ class Subject:
     started_ns: int | None = None  # CLOCK_BOOTTIME of its start: age = time - started
     limit: float | None = None  # the bound it runs into (memory.max, RLIMIT_NOFILE), in `unit`
     limit_of: str | None = None  # whose limit that is, in words: "the limit of its cgroup"
+    home: str | None = None  # where it lives: "nginx.service", "docker container 4e05f3c1b2a9"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from leakscope.observe.measures import Measure, Pass
 from leakscope.proc import cgroup as cgroups
 from leakscope.proc.fds import count_fds, parse_limit, read_fd_limit
 from leakscope.proc.meminfo import read_meminfo
-from leakscope.proc.naming import answers_to, name_of
+from leakscope.proc.naming import Naming, answers_to, name_of
 from leakscope.proc.process import (
     Gauges,
     children_of,
@@ -291,7 +291,7 @@ class Gatherer:
             subject,
             key=key,
             exe=exe,
-            name=_name(subject.pid, name),
+            name=_name(name_of(subject.pid), name),
             started_ns=now,
             limit=read_fd_limit(subject.pid),
         )
@@ -311,14 +311,16 @@ class Gatherer:
             return None
         exe = read_executable(pid)
         limit = read_fd_limit(pid)
+        naming = name_of(pid)
         subject = Subject(
             "process",
             f"{pid}@{start}",
-            _name(pid, gauges.name),
+            _name(naming, gauges.name),
             pid,
             exe,
             start * _TICK_NS,
             limit=limit,
+            home=naming.home.text or None,
         )
         known = self._known[pid] = _Known(subject, fd, place, gauges)
         if self._hierarchy is not None:
@@ -357,9 +359,8 @@ class Gatherer:
                 out.append(Measure(known.subject, "mappings", "count", mappings, sparse=True))
 
 
-def _name(pid: int, own: str) -> str:
+def _name(naming: Naming, own: str) -> str:
     """Return what people call it: the script that an interpreter runs, else its own whole name."""
-    naming = name_of(pid)
     if naming.work is not None or naming.title is not None or naming.program.startswith(own):
         return naming.short or own
     return own

@@ -74,7 +74,7 @@ class Gauge:
     def weight(self) -> int:
         """About how many bytes of memory it takes."""
         s = self.subject
-        return _GAUGE_BYTES + len(s.key) + len(s.name) + len(s.exe or "")
+        return _GAUGE_BYTES + len(s.key) + len(s.name) + len(s.exe or "") + len(s.home or "")
 
 
 class StoreWriter:
@@ -226,6 +226,8 @@ def _row(number: int, gauge: Gauge) -> str:
     s = gauge.subject
     who = [s.kind, s.key, s.name, s.pid, s.exe, s.started_ns, s.limit]
     row = [number, *who, gauge.metric, gauge.unit, gauge.sparse]
+    if s.home is not None:
+        row.append(s.home)
     return json.dumps(row, separators=(",", ":"))
 
 

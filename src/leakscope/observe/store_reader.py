@@ -259,8 +259,9 @@ def _gauge(
     metric: Any,
     unit: Any,
     sparse: Any,
+    home: Any = None,
 ) -> Gauge:
-    texts = (kind, key, name, metric, "" if exe is None else exe)
+    texts = (kind, key, name, metric, *(each for each in (exe, home) if each is not None))
     numbers = (0 if pid is None else pid, 0 if started is None else started)
     if not all(isinstance(t, str) for t in texts) or unit not in {"bytes", "count"}:
         raise ValueError("a gauge without a name")
@@ -270,7 +271,8 @@ def _gauge(
         raise ValueError("a gauge with a wrong number")
     if limit is not None and (type(limit) not in {int, float} or not 0 <= limit < _MAX_STEP):
         raise ValueError("a gauge with a wrong limit")
-    return Gauge(Subject(kind, key, name, pid, exe, started, limit), metric, unit, bool(sparse))
+    subject = Subject(kind, key, name, pid, exe, started, limit, home=home)
+    return Gauge(subject, metric, unit, bool(sparse))
 
 
 class _Cursor:

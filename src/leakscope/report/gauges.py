@@ -67,6 +67,11 @@ def subject_name(subject: Subject) -> str:
     return f"{_KINDS.get(subject.kind, '')}{printable(subject.name)}{pid}"
 
 
+def home_text(subject: Subject) -> str:
+    """Return where a process lives: "in nginx.service"; "" where no cgroup tells."""
+    return f"in {printable(subject.home)}" if subject.home else ""
+
+
 def gauge_name(metric: str) -> str:
     """Return what the gauge is called: "private memory"."""
     return _NAMES.get(metric, printable(metric).replace("_", " "))

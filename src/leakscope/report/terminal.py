@@ -10,6 +10,7 @@ wider than asked except for the path of the line to look at, which is never cut.
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope.model.amounts import sum_known
@@ -171,13 +172,18 @@ def next_text(
             recording = recording.removeprefix("process ")
     undecided = findings.verdict in (Verdict.UNKNOWN, Verdict.GROWING, Verdict.FILLING)
     again = command or _program(findings, ink)
-    if not members and "no_leak_check" in findings.coverage.troubles:
-        text = f"run it here: leakscope run -- {again}"
+    # What was logged from within can hardly be traced otherwise: it is linked statically, or afar.
+    logged = findings.coverage.mode == "leakscope.h"
+    run = "leakscope report leakscope.PID.log" if logged else f"leakscope run -- {again}"
+    told = findings.coverage.mode not in {"exact", "sampled"} and not logged  # by another tool
+    if told and not findings.leaks and (undecided or findings.blind is not None):
+        name = shlex.quote(Path(findings.process.exe or "").name or "PID")
+        text = f"look at it where it runs (leakscope find {name}), or trace it here: {run}"
     elif findings.process.is_kernel and not (members and members[0].is_leak):
         start = "see what grows" if undecided else "nothing to mend; what grows"
         text = f"{start}: sudo leakscope kernel watch --for 1h"
     elif not members and not undecided:
-        what = f"try other inputs: leakscope run -- {again}"
+        what = f"try other inputs: {run}"
         if findings.findings and recording is not None:
             what = f"what is held: leakscope report --all {shlex.quote(recording)}"
         over = next((each for each in findings.budgets if each.exceeded), None)
@@ -196,7 +202,7 @@ def next_text(
         text = f"see how it goes on: leakscope watch {findings.process.pid}"
     else:
         what = "record every allocation" if sampled else "run it for longer, or on more input"
-        text = f"{what}: leakscope run -- {again}"
+        text = f"{what}: {run}"
     return text
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words
 from leakscope.model.series import TrendVerdict
-from leakscope.report.gauges import gauge_name, spark, subject_name
+from leakscope.report.gauges import gauge_name, home_text, spark, subject_name
 from leakscope.report.ink import ALARM, CALM, WARNING
 from leakscope.report.steps import step_lines
 from leakscope.report.text import cells, clip_right, printable
@@ -218,6 +218,7 @@ def _fast(trend: Trend, watched: Watched, ink: Ink) -> list[str]:
     who = f"{subject_name(series.subject)}, {gauge_name(series.metric)}: {now}"
     lines = ink.wrap(who, indent="FAST  ", hanging="      ")
     lines[0] = lines[0].replace("FAST", ink.paint(WARNING, "FAST"), 1)
+    lines += _home(series, ink)
     bars = spark(series, unicode=ink.unicode)
     lines += ink.wrap(f"{bars} {printable(trend.sentence)}.", indent="      ")
     if trend.next_step:
@@ -274,8 +275,15 @@ def _growers(watched: Watched, ink: Ink) -> list[str]:
         now = amount_text(float(series.values[-1]), series.unit)
         row = f"{signed_rate(rate, series.unit):>14}  {now:>9}  {who}"
         lines.append(clip_right(row, ink.width, ink.ellipsis))
-        lines += ink.wrap(f"{printable(words)}.", indent=" " * 16)
+        home = home_text(series.subject)
+        more = f"; {home}" if home else ""
+        lines += ink.wrap(f"{printable(words)}{more}.", indent=" " * 16)
     return lines
+
+
+def _home(series: Series, ink: Ink) -> list[str]:
+    where = home_text(series.subject)
+    return ink.wrap(where, indent="      ") if where else []
 
 
 def cause_name(cause: Cause) -> str:
@@ -291,6 +299,7 @@ def _cause(cause: Cause, watched: Watched, ink: Ink) -> list[str]:
     bars = spark(series, unicode=ink.unicode)
     lines = ink.wrap(f"{cause_name(cause)}: {now}", indent="LEAK  ", hanging="      ")
     lines[0] = lines[0].replace("LEAK", ink.paint(ALARM, "LEAK"), 1)
+    lines += _home(series, ink)
     lines += ink.wrap(f"{bars} {trend.sentence}.", indent="      ")
     if cause.alike:
         names = ", ".join(str(t.series.subject.pid) for t in cause.alike[:8])
@@ -498,6 +507,7 @@ def _row(trend: Trend) -> dict[str, object]:
         **_place(trend),
         "name": printable(series.subject.name),
         "pid": series.subject.pid,
+        "home": None if series.subject.home is None else printable(series.subject.home),
         "unit": series.unit,
         "samples": len(series.values),
         "last": float(series.values[-1]) if len(series.values) else None,

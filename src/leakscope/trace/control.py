@@ -8,20 +8,17 @@ asked; the agent in it reads one word of the header.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope._paths import is_directory
-from leakscope.errors import TargetError
-from leakscope.proc.maps import read_maps
 from leakscope.recording import live, packed
 from leakscope.trace._harvest import program_name
-from leakscope.trace.live_files import PAUSED, LiveFile, find_live_file
+from leakscope.trace.live_files import PAUSED, LiveFile, find_live_file, not_traced
 from leakscope.trace.output import plan_output
-from leakscope.trace.settings import CONFIG_FILE
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
 __all__ = ["AgentStatus", "dump", "look", "mark", "start", "stop"]
 
@@ -96,14 +93,4 @@ def _live_file(pid: int) -> LiveFile:
     file = find_live_file(pid)
     if file is not None and file.started():
         return file
-    mappings = read_maps(pid)
-    if any(Path(mapping.path).name.startswith("libleakscope-agent") for mapping in mappings):
-        raise TargetError(
-            f"the agent is in process {pid}, but it is not recording",
-            hint=f"A line `trace PROGRAM` in {CONFIG_FILE} switches it on.",
-        )
-    raise TargetError(
-        f"process {pid} is not being traced",
-        hint=f"`leakscope attach {pid}` records it from now on, `leakscope run -- PROGRAM` from its"
-        " start.",
-    )
+    raise not_traced(pid)

@@ -23,11 +23,19 @@ from leakscope.proc.maps import Mapping, read_maps
 from leakscope.proc.process import living_task
 from leakscope.recording import layout
 from leakscope.recording.writer import find_writer, own_namespace
+from leakscope.trace.settings import CONFIG_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["LiveFile", "count_files", "find_live_file", "list_live_files", "removed_unread"]
+__all__ = [
+    "LiveFile",
+    "count_files",
+    "find_live_file",
+    "list_live_files",
+    "not_traced",
+    "removed_unread",
+]
 
 _HEADER = dict(layout.HEADER_DTYPE.fields or {})
 _NAME = re.compile(r"(\d{1,10})\.(\d{1,5})\.live")
@@ -256,6 +264,23 @@ def find_live_file(pid: int) -> LiveFile | None:
             continue
         newest = LiveFile(_reachable(pid, mapping), pid, int(match[2]))
     return newest or _attached_file(pid, mappings)
+
+
+def not_traced(pid: int) -> TargetError:
+    """Return the error for a process that writes no recording, with what can be done.
+
+    Raises `TargetError` when there is no such process or it may not be looked at.
+    """
+    if any(Path(each.path).name.startswith("libleakscope-agent") for each in read_maps(pid)):
+        return TargetError(
+            f"the agent is in process {pid}, but it is not recording",
+            hint=f"A line `trace PROGRAM` in {CONFIG_FILE} switches it on.",
+        )
+    return TargetError(
+        f"process {pid} is not being traced",
+        hint=f"`leakscope find {pid}` says whether it leaks, without that; `leakscope attach {pid}`"
+        " records it from now on, `leakscope run -- PROGRAM` from its start.",
+    )
 
 
 def _attached_file(pid: int, mappings: Sequence[Mapping]) -> LiveFile | None:

@@ -15,7 +15,7 @@ from textual.widgets import DataTable, Footer, Static
 
 from leakscope.judge.growing import fast_growers, growth_now, growth_words
 from leakscope.model.series import TrendVerdict
-from leakscope.report.gauges import gauge_name, spark, subject_name
+from leakscope.report.gauges import gauge_name, home_text, spark, subject_name
 from leakscope.report.text import cells, clip_right, printable
 from leakscope.tui._terminal import LiveApp, is_gone, theme_of
 from leakscope.words import amount_text, bytes_text, duration_text, signed_amount, signed_rate
@@ -177,7 +177,9 @@ class LiveScreen(LiveApp):
         trend = self._trends().get(key)
         lines = []
         if self._open and one is not None:
-            lines.append(f"{subject_name(one.subject)}, {gauge_name(one.metric)}")
+            where = home_text(one.subject)
+            name = f"{subject_name(one.subject)}, {gauge_name(one.metric)}"
+            lines.append(f"{name} ({where})" if where else name)
         series = None if one is None else self.watching.collection.course(one.subject, one.metric)
         growth = None if series is None else growth_now(series)
         if trend is not None and trend.verdict is not TrendVerdict.NOT_ENOUGH_DATA:

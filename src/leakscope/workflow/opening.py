@@ -33,13 +33,13 @@ from leakscope.observe.asked import find_processes
 from leakscope.observe.store import MAGIC as WATCH_MAGIC
 from leakscope.proc.process import read_start, refuse_thread
 from leakscope.recording import layout, load, packed
-from leakscope.trace.live_files import find_live_file
+from leakscope.trace.live_files import find_live_file, not_traced
 
 if TYPE_CHECKING:
     from leakscope.model.recordings import Recording
     from leakscope.model.snapshots import Snapshot
 
-__all__ = ["InputKind", "Named", "not_traced", "open_file"]
+__all__ = ["InputKind", "Named", "open_file"]
 __all__ += ["open_named", "open_one", "open_process", "open_standard_input"]
 __all__ += ["pid_of", "refuse_file"]
 
@@ -209,15 +209,6 @@ def refuse_file(name: str) -> None:
     verb = "scan" if kind is InputKind.CORE else "report"
     raise UsageError(
         f"{name} is {kind}, and no process", hint=f"See it with: leakscope {verb} {name}"
-    )
-
-
-def not_traced(pid: int) -> TargetError:
-    """Return the error for a process that leaves no recording, with what can be done."""
-    return TargetError(
-        f"process {pid} is not being traced",
-        hint=f"`leakscope find {pid}` says whether it leaks, without that; `leakscope attach {pid}`"
-        " which lines.",
     )
 
 

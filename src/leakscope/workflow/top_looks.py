@@ -20,7 +20,7 @@ from leakscope.errors import LeakscopeError, RecordingError, TargetError, UsageE
 from leakscope.proc.process import read_resident, read_start
 from leakscope.recording import live
 from leakscope.recording.live_totals import read_totals
-from leakscope.trace.live_files import PAUSED, LiveFile, find_live_file
+from leakscope.trace.live_files import PAUSED, LiveFile, find_live_file, not_traced
 from leakscope.workflow.opening import InputKind, open_one
 
 if TYPE_CHECKING:
@@ -322,11 +322,8 @@ def open_top(name: str, judging: Judge) -> Looks:
     """
     named = open_one(name)
     if named.kind is InputKind.PROCESS:
-        raise TargetError(
-            f"process {named.pid} is not being traced: there is nothing to show",
-            hint=f"`leakscope attach {named.pid}` records it from now on, `leakscope run --"
-            " PROGRAM` from its start.",
-        )
+        assert named.pid is not None
+        raise not_traced(named.pid)
     if named.kind not in {InputKind.TRACED, InputKind.RECORDING, InputKind.FOREIGN}:
         raise UsageError(
             f"{named.label} is {named.kind}; the screen shows a traced process or a recording",

@@ -11,7 +11,7 @@ import numpy as np
 from leakscope.judge.growing import fast_growers
 from leakscope.model.answers import Answer, GaugeCourse, Result, Signal, Step, Tone
 from leakscope.model.series import TrendVerdict
-from leakscope.report.gauges import gauge_name, subject_name
+from leakscope.report.gauges import gauge_name, home_text, subject_name
 from leakscope.report.steps import command_of
 from leakscope.report.text import printable
 from leakscope.report.watch import cause_name, following_text, headline, next_text
@@ -133,7 +133,7 @@ def _result(trend: Trend, name: str, lines: Sequence[str]) -> Result:
         verdict=str(trend.verdict),
         tone=_TONES.get(trend.verdict, Tone.CALM),
         title=printable(name),
-        where="",
+        where=home_text(series.subject),
         sentence=printable(trend.sentence),
         amount=round(last) if is_bytes and math.isfinite(last) else None,
         amount_text=amount_text(last, series.unit),

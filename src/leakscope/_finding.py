@@ -29,15 +29,18 @@ from leakscope.proc.process import may_read_memory, read_executable, read_gauges
 from leakscope.proc.smaps import read_areas
 from leakscope.proc.text import read_text
 from leakscope.scan.subject import check_process
+from leakscope.workflow.attaching import count_earlier, fate_of_earlier, without_fate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from leakscope.model.census import HeapGrowth
+    from leakscope.model.earlier import Earlier
     from leakscope.model.growth import Growth
     from leakscope.model.recordings import Recording
     from leakscope.proc.naming import Naming
     from leakscope.proc.smaps import MappedArea
+    from leakscope.scan.census import Census
 
     Ask = Callable[[str], bool]
     Say = Callable[[str], None]
@@ -102,8 +105,24 @@ def find(
             hint="Run as root or as its user. --no-stop tells from /proc alone whether it grows.",
         )
     search = _Search(pid, seconds, max_pause_s, rivals, say)
-    with search.attached() if attach and stop else contextlib.nullcontext():
+    if not (attach and stop):
         return search.run(stop=stop, ask=ask)
+    return _attached(search, ask)
+
+
+def _attached(search: _Search, ask: Ask | None) -> Found:
+    """Look at a process with its allocations recorded, between two more walks of its heap."""
+    question = (
+        f"Attach to {search.name}, and stop it four times, for {search.max_pause_s:g} s at most,"
+        " to walk its heap?"
+    )
+    if ask is not None and not ask(question):
+        search.unseen.append("it was not attached to and its heap was not walked, as you said")
+        return search.run(stop=False, ask=None, why=None)
+    with search.attached():
+        found = search.run(stop=True, ask=None)
+    earlier = search.fate()
+    return found if earlier is None else replace(found, earlier=earlier)
 
 
 def _silent(_: str) -> None:
@@ -155,25 +174,32 @@ class _Search:
     own_starts: frozenset[int] = frozenset()  # addresses of shared memory that attaching mapped
     growths: dict[str, Growth] = field(default_factory=dict)
     _identity: tuple[object, ...] = field(init=False)
+    _before: Census | None = None  # the heap before it was attached to
+    _recorded: Recording | None = None
 
     def __post_init__(self) -> None:
         self.naming = name_of(self.pid)
         self._identity = self._who()
 
-    def run(self, *, stop: bool, ask: Ask | None) -> Found:
-        """Look, walk, look again, and put together what was seen."""
+    def run(self, *, stop: bool, ask: Ask | None, why: str | None = "--no-stop") -> Found:
+        """Look, walk, look again, and put together what was seen.
+
+        `why` the heap is not walked where it is not; None: that is told already.
+        """
         began = time.monotonic()
         areas, open_before = read_areas(self.pid) or (), points_to(self.pid)
         with GrowthObserver(self.pid, _LOOK_S) as observer:
-            self.say(f"looking for {self.seconds * _CONFIRM:.0f} s how {self._name} grows")
+            self.say(f"looking for {self.seconds * _CONFIRM:.0f} s how {self.name} grows")
             self._watch(observer, began + self.seconds * _CONFIRM)
             if stop and ask is not None:
-                question = f"Stop {self._name} twice, for {self.max_pause_s:g} s at most, to walk its heap?"
+                question = (
+                    f"Stop {self.name} twice, for {self.max_pause_s:g} s at most, to walk its heap?"
+                )
                 if not ask(question):
                     stop = False
                     self.unseen.append("the heap was not walked, as you said")
-            elif not stop:
-                self.unseen.append("the heap was not walked: --no-stop")
+            elif not stop and why is not None:
+                self.unseen.append(f"the heap was not walked: {why}")
             until = began + self.seconds
             if stop:
                 self._walk_twice(observer, until)
@@ -202,17 +228,41 @@ class _Search:
             return
         with contextlib.ExitStack() as stack:
             try:
+                plan = make_plan(self.pid)
+                if plan.refusal is None:
+                    self._count_earlier()
                 before = _shared_starts(self.pid)
-                stack.enter_context(Session(make_plan(self.pid), max_pause_s=self.max_pause_s))
+                session = stack.enter_context(Session(plan, max_pause_s=self.max_pause_s))
                 self.own_starts = _shared_starts(self.pid) - before
                 self.is_attached = True
-                self.say(f"attached to {self._name}: what it allocates is recorded")
+                self.say(f"attached to {self.name}: what it allocates is recorded")
             except TargetError as error:
                 self.unseen.append(f"no call stacks: {error}")
             yield
+            if self.is_attached:
+                session.detach()
+                self._recorded = session.recording()
+
+    def _count_earlier(self) -> None:
+        """Walk the heap before anything is put into the process."""
+        self.say(f"walking the heap of {self.name} as it is before")
+        try:
+            self._before = count_earlier(self.pid, self.max_pause_s)
+        except TargetError as error:
+            self.unseen.append(f"what was there before is not known: {error}")
+
+    def fate(self) -> Earlier | None:
+        """Return what was there before it was attached to, and what became of that."""
+        if self._before is None or not self.is_attached:
+            return None
+        if self._recorded is None:
+            return without_fate(self._before, "nothing was recorded meanwhile")
+        self.say("walking its heap once more, without anything in it")
+        return fate_of_earlier(self._before, self._recorded, self.max_pause_s)
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """What it is called in what is said meanwhile."""
         return f"{self.naming.short or 'the process'} (pid {self.pid})"
 
     def _watch(self, observer: GrowthObserver, until: float) -> None:
@@ -266,13 +316,13 @@ class _Search:
             raise self._ended()
         if now != self._identity:
             raise TargetError(
-                f"{self._name} was replaced by another program (exec) while it was looked at",
+                f"{self.name} was replaced by another program (exec) while it was looked at",
                 hint="Look at it again: its number is the same.",
             )
 
     def _ended(self) -> TargetError:
         return TargetError(
-            f"{self._name} ended while it was looked at",
+            f"{self.name} ended while it was looked at",
             hint="To look at a program from its start: leakscope run -- PROGRAM",
         )
 

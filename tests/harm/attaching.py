@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leakscope.errors import LeakscopeError
+from leakscope.proc.process import children_of
 from leakscope.trace.attach.plan import make_plan
 from leakscope.trace.attach.session import Session, Wishes
 
@@ -46,6 +48,7 @@ BUILDS = {
     "stacks-static": ("gcc", "stacks.c", "-pthread", "-static"),
     "no_restart": ("gcc", "../harm/no_restart.c"),
 }
+PLACES = ("unshared", "chrooted", "emptied")  # targets in namespaces, and with no files around
 PRELOADS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc.so.4"}
 
 
@@ -57,6 +60,38 @@ def build(name: str, folder: Path) -> Path:
         command = [compiler, "-g", "-O1", str(PROGRAMS / source), "-o", str(program), *flags]
         subprocess.run(command, check=True, capture_output=True)
     return program
+
+
+def in_place(name: str, folder: Path) -> list[str]:
+    """Return the command of a target in one of `PLACES`; its process is the command's child."""
+    root = folder / name
+    root.mkdir(exist_ok=True)
+    apart = ["unshare", "-m", "-p", "-n", "-f", "--kill-child"]
+    if name == "unshared":
+        return [*apart, str(build("leaky", root))]
+    if name == "chrooted":
+        return [*apart, "chroot", str(root), f"/{build('static', root).name}"]
+    program = build("leaky", root)
+    found = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    for word in found.split():
+        if word.startswith("/"):
+            copy = root / word[1:]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(word, copy)
+    os.sync()  # pages that wait to be written count as private ones of the program
+    return [*apart, "chroot", str(root), "/leaky"]
+
+
+def empty(root: Path) -> None:
+    """Take all files away from a target that runs: no library, no program is there any more."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            path.unlink()
+
+
+def inner(process: subprocess.Popen[bytes]) -> int:
+    """Return the child of a command that started the target in other namespaces."""
+    return children_of(process.pid)[0]
 
 
 @contextlib.contextmanager
@@ -131,6 +166,7 @@ class Soak:
     name: str
     cycles: int = 0
     refused: list[str] = field(default_factory=list)
+    ended: int = 0  # processes of the target that were gone before they could be attached to
     kept: list[str] = field(default_factory=list)
     events: int = 0
     pauses_ms: dict[str, list[float]] = field(default_factory=dict)
@@ -149,7 +185,10 @@ class Soak:
                 recording = session.recording()
                 pauses = dict(session.pauses_ms)
         except LeakscopeError as error:
-            self.refused.append(str(error))
+            if Path(f"/proc/{pid}").exists():
+                self.refused.append(str(error))
+            else:
+                self.ended += 1
             return
         removed = session.removed
         assert removed is not None
@@ -170,6 +209,8 @@ class Soak:
             ordered = sorted(pauses)
             parts.append(f"{phase} {ordered[len(ordered) // 2]:.1f} ms, worst {ordered[-1]:.1f}")
         parts.append(f"refused {len(self.refused)}, memory kept {len(self.kept)}")
+        if self.ended:
+            parts.append(f"ended before {self.ended}")
         if self.before and self.after:
             parts.append(
                 f"mappings {self.before.mappings} → {self.after.mappings}, descriptors"
@@ -192,14 +233,17 @@ def soak_program(
     """Do some cycles on a program that checks itself."""
     result = Soak(name)
     with started(command, folder, preload) as process:
-        result.before = settled(process.pid)
+        pid = inner(process) if name in PLACES else process.pid
+        if name == "emptied":
+            empty(folder / name)
+        result.before = settled(pid)
         for number in range(cycles):
-            result.cycle(process.pid, hold_s, 65536 if number % 4 == 3 else 0)
+            result.cycle(pid, hold_s, 65536 if number % 4 == 3 else 0)
             if process.poll() is not None:
                 break
         if process.poll() is None:
             time.sleep(0.1)
-            result.after = settled(process.pid)
+            result.after = settled(pid)
     return result
 
 
@@ -225,14 +269,15 @@ def soak_server(server: Server, cycles: int, hold_s: float) -> Soak:
     try:
         clients.start()
         time.sleep(1.5)
-        pids = server.tree()
-        result.before = settled(pids[-1])
+        result.before = settled(server.pid)
         for number in range(cycles):
-            result.cycle(pids[number % len(pids)], hold_s)
+            # Those of this moment: a postgres backend lives as long as its client.
+            tree = server.tree()
+            result.cycle(tree[number % len(tree)], hold_s)
             if troubles:
                 break
         time.sleep(0.2)
-        result.after = settled(pids[-1])
+        result.after = settled(server.pid)
     finally:
         stop.set()
         clients.join()
@@ -242,6 +287,13 @@ def soak_server(server: Server, cycles: int, hold_s: float) -> Soak:
     assert status == 0, server.output()[-400:]
     result.requests = sum(taken)
     return result
+
+
+def java(folder: Path) -> list[str]:
+    """Return the command of the Java program that checks itself."""
+    source = PROGRAMS / "Busy.java"
+    subprocess.run(["javac", "-d", folder, source], check=True, capture_output=True)
+    return ["java", "-Xmx64m", "-cp", str(folder), "Busy"]
 
 
 def python() -> list[str]:

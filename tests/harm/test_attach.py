@@ -14,8 +14,11 @@ import pytest
 
 from harm.attaching import (
     MAX_PAUSE_S,
+    PLACES,
     PRELOADS,
     build,
+    in_place,
+    java,
     python,
     settled,
     soak_program,
@@ -23,6 +26,7 @@ from harm.attaching import (
     started,
 )
 from harm.conftest import LEAKSCOPE, environment
+from harm.killing import CHECK_EVERY, kill_targets, kill_tracers
 from harm.servers import SERVERS
 from leakscope.trace.attach.detach import remove
 from leakscope.trace.attach.island import find_attached
@@ -156,3 +160,38 @@ def test_a_stopped_tracer_is_noticed(folder, tmp_path):
         _, told = attaching.communicate(timeout=60)
         assert "heard nothing from leakscope" in told
         assert "nothing of leakscope is left in it" in told
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_is_needed_in_the_place_of_the_process(place, folder, tmp_path):
+    """Other namespaces, a root without its files: nothing is loaded from there."""
+    result = soak_program(place, in_place(place, tmp_path), tmp_path, CYCLES, HOLD_S)
+    check(result)
+    assert result.events > 1000
+
+
+def test_a_java_machine_goes_on(folder, tmp_path):
+    result = soak_program("java", java(tmp_path), tmp_path, CYCLES, HOLD_S)
+    assert (result.refused, result.kept) == ([], [])
+    assert result.after.tracer == "0"
+    assert result.events > 1000
+
+
+def test_whoever_attaches_is_killed_in_the_middle(folder, tmp_path):
+    """The long form is benchmarks/attach/soak.py --kill tracer."""
+    with started([str(build("leaky", folder))], tmp_path) as process:
+
+        def is_there():
+            assert process.poll() is None
+
+        result = kill_tracers("leaky", process.pid, CHECK_EVERY, is_there)
+        assert result.events > 0
+        assert result.moments.keys() & {"mapped", "patched", "nothing there"}
+        assert abs(result.after.descriptors - result.before.descriptors) <= 1
+
+
+def test_a_process_that_is_killed_in_the_middle_ends_the_attach_well(folder, tmp_path):
+    """The long form is benchmarks/attach/soak.py --kill target."""
+    result = kill_targets("leaky", [str(build("leaky", folder))], tmp_path, 4)
+    assert result.cycles == 4
+    assert sum(result.moments.values()) == 4

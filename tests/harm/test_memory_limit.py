@@ -196,3 +196,38 @@ def test_a_full_shared_memory_is_a_loss_of_detail(filled, build, agent, tmp_path
     assert done.stdout.startswith("blocks 3000000 thread 0\nstatus 0\n"), done
     if filled == "0":  # the program may want to use the rest
         assert int(done.stdout.split()[-1]) > 40 << 10
+
+
+@pytest.mark.parametrize("more", [(), ("--follow",)])
+def test_an_attached_process_is_scanned_before_it_is_killed(group, tmp_path, more):
+    (tmp_path / "slow.c").write_text(SLOW)
+    subprocess.run(["gcc", "-g", "-o", tmp_path / "slow", tmp_path / "slow.c"], check=True)
+    enter = f"echo $$ > {group}/cgroup.procs && exec {tmp_path}/slow"
+    with subprocess.Popen(["sh", "-c", enter]) as slow:
+        try:
+            time.sleep(0.3)
+            options = ["--max-pause", "2", "--json", "-o", f"{tmp_path}/out/", *more]
+            done = subprocess.run(
+                [*LEAKSCOPE, "attach", str(slow.pid), *options],
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=False,
+            )
+            assert slow.wait(10) == -9
+        finally:
+            slow.kill()
+    # Whether it was near the limit, and what became of it.
+    assert f"of the memory limit of its cgroup /{group.name} (120 MiB) is used" in done.stderr
+    assert "snapshot with a scan written" in done.stderr
+    (process,) = json.loads(done.stdout)["processes"]
+    killed = f"its cgroup /{group.name} reached its memory limit of 120 MiB"
+    assert any(killed in note for note in process["coverage"]["notes"]), done.stderr
+    # The last state is there, with what the last scan said.
+    drop = next(f for f in process["findings"] if f["source"] and f["source"]["function"] == "drop")
+    assert drop["verdict"] == "lost"
+    assert drop["live_bytes"] > 20 << 20
+    assert drop["lost_bytes"] < drop["live_bytes"]  # some came after the scan
+    (snapshot,) = (tmp_path / "out").glob("*.dump?.leakscope")
+    assert packed.read(snapshot).reachability is not None

@@ -10,13 +10,17 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from conftest import ROOT
 from harm.attaching import build, started
 from leakscope._finding import _Search
 from leakscope.trace.attach.island import find_attached
 
 LEAKSCOPE = [sys.executable, "-m", "leakscope"]
+REPORT = ROOT / "src" / "leakscope" / "report"
+SCHEMA, FIND_SCHEMA = REPORT / "schema.json", REPORT / "schemas" / "leakscope-find-1.json"
 PAUSE = ["--max-pause", "2"]
 
 
@@ -113,7 +117,8 @@ def test_what_was_there_before_is_told_apart(tmp_path):
             while not (tmp_path / "ready").exists() and time.monotonic() < end:
                 time.sleep(0.05)
             attaching = subprocess.Popen(
-                [*LEAKSCOPE, "attach", str(process.pid), "--scan", *PAUSE], cwd=tmp_path,
+                [*LEAKSCOPE, "attach", str(process.pid), "--scan", "--json", "--html", "page.html",
+                 *PAUSE], cwd=tmp_path,
                 text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             wait_attached(process.pid)
@@ -128,13 +133,44 @@ def test_what_was_there_before_is_told_apart(tmp_path):
     (before,) = [line for line in told.splitlines() if "before attach: " in line]
     lost = int(re.search(r"nothing points to .* in ([\d,]+) block", before)[1].replace(",", ""))
     assert 1000 <= lost <= 1030
-    (fate,) = [line for line in told.splitlines() if "what was there before, " in line]
-    amounts = [int(n.replace(",", "")) for n in re.findall(r"in ([\d,]+) block", fate)]
-    assert 16000 <= amounts[0] <= 16800, told
-    assert 4900 <= amounts[1] <= 5200
-    assert 290 <= amounts[2] <= 310
-    assert "lose" in out
-    assert "earlier.c:7" in out
+    (process,) = json.loads(out)["processes"]
+    earlier = process["earlier"]
+    assert 21000 <= earlier["block_count"] <= 22500
+    assert 1000 <= earlier["lost_block_count"] <= 1030
+    most = max(earlier["contents"], key=lambda row: row["bytes"])
+    assert (most["usable_bytes"], most["block_count"]) == (1000, 20480)
+    fate = earlier["fate"]
+    assert 16000 <= fate["still_there"]["block_count"] <= 16800, fate
+    assert 4900 <= fate["freed"]["block_count"] <= 5200
+    assert 290 <= fate["newly_lost"]["block_count"] <= 310
+    # Apart: the findings are of what came since.
+    placed = [row for row in process["findings"] if row["stack"]]
+    assert {row["live_bytes"] // row["live_count"] for row in placed} == {3000}
+    assert "earlier.c" in json.dumps(placed)
+    page = (tmp_path / "page.html").read_text()
+    assert "The heap from before the attach" in page
+    # The recording tells it again, elsewhere.
+    (recording,) = tmp_path.glob("*.leakscope")
+    again = leakscope("report", recording)
+    assert "Before attach: " in again.stdout
+    assert "are still there" in again.stdout
+    document = json.loads(leakscope("report", recording, "--json").stdout)
+    assert document["processes"][0]["earlier"] == earlier
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+
+
+def test_an_earlier_heap_whose_fate_is_not_known_says_why(leaky, tmp_path):
+    attaching = subprocess.Popen(
+        [*LEAKSCOPE, "attach", str(leaky.pid), "--scan", "--json", *PAUSE], cwd=tmp_path,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_attached(leaky.pid)
+    time.sleep(1)
+    leakscope("detach", leaky.pid)
+    out, _ = attaching.communicate(timeout=120)
+    earlier = json.loads(out)["processes"][0]["earlier"]
+    assert earlier["fate"] is None
+    assert "not taken out by this command" in earlier["fate_unknown"]
 
 
 def test_others_see_it_steer_it_and_end_it(leaky, tmp_path):
@@ -189,10 +225,25 @@ def test_a_process_that_ends_is_reported(folder, tmp_path):
     assert "lost" in out
 
 
-def test_find_names_the_line(leaky):
+def test_find_names_the_line_and_tells_what_was_there(leaky):
     done = leakscope("find", leaky.pid, "--attach", "--for", "6s", "--max-pause", "2")
     assert f"leaky.c:{lost_line()}" in done.stdout
+    assert "Before attach: " in done.stdout
+    assert "are still there" in done.stdout
     assert find_attached(leaky.pid) is None
+
+
+def test_find_has_it_in_json_and_page(leaky, tmp_path):
+    page = tmp_path / "page.html"
+    done = leakscope(
+        "find", leaky.pid, "--attach", "--for", "4s", "--max-pause", "2", "--json", "--html", page
+    )
+    document = json.loads(done.stdout)
+    earlier = document["earlier"]
+    assert earlier["block_count"] > 1000
+    assert earlier["fate"]["still_there"]["block_count"] > 1000
+    assert "The heap from before the attach" in page.read_text()
+    jsonschema.validate(document, json.loads(FIND_SCHEMA.read_text()))
 
 
 def test_the_recording_is_no_memory_of_the_process(leaky):

@@ -164,7 +164,7 @@ complete -c leakscope -n '__fish_seen_subcommand_from scan' -s h -l help -d 'sho
 complete -c leakscope -n 'not __fish_seen_subcommand_from run compare attach detach top report scan find diff export baseline suppress watch android java kernel control header doctor' -f -a find -d 'say whether a process leaks, what, and who holds it'
 complete -c leakscope -n '__fish_seen_subcommand_from find' -l for -x -d 'look so long (30s)'
 complete -c leakscope -n '__fish_seen_subcommand_from find' -l no-stop -d 'never stop the process: only /proc is read, and no heap is walked'
-complete -c leakscope -n '__fish_seen_subcommand_from find' -l attach -d 'record its allocations meanwhile as `leakscope attach` does, so that lines are named'
+complete -c leakscope -n '__fish_seen_subcommand_from find' -l attach -d 'record its allocations meanwhile as `leakscope attach` does, so that lines are named; its heap is walked twice more, before and after, to say what was there already and what became of it'
 complete -c leakscope -n '__fish_seen_subcommand_from find' -l no-attach -d 'put nothing into the process (the default)'
 complete -c leakscope -n '__fish_seen_subcommand_from find' -l yes -d 'answer yes to what would be asked'
 complete -c leakscope -n '__fish_seen_subcommand_from find' -l max-pause -x -d 'let the process stand still for so long at most, each time (default: 0.1)'

@@ -19,14 +19,17 @@ from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from types import FrameType
 
+    from leakscope.model.earlier import Earlier
     from leakscope.model.recordings import Recording
     from leakscope.scan.census import Census
     from leakscope.trace.attach.inject import Wishes
     from leakscope.trace.attach.plan import Plan
     from leakscope.trace.attach.session import Session
     from leakscope.trace.output import Output
+    from leakscope.workflow.near_end import NearEnd
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3600.0
 _FOREVER_S = 10 * 365 * 86400.0
@@ -115,10 +118,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Attach, wait, detach, report, and return the exit status."""
+    from leakscope.recording import packed
     from leakscope.trace.attach.plan import make_plan
     from leakscope.trace.attach.session import Session, Wishes
     from leakscope.trace.output import plan_output
     from leakscope.trace.settings import parse_size
+    from leakscope.workflow.near_end import NearEnd
     from leakscope.workflow.opening import pid_of
 
     outputs = [args.report_file, args.html, *export_names(args)]
@@ -171,7 +176,9 @@ def run(args: argparse.Namespace) -> int:
             f" {plan.threads} for {pauses.get('patch', 0):.1f} ms."
             + (" Ctrl-C reports and detaches." if for_s is None else "")
         )
-        why = _wait(session, stopping, for_s, every_s, output, say)
+        near = NearEnd(lambda: [session], output, plan.pid, args.max_pause)
+        with near:
+            why = _wait(session, _telling(stopping, near, say), for_s, every_s, output, say)
         scanned = _scan(session, args.max_pause, say) if args.scan and why in ("", "stop") else None
         stuck = _detach(session)
         if not session.is_alive():
@@ -179,6 +186,11 @@ def run(args: argparse.Namespace) -> int:
         elif session.removed is not None and session.removed.absent:
             why = "gone"
         recording = session.recording()
+        if recording is not None and why == "end":
+            recording = _ended(near.joined(session, recording), near)
+    _tell_near(near, say)
+    if why == "end" and (killed := near.killed()) is not None:
+        say(killed)
     if stuck is None:
         _tell_end(session, why, say)
     else:
@@ -190,13 +202,12 @@ def run(args: argparse.Namespace) -> int:
     if scanned is not None:
         recording = scanned
     path = _pack(recording, output)
-    removed = session.removed
-    if earlier is not None and removed is not None and removed.unmapped and why in ("", "stop"):
-        _tell_earlier(earlier, recorded, args.max_pause, say)
-    elif earlier is not None:
-        say(
-            "what became of the earlier heap is not known: the agent was not taken out by this command"
-        )
+    if earlier is not None:
+        recording = replace(recording, earlier=_fate(earlier, recorded, session, why, args))
+        try:
+            packed.write(recording, path)
+        except LeakscopeError as error:
+            say(f"the earlier heap is not in the recording: {error}")
     status = report_recordings([(path, recording)], args, sys.stdout)
     say(f"recording: {path}")
     return status if stuck is None else 2
@@ -213,14 +224,23 @@ def _follow(
     """Do the same with its descendants."""
     from leakscope.cli._following import Kept, tell_family, wait_family
     from leakscope.trace.attach.family import MOST_AT_ONCE, Family
+    from leakscope.workflow.near_end import NearEnd
 
     for_s = _seconds(args.duration)
     kept = Kept(plan.pid, lambda recording: _pack(recording, output))
+    near: NearEnd
+
+    def add(recording: Recording, session: Session) -> None:
+        if recording.process.ended != "running":
+            recording = _ended(near.joined(session, recording), near)
+        kept.add(recording, session)
+
     family = Family(
-        plan, wishes, args.max_pause, kept.add, say, args.at_once or MOST_AT_ONCE,
+        plan, wishes, args.max_pause, add, say, args.at_once or MOST_AT_ONCE,
         (lambda session: _scan(session, args.max_pause, say)) if args.scan else None,
     )  # fmt: skip
-    with stopping, family:
+    near = NearEnd(lambda: family.sessions, output, plan.pid, args.max_pause)
+    with stopping, family, near:
         pauses = family.sessions[0].pauses_ms
         say(
             f"attached; one thread stood still for {pauses.get('map', 0):.1f} ms, then all"
@@ -229,12 +249,14 @@ def _follow(
         )
         why = wait_family(
             family,
-            stopping.wait,
+            _telling(stopping, near, say),
             for_s if for_s is not None else _FOREVER_S,
             _seconds(args.every),
             lambda session: _snapshot(session, output, say),
         )
+        near.stop()
         family.detach()
+    _tell_near(near, say)
     if why == "end":
         say(f"process {plan.pid} and its descendants have ended, or are detached")
     notes = tell_family(family, kept, say)
@@ -297,9 +319,34 @@ def _seconds(text: str | None) -> float | None:
     return None if text is None else parse_duration(text)
 
 
+def _telling(stopping: _Stopping, near: NearEnd, say: _Speaker) -> Callable[[float], bool]:
+    """Return how to wait for a signal while what the watch for memory did is said."""
+
+    def wait(seconds: float) -> bool:
+        for text in near.told():
+            say(text)
+        return stopping.wait(seconds)
+
+    return wait
+
+
+def _tell_near(near: NearEnd, say: _Speaker) -> None:
+    for text in near.told():
+        say(text)
+
+
+def _ended(recording: Recording, near: NearEnd) -> Recording:
+    """Note in the recording of a process that has ended that the kernel killed for memory."""
+    killed = near.killed()
+    if killed is None:
+        return recording
+    coverage = recording.coverage
+    return replace(recording, coverage=replace(coverage, notes=(*coverage.notes, killed)))
+
+
 def _wait(
     session: Session,
-    stopping: _Stopping,
+    stopped: Callable[[float], bool],
     for_s: float | None,
     every_s: float | None,
     output: Output,
@@ -308,7 +355,7 @@ def _wait(
     """Wait for the end, with snapshots; return why it came: "stop", "end", "gone", or ""."""
     end = time.monotonic() + (for_s if for_s is not None else _FOREVER_S)
     while (left := end - time.monotonic()) > 0:
-        why = session.wait(min(left, every_s or left), stopping.wait)
+        why = session.wait(min(left, every_s or left), stopped)
         if why:
             return why
         if every_s is not None and time.monotonic() < end:
@@ -347,26 +394,36 @@ def _scan(session: Session, max_pause_s: float, say: _Speaker) -> Recording | No
 
 
 def _count_earlier(pid: int, max_pause_s: float, say: _Speaker) -> Census | None:
-    from leakscope.workflow.attaching import count_earlier
+    from leakscope.report.earlier import heap_text
+    from leakscope.workflow.attaching import count_earlier, earlier_of
 
     try:
-        before, text = count_earlier(pid, max_pause_s)
+        before = count_earlier(pid, max_pause_s)
     except LeakscopeError as error:
         say(f"what was there before is not known: {error}")
         return None
-    say(text)
+    earlier = earlier_of(before)
+    say(
+        f"before attach: {heap_text(earlier)}; to be walked, it stood still for"
+        f" {earlier.stopped_ms:.1f} ms"
+    )
     return before
 
 
-def _tell_earlier(before: Census, recording: Recording, max_pause_s: float, say: _Speaker) -> None:
-    from leakscope.workflow.attaching import fate_of_earlier
+def _fate(
+    before: Census, recording: Recording, session: Session, why: str, args: argparse.Namespace
+) -> Earlier:
+    """Look what became of the earlier heap; the recording is written already."""
+    from leakscope.workflow.attaching import fate_of_earlier, without_fate
 
+    if why == "end":
+        return without_fate(before, "the process ended before it could be walked again")
+    if why not in ("", "stop") or session.removed is None or not session.removed.unmapped:
+        return without_fate(before, "the agent was not taken out by this command")
     try:
-        say(fate_of_earlier(before, recording, max_pause_s))
-    except LeakscopeError as error:
-        say(f"what became of the earlier heap is not known: {error}")
-    except KeyboardInterrupt:  # the recording is written, and its report follows
-        say("what became of the earlier heap is not known: the walk was interrupted")
+        return fate_of_earlier(before, recording, args.max_pause)
+    except KeyboardInterrupt:
+        return without_fate(before, "the walk was interrupted")
 
 
 def _tell_end(session: Session, why: str, say: _Speaker) -> None:

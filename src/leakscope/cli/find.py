@@ -44,7 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     attach.add_argument(
         "--attach",
         action="store_true",
-        help="record its allocations meanwhile as `leakscope attach` does, so that lines are named",
+        help="record its allocations meanwhile as `leakscope attach` does, so that lines are named; its"
+        " heap is walked twice more, before and after, to say what was there already and what became of it",
     )
     attach.add_argument(
         "--no-attach", action="store_true", help="put nothing into the process (the default)"

@@ -144,6 +144,7 @@ def judge(
         notes=(*passed.notes, *_notes(recording, judged, described)),
         runtimes=tuple(each.sentence for each in runtimes),
         scan=recording.scan,
+        earlier=recording.earlier,
         too_few_samples=judged.samples is not None and judged.samples < options.min_samples,
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from leakscope.model.columns import Column
+from leakscope.model.earlier import Earlier
 from leakscope.model.frames import Frame
 from leakscope.model.free_errors import FreeError
 from leakscope.model.reachability import ScanFacts
@@ -211,6 +212,7 @@ class Findings:
     absent: tuple[Column, ...] = ()
     """What the source cannot tell, and was therefore not asked."""
     budgets: tuple[BudgetUse, ...] = ()
+    earlier: Earlier | None = None  # what was there before an attach; None: nobody looked
     too_few_samples: bool = False  # of a sampled recording: too few to prove anything
 
     @property

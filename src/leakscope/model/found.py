@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass
 
 from leakscope.model.census import HeapGrowth
+from leakscope.model.earlier import Earlier
 from leakscope.model.growth import Growth
 
 __all__ = ["Found", "FoundVerdict", "GrownMapping", "Rival"]
@@ -62,6 +63,7 @@ class Found:
     runtimes: tuple[str, ...] = ()  # a sentence on each run-time with a heap of its own
     settings: tuple[str, ...] = ()  # of the allocator, that would give memory back
     rivals: tuple[Rival, ...] = ()  # other processes of that name
+    earlier: Earlier | None = None  # the heap before it was attached to; None: it was not walked
     unseen: tuple[str, ...] = ()  # what was not done or not seen, and why
 
     @property

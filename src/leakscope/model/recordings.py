@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leakscope.model.columns import Column
+from leakscope.model.earlier import Earlier
 from leakscope.model.frames import Address, FrameName, Module
 from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.reachability import ScanFacts
@@ -225,6 +226,7 @@ class Recording:
     marks: tuple[Mark, ...] = ()  # in the order of time
     errors: tuple[RecordedError, ...] = ()
     """What another tool found that is no leak."""
+    earlier: Earlier | None = None  # what was there before an attach; None: nobody looked
     author: int | None = field(default=None, compare=False)
     """The user whose file it was read from; not kept in files."""
 

@@ -46,6 +46,7 @@ from leakscope.model.recordings import (
 )
 from leakscope.model.tool_errors import RecordedError
 from leakscope.recording._columns import ROWS, ChunkError, encode, find_chunks
+from leakscope.recording._earlier import read_earlier
 from leakscope.recording._facts import FactError, from_json, to_json
 from leakscope.recording._free_errors import check_free_errors
 from leakscope.recording._header import newer
@@ -167,6 +168,7 @@ def _write(recording: Recording, file: BinaryIO) -> None:
         "free_errors": [to_json(each) for each in recording.free_errors],
         "marks": [to_json(each) for each in recording.marks],
         "errors": [to_json(each) for each in recording.errors],
+        "earlier": to_json(recording.earlier) if recording.earlier is not None else None,
         "tick_ns": recording.tick_ns,
         "duration_ns": recording.duration_ns,
         "kinds": list(recording.kinds[len(KIND_NAMES) :]),
@@ -351,6 +353,7 @@ class _Reader:
             reachability=self._reachability(len(tables["blocks"])),
             scan=from_json(ScanFacts, scan) if scan is not None else None,
             free_errors=free_errors,
+            earlier=read_earlier(facts.get("earlier")),
             errors=_errors(facts.get("errors") or (), len(tables["nodes"])),
             names=names,
             kinds=kinds,

@@ -156,9 +156,10 @@ def remarks(findings: Findings) -> list[str]:
     ]
     found = ["not recorded: " + "; ".join(left_out)] if left_out else []
     if ATTACHED in coverage.troubles:
-        found.insert(
-            0, "attached while it ran: what it had allocated before is unknown, and not judged"
-        )
+        before = "what it had allocated before is unknown, and not judged"
+        if findings.scan is not None:
+            before = "of what it had allocated before no stacks are known, and only lost blocks are judged"
+        found.insert(0, f"attached while it ran: {before}")
     sizes = []
     if coverage.min_size:
         sizes.append(f"from {bytes_text(coverage.min_size)}")

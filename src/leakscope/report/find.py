@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from leakscope.model.found import FoundVerdict
+from leakscope.report.earlier import TITLE, earlier_fields, earlier_texts
 from leakscope.report.gauges import gauge_name
 from leakscope.report.ink import ALARM, CALM, WARNING
 from leakscope.report.steps import step_lines
@@ -207,6 +208,9 @@ def _details(found: Found, ink: Ink) -> list[str]:
             lines.append(clip_right("  " + text, ink.width, ink.ellipsis))
     if heap is not None:
         lines += ["", *_heap(heap, ink)]
+    if found.earlier is not None:
+        told, fate = earlier_texts(found.earlier)
+        lines += [*ink.wrap(told, f"{TITLE}: ", "  "), *ink.wrap(fate, "  ", "    ")]
     for setting in found.settings[1:]:
         lines += ink.wrap(f"Setting: {setting}.", hanging="  ")
     notes = [*found.unseen, *found.runtimes[1:], *(heap.notes if heap is not None else ())]
@@ -241,7 +245,7 @@ def _heap(heap: HeapGrowth, ink: Ink) -> list[str]:
 
 def to_json(found: Found) -> str:
     """Return the same as one JSON document; its form is leakscope-find-1.json. Sizes are bytes."""
-    document = asdict(found)
+    document = {**asdict(found), "earlier": earlier_fields(found.earlier)}
     heap = found.heap
     if heap is not None:
         document["heap"]["proves_leak"] = heap.proves_leak

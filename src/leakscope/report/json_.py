@@ -13,6 +13,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from leakscope.judge.together import leaking_places
+from leakscope.report.earlier import earlier_fields
 from leakscope.words import confidence_words
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def _process(label: str | None, findings: Findings) -> dict[str, Any]:
             "thread_count": scan.threads,
             "notes": scan.notes,
         },
+        "earlier": earlier_fields(findings.earlier),
         "suppressions": [
             {
                 "name": use.name,

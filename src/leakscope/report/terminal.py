@@ -29,6 +29,7 @@ from leakscope.report._places import (
     source_lines,
     stack_lines,
 )
+from leakscope.report.earlier import TITLE, earlier_texts
 from leakscope.report.free_errors import free_error_lines, free_error_summary
 from leakscope.report.ink import ALARM, CALM, STEP, WARNING, Ink
 from leakscope.report.steps import step_lines
@@ -130,6 +131,9 @@ def render(
         lines += ink.wrap(remark, "  ", "    ")
     if findings.scan is not None:
         lines += ink.wrap(_coverage.scan_text(findings.scan), "Scan: ", "  ")
+    if findings.earlier is not None:
+        told, fate = earlier_texts(findings.earlier)
+        lines += [*ink.wrap(told, f"{TITLE}: ", "  "), *ink.wrap(fate, "  ", "    ")]
     for note in findings.notes:
         lines += ink.wrap(note, "Note: ", "  ")
     if len(lines) > _SCREEN:

@@ -3,54 +3,60 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leakscope.model.census import Tally
+from leakscope.model.earlier import MOST_CONTENTS, Earlier, EarlierContent
 from leakscope.scan.join import places_in
-from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.scan.census import Census
 
-__all__ = ["fate_text", "heap_text"]
-
-_MOST_ROWS = 3
+__all__ = ["earlier_of", "with_fate"]
 
 
-def heap_text(before: Census) -> str:
-    """Say how much there was before, what most of it looks like, and what nothing points to."""
-    cells = sorted(before.cells.items(), key=lambda cell: -cell[1].bytes)[:_MOST_ROWS]
-    rows = [f"{tally.blocks:,} of {bytes_text(size)} ({what})" for (what, size), tally in cells]
-    lost = places_in(before.lost, before.starts)
-    return (
-        f"before attach: {_amount(before.sizes)}, of which nothing points to"
-        f" {_amount(before.sizes[lost])}; most are {', '.join(rows)}{_pause(before)}"
+def earlier_of(before: Census) -> Earlier:
+    """Return how much there was before, what most of it looks like, and what nothing points to."""
+    cells = sorted(before.cells.items(), key=lambda cell: -cell[1].bytes)[:MOST_CONTENTS]
+    everything = np.ones(len(before.starts), np.bool_)
+    return Earlier(
+        allocator=before.scan.allocator,
+        then=_tally(before, everything, np.isin(before.starts, before.lost)),
+        contents=tuple(EarlierContent(what, size, tally) for (what, size), tally in cells),
+        stopped_ms=before.scan.facts.pause_ms,
     )
 
 
-def fate_text(before: Census, after: Census, born: npt.NDArray[np.uint64]) -> str:
-    """Say what became of the blocks of `before`.
+def with_fate(before: Census, after: Census, born: npt.NDArray[np.uint64]) -> Earlier:
+    """Return the same with what became of the blocks of `before`.
 
     `born` holds the addresses of blocks that were recorded since and live: where one of them has
     the address of an earlier block, the earlier one was freed.
     """
-    there = (places_in(before.starts, after.starts) >= 0) & ~np.isin(before.starts, born)
+    where = places_in(before.starts, after.starts)
+    # Another size is another block, whoever allocated it.
+    same = where >= 0
+    same[same] = after.sizes[where[same]] == before.sizes[same]
+    there = same & ~np.isin(before.starts, born)
     was_lost = np.isin(before.starts, before.lost)
-    newly = there & ~was_lost & np.isin(before.starts, after.lost)
-    return (
-        f"of what was there before, {_amount(before.sizes[there])} are still there,"
-        f" {_amount(before.sizes[~there])} were freed, and nothing points any more to"
-        f" {_amount(before.sizes[newly])}{_pause(after)}"
+    is_lost = there & np.isin(before.starts, after.lost)
+    newly = is_lost & ~was_lost
+    return replace(
+        earlier_of(before),
+        there=_tally(before, there, is_lost),
+        freed=_tally(before, ~there, was_lost),
+        newly_lost=_tally(before, newly, newly),
+        stopped_after_ms=after.scan.facts.pause_ms,
     )
 
 
-def _pause(census: Census) -> str:
-    return f"; to be walked, the process stood still for {census.scan.facts.pause_ms:.1f} ms"
-
-
-def _amount(sizes: npt.NDArray[np.unsignedinteger]) -> str:
-    size = int(sizes.sum(dtype=np.uint64))
-    return f"{bytes_text(size)} in {len(sizes):,} block{'' if len(sizes) == 1 else 's'}"
+def _tally(before: Census, some: npt.NDArray[np.bool_], lost: npt.NDArray[np.bool_]) -> Tally:
+    sizes, gone = before.sizes[some], before.sizes[some & lost]
+    return Tally(
+        len(sizes), int(sizes.sum(dtype=np.uint64)), len(gone), int(gone.sum(dtype=np.uint64))
+    )

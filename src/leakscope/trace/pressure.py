@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from leakscope.errors import LeakscopeError
 from leakscope.proc.cgroup import above, find_hierarchy, own_path, read_cgroup
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
     from leakscope.model.recordings import Recording
     from leakscope.proc.cgroup import Hierarchy
-    from leakscope.trace.live_files import LiveFile
     from leakscope.trace.output import Output
 
-__all__ = ["Pressure"]
+__all__ = ["Pressure", "Recorded"]
 
 _LEVELS = (0.7, 0.85, 0.95)  # of what there is: each is looked at once …
 _PAUSES_S = (0.1, 0.3, 1.0)  # … and the process may stand still the longer, the closer its end is
@@ -48,6 +47,23 @@ class Squeeze:
     share: float
     limit: int  # bytes
     whose: str  # for people: "the memory limit of its cgroup /x"
+
+
+class Recorded(Protocol):
+    """A process that is recorded: a live file of a run, or one that is attached to."""
+
+    @property
+    def path(self) -> Path:
+        """What nobody else has: where its recording is read, say."""
+        ...
+
+    def writer(self) -> int | None:
+        """Return its process number; None: it is gone, or runs something else."""
+        ...
+
+    def started(self) -> bool:
+        """Whether there is anything in its recording yet."""
+        ...
 
 
 class _Look:
@@ -113,7 +129,7 @@ class Pressure:
 
     def __init__(
         self,
-        files: Callable[[], Sequence[LiveFile]],
+        files: Callable[[], Sequence[Recorded]],
         output: Output,
         root: int,
         examine: Callable[[int, Path, float], Recording],
@@ -186,7 +202,7 @@ class Pressure:
                 for path in [path for path in each if path not in there]:
                     del each[path]
 
-    def _look(self, file: LiveFile, look: _Look) -> bool:
+    def _look(self, file: Recorded, look: _Look) -> bool:
         """Examine one process where that is due; return whether the next level may be near."""
         pid = self._pids.get(file.path)
         if pid is None:

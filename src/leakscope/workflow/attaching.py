@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from leakscope.errors import TargetError
+from leakscope.errors import LeakscopeError, TargetError
 from leakscope.recording.own import own_ranges
 from leakscope.scan import cancellable, scan_process
 from leakscope.scan.census import Census, count_heap
-from leakscope.scan.earlier import fate_text, heap_text
+from leakscope.scan.earlier import earlier_of, with_fate
 
 if TYPE_CHECKING:
+    from leakscope.model.earlier import Earlier
     from leakscope.model.recordings import Recording
     from leakscope.trace.attach.session import Session
 
-__all__ = ["count_earlier", "fate_of_earlier", "scan_attached"]
+__all__ = ["count_earlier", "earlier_of", "fate_of_earlier", "scan_attached", "without_fate"]
 
 
 def scan_attached(session: Session, max_pause_s: float) -> Recording | None:
@@ -39,22 +41,29 @@ def scan_attached(session: Session, max_pause_s: float) -> Recording | None:
     )
 
 
-def count_earlier(pid: int, max_pause_s: float) -> tuple[Census, str]:
-    """Walk the heap before anything is attached; return what is there, and that in words.
+def count_earlier(pid: int, max_pause_s: float) -> Census:
+    """Walk the heap before anything is attached.
 
     Raises `TargetError` when the heap cannot be walked, or not within `max_pause_s` seconds.
     """
-    before = cancellable(lambda: count_heap(pid, max_pause_s=max_pause_s))
-    return before, heap_text(before)
+    return cancellable(lambda: count_heap(pid, max_pause_s=max_pause_s))
 
 
-def fate_of_earlier(before: Census, recording: Recording, max_pause_s: float) -> str:
-    """Say what became of the earlier heap, after `recording` was made and the agent is gone.
+def fate_of_earlier(before: Census, recording: Recording, max_pause_s: float) -> Earlier:
+    """Return what became of the earlier heap, after `recording` was made and the agent is gone.
 
-    While it is there, its tables hold the address of each block. Raises `TargetError` as
-    `count_earlier` does.
+    While it is there, its tables hold the address of each block. What cannot be found out is said
+    in `Earlier.unknown`.
     """
-    after = cancellable(lambda: count_heap(before.pid, max_pause_s=max_pause_s))
+    try:
+        after = cancellable(lambda: count_heap(before.pid, max_pause_s=max_pause_s))
+    except LeakscopeError as error:
+        return without_fate(before, str(error))
     if after.scan.allocator != before.scan.allocator:
-        raise TargetError(f"process {before.pid} has been replaced by another program")
-    return fate_text(before, after, recording.blocks["address"])
+        return without_fate(before, f"process {before.pid} has been replaced by another program")
+    return with_fate(before, after, recording.blocks["address"])
+
+
+def without_fate(before: Census, why: str) -> Earlier:
+    """Return the earlier heap, of which nobody knows what became of it."""
+    return replace(earlier_of(before), unknown=why)

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from leakscope.errors import RecordingError
+from leakscope.model.census import Tally
+from leakscope.model.earlier import MOST_CONTENTS, Earlier, EarlierContent
 from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.recordings import BLOCK_DTYPE, RANGE_DTYPE
 from leakscope.recording import live, load, packed
@@ -336,3 +338,41 @@ def test_wrong_frees_come_back_and_earlier_files_have_none(tmp_path):
         )
         with pytest.raises(RecordingError, match="wrong frees makes no sense"):
             load(tmp_path / "bad")
+
+
+EARLIER = Earlier(
+    "glibc 2.36", Tally(10, 1000, 2, 200), (EarlierContent("text", 100, Tally(4, 400)),), 1.5,
+    Tally(6, 600, 3, 300), Tally(4, 400, 1, 100), Tally(2, 200, 2, 200), 2.5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("earlier", [EARLIER, dataclasses.replace(EARLIER, there=None), None])
+def test_the_earlier_heap_comes_back(earlier, tmp_path):
+    packed.write(dataclasses.replace(built(), earlier=earlier), tmp_path / "r")
+    assert load(tmp_path / "r").earlier == earlier
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put("earlier", "then", "blocks", -1), "counts that cannot be"),
+        (put("earlier", "then", "lost_bytes", 1001), "counts that cannot be"),
+        (put("earlier", "freed", "bytes", 1 << 63), "counts that cannot be"),
+        (put("earlier", "contents", 0, "size", -5), "is not what it should be"),
+        (put("earlier", "contents", 0, "what", 7), "EarlierContent.what is not"),
+        (put("earlier", "then", None), "Earlier.then|Tally is not an object"),
+        (put("earlier", []), "Earlier is not an object"),
+    ],
+)
+def test_an_earlier_heap_that_cannot_be_is_damage(change, sentence, tmp_path):
+    packed.write(dataclasses.replace(built(), earlier=EARLIER), tmp_path / "r")
+    (tmp_path / "bad").write_bytes(rewritten((tmp_path / "r").read_bytes(), change))
+    with pytest.raises(RecordingError, match=sentence):
+        load(tmp_path / "bad")
+
+
+def test_an_earlier_heap_of_more_rows_than_are_written_is_damage(tmp_path):
+    many = dataclasses.replace(EARLIER, contents=EARLIER.contents * (MOST_CONTENTS + 1))
+    packed.write(dataclasses.replace(built(), earlier=many), tmp_path / "r")
+    with pytest.raises(RecordingError, match="earlier heap is not what it should be"):
+        load(tmp_path / "r")

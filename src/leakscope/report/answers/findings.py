@@ -15,6 +15,7 @@ from leakscope.model.findings import Verdict
 from leakscope.report import _coverage
 from leakscope.report._places import chief_frame, function_text, location_text
 from leakscope.report.answers.places import place_of, stack_of
+from leakscope.report.earlier import TITLE, earlier_tables, earlier_texts
 from leakscope.report.ink import Ink
 from leakscope.report.steps import command_of
 from leakscope.report.terminal import next_text, process_text, totals_text, weight_text
@@ -136,6 +137,8 @@ def _told(findings: Findings) -> tuple[tuple[str, str], ...]:
     found += [("Limit", remark) for remark in _coverage.remarks(findings)]
     if findings.scan is not None:
         found.append(("Scan", _coverage.scan_text(findings.scan)))
+    if findings.earlier is not None:
+        found += [(TITLE, text) for text in earlier_texts(findings.earlier)]
     found += [("Suppressed", _hidden(use)) for use in findings.suppressions]
     found += [("Note", note) for note in findings.notes]
     return tuple((name, printable(text)) for name, text in found)
@@ -151,7 +154,8 @@ def _hidden(use: SuppressionUse) -> str:
 
 def _accounts(findings: Findings, profile: Profile | None) -> tuple[AccountTable, ...]:
     found = [_by_verdict(findings), _by_use(profile)]
-    return tuple(account for account in found if account is not None)
+    known = tuple(account for account in found if account is not None)
+    return (*known, *earlier_tables(findings.earlier))
 
 
 def _by_verdict(findings: Findings) -> AccountTable | None:

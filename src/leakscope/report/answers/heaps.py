@@ -11,6 +11,7 @@ from leakscope.model.holders import Holding
 from leakscope.model.reachability import Reachability
 from leakscope.report import find as find_report
 from leakscope.report import heap as heap_report
+from leakscope.report.earlier import TITLE, earlier_tables, earlier_texts
 from leakscope.report.gauges import gauge_name
 from leakscope.report.ink import Ink
 from leakscope.report.steps import command_of
@@ -145,6 +146,8 @@ def of_found(found: Found) -> Answer:
         accounts.append(_two_walks(heap))
         if heap.account is not None:
             accounts.append(_parts(heap.account, heap.allocator))
+    accounts += earlier_tables(found.earlier)
+    before = [(TITLE, text) for text in earlier_texts(found.earlier)] if found.earlier else []
     notes = [*found.unseen, *found.runtimes, *(heap.notes if heap is not None else ())]
     tones = {FoundVerdict.LEAK: Tone.ALARM, FoundVerdict.CLEAN: Tone.CALM}
     return Answer(
@@ -160,6 +163,7 @@ def of_found(found: Found) -> Answer:
             [
                 *find_report.facts(found),
                 *(("setting", each) for each in found.settings),
+                *before,
                 *(("note", note) for note in notes),
             ]
         ),

@@ -257,17 +257,16 @@ def _map_all(calls: hands.Calls, memory: Writer, layout: _Layout, injected: Inje
     plain = hands.PRIVATE | hands.ANONYMOUS
     try:
         for number, island in enumerate(layout.islands):
+            page = pack_secondary(layout.islands[0]) if number else pack(injected.attached)
             calls.map(island, ISLAND_BYTES, hands.READ | hands.EXEC, plain | hands.FIXED_NOREPLACE)
             done.append((island, ISLAND_BYTES))
-            if not number and _is_present(injected.attached.pid, island):
+            memory.write(island, page)  # at once: who kills us before leaves what nobody knows of
+            if not number and _is_present(injected.attached.pid, island + CODE):
                 raise TargetError(
                     f"process {injected.attached.pid} cannot be attached to: it locks all memory that"
                     " it maps (mlockall), and would lock the recording's, too",
                     hint=f"leakscope scan {injected.attached.pid} reads it from outside.",
                 )
-            memory.write(
-                island, pack_secondary(layout.islands[0]) if number else pack(injected.attached)
-            )
         region, size = layout.region
         free = hands.FIXED_NOREPLACE | hands.NORESERVE
         calls.map(region, size, hands.READ | hands.WRITE, plain | free)

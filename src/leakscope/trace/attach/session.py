@@ -79,6 +79,7 @@ class Session:
             self.detach()
         finally:
             os.close(self._pidfd)
+            self._pidfd = -1
             if self._injected is not None:
                 os.close(self._injected.recording)
 
@@ -99,7 +100,8 @@ class Session:
 
     def is_alive(self) -> bool:
         """Whether the process still runs."""
-        return not select.select([self._pidfd], [], [], 0)[0]
+        fd = self._pidfd
+        return fd >= 0 and not select.select([fd], [], [], 0)[0]
 
     def is_attached(self) -> bool:
         """Whether the process still runs the program, and nobody has detached it."""
@@ -127,10 +129,14 @@ class Session:
                 return "gone"
         return ""
 
+    def has_recording(self) -> bool:
+        """Whether anything was allocated or freed so far."""
+        return int.from_bytes(os.pread(self._of().recording, 8, 0), "little") == layout.MAGIC
+
     def recording(self) -> Recording | None:
         """Return what is recorded up to now; None: nothing was allocated or freed so far."""
         alive = self.is_alive()
-        if int.from_bytes(os.pread(self._of().recording, 8, 0), "little") != layout.MAGIC:
+        if not self.has_recording():
             return None
         if alive:
             self._tell_time()

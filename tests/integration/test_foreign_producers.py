@@ -126,6 +126,22 @@ def test_other_tools_of_valgrind(folder, tool):
     assert held(recording)[0] in {307, 316}  # massif's last snapshot can be before the last free
 
 
+@pytest.mark.parametrize("mode", ["normal", "draconian"])
+def test_gperftools_heap_checker(folder, mode):
+    tcmalloc = "libtcmalloc.so.4"
+    path = run(
+        folder, "./plain", LD_PRELOAD=tcmalloc, HEAPCHECK=mode, HEAP_CHECK_DUMP_DIRECTORY="."
+    )
+    (recording,) = read_foreign(path)
+    told = re.search(r"detected leaks of (\d+) bytes in (\d+) objects", path.read_text())
+    if mode == "normal":
+        assert lost(recording) == (int(told[1]), int(told[2]))
+        assert lost(recording)[0] >= 200
+    else:
+        assert recording.site_reach is None
+        assert int(recording.sites["live_bytes"].sum()) == int(told[1])
+
+
 def test_electric_fence(folder):
     (folder / "bad.c").write_text(
         "#include <stdlib.h>\nint main(void) { char *p = malloc(8); free(p + 4); return 0; }\n"

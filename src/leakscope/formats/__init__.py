@@ -72,6 +72,7 @@ _FORMATS = {
     "valgrind_xml": "valgrind's XML",
     "lsan_text": "a report of LeakSanitizer",
     "valgrind_text": "a log of valgrind",
+    "valgrind_xtree": "an execution tree of valgrind",
     "mtrace": "a log of mtrace",
     "mtrace_report": "what the script mtrace prints",
     "bcc_memleak": "output of memleak (bcc)",

@@ -126,6 +126,56 @@ def test_other_tools_of_valgrind(folder, tool):
     assert held(recording)[0] in {307, 316}  # massif's last snapshot can be before the last free
 
 
+def test_valgrinds_trees(folder):
+    """They hold memory, though they are of callgrind's format."""
+    options = ["--leak-check=full", "--xtree-leak=yes", "--xtree-memory=full"]
+    files = ["--xtree-leak-file=leak.kcg", "--xtree-memory-file=memory.kcg"]
+    log = run(folder, "valgrind", *options, *files, "./plain")
+    (told,), (tree,) = read_foreign(log), read_foreign(folder / "leak.kcg")
+    names = ("definite", "indirect", "possible", "reachable")
+    for column in [f"{name}_{what}" for name in names for what in ("bytes", "count")]:
+        assert tree.site_reach[column].sum() == told.site_reach[column].sum()
+    leak = next(f for f in analyse(tree, debuginfod=False).findings if f.lost_count == 3)
+    assert [(f.function, f.line) for f in leak.stack[:1]] == [("lose", 7)]
+    (memory,) = read_foreign(folder / "memory.kcg")
+    assert int(memory.sites["live_bytes"].sum()) == int(told.sites["live_bytes"].sum())
+    assert int(memory.sites["allocs"].sum()) == told.coverage.alloc_events
+    assert "no_leak_check" in memory.coverage.troubles
+
+
+@pytest.mark.parametrize("tool", ["drd", "none", "helgrind"])
+def test_valgrinds_tools_that_look_for_no_leaks_are_named(folder, tool):
+    (recording,) = read_foreign(run(folder, "valgrind", f"--tool={tool}", "./plain"))
+    assert any("memcheck" in note and tool in note for note in recording.coverage.notes)
+
+
+def test_valgrind_quiet(folder):
+    (recording,) = read_foreign(run(folder, "valgrind", "-q", "--leak-check=full", "./plain"))
+    assert lost(recording)[0] >= 200
+    assert any("(-q)" in note for note in recording.coverage.notes)
+    error = "==12== Invalid read of size 4\n==12==    at 0x1093DF: main (a.c:18)\n==12== \n"
+    (folder / "quiet").write_text(error)
+    (recording,) = read_foreign(folder / "quiet")
+    assert recording.site_reach is None
+    assert [each.kind for each in recording.errors] == ["invalid read"]
+
+
+@pytest.mark.parametrize("mode", ["normal", "draconian"])
+def test_gperftools_heap_checker(folder, mode):
+    tcmalloc = "libtcmalloc.so.4"
+    path = run(
+        folder, "./plain", LD_PRELOAD=tcmalloc, HEAPCHECK=mode, HEAP_CHECK_DUMP_DIRECTORY="."
+    )
+    (recording,) = read_foreign(path)
+    told = re.search(r"detected leaks of (\d+) bytes in (\d+) objects", path.read_text())
+    if mode == "normal":
+        assert lost(recording) == (int(told[1]), int(told[2]))
+        assert lost(recording)[0] >= 200
+    else:
+        assert recording.site_reach is None
+        assert int(recording.sites["live_bytes"].sum()) == int(told[1])
+
+
 def test_electric_fence(folder):
     (folder / "bad.c").write_text(
         "#include <stdlib.h>\nint main(void) { char *p = malloc(8); free(p + 4); return 0; }\n"

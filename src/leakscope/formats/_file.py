@@ -96,15 +96,16 @@ class ForeignFile:
         self.cut = None  # what stands behind the head is not known yet
         return found[:count]
 
-    def pieces(self, most: int = _MOST) -> Iterator[bytes]:
+    def pieces(self, most: int = _MOST, *, stamped: bool = False) -> Iterator[bytes]:
         """Yield the content from the start, at most `most` bytes.
 
+        With `stamped` what a service put before a line stays, between two of `_stamps.MARK`.
         Raises `RecordingError` when there is more. Where packed data end too early, or are
         damaged, what came before is yielded, and `cut` says so.
         """
         self.cut = None
         count = 0
-        for piece in self._content():
+        for piece in self._content(stamped=stamped):
             count += len(piece)
             if count > most:
                 raise RecordingError(
@@ -128,10 +129,11 @@ class ForeignFile:
                 tell(self.path, min(at / self.size, 1.0))
             yield piece
 
-    def _content(self) -> Iterator[bytes]:
+    def _content(self, *, stamped: bool = False) -> Iterator[bytes]:
         """Yield what is in the file, without what a service put before every line of a log."""
-        pieces = without_stamps(self._decoded())
-        return pieces if self._span == (0, None) else _within(pieces, *self._span)
+        whole = self._span == (0, None)
+        pieces = without_stamps(self._decoded(), kept=stamped and whole)
+        return pieces if whole else _within(pieces, *self._span)
 
     def _decoded(self) -> Iterator[bytes]:
         """Yield the content; text of UTF-16 as UTF-8, which PowerShell and editors write."""

@@ -4,19 +4,23 @@
 Continuous integration, containers, journals, `ts`, `grep -n` and mail do that. What it is, the
 first lines tell: it must stand before nearly all of them, so that a line of a report that only
 looks like it is left alone. Colours go too, and what a carriage return would overwrite.
+A reader that needs the times gets them between two marks before each line.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["without_stamps"]
+__all__ = ["MARK", "without_stamps"]
+
+MARK = b"\x1e"
+"""Stands before and behind a stamp that is kept: the record separator, which no report has."""
 
 _HEAD = 1 << 14  # bytes that are looked at
 _MOST_LINE = 1 << 20  # bytes; the parts of a longer line are taken as they come
@@ -40,6 +44,8 @@ _SHAPES = tuple(
         _MONTH + rb" " + _WHO,
         _MONTH + rb"(?: |$)",
         rb"\[" + _CLOCK + rb"\](?: |$)",
+        rb"\[ {0,8}\d{1,9}\.\d{1,9}s?\](?: |$)",  # seconds since the start
+        rb"1\d{9}(?:\.\d{1,9})?(?: |$)",  # seconds since 1970
         _CLOCK + rb"(?:  ?|$)",
         rb"[\w.-]{1,80} {1,20}\|(?: |$)",  # docker compose
         rb">(?: |$)",  # mail
@@ -57,6 +63,7 @@ _OWN = re.compile(rb"(?i)alloc|free|new|delete|\.[a-z+]{1,4}:\d|0x")
 class _Cleaner:
     shapes: tuple[re.Pattern[bytes], ...]
     coloured: bool
+    kept: bool = False  # stamps stay, between marks
 
     def line(self, line: bytes) -> bytes:
         """Return a line, without its end, as it was written."""
@@ -65,16 +72,23 @@ class _Cleaner:
         end = b"\r" if line.endswith(b"\r") else b""
         text = line.removesuffix(b"\r")
         text = text[text.rfind(b"\r") + 1 :]
+        stamps = b""
         for shape in self.shapes:
             found = shape.match(text)
             if found is not None:
+                stamps += found[0].replace(MARK, b"") + b" "
                 text = text[found.end() :]
                 text = text[text.rfind(b"\r") + 1 :]
+        if self.kept and stamps:
+            return MARK + stamps + MARK + text + end
         return text + end
 
 
-def without_stamps(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield what the pieces of a file hold, without what a service put before every line."""
+def without_stamps(pieces: Iterator[bytes], *, kept: bool = False) -> Iterator[bytes]:
+    """Yield what the pieces of a file hold, without what a service put before every line.
+
+    With `kept` that stands before the line all the same, between two of `MARK`.
+    """
     head = b""
     for piece in pieces:
         head += piece
@@ -86,6 +100,8 @@ def without_stamps(pieces: Iterator[bytes]) -> Iterator[bytes]:
             yield head
         yield from pieces
         return
+    if kept:
+        cleaner = replace(cleaner, kept=True)
     rest = b""
     for piece in itertools.chain((head,), pieces):
         lines = (rest + piece).split(b"\n")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import NO_CHECK
+from leakscope.formats._stamps import MARK
 from leakscope.formats._text import LogLines
-from leakscope.formats._times import time_line
+from leakscope.formats._times import stamp_time, time_line
 from leakscope.model.builder import BuiltFrame, RecordingBuilder
 from leakscope.model.frames import FrameName
 from leakscope.model.recordings import Coverage, Process, Recording
@@ -28,10 +29,13 @@ MOST_ROWS = 1 << 20
 """Rows of one file, in all its tables."""
 _SIZE = re.compile(r"(\d{1,20})(?:[.,](\d{1,6}))?\s?([KMGTPEkmgtpe]?)i?[Bb]?")
 _POWERS = "KMGTPE"
+_MARK = MARK.decode("ascii")
 
 
 class TableLines:
     """The lines of a file; `time_ns` is the last time that stood on a line of its own.
+
+    Where a service or `ts` put a time before every line, it is that of the line.
 
     A last line without an end may be cut inside a number: it is not given, unless `last` asks
     for it, and `cut` says so.
@@ -39,20 +43,26 @@ class TableLines:
 
     def __init__(self, file: ForeignFile, *, last: bool = False) -> None:
         self._file = file
-        self._lines = LogLines(file, MOST_BYTES)
+        self._lines = LogLines(file, MOST_BYTES, stamped=True)
         self._last = last
         self.time_ns: int | None = None
         self.cut = False
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._lines:
+        for raw in self._lines:
             if self._lines.cut:
                 self.cut = not self._last
                 if self.cut:
                     return
-            if (found := time_line(line, self.time_ns)) is not None:
-                self.time_ns = found
+            line = raw
+            if raw.startswith(_MARK):
+                stamp, _, line = raw[1:].partition(_MARK)
+                self._take(stamp_time(stamp, self.time_ns))
+            self._take(time_line(line, self.time_ns))
             yield line
+
+    def _take(self, time_ns: int | None) -> None:
+        self.time_ns = self.time_ns if time_ns is None else time_ns
 
     def notes(self) -> tuple[str, ...]:
         """Return what is to be said of how the file ends."""

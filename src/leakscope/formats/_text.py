@@ -49,8 +49,10 @@ _ALLOCATORS = {
 class LogLines:
     """The lines of a file, once. `cut` tells that the last one, just given, has no end."""
 
-    def __init__(self, file: ForeignFile, most: int | None = None) -> None:
-        self._pieces = file.pieces() if most is None else file.pieces(most)
+    def __init__(
+        self, file: ForeignFile, most: int | None = None, *, stamped: bool = False
+    ) -> None:
+        self._pieces = file.pieces() if most is None else file.pieces(most, stamped=stamped)
         self.cut = False
         self.holes = 0  # NULs: parts of the file that nobody wrote
 

@@ -18,6 +18,7 @@ _CALLGRIND = re.compile(
     rb"\s*# callgrind format|\A(?:[a-z]+:[^\n]*\n|#[^\n]*\n|[ \t]*\n){0,30}creator: "
 )
 _CACHEGRIND = re.compile(rb"\s*desc: I1 cache:")
+_XTREE = re.compile(rb"^creator: xtree-", re.MULTILINE)
 _EVENTS = re.compile(rb"^events: ", re.MULTILINE)
 _MOST_TEXT = 200
 
@@ -26,6 +27,8 @@ def recognises(head: bytes) -> bool:
     """Whether a file that begins with `head` is such a profile."""
     plain = head.replace(b"\r", b"")
     known = _CALLGRIND.match(plain) or _CACHEGRIND.match(plain)
+    if _XTREE.search(plain[: 1 << 12]) is not None:  # memory in the same format
+        return False
     return known is not None and _EVENTS.search(plain) is not None
 
 

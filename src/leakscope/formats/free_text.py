@@ -6,16 +6,18 @@
     Swap:              0           0           0
 
 Old ones have `buffers` and `cached`, and a line `-/+ buffers/cache:`. Words are of the language of
-whoever ran it; the order is not.
+whoever ran it; the order is not. The unit that an option asked for is not told: `_units` finds it.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leakscope.errors import RecordingError
 from leakscope.formats._tables import MOST_ROWS, TableLines, size_of
+from leakscope.formats._units import unit_of
 from leakscope.model.measures import Measure
 from leakscope.model.series import Subject
 from leakscope.model.snapshots import Snapshot
@@ -45,6 +47,7 @@ _ROW = re.compile(rf"\s*(\S{{2,20}}?):((?:\s+{_NUMBER}){{3,8}})\s*")
 _SIX = ("total", "used", "free", "shared", "buff/cache", "available")
 _SEVEN = ("total", "used", "free", "shared", "buffers", "cache", "available")
 _OLD = ("total", "used", "free", "shared", "buffers", "cached")
+_MOST_FIGURES = 1000  # that are looked at for their unit
 _MOST_MORE = 5  # rows below the memory's: low and high memory, swap, total, what may be committed
 
 
@@ -56,7 +59,7 @@ def recognises(head: bytes) -> bool:
 def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     """Return each output of free in the file. Raises `RecordingError`."""
     lines = TableLines(file, last=True)
-    found: list[tuple[int | None, dict[str, int], list[list[int]]]] = []
+    found: list[_Look] = []
     rounded = False
     old = False
     for line in lines:
@@ -65,31 +68,62 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
         if row is None or row[1].startswith("-/+"):
             continue
         words = row[2].split()
-        sizes = [size_of(word, 1024) for word in words]
+        plain = all(word.isdecimal() for word in words)
+        sizes = [size_of(word) for word in words]
         rounded = rounded or any(word[-1] in "KMGTPi" or "." in word for word in words)
         if any(size is None for size in sizes):
             continue
         good = [size for size in sizes if size is not None]
         if len(good) >= 6:
             names = _SEVEN if len(good) == 7 else _OLD if old else _SIX
-            found.append((lines.time_ns, dict(zip(names, good, strict=False)), []))
-        elif len(good) == 3 and found and len(found[-1][2]) < _MOST_MORE:
-            found[-1][2].append(good)
+            found.append(_Look(lines.time_ns, dict(zip(names, good, strict=False)), plain))
+        elif len(good) == 3 and found and len(found[-1].more) < _MOST_MORE:
+            found[-1].more.append(good)
         if len(found) > MOST_ROWS:
             raise RecordingError(f"{file.path} has more than {MOST_ROWS:,} outputs of free")
     if not found:
         raise RecordingError(
             f"{file.path} has the head of free's output, and no whole line of memory"
         )
-    notes = [*lines.notes()]
+    notes = lines.notes()
     if rounded:
-        notes.append("figures are rounded, as free prints them for people")
-    else:
-        notes.append("figures are taken to be KiB, as free prints them without an option")
-    return tuple(
-        _snapshot(time_ns, memory, _swap(memory["total"], more), tuple(notes))
-        for time_ns, memory, more in found
-    )
+        notes = (*notes, "figures are rounded, as free prints them for people")
+    units = _units(found)
+    return tuple(_snapshot(look.scaled(*units[look.total], notes)) for look in found)
+
+
+@dataclass(slots=True)
+class _Look:
+    """One output: the row of memory, and the rows below it."""
+
+    time_ns: int | None
+    memory: dict[str, int]
+    plain: bool  # figures without a unit
+    more: list[list[int]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> tuple[bool, int]:
+        """What the outputs of one machine, made with the same options, have in common."""
+        return self.plain, self.memory["total"]
+
+    def scaled(self, unit: int, note: str, notes: tuple[str, ...]) -> _Look:
+        """Return it in bytes."""
+        memory = {name: size * unit for name, size in self.memory.items()}
+        more = [[size * unit for size in row] for row in self.more]
+        return _Look(
+            self.time_ns, memory, self.plain, more, (*notes, note) if self.plain else notes
+        )
+
+
+def _units(looks: list[_Look]) -> dict[tuple[bool, int], tuple[int, str]]:
+    """Return the unit of the outputs of each machine."""
+    figures: dict[tuple[bool, int], set[int]] = {}
+    for look in looks:
+        known = figures.setdefault(look.total, set())
+        if len(known) < _MOST_FIGURES:
+            known.update(look.memory.values())
+    return {key: unit_of(known, key[1]) if key[0] else (1, "") for key, known in figures.items()}
 
 
 def _swap(total: int, rows: list[list[int]]) -> dict[str, int]:
@@ -101,9 +135,8 @@ def _swap(total: int, rows: list[list[int]]) -> dict[str, int]:
     return dict(zip(_SIX, rows[2 if split else 0], strict=False)) if rows else {}
 
 
-def _snapshot(
-    time_ns: int | None, memory: dict[str, int], swap: dict[str, int], notes: tuple[str, ...]
-) -> Snapshot:
+def _snapshot(look: _Look) -> Snapshot:
+    memory, swap = look.memory, _swap(look.memory["total"], look.more)
     machine = Subject("system", "machine", "the machine", limit=float(memory["total"]) or None)
     cached = memory.get("buff/cache", 0) + memory.get("buffers", 0)
     cached += memory.get("cache", 0) + memory.get("cached", 0)
@@ -121,9 +154,9 @@ def _snapshot(
         source="output of free",
         subject=machine,
         measures=tuple(measures),
-        time_ns=time_ns,
+        time_ns=look.time_ns,
         total=memory["total"],
         of="of memory",
         facts=tuple(facts),
-        notes=notes,
+        notes=look.notes,
     )

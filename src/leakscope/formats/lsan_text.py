@@ -3,7 +3,8 @@
 
 A report is a head with the process, records of direct and indirect leaks with a stack each,
 and a summary. Only the head names a process, so the records behind it are taken for its own
-and proved by the summary. What is before a line (time stamps, file names) does not matter:
+and proved by the summary. Where several processes wrote at once and the sums do not tell whose a
+record is, their reports are one. What is before a line (time stamps, file names) does not matter:
 the parts are searched for in each line.
 """
 
@@ -50,6 +51,8 @@ _RUNTIME = re.compile(r"lib(?:clang_rt\.)?(?:asan|lsan|hwasan|ubsan)\b")
 _ALLOCATES = re.compile(
     r"_*(?:interceptor_)?(?:malloc|calloc|realloc|reallocarray|p?valloc|memalign|posix_memalign|aligned_alloc)$"
 )
+_MOST_NAMED = 8
+_MOST_OPEN = 64  # reports that are written at once
 _LOW = 1 << 28  # programs that are not position-independent are loaded below
 _MOST_MODULES = 10_000
 _OTHERS = ("SUMMARY: AddressSanitizer: ", "SUMMARY: HWAddressSanitizer: ")
@@ -82,6 +85,9 @@ class _Report:
     cut: bool = False
     left_out: int = 0
     wrong: list[tuple[str, str, _Record]] = field(default_factory=list)  # kind, text, stack
+    mixed: list[int | None] = field(default_factory=list)  # processes whose reports these are
+    sums: int = 0  # summaries of those
+    unsure: bool = False  # its records may be those of another report
 
 
 def recognises(head: bytes) -> bool:
@@ -127,6 +133,7 @@ class _Reader:
         self.stray = 0  # summaries of no report
         self.modules: dict[tuple[str, str | None], int] = {}
         self._record: _Record | None = None
+        self._open: list[_Report] = []  # of leaks, without their summaries yet
         self._table: tuple[int, int] | None = None  # what suppressions hid, while it is listed
         self._hidden = (0, 0)  # what they hid before the next report
 
@@ -146,7 +153,9 @@ class _Reader:
 
     def _add(self, record: _Record, found: re.Match[str], line: str) -> None:
         if record.done or int(found[1]) != record.frames:
-            record.done = True  # a stack of something else
+            # A stack of something else; where another process wrote, what follows may be its own.
+            record.cut = record.cut or len(self._open) > 1
+            record.done = True
             return
         record.frames += 1
         if record.frames > MOST_FRAMES:
@@ -182,7 +191,7 @@ class _Reader:
                 kind = found[3].split(" ", 1)[0] or "error"
                 self._record = _Record(Reachability.REACHABLE, 0, 0)
                 report.wrong.append((kind, found[3].strip() or "error", self._record))
-            self.reports.append(report)
+            self._begin(report)
         elif (found := _SUMMARY.search(line)) is not None:
             self._end(int(found[2]), int(found[3]), found[1])
         elif (found := _OMITTED.search(line)) is not None and self.reports:
@@ -198,9 +207,13 @@ class _Reader:
 
     def _start_record(self, found: re.Match[str]) -> None:
         size, count = plain_number(found[2]), plain_number(found[3])
-        if not self.reports or self.reports[-1].summary is not None:
-            self.reports.append(_Report())  # its head is not in the file
-        report = self.reports[-1]
+        if not self._open:
+            # Its head is not in the file, or was of another error.
+            if self.reports and not self.reports[-1].leaks:
+                self._open.append(self.reports[-1])
+            else:
+                self._begin(_Report(leaks=True))
+        report = self._open[-1]
         report.leaks = True
         self._record = None
         if size is None or count is None or len(report.records) >= MOST_RECORDS:
@@ -211,17 +224,66 @@ class _Reader:
         self._record = _Record(kind, size, count)
         report.records.append(self._record)
 
+    def _begin(self, report: _Report) -> None:
+        self.reports.append(report)
+        if report.leaks:
+            self._open = [*self._open[1 - _MOST_OPEN :], report]
+
     def _end(self, size: int, count: int, tool: str) -> None:
         self._record = None
-        if not self.reports or self.reports[-1].summary is not None:
-            if self.reports:
+        if not self._open:
+            if self.reports and self.reports[-1].leaks:
                 self.stray += 1
                 return
-            self.reports.append(_Report())
-        report = self.reports[-1]
+            if not self.reports:
+                self._begin(_Report(leaks=True))
+            else:
+                self._open.append(self.reports[-1])
+        report = self._ended(size, count)
         report.tool, report.leaks = tool, True
         if plain_number(str(size)) is not None and plain_number(str(count)) is not None:
-            report.summary = (size, count)
+            before = report.summary or (0, 0)
+            report.summary = before[0] + size, before[1] + count
+            report.sums += 1
+        if report.sums >= len(report.mixed):
+            self._open.remove(report)
+
+    def _ended(self, size: int, count: int) -> _Report:
+        """Return the open report whose summary says so many bytes and blocks.
+
+        Where the records of none add up to it, those that are open lie in one another.
+        """
+        whole = [one for one in self._open if not one.mixed]
+        fits = [one for one in reversed(whole) if _listed(one) == (size, count)]
+        if fits:
+            for one in fits if len(fits) > 1 else ():
+                one.unsure = True
+            return fits[0]
+        last = self._open[-1]
+        # What max_leaks left out, or a file of one process: the newest, however it adds up.
+        if len(self._open) == 1 or last.omitted is not None or last.left_out:
+            return last
+        return self._mix()
+
+    def _mix(self) -> _Report:
+        """Put the open reports together."""
+        mixed = self._open[0]
+        mixed.mixed = mixed.mixed or [mixed.pid]
+        for other in self._open[1:]:
+            mixed.mixed += other.mixed or [other.pid]
+            mixed.records += other.records
+            mixed.wrong += other.wrong
+            if other.summary is not None:
+                before = mixed.summary or (0, 0)
+                mixed.summary = before[0] + other.summary[0], before[1] + other.summary[1]
+            mixed.sums += other.sums
+            mixed.left_out += other.left_out
+            hidden = other.suppressed
+            mixed.suppressed = mixed.suppressed[0] + hidden[0], mixed.suppressed[1] + hidden[1]
+            self.reports.remove(other)
+        mixed.pid = None
+        self._open = [mixed]
+        return mixed
 
     def _in_table(self, line: str) -> None:
         assert self._table is not None
@@ -328,7 +390,7 @@ def _listed(report: _Report) -> tuple[int, int]:
 
 def _unlisted(report: _Report) -> tuple[int, int]:
     """What the summary counts beyond the records (bytes, blocks); negative: less than they."""
-    if report.summary is None:
+    if report.summary is None or report.sums < len(report.mixed):
         return 0, 0
     size, count = _listed(report)
     return report.summary[0] - size, report.summary[1] - count
@@ -339,8 +401,15 @@ def _coverage(report: _Report, *, stray: int, known: bool) -> Coverage:
     if not known:
         troubles.append(NO_CHECK)
         notes.append(_why_unknown(report))
-    elif report.summary is None:
+    elif report.summary is None or report.sums < len(report.mixed):
         notes.append("the report is not whole: it has no summary")
+    if report.mixed:
+        who = ", ".join(str(pid) for pid in report.mixed[:_MOST_NAMED] if pid is not None)
+        more = ", …" if len(report.mixed) > _MOST_NAMED else ""
+        notes.append(
+            f"{len(report.mixed)} processes wrote at once ({who}{more}): the sums are right, and which"
+            " leak is of which is not known; log_path=FILE keeps them apart"
+        )
     size, count = _unlisted(report)
     if size > 0 or count > 0:
         why = (
@@ -349,7 +418,7 @@ def _coverage(report: _Report, *, stray: int, known: bool) -> Coverage:
             else f" (max_leaks left out {plural(report.omitted, 'record')})"
         )
         notes.append(
-            f"{size:,} bytes in {count:,} blocks are in the summary alone, without a place{why}"
+            f"{size:,} bytes in {plural(max(count, 0), 'block')} are in the summary alone, without a place{why}"
         )
     elif size < 0 or count < 0:
         told = report.summary or (0, 0)
@@ -357,8 +426,8 @@ def _coverage(report: _Report, *, stray: int, known: bool) -> Coverage:
             f"the summary counts {told[0]:,} bytes in {told[1]:,} blocks, less than the records:"
             " reports of several processes may lie in one another"
         )
-    if stray:
-        notes.append("more summaries than reports: which process a leak is of is not sure")
+    if stray or report.unsure:
+        notes.append("reports lie in one another: which process a leak is of is not sure")
     if report.suppressed[0]:
         blocks, hidden = report.suppressed
         notes.append(f"its own suppressions hid {hidden:,} bytes in {plural(blocks, 'block')}")

@@ -150,6 +150,12 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
     """Return the recording in the file. Raises `RecordingError`."""
     lines, massif = RawLines(file), _Massif()
     massif.read(lines)
+    if massif.head.get(b"desc", "").startswith("xtree."):
+        raise RecordingError(
+            f"{file.path} is an execution tree of valgrind in massif's format: its snapshots are"
+            " different figures of one moment",
+            hint="Make it with --xtree-memory=full --xtree-memory-file=NAME.kcg.",
+        )
     if not massif.snapshots:
         raise RecordingError(f"{file.path} is a file of massif without any snapshot")
     command = massif.head.get(b"cmd", "").split(" ")[0]
@@ -217,7 +223,7 @@ def _notes(file: ForeignFile, lines: RawLines, massif: _Massif) -> list[str]:
     most = max(massif.snapshots, key=lambda each: each.total)
     if peak is not None:
         notes.append(f"massif's peak, snapshot {peak.number}: {peak.total:,} bytes")
-    if most is not peak:
+    if peak is None or most.total > peak.total:
         notes.append(f"the biggest snapshot, {most.number}: {most.total:,} bytes")
     if massif.tree is None:
         notes.append("no snapshot tells who holds the memory")

@@ -34,7 +34,10 @@ _TIME = r"(?:(\d{1,6}:\d\d:\d\d:\d\d\.\d{3}) )?"
 _KNOWN = re.compile(
     rb"==\s?(?:[\d:.]{13,22} )?\d{1,10}== (?:\s{0,8}(?:Memcheck, a memory error|HEAP SUMMARY:|LEAK SUMMARY:"
     rb"|Using Valgrind-|malloc/free: in use at exit|ERROR SUMMARY: \d|definitely lost: \d)"
-    rb"|[\d,]{1,30} (?:\([^)\n]{1,80}\) )?bytes in [\d,]{1,30} blocks (?:are|is) )"
+    rb"|[\d,]{1,30} (?:\([^)\n]{1,80}\) )?bytes in [\d,]{1,30} blocks (?:are|is) "
+    # Errors alone are all that -q leaves.
+    rb"|(?:Invalid (?:read|write) of size|Invalid free|Mismatched free|Conditional jump or move"
+    rb"|Use of uninitialised value|Syscall param \S{1,80} |Process terminating with default action))"
 )
 _LINE = re.compile(rf"==\s?{_TIME}(\d{{1,10}})==(?: (.*))?$")
 _RECORD = re.compile(
@@ -52,7 +55,9 @@ _USAGE = re.compile(r"(?:total heap usage|malloc/free): ([\d,]{1,30}) allocs, ([
 _VERSION = re.compile(r"Using Valgrind-(\S{1,40})")
 _SIGNAL = re.compile(r"Process terminating with default action of signal \d{1,3} \((SIG\w{1,12})\)")
 _ERRORS = re.compile(r"ERROR SUMMARY: ([\d,]{1,30}) errors")
-_TOOL = re.compile(r"(Memcheck|Helgrind|DRD|Massif|Callgrind|Cachegrind|DHAT|Nulgrind), an? ")
+_TOOL = re.compile(
+    r"(Memcheck|Helgrind|(?i:drd)|Massif|Callgrind|Cachegrind|DHAT|Nulgrind|Lackey)(?:, (?:an?|the) )"
+)
 _OTHER = re.compile(
     r"(Invalid (?:read|write|free)|Mismatched free|Conditional jump|Use of uninitialised"
     r"|Syscall param|Source and destination overlap|Jump to the invalid|Process terminating)"
@@ -338,7 +343,12 @@ def _coverage(process: _Process, processes: list[_Process], lines: LogLines) -> 
         troubles.append(NO_CHECK)
         notes.append(_why_unchecked(process, tool))
     elif not process.clean and not (process.finished and process.sums):
-        notes.append("the report is not whole: it has no end")
+        quiet = process.tool is None and process.in_use is None and not process.sums
+        notes.append(
+            "there are leak records alone (-q): what is still reachable, and whether these are all, is not told"
+            if quiet
+            else "the report is not whole: it has no end"
+        )
     notes += _unlisted_notes(process)
     if lines.holes and len(processes) > 0:
         notes.append(
@@ -373,6 +383,8 @@ def _unlisted_notes(process: _Process) -> list[str]:
 
 
 def _why_unchecked(process: _Process, tool: str) -> str:
+    if tool == "nulgrind":
+        return "valgrind's tool none looks for nothing; memcheck looks for leaks"
     if tool != "memcheck":
         return f"valgrind's {tool} does not look for leaks; memcheck does"
     if process.in_use is not None and process.finished:
@@ -383,4 +395,6 @@ def _why_unchecked(process: _Process, tool: str) -> str:
         )
     if process.replaced:
         return "the process went on as another program"
+    if process.tool is None and process.errors:
+        return "its errors alone are here (-q), and no leak check: run it with --leak-check=full"
     return "the program was killed, or the file cut, before the leak check ended"

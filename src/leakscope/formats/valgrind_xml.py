@@ -34,6 +34,7 @@ __all__ = ["read", "recognises"]
 
 _ROOT = "valgrindoutput"
 _OPENING, _CLOSING = f"<{_ROOT}>", f"</{_ROOT}>"
+_COMMENT, _COMMENT_ENDS = "<usercomment>", "</usercomment>"
 _MOST_DEPTH = 64
 _MOST_TEXT = 1 << 16  # characters of one element
 _MOST_DISTINCT = 1 << 20  # frames of one body
@@ -86,7 +87,7 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
 
 def _bodies(file: ForeignFile) -> Iterator[Iterator[str]]:
     """Yield the text of each body, with an element of its own around it."""
-    texts = _texts(file)
+    texts = _without_comment(_texts(file))
     rest, first = "", True
     while True:
         body = _BodyText(texts, rest, first=first)
@@ -103,6 +104,27 @@ def _texts(file: ForeignFile) -> Iterator[str]:
     for piece in file.pieces():
         yield _NO_XML.sub("\ufffd", decoder.decode(piece))
     yield _NO_XML.sub("\ufffd", decoder.decode(b"", final=True))
+
+
+def _without_comment(texts: Iterator[str]) -> Iterator[str]:
+    """Yield the text without what --xml-user-comment asked for, which need be no XML."""
+    text, inside = "", False
+    for piece in texts:
+        text += piece
+        while True:
+            tag = _COMMENT_ENDS if inside else _COMMENT
+            before, found, after = text.partition(tag)
+            if not found:
+                break
+            if not inside:
+                yield before
+            text, inside = after, not inside
+        kept = len(tag) - 1
+        if not inside:
+            yield text[:-kept]
+        text = text[-kept:]
+    if not inside:
+        yield text
 
 
 class _BodyText:

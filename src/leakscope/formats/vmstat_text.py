@@ -6,8 +6,8 @@
      8  0      0 18743388  33964 4250828    0    0 …
 
 The head comes again on every screen; the first line is an average since the machine began, and is
-left out. Figures are KiB unless -S says otherwise, which the output does not tell. How much memory
-there is it does not tell either: the course is that of what is neither free nor of files.
+left out. Figures are KiB unless -S says otherwise, which `_units` finds. How much memory there is is
+not told: the course is that of what is neither free nor of files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from leakscope.errors import RecordingError
 from leakscope.formats._tables import MOST_ROWS, TableLines
 from leakscope.formats._times import time_in
+from leakscope.formats._units import unit_of
 from leakscope.model.measures import Measure
 from leakscope.model.series import Subject
 from leakscope.model.snapshots import Snapshot
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(rb"(?:^|\n) *r +b +swpd +free +(?:buff +cache|inact +active) +si +so")
-_KIB = 1024
+_MEMORY = ("swpd", "free", "buff", "cache", "inact", "active")
+_MOST_FIGURES = 10_000  # that are looked at for their unit
 
 
 def recognises(head: bytes) -> bool:
@@ -50,7 +52,7 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
             continue
         elif columns and len(words) >= 6 and all(w.isdecimal() for w in words[:6]):
             values = {
-                name: int(word) * _KIB
+                name: int(word)
                 for name, word in zip(columns, words, strict=False)
                 if word.isdecimal() and len(word) < 16
             }
@@ -63,11 +65,19 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
     if not found:
         raise RecordingError(f"{file.path} has the head of vmstat's output, and no whole line")
     first = found if len(found) == 1 else found[1:]
-    notes = ("figures are taken to be KiB, as vmstat prints them without -S", *lines.notes())
+    figures = {v[n] for _, v in found[:_MOST_FIGURES] for n in _MEMORY if n in v}
+    unit, note = unit_of(figures, max(_all(values) for _, values in found))
+    for _, values in found:
+        values.update({name: values[name] * unit for name in _MEMORY if name in values})
+    notes = (note, *lines.notes())
     if first is not found:
         notes = ("its first line is an average since the machine began, and left out", *notes)
     most = max(_spare(values) for _, values in first)
     return tuple(_snapshot(at, values, most, notes) for at, values in first)
+
+
+def _all(values: dict[str, int]) -> int:
+    return sum(values.get(name, 0) for name in _MEMORY if name != "swpd")
 
 
 def _spare(values: dict[str, int]) -> int:
@@ -78,7 +88,6 @@ def _snapshot(
     time_ns: int | None, values: dict[str, int], most: int, notes: tuple[str, ...]
 ) -> Snapshot:
     machine = Subject("system", "machine", "the machine")
-    shown = ("swpd", "free", "buff", "cache", "inact", "active")
     return Snapshot(
         source="output of vmstat",
         subject=machine,
@@ -88,6 +97,6 @@ def _snapshot(
         ),
         time_ns=time_ns,
         of="of memory",
-        facts=tuple((name, values[name], "bytes") for name in shown if name in values),
+        facts=tuple((name, values[name], "bytes") for name in _MEMORY if name in values),
         notes=notes,
     )

@@ -114,6 +114,49 @@ def test_reports_that_lie_in_one_another_are_told(tmp_path):
     assert all("not sure" in notes(recording) for recording in found)
 
 
+def _record(kind, size, count):
+    return (
+        f"{kind} leak of {size} byte(s) in {count} object(s) allocated from:\n"
+        f"    #0 0x1 in malloc (/a+0x1)\n    #1 0x2 in f{size} /x.c:{size}\n\n"
+    )
+
+
+def _head(pid):
+    return f"\n{'=' * 65}\n=={pid}==ERROR: LeakSanitizer: detected memory leaks\n\n"
+
+
+def _end(size, count):
+    return f"SUMMARY: AddressSanitizer: {size} byte(s) leaked in {count} allocation(s).\n"
+
+
+def test_the_sums_tell_which_report_goes_on_behind_another(tmp_path):
+    """As a forked child and its parent wrote on one pipe."""
+    text = _head(76) + _record("Direct", 816, 9) + _record("Indirect", 224, 9)
+    text += _head(77) + _record("Direct", 916, 10) + _record("Indirect", 160, 5)
+    text += _end(1040, 18) + _record("Indirect", 64, 4) + _end(1140, 19)
+    found = read_foreign(written(tmp_path, text))
+    assert [(r.process.pid, reached(r)[:2]) for r in found] == [
+        (76, ((816, 9), (224, 9))),
+        (77, ((916, 10), (224, 9))),
+    ]
+    assert not any("place" in notes(r) or "sure" in notes(r) for r in found)
+
+
+@pytest.mark.parametrize("ends", [2, 1])
+def test_reports_that_cannot_be_told_apart_are_one(tmp_path, ends):
+    text = _head(40) + _record("Direct", 916, 10) + _head(39) + _record("Direct", 700, 7)
+    text += _record("Indirect", 160, 5) + _record("Direct", 116, 2) + _record("Indirect", 64, 4)
+    text += _end(1140, 19) + _record("Indirect", 224, 9) + _end(1040, 18) * (ends - 1)
+    text += _head(41) + _record("Direct", 5, 1) + _end(5, 1)
+    mixed, other = read_foreign(written(tmp_path, text))
+    assert reached(mixed)[:2] == ((1732, 19), (448, 18))
+    assert reached(other)[0] == (5, 1)
+    assert "2 processes wrote at once (40, 39)" in notes(mixed)
+    assert ("no summary" in notes(mixed)) is (ends == 1)
+    if ends == 2:
+        assert "without a place" not in notes(mixed)
+
+
 def test_allocators_of_the_run_time_are_no_place(tmp_path):
     frames = "    #0 0x1 in aligned_alloc (/a+0x1) (BuildId: ab12)\n    #1 0x2 in main (/a+0x2)\n"
     (leak,) = findings_of(one(written(tmp_path, HEAD + LEAK + frames + END))).leaks

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What services put before every line of a log changes nothing of what is read."""
 
+import itertools
+
 import pytest
 
 from foreign import SAMPLES, written
@@ -115,3 +117,49 @@ def test_a_line_of_any_length_is_bounded():
     ):
         biggest = max(biggest, len(piece))
     assert biggest < 3 << 20
+
+
+def _seconds(number):
+    return 17 * 3600 + number * 60
+
+
+_TIMED = {
+    "GitHub": lambda s: f"2026-11-30T{s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}.4180937Z ",
+    "Jenkins": lambda s: f"[2026-11-30T{s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}.418Z] ",
+    "clock": lambda s: f"[{s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}] ",
+    "ts": lambda s: f"Nov 30 {s // 3600:02}:{s // 60 % 60:02}:{s % 60:02} ",
+    "journal": lambda s: f"Nov 30 {s // 3600:02}:{s // 60 % 60:02}:{s % 60:02} host app[12]: ",
+    "since the start": lambda s: f"[{s:7}.3s] ",
+    "since 1970": lambda s: f"{1_796_140_000 + s}.25 ",
+    "ctest on GitHub": lambda s: (
+        f"2026-11-30T{s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}.41Z 12: "
+    ),
+}
+
+
+@pytest.mark.parametrize("service", _TIMED)
+@pytest.mark.parametrize(
+    ("sample", "place"),
+    [("free-series.txt", 0), ("vmstat-w.txt", 2), ("meminfo-series.txt", 0)],
+)
+def test_the_times_of_a_log_are_those_of_its_looks(tmp_path, service, sample, place):
+    lines = (SAMPLES / "process-memory" / sample).read_text().splitlines(keepends=True)
+    stamped, number = "", 0
+    for at, line in enumerate(lines):
+        number += at > place and (sample.startswith("vmstat") or line.split()[:1] == ["total"])
+        number += at > place and line.startswith("MemTotal")
+        stamped += _TIMED[service](_seconds(number)) + line
+    looks = read_tables(written(tmp_path, stamped))
+    assert len(looks) >= 2
+    times = [look.time_ns for look in looks]
+    assert [b - a for a, b in itertools.pairwise(times)] == [60 * 10**9] * (len(times) - 1)
+
+
+def test_lines_out_of_order_are_no_day_later(tmp_path):
+    text = (SAMPLES / "process-memory" / "free-series.txt").read_text()
+    stamps = itertools.cycle(["23:59:58 ", "23:59:57 ", "00:00:02 "])
+    looks = read_tables(
+        written(tmp_path, "".join(next(stamps) + line for line in text.splitlines(True)[:3]))
+    )
+    assert looks[0].time_ns is not None
+    assert looks[0].time_ns < 2 * 86_400 * 10**9

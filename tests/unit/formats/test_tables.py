@@ -478,3 +478,56 @@ def test_address_space_and_resident_memory_are_no_course(tmp_path):
     assert [len(course.snapshots) for course in courses] == [2, 2, 1]
     quiet = courses[0].snapshots[1]
     assert quiet.total == courses[0].snapshots[0].total
+
+
+@pytest.mark.parametrize(
+    ("option", "unit"),
+    [("-b", 1), ("-k", 1 << 10), ("-m", 1 << 20), ("-g", 1 << 30), ("-h", 1), ("", 1 << 10)],
+)
+def test_free_says_the_same_in_every_unit(option, unit, tmp_path):
+    """The unit that an option asks for is not in the output, but Linux counts in pages."""
+    command = ["free", *([option] if option else [])]
+    real = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (table,) = read_tables(written(tmp_path, real))
+    memory = next(
+        int(line.split()[1]) << 10
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemTotal:")
+    )
+    assert memory - max(unit, memory // 20) <= table.total <= memory + memory // 20
+    assert any("rounded" in n if option == "-h" else "figures are" in n for n in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("total", "others", "size", "said"),
+    [
+        (23, (3, 17, 0, 2, 19), 23 << 30, "GiB"),
+        (24105, (1849, 18470, 37, 4133, 22255), 24105 << 20, "MiB"),
+        (512, (101, 300, 3, 111, 411), 512 << 20, "cannot be told apart"),
+        (4_194_305, (101, 300, 3, 111, 411), 4_194_305 << 20, "MiB"),
+        (25_276_059, (3_001, 17, 3, 111, 411), 25_276_059 << 20, "MiB"),
+        (252_760_591, (3_001, 17, 3, 111, 411), 252_760_591_000, "1000 bytes"),
+        (60_004, (20_000, 20_004, 0, 20_000, 40_004), 60_004 << 10, "KiB"),
+    ],
+)
+def test_the_unit_of_free_is_found_by_its_figures(total, others, size, said, tmp_path):
+    head = "               total        used        free      shared  buff/cache   available\n"
+    row = "Mem: " + " ".join(f"{n:11}" for n in (total, *others)) + "\n"
+    swap = "Swap:           0           0           0\n"
+    (table,) = read_tables(written(tmp_path, head + row + swap))
+    assert table.total == size
+    assert any(said in note for note in table.notes)
+
+
+@pytest.mark.parametrize(("option", "unit"), [("K", 1 << 10), ("M", 1 << 20)])
+def test_vmstat_says_the_same_in_every_unit(option, unit, tmp_path):
+    command = ["vmstat", "-w", "-S", option]
+    real = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (table,) = read_tables(written(tmp_path, real))
+    free, told = (dict(_numbers(real))["free"] * unit, facts(table)["free"])
+    assert told == free
+
+
+def _numbers(text):
+    _, names, values = text.splitlines()
+    return zip(names.split(), map(int, values.split()), strict=False)

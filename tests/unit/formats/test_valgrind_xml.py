@@ -259,3 +259,15 @@ PARTS = [
 )
 def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, edited):
     foreign.read_damaged(tmp_path_factory, f"valgrind-xml/{name}", edited)
+
+
+@pytest.mark.parametrize("comment", ["<job>17 & more</job>", "a < b", "<b>", "<!DOCTYPE x>", ""])
+def test_a_comment_of_the_user_need_be_no_xml(comment, tmp_path):
+    text = (SAMPLES / "vg319-all.xml").read_text()
+    tag = "<tool>memcheck</tool>\n"
+    assert tag in text
+    text = text.replace(tag, f"{tag}<usercomment>{comment}</usercomment>\n")
+    (found,) = read_foreign(foreign.written(tmp_path, text))
+    (plain,) = read_foreign(SAMPLES / "vg319-all.xml")
+    assert reached(found) == reached(plain)
+    assert found.coverage == plain.coverage

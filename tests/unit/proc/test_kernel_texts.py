@@ -60,9 +60,18 @@ bad
 
 def test_vmalloc_by_caller_without_device_memory():
     assert vmalloc.parse_vmallocinfo(VMALLOC) == (
-        vmalloc.Buffers("drv_open", 1, 1024 * 4096),
+        vmalloc.Buffers("drv_open", 1, 1024 * 4096, "drv"),
         vmalloc.Buffers("kernel_clone", 2, 8 * 4096),
     )
+    assert [b.name for b in vmalloc.parse_vmallocinfo(VMALLOC)] == [
+        "drv_open [drv]",
+        "kernel_clone",
+    ]
+
+
+@pytest.mark.parametrize("pages", ["9" * 5000, "\u0663", "-1", ""])
+def test_a_number_of_pages_that_cannot_be_is_left_out(pages):
+    assert vmalloc.parse_vmallocinfo(f"0xa-0xb 8192 f+0x1/0x2 pages={pages} vmalloc\n") == ()
 
 
 def test_fragmentation_is_the_share_that_cannot_serve_a_large_block():

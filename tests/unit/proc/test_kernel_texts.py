@@ -3,6 +3,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -141,6 +142,13 @@ def test_which_caches_the_kernel_gives_back():
     assert slabinfo.is_reclaimable("dentry")
     assert not slabinfo.is_reclaimable("task_struct")
     assert not slabinfo.is_reclaimable("../../../etc")
+
+
+def test_inodes_of_open_sockets_are_not_given_back_whatever_their_mark():
+    assert Path("/sys/kernel/slab/sock_inode_cache/reclaim_account").read_text().strip() == "1"
+    assert not slabinfo.is_reclaimable("sock_inode_cache")
+    assert not slabinfo.is_reclaimable("shmem_inode_cache")
+    assert slabinfo.is_reclaimable("proc_inode_cache")
 
 
 def test_caches_that_share_their_slabs_know_each_other():

@@ -44,6 +44,11 @@ SUBVERBS = (
         "which allocations of the kernel stay, with their stacks, from its tracepoints",
         "leakscope.cli._kernel_trace",
     ),
+    Command(
+        "objects",
+        "which objects fill a slab cache, and who refers to one (by drgn)",
+        "leakscope.cli._kernel_objects",
+    ),
 )
 _ALONE = "state"  # what `leakscope kernel` means
 

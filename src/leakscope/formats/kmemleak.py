@@ -29,13 +29,17 @@ if TYPE_CHECKING:
 
 __all__ = ["KmemleakObject", "KmemleakText", "built_frames", "read", "recognises", "task_note"]
 
-_KNOWN = re.compile(rb"unreferenced (?:percpu )?object \S{1,40} \(size \d{1,20}\):")
-_OBJECT = re.compile(r"unreferenced (?:percpu )?object (\S{1,40}) \(size (\d{1,20})\):")
+# "object (percpu) 0x…" and "object (phys) 0x…": Linux 6.14 and newer.
+_HEAD = r"unreferenced (?:percpu )?object (?:\((?:percpu|phys)\) )?(\S{1,40}) \(size (\d{1,20})\):"
+_KNOWN = re.compile(_HEAD.encode())
+_OBJECT = re.compile(_HEAD)
 _TASK = re.compile(
     r'\s{0,20}comm "(.{0,64})", pid (\d{1,10}), jiffies (\d{1,20})(?: \(age (\d{1,12}\.\d{1,6})s\))?'
 )
 _CHECKSUM = re.compile(r"backtrace \(crc ([0-9a-f]{1,16})\):")
-_OWN_PREFIX = "kmemleak: "  # in the kernel's log
+_LOGGED = re.compile(r"(?:.{0,200}?[\]>:] {0,4})?kmemleak: ")  # a line in the kernel's log
+_DEEP = "    "  # what frames begin with
+_NO_FRAME = 0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF  # the end of a stack, until Linux 5.1
 _MOST_TASKS = 1000
 
 
@@ -101,8 +105,8 @@ def _address(text: str) -> int | None:
 
 def _take(one: KmemleakObject, line: str, *, cut: bool) -> None:
     """Read one line behind the head of an object."""
-    text = without_prefix(line)
-    text = text.removeprefix(_OWN_PREFIX)
+    logged = _LOGGED.match(line)
+    text = without_prefix(line) if logged is None else line[logged.end() :]
     stripped = text.strip()
     if stripped.startswith("backtrace"):
         one._traced = True  # noqa: SLF001 - ours
@@ -114,8 +118,10 @@ def _take(one: KmemleakObject, line: str, *, cut: bool) -> None:
     elif one._traced:  # noqa: SLF001
         found = None if cut else parse_frame(text)
         if found is None:
+            one._traced = not cut and text.startswith(_DEEP)  # noqa: SLF001
+            one.cut |= cut or one._traced  # noqa: SLF001
+        elif found.function is None and found.address in _NO_FRAME:
             one._traced = False  # noqa: SLF001
-            one.cut = one.cut or cut
         elif len(one.frames) >= MOST_FRAMES:
             one.cut = True
         else:

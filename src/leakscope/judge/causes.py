@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.judge.kernel_causes import KERNEL_KINDS, explained_by, is_held_open
+from leakscope.judge.kernel_causes import KERNEL_KINDS, OBJECTS, explained_by, is_held_open
 from leakscope.model.series import Cause, Trend, TrendVerdict
 
 if TYPE_CHECKING:
@@ -22,29 +22,6 @@ __all__ = ["find_causes"]
 _ORDER = ("zombies", "children", "threads", "fds", "mappings", "anon", "shmem", "page_tables")
 # Bytes of private memory that one of these may bring with it before it is a leak of its own.
 _BRINGS = {"threads": 1 << 20, "fds": 64 << 10, "mappings": 64 << 10, "children": 64 << 10}
-# Kernel objects behind each gauge of a process.
-_OBJECTS = {
-    "fds": ("filp", "inode", "sock", "eventpoll", "pipe", "UNIX", "TCP", "UDP", "skbuff"),
-    "threads": ("task_struct", "thread_stack", "vm_area_struct", "signal", "pid", "cred"),
-    "mappings": ("vm_area_struct", "vma", "maple_node", "anon_vma"),
-    "zombies": ("task_struct", "signal", "sighand", "pid", "cred", "thread_stack"),
-    "children": (
-        "task_struct",
-        "signal",
-        "sighand",
-        "pid",
-        "cred",
-        "thread_stack",
-        "mm_struct",
-        "vm_area_struct",
-        "vma",
-        "anon_vma",
-        "maple_node",
-        "files_cache",
-        "fs_cache",
-    ),
-    "files": ("inode", "dentry"),
-}
 _EXPLAINED = 0.5  # of the growth of a sum: the rest may be noise
 _ALIKE = 3
 
@@ -144,7 +121,7 @@ def _explained_by(trend: Trend, causes: list[Cause]) -> int | None:
         return None
     if kind == "slab":
         for at, cause in enumerate(causes):
-            if any(part in name for part in _OBJECTS.get(cause.trend.series.metric, ())):
+            if any(part in name for part in OBJECTS.get(cause.trend.series.metric, ())):
                 return at
         return None
     if kind == "vmalloc":

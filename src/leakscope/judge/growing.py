@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leakscope.judge.kernel_causes import serves
 from leakscope.model.growing import growth_of
 from leakscope.model.series import TrendVerdict
 from leakscope.words import amount_text, seconds_text, share_text, signed_rate
@@ -26,6 +27,7 @@ __all__ = [
     "growth_in_brief",
     "growth_now",
     "growth_words",
+    "moved_by",
 ]
 
 POSSIBLE = 0.6  # the confidence that growth alone can have
@@ -124,7 +126,10 @@ def _reached(until_s: float) -> str:
 
 
 def fast_growers(trends: Iterable[Trend]) -> list[Trend]:
-    """Return what grows fast, the fastest first, without the gauges that only follow another."""
+    """Return what grows fast, the fastest first, without the gauges that only follow another.
+
+    Objects of the kernel that a program's descriptors or threads bring with them follow these.
+    """
     fast = [t for t in trends if t.verdict is TrendVerdict.GROWING]
     own = {t.series.subject.key for t in fast if t.series.metric not in _FOLLOW}
     leaves = [t for t in fast if t.series.subject.kind not in _SUMS]
@@ -133,9 +138,16 @@ def fast_growers(trends: Iterable[Trend]) -> list[Trend]:
         for t in leaves or fast
         if t.series.metric not in _FOLLOW or t.series.subject.key not in own
     ]
+    found = [t for t in found if not any(serves(t, other) for other in found)]
 
     def rank(trend: Trend) -> tuple[bool, float]:
         rate = trend.growth.rate if trend.growth is not None else 0.0
         return trend.series.unit != "bytes", -rate
 
     return sorted(found, key=rank)
+
+
+def moved_by(trend: Trend, trends: Iterable[Trend]) -> list[Trend]:
+    """Return the gauges of the kernel that grow fast for what `trend`, a program's gauge, counts."""
+    fast = [t for t in trends if t.verdict is TrendVerdict.GROWING and serves(t, trend)]
+    return sorted(fast, key=lambda t: -(t.growth.rate if t.growth is not None else 0.0))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from leakscope.model.series import Cause, Trend
 
-__all__ = ["KERNEL_KINDS", "explained_by", "is_held_open"]
+__all__ = ["KERNEL_KINDS", "OBJECTS", "explained_by", "is_held_open", "serves"]
 
 _LINES = frozenset({"allocinfo", "page_stack"})
 KERNEL_KINDS = _LINES | {"slab", "vmalloc"}
@@ -49,6 +49,29 @@ _BEHIND = {
     "zombies": (_TASKS, 128 << 10),
     "mappings": (_MAPPINGS, 4 << 10),
 }
+# Kernel objects behind each gauge of a process.
+OBJECTS = {
+    "fds": ("filp", "inode", "sock", "eventpoll", "pipe", "UNIX", "TCP", "UDP", "skbuff"),
+    "threads": ("task_struct", "thread_stack", "vm_area_struct", "signal", "pid", "cred"),
+    "mappings": ("vm_area_struct", "vma", "maple_node", "anon_vma"),
+    "zombies": ("task_struct", "signal", "sighand", "pid", "cred", "thread_stack"),
+    "children": (
+        "task_struct",
+        "signal",
+        "sighand",
+        "pid",
+        "cred",
+        "thread_stack",
+        "mm_struct",
+        "vm_area_struct",
+        "vma",
+        "anon_vma",
+        "maple_node",
+        "files_cache",
+        "fs_cache",
+    ),
+    "files": ("inode", "dentry"),
+}
 _LEAST, _MOST = 0.5, 1.5  # of the growth of a cache, what its line brings
 
 
@@ -65,6 +88,19 @@ def explained_by(trend: Trend, causes: Sequence[Cause]) -> int | None:
             if any(_fills(line, trend) for line in lines):
                 return at
     return None
+
+
+def serves(kernel: Trend, program: Trend) -> bool:
+    """Whether a gauge of the kernel can grow for what a program keeps, by its name and its pace."""
+    metric = program.series.metric
+    if program.series.subject.kind != "process" or metric not in _BEHIND:
+        return False
+    if kernel.series.subject.kind in _LINES:
+        return _is_behind(kernel, metric, _pace(program))
+    parts, most = OBJECTS.get(metric, ()), _BEHIND[metric][1]
+    name = kernel.series.subject.name
+    of_it = kernel.series.subject.kind == "slab" and any(part in name for part in parts)
+    return of_it and 0.0 < _pace(kernel) <= most * _pace(program)
 
 
 def is_held_open(trend: Trend, trends: Sequence[Trend]) -> bool:

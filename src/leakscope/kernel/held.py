@@ -56,7 +56,7 @@ def record_held() -> Recording:
                 node = build.stack(built_frames([KernelFrame(slab.name)]))
                 build.site(node, "cache", live_bytes=slab.bytes, live_count=slab.active)
         for buffer in read_vmallocinfo(_PAGE) or ():
-            node = build.stack(built_frames([KernelFrame(buffer.caller)]))
+            node = build.stack(built_frames([KernelFrame(buffer.caller, module=buffer.module)]))
             build.site(node, "vmalloc", live_bytes=buffer.bytes, live_count=buffer.count)
         notes.append("this kernel tells no source lines: caches by name, buffers by function")
     build.coverage = Coverage(mode=mode, notes=tuple(notes))

@@ -95,7 +95,7 @@ def _look(merged: dict[str, tuple[str, ...]]) -> _Look:
             name = slab.name + (more if others else "")
             look.held["cache", name] = slab.bytes, slab.active, note
     for one in read_vmallocinfo(_PAGE) or ():
-        look.held["vmalloc", one.caller] = one.bytes, one.count, ""
+        look.held["vmalloc", one.name] = one.bytes, one.count, ""
     if read_profiling():
         for line in read_allocinfo() or ():
             purpose = purpose_of(line.place)

@@ -109,5 +109,5 @@ class KernelGauges:
             return
         for one in buffers:
             if one.bytes >= _MIN_VMALLOC:
-                subject = Subject("vmalloc", one.caller, one.caller)
+                subject = Subject("vmalloc", one.name, one.name)
                 out.append(Measure(subject, "buffers", "bytes", one.bytes, sparse=True))

@@ -10,10 +10,11 @@ from leakscope.proc.text import read_text
 
 __all__ = ["AllocLine", "AllocPlace", "parse_allocinfo", "read_allocinfo", "read_profiling"]
 
-# lib/alloc_tag.c: bytes are signed, and every line ends in a space. Version 2 appends words such
+# lib/alloc_tag.c: bytes are signed, calls below zero are printed as what is missing to 2⁶⁴, and
+# every line ends in a space. Version 2 appends words such
 # as "accurate:no" to a line.
 _LINE = re.compile(
-    r"[ \t]{0,32}(-?\d{1,18})[ \t]{1,32}(-?\d{1,18})[ \t](\S{1,4096}):(\d{1,9})"
+    r"[ \t]{0,32}(-?\d{1,18})[ \t]{1,32}(-?\d{1,20})[ \t](\S{1,4096}):(\d{1,9})"
     r"(?:[ \t]\[([^\]\s]{1,64})\])?[ \t]func:(\S{1,512})((?:[ \t]\S{1,64}){0,8})[ \t]{0,8}"
 )
 _MOST = 64 << 20  # bytes of text; a large kernel has 1 MB of it
@@ -52,11 +53,15 @@ def parse_allocinfo(text: str) -> tuple[AllocLine, ...]:
         place = AllocPlace(match[3], int(match[4]), match[5], match[6])
         size, count, exact = sums.get(place, (0, 0, True))
         exact = exact and "accurate:no" not in match[7]
-        sums[place] = size + int(match[1]), count + int(match[2]), exact
+        sums[place] = size + int(match[1]), count + _signed(int(match[2])), exact
     return tuple(
         AllocLine(place, max(0, size), max(0, count), exact)
         for place, (size, count, exact) in sums.items()
     )
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >= 1 << 63 else number
 
 
 def read_allocinfo(path: str = "/proc/allocinfo") -> tuple[AllocLine, ...] | None:

@@ -20,12 +20,13 @@ __all__ = ["PageStack", "PageSums", "sum_pages", "sum_stacks"]
 _HEAD = re.compile(r"Page allocated via order (\d{1,2}), m")
 _TASK = re.compile(r", pid (\d{1,10})(?:, tgid \d{1,10})?(?: \((.{0,64})\))?,")
 _FRAME = re.compile(
-    r" ?([A-Za-z_$][\w.$]{0,250}\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16}(?: \[[^\]\s]{1,96}\])?|(?:\[<)?0x[0-9a-f]{1,16}(?:>\])?)\s{0,4}"
+    r" ?(?:\[<[0-9a-f()_ptrval]{1,20}>\] )?([A-Za-z_$][\w.$]{0,250}\+0x[0-9a-f]{1,16}/0x[0-9a-f]{1,16}(?: \[[^\]\s]{1,96}(?: [0-9a-f]{4,64})?\])?"
+    r"|(?:\[<)?0x[0-9a-f]{1,16}(?:>\])?)\s{0,4}"
 )
 _MEMCG = re.compile(
     r"Charged (?:\(via objcg\) ?)?to (off(?:lined?)? )?memcg (.{1,4096}?)\.?\s{0,4}"
 )
-_PAGES = re.compile(r"(?:nr_base_pages: |stack_count: )(\d{1,18})\s{0,4}")
+_PAGES = re.compile(r" ?(?:nr_base_pages: |stack_count: )(\d{1,18})\s{0,4}")
 _MOST_STACKS = 1 << 16
 _MOST_FRAMES = 64
 _MOST_NAMES = 256
@@ -131,5 +132,7 @@ def sum_stacks(lines: Iterable[str]) -> PageSums:
             one = sums.at(tuple(frames)) if frames else None
             if one is not None:
                 one.pages += int(count[1])
+            frames = []
+        elif not line.strip():
             frames = []
     return sums

@@ -47,11 +47,20 @@ def read_slabinfo() -> tuple[Slab, ...] | None:
     return None if text is None else parse_slabinfo(text, os.sysconf("SC_PAGE_SIZE"))
 
 
+# Counted as reclaimable, and given back by nobody while the socket, the file in memory or the
+# queue is there that they belong to.
+_HELD = frozenset({"sock_inode_cache", "shmem_inode_cache", "mqueue_inode_cache"})
+_HELD |= {"hugetlbfs_inode_cache", "rpc_inode_cache"}
+
+
 def is_reclaimable(name: str) -> bool:
     """Whether the kernel gives this cache back under pressure (SLAB_RECLAIM_ACCOUNT).
 
-    From /sys/kernel/slab, or a list of the usual ones where that is not mounted.
+    From /sys/kernel/slab, or a list of the usual ones where that is not mounted. Inodes of
+    sockets and of files in memory bear the mark too, and are not given back.
     """
+    if name in _HELD:
+        return False
     flag = read_text(f"/sys/kernel/slab/{name}/reclaim_account", 16) if "/" not in name else None
     if flag is not None:
         return flag.strip() == "1"

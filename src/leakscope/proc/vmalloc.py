@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from leakscope.proc.text import read_text
 
 __all__ = ["Buffers", "parse_vmallocinfo", "read_vmallocinfo"]
+
+_PAGES = re.compile(r"pages=([0-9]{1,15})")
+_MODULE = re.compile(r"\[([\w-]{1,64})\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,12 @@ class Buffers:
     caller: str
     count: int
     bytes: int  # guard pages and mapped devices left out
+    module: str | None = None  # None: the kernel itself
+
+    @property
+    def name(self) -> str:
+        """Such as "drv_open [drv]"."""
+        return self.caller if self.module is None else f"{self.caller} [{self.module}]"
 
 
 def parse_vmallocinfo(text: str, page: int = 4096) -> tuple[Buffers, ...]:
@@ -24,17 +34,18 @@ def parse_vmallocinfo(text: str, page: int = 4096) -> tuple[Buffers, ...]:
 
     Only areas with pages of their own count: ioremap and vmap show other memory.
     """
-    sums: dict[str, tuple[int, int]] = {}
+    sums: dict[tuple[str, str | None], tuple[int, int]] = {}
     for line in text.split("\n"):
         words = line.split()
-        pages = next((w[6:] for w in words[3:] if w.startswith("pages=")), "")
-        if len(words) < 4 or not pages.isdecimal() or "vmalloc" not in words:
+        pages = next((m for w in words[3:] if (m := _PAGES.fullmatch(w)) is not None), None)
+        if pages is None or "vmalloc" not in words:
             continue
-        caller = words[2].partition("+")[0]
-        count, size = sums.get(caller, (0, 0))
-        sums[caller] = count + 1, size + int(pages) * page
-    found = [Buffers(caller, count, size) for caller, (count, size) in sums.items()]
-    return tuple(sorted(found, key=lambda b: (-b.bytes, b.caller)))
+        module = _MODULE.fullmatch(words[3])
+        key = words[2].partition("+")[0], None if module is None else module[1]
+        count, size = sums.get(key, (0, 0))
+        sums[key] = count + 1, size + int(pages[1]) * page
+    found = [Buffers(name, count, size, mod) for (name, mod), (count, size) in sums.items()]
+    return tuple(sorted(found, key=lambda b: (-b.bytes, b.name)))
 
 
 def read_vmallocinfo(page: int = 4096) -> tuple[Buffers, ...] | None:

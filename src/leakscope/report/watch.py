@@ -7,7 +7,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words
+from leakscope.judge.growing import fast_growers, growth_in_brief, growth_words, moved_by
 from leakscope.model.series import TrendVerdict
 from leakscope.report.gauges import gauge_name, home_text, spark, subject_name
 from leakscope.report.ink import ALARM, CALM, WARNING
@@ -221,6 +221,9 @@ def _fast(trend: Trend, watched: Watched, ink: Ink) -> list[str]:
     lines += _home(series, ink)
     bars = spark(series, unicode=ink.unicode)
     lines += ink.wrap(f"{bars} {printable(trend.sentence)}.", indent="      ")
+    if moved := moved_by(trend, watched.trends):
+        names = "; ".join(_pace(each) for each in moved[:4])
+        lines += ink.wrap(f"The kernel keeps for it: {printable(names)}.", indent="      ")
     if trend.next_step:
         lines += step_lines(trend.next_step, ink, "      ")
     return lines + [f"      {line}" for line in watched.held.get(series.subject.key, ())]
@@ -327,7 +330,8 @@ def following_text(trends: Sequence[Trend]) -> str:
 def _others(watched: Watched, ink: Ink) -> list[str]:
     """What moves and does not leak, then the numbers of the rest."""
     told = {id(t) for cause in watched.causes for t in (cause.trend, *cause.follows, *cause.alike)}
-    told |= {id(t) for t in fast_growers(watched.trends)}
+    fast = fast_growers(watched.trends)
+    told |= {id(t) for trend in fast for t in (trend, *moved_by(trend, watched.trends))}
     rest = [t for t in watched.trends if id(t) not in told]
     moving = [t for t in rest if t.verdict in _MOVING and t.verdict is not TrendVerdict.STEP]
     moving += [t for t in rest if t.verdict is TrendVerdict.STEP and (t.rate or 0) >= 0]

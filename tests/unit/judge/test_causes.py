@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from leakscope.judge.causes import find_causes
+from leakscope.judge.growing import fast_growers, moved_by
 from leakscope.judge.trends import judge_series
 from leakscope.model.series import Series, Subject, Trend, TrendVerdict
 
@@ -208,3 +209,40 @@ def test_a_cgroup_below_the_root_is_told_once_whatever_comes_first():
     trends = [leak("cgroup", "/", "anon", 10 * MIB), leak("cgroup", "/a", "anon", 10 * MIB)]
     for order in (trends, trends[::-1]):
         assert told(find_causes(order)) == [("/a", "anon", {("/", "anon")})]
+
+
+def course(kind, key, metric, rate, *, unit="bytes", start=100.0):
+    """A gauge that is looked at every 5 s for a minute and grows by `rate` a second."""
+    times = np.arange(13) * 5 * 10**9
+    values = np.round(start + rate * times / 1e9)
+    pid = int(key.split("@")[0]) if kind == "process" else None
+    return Series(Subject(kind, key, key, pid), metric, unit, times, values)
+
+
+def test_what_a_programs_descriptors_fill_is_told_with_the_program():
+    trends = judge_series(
+        [
+            course("slab", "signal_cache (with UNIX)", "unreclaimable", 200 * 1152.0),
+            course("slab", "filp", "unreclaimable", 200 * 256.0),
+            course("process", "7@1", "fds", 200.0, unit="count"),
+        ]
+    )
+    assert {t.verdict for t in trends} == {TrendVerdict.GROWING}
+    (fast,) = fast_growers(trends)
+    assert (fast.series.subject.key, fast.series.metric) == ("7@1", "fds")
+    moved = [t.series.subject.key for t in moved_by(fast, trends)]
+    assert moved == ["signal_cache (with UNIX)", "filp"]
+
+
+@pytest.mark.parametrize(
+    ("cache", "rate"),
+    [("kmalloc-4k", 200 * 1152.0), ("filp", 200 * float(1 << 20)), ("task_struct", 200 * 1152.0)],
+)
+def test_a_cache_that_descriptors_cannot_fill_stays_on_its_own(cache, rate):
+    trends = judge_series(
+        [
+            course("slab", cache, "unreclaimable", rate),
+            course("process", "7@1", "fds", 200.0, unit="count"),
+        ]
+    )
+    assert len(fast_growers(trends)) == 2

@@ -46,6 +46,37 @@ def test_allocinfo_is_summed_signed_and_told_exact_or_not():
     assert set(found) == {"open", "gone", "create"}
 
 
+def test_allocinfo_counts_calls_below_zero_as_the_kernel_prints_them():
+    # "%12lli %8llu": bytes are signed and calls are not.
+    text = (
+        "        -192 18446744073709551614 net/a.c:12 func:open \n"
+        "         960       10 net/a.c:12 func:open \n"
+    )
+    (one,) = parse_allocinfo(text)
+    assert (one.bytes, one.calls) == (768, 8)
+
+
+def test_pages_of_kernels_that_print_addresses():
+    text = """Page allocated via order 1, migratetype Unmovable, gfp_mask 0x40cc0(GFP_KERNEL)
+PFN 4096 type Unmovable Block 2 type Unmovable Flags 0x0()
+ [<ffffffff81123456>] __alloc_pages_nodemask+0x1/0x2
+ [<ffffffffa0000010>] take+0x10/0x20 [mod]
+
+Page allocated via order 0, mask 0x0(), pid 7, tgid 7 (x), ts 1 ns
+ other+0x1/0x2 [mod 0123456789abcdef0123]
+"""
+    old, built = sum_pages(text.split("\n")).stacks.values()
+    assert old.frames == ("__alloc_pages_nodemask+0x1/0x2", "take+0x10/0x20 [mod]")
+    assert [parse_frame(f).module for f in (*old.frames, *built.frames)] == [None, "mod", "mod"]
+
+
+def test_a_stack_without_a_number_is_not_put_before_the_next_one():
+    text = " lost+0x1/0x2\nnr_base_pages: -5\n\n other+0x1/0x2\n stack_count: 9\n"
+    assert {s.frames: s.pages for s in sum_stacks(text.split("\n")).stacks.values()} == {
+        ("other+0x1/0x2",): 9
+    }
+
+
 def test_pages_of_both_layouts():
     sums = sum_stacks(lines(LAB / "page_owner.show_stacks.txt"))
     assert (len(sums.stacks), sums.pages) == (126, 920)  # awk: nr_base_pages

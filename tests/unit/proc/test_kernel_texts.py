@@ -3,6 +3,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -60,9 +61,18 @@ bad
 
 def test_vmalloc_by_caller_without_device_memory():
     assert vmalloc.parse_vmallocinfo(VMALLOC) == (
-        vmalloc.Buffers("drv_open", 1, 1024 * 4096),
+        vmalloc.Buffers("drv_open", 1, 1024 * 4096, "drv"),
         vmalloc.Buffers("kernel_clone", 2, 8 * 4096),
     )
+    assert [b.name for b in vmalloc.parse_vmallocinfo(VMALLOC)] == [
+        "drv_open [drv]",
+        "kernel_clone",
+    ]
+
+
+@pytest.mark.parametrize("pages", ["9" * 5000, "\u0663", "-1", ""])
+def test_a_number_of_pages_that_cannot_be_is_left_out(pages):
+    assert vmalloc.parse_vmallocinfo(f"0xa-0xb 8192 f+0x1/0x2 pages={pages} vmalloc\n") == ()
 
 
 def test_fragmentation_is_the_share_that_cannot_serve_a_large_block():
@@ -132,6 +142,13 @@ def test_which_caches_the_kernel_gives_back():
     assert slabinfo.is_reclaimable("dentry")
     assert not slabinfo.is_reclaimable("task_struct")
     assert not slabinfo.is_reclaimable("../../../etc")
+
+
+def test_inodes_of_open_sockets_are_not_given_back_whatever_their_mark():
+    assert Path("/sys/kernel/slab/sock_inode_cache/reclaim_account").read_text().strip() == "1"
+    assert not slabinfo.is_reclaimable("sock_inode_cache")
+    assert not slabinfo.is_reclaimable("shmem_inode_cache")
+    assert slabinfo.is_reclaimable("proc_inode_cache")
 
 
 def test_caches_that_share_their_slabs_know_each_other():

@@ -15,6 +15,8 @@ import pytest
 from java_dumps import Program, environment, java_classes, validated, wait_for
 from leakscope.cli import main
 from leakscope.java import dumping
+from leakscope.java.machines import find_machine
+from leakscope.java.watching import MachineWatch, facts_of
 
 # Virtual machines are found by name: those of two workers would be taken for one another.
 pytestmark = pytest.mark.xdist_group("java")
@@ -45,6 +47,11 @@ class Growing(Program):
         super().__exit__(*rest)
 
 
+G1 = ("-XX:-UseSerialGC", "-XX:+UseG1GC")  # what a server takes by itself
+ZGC = ("-XX:-UseSerialGC", "-XX:+UseZGC")
+SHENANDOAH = ("-XX:-UseSerialGC", "-XX:+UseShenandoahGC")
+
+
 def watched(program, capsys, *arguments, seconds="4s"):
     status = main(
         ["java", "watch", str(program.pid), "--for", seconds, "--every", "0.25s", "--json", *arguments]
@@ -60,12 +67,17 @@ def watched(program, capsys, *arguments, seconds="4s"):
         ("classloader", 2, "class data (metaspace)", ()),
         ("direct", 2, "direct buffers", ("-XX:NativeMemoryTracking=summary",)),
         ("native", 8, "native code that the virtual machine does not track", ()),
+        ("static", 100, "the Java heap", G1),
+        ("native", 8, "native code that the virtual machine does not track", G1),
+        ("static", 100, "the Java heap", ZGC),
+        ("native", 8, "native code that the virtual machine does not track", ZGC),
+        ("static", 100, "the Java heap", SHENANDOAH),
     ],
 )
 def test_whose_growth_it_is(classes, kind, count, whose, options, capsys):
     with Growing(classes, kind, count, *options) as program:
         status, found = watched(program, capsys)
-    assert found["growth_of"] == whose
+    assert found["growth_of"] == whose, (found["sentence"], found["changes"], found["notes"])
     assert found["verdict"] in ("growing", "filling")  # a busy machine makes it grow unevenly
     assert status == 3
     assert found["histograms"] == 5
@@ -78,9 +90,18 @@ def test_whose_growth_it_is(classes, kind, count, whose, options, capsys):
         }
 
 
-@pytest.mark.parametrize(("kind", "count"), [("bounded", 3000), ("churn", 1000)])
-def test_what_only_looks_like_growth(classes, kind, count, capsys):
-    with Growing(classes, kind, count) as program:
+@pytest.mark.parametrize(
+    ("kind", "count", "options"),
+    [
+        ("bounded", 3000, ()),
+        ("churn", 1000, ()),
+        ("bounded", 3000, G1),
+        ("churn", 3000, ZGC),
+        ("churn", 3000, SHENANDOAH),
+    ],
+)
+def test_what_only_looks_like_growth(classes, kind, count, options, capsys):
+    with Growing(classes, kind, count, *options) as program:
         status, found = watched(program, capsys)
     assert (status, found["verdict"]) == (0, None), found["sentence"]
 
@@ -91,6 +112,43 @@ def test_a_cache_of_soft_references_is_no_leak(classes, capsys):
     assert found["verdict"] != "leaking"
     if found["classes"]:
         assert "it may be a cache" in found["classes"][0]["sentence"]
+
+
+@pytest.mark.parametrize("options", [(), G1, ("-XX:-UseSerialGC", "-XX:+UseParallelGC")])
+def test_the_heap_after_a_collection_is_without_what_was_allocated_since(classes, options):
+    with Program(classes, "churn", *options, env=environment()) as program:
+        for _ in range(40):
+            program.grow(3000)  # 3 MB that nothing holds
+            facts = facts_of(find_machine(program.pid))
+            if facts.collections:
+                assert facts.heap_used < 4 << 20
+        assert facts.collections
+
+
+@pytest.mark.parametrize(("options", "name"), [(ZGC, "ZGC"), (SHENANDOAH, "Shenandoah")])
+def test_pauses_are_not_told_as_collections(classes, options, name, capsys):
+    with Growing(classes, "churn", 3000, *options) as program:
+        assert main(["java", "--for", "3s", "--every", "0.2s", "--json"]) in (0, 3)
+        machines = validated(capsys.readouterr().out)["machines"]
+        (found,) = [one for one in machines if one["pid"] == program.pid]
+        assert (found["collections"], found["full_collections"]) == (None, None)
+        assert found["remark"].startswith(f"{name} counts its pauses, not its collections")
+        heap = found["gauges"]["heap_after_gc"]["values"]
+        assert found["heap_used"] == heap[-1]
+        assert max(heap) < 48 << 20  # of 64 MB, nearly all of it garbage
+        assert main(["java", "--for", "0.5s", "--every", "0.2s"]) in (0, 3)
+        assert f"{name} counts its pauses" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("options", [(), G1, ZGC, (*G1, "-Xmx1g"), (*G1, "-Xmx2g", "-Xshare:off")])
+def test_the_heap_is_not_outside_itself(classes, options):
+    with Program(classes, "static", *options, env=environment()) as program:
+        watch = MachineWatch(find_machine(program.pid), areas=True)
+        watch.look()
+        program.grow(20_000)  # 20 MB
+        watch.look()
+        courses = {one.metric: one.values for one in watch.series()}
+        assert courses["outside_heap"][1] - courses["outside_heap"][0] < 8 << 20
 
 
 def test_virtual_machines_are_listed_and_nothing_is_asked_of_them(classes, capsys):

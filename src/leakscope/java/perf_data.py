@@ -2,17 +2,24 @@
 """The counters that a HotSpot virtual machine keeps in a file, as jstat reads them.
 
 /tmp/hsperfdata_USER/PID is mapped by the virtual machine and read here without its help: it does
-not stop, and nothing is asked of it. Of the sizes of spaces it tells those after the last
-collection.
+not stop, and nothing is asked of it. Collectors with generations count their collections and tell
+how large the spaces were after the last one; of eden, where objects begin, some tell what is in it
+now. ZGC and Shenandoah work beside the program: they count their pauses, several to a collection,
+and tell what the heap held at one of them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from leakscope.proc.rights import open_named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["PerfCounters", "parse", "read"]
 
@@ -21,6 +28,8 @@ _HEADER = struct.Struct("4x B B B B i i q i i")
 _ENTRY = struct.Struct("i i i B B B B i")
 _MOST = 1 << 20  # bytes of such a file; usual are 32 KiB
 _MOST_ENTRIES = 4096
+_SPACE = re.compile(r"sun\.gc\.generation\.\d{1,3}\.space\.\d{1,3}")
+_COLLECTOR = re.compile(r"sun\.gc\.collector\.\d{1,3}\.name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +46,46 @@ class PerfCounters:
         return sum(found) if found else None
 
     @property
-    def heap_used(self) -> int | None:
-        """Bytes of the heap in use after the last collection."""
-        return self._spaces("used")
+    def heap_after(self) -> int | None:
+        """Bytes of the heap in use after the last collection; None: that is not told."""
+        if not self.collections:
+            return None
+        # A collection empties eden; what is in it was allocated since.
+        eden = self._edens()
+        return self._used(lambda space: space not in eden)
 
     @property
-    def heap_capacity(self) -> int | None:
-        """Bytes of the heap that are committed."""
-        return self._spaces("capacity")
+    def heap_in_use(self) -> int | None:
+        """Bytes of the heap in use when that was last counted, garbage included."""
+        return self._used(lambda _: True)
 
-    def _spaces(self, what: str) -> int | None:
+    @property
+    def counts_collections(self) -> bool:
+        """Whether it counts collections, and not the pauses of a collector beside the program."""
+        return bool(self._edens())
+
+    @property
+    def collector(self) -> str:
+        """Name of a collector that works beside the program; "" of all others."""
+        names = [text for name, text in self.texts.items() if _COLLECTOR.fullmatch(name)]
+        if any(name.startswith("Z") for name in names):
+            return "ZGC"
+        return "Shenandoah" if any("Shenandoah" in name for name in names) else ""
+
+    def _edens(self) -> set[str]:
+        return {
+            name.removesuffix(".name")
+            for name, text in self.texts.items()
+            if text == "eden" and _SPACE.fullmatch(name.removesuffix(".name"))
+        }
+
+    def _used(self, wanted: Callable[[str], bool]) -> int | None:
         found = [
             value
             for name, value in self.numbers.items()
-            if name.startswith("sun.gc.generation.")
-            and ".space." in name
-            and name.endswith(f".{what}")
+            if name.endswith(".used")
+            and _SPACE.fullmatch(space := name.removesuffix(".used"))
+            and wanted(space)
         ]
         return sum(found) if found else None
 
@@ -72,13 +105,24 @@ class PerfCounters:
         return max(found) if max(found) - min(found) <= max(found) // 100 else sum(found)
 
     @property
-    def collections(self) -> int:
-        """How many collections there were."""
-        return self.sum("sun.gc.collector.", ".invocations") or 0
+    def collections(self) -> int | None:
+        """How many collections there were; None where pauses are counted instead."""
+        if not self.counts_collections:
+            return None
+        # G1's marking beside the program has pauses of its own, which free nothing.
+        return sum(
+            value
+            for name, value in self.numbers.items()
+            if name.endswith(".invocations")
+            and _COLLECTOR.fullmatch(named := name.removesuffix("invocations") + "name")
+            and "cycle pauses" not in self.texts.get(named, "")
+        )
 
     @property
-    def full_collections(self) -> int:
+    def full_collections(self) -> int | None:
         """How many of them were of the whole heap."""
+        if not self.counts_collections:
+            return None
         return self.numbers.get("sun.gc.collector.1.invocations", 0)
 
     @property

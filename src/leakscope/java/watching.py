@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from leakscope.java.machines import Machine
     from leakscope.java.perf_data import PerfCounters
-    from leakscope.model.growth import Growth
+    from leakscope.proc.smaps import MappedArea
 
 __all__ = ["MachineWatch", "facts_of", "watch_machine"]
 
@@ -47,10 +47,15 @@ _GROWN = (*_RISING, Verdict.FILLING)
 _SOFT = re.compile(r"(Soft|Weak)(Reference|Ref|Value|Key|Entry|Node)\b")
 _LEAST_WATCH_S = 900.0
 _TICKS = 100  # a second: the unit of start times
+_PAGE = 4096
+_SHARED_HEAP = "/memfd:java_heap"  # ZGC maps its heap from there, and none of it is private
 _LEAST = 1 << 20
 _LEAST_NATIVE = 4 << 20
 _EFFECT = 0.02
 _FEW_THREADS, _FEW_CLASSES = 8, 20
+_STRETCHES = 4
+_FILLER = "jdk.internal.vm.Filler"  # since JDK 19; before, gaps were int[]
+_FILLED = 0.05  # -XX:MarkSweepDeadRatio: so much a full collection leaves in gaps
 _HEAP = ("live in the heap", "heap after collection")
 _GAUGES = {
     "heap_after_gc": "bytes",
@@ -75,16 +80,26 @@ def facts_of(machine: Machine) -> MachineFacts:
         machine.user,
         machine.name,
         "" if counters is None else counters.version,
-        None if counters is None or not counters.collections else counters.heap_used,
+        None if counters is None else counters.heap_after,
         None if counters is None else counters.heap_most,
-        0 if counters is None else counters.collections,
-        0 if counters is None else counters.full_collections,
+        None if counters is None else counters.collections,
+        None if counters is None else counters.full_collections,
         0.0 if counters is None else counters.collecting_s,
         None if counters is None else counters.metaspace,
         None if counters is None else counters.classes,
         None if counters is None else counters.threads,
         memory_of(machine.pid),
         unseen,
+        _remark(counters),
+    )
+
+
+def _remark(counters: PerfCounters | None) -> str | None:
+    if counters is None or counters.counts_collections or not counters.collector:
+        return None
+    return (
+        f"{counters.collector} counts its pauses, not its collections: the heap is judged at the"
+        " looks at which less of it was in use than before"
     )
 
 
@@ -96,6 +111,7 @@ class MachineWatch:
     areas: bool = False
     _courses: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
     _collections: int = -1
+    _in_use: int = -1
 
     def look(self) -> bool:
         """Look once; False when it has ended."""
@@ -114,12 +130,20 @@ class MachineWatch:
         return True
 
     def _take(self, counters: PerfCounters, now: int) -> None:
-        if counters.collections and counters.collections != self._collections:
-            self._collections = counters.collections
-            self._put("heap_after_gc", now, counters.heap_used)
+        self._put("heap_after_gc", now, self._after_collection(counters))
         self._put("metaspace", now, counters.metaspace)
         self._put("classes", now, counters.classes)
         self._put("threads", now, counters.threads)
+
+    def _after_collection(self, counters: PerfCounters) -> int | None:
+        """Return what a collection since the last look left over; None: there was none."""
+        if counters.collections is not None:
+            new = counters.collections > 0 and counters.collections != self._collections
+            self._collections = counters.collections
+            return counters.heap_after if new else None
+        # Less is in use than before: something was collected, whatever the counter counts.
+        before, self._in_use = self._in_use, counters.heap_in_use or 0
+        return self._in_use if self._in_use < before else None
 
     def _put(self, name: str, now: int, value: int | None) -> None:
         if value is not None:
@@ -156,7 +180,11 @@ class MachineWatch:
 
     def judge(self) -> MachineSeen:
         """Judge every gauge as `leakscope watch` does."""
-        return MachineSeen(facts_of(self.machine), tuple(judge_series(self.series())))
+        facts = facts_of(self.machine)
+        _, heap = self._courses.get("heap_after_gc", ((), ()))
+        if facts.heap_used is None and heap:
+            facts = replace(facts, heap_used=int(heap[-1]))
+        return MachineSeen(facts, tuple(judge_series(self.series())))
 
 
 def _outside_heap(pid: int, heap_most: int | None) -> int | None:
@@ -167,17 +195,34 @@ def _outside_heap(pid: int, heap_most: int | None) -> int | None:
     areas = read_areas(pid)
     if areas is None or not heap_most:
         return None
-    heap: int | None = None
+    total = sum(area.anonymous for area in areas)
+    if any(area.path.startswith(_SHARED_HEAP) for area in areas):
+        return total
+    heap = _heap_resident(areas, heap_most)
+    return None if heap is None else total - heap
+
+
+def _heap_resident(areas: Sequence[MappedArea], heap_most: int) -> int | None:
+    """Return what is in memory of the stretch that fits the heap best, the lowest of several.
+
+    Class data may follow it without a gap: they may reach as far as the heap.
+    """
+    least = heap_most & -_PAGE  # G1 counts some bytes too many
+    best: tuple[int, int] | None = None  # what it is too long by, what is in memory
     start = end = -1
     resident = 0
+    fits = False
     for area in areas:
         # The archive of shared classes can lie in the heap.
         if area.start != end or (area.path and not area.path.endswith(".jsa")):
-            start, resident = area.start, 0
+            start, resident, fits = area.start, 0, False
         end, resident = area.end, resident + area.anonymous
-        if heap_most <= end - start <= heap_most + heap_most // 20 + (1 << 20):
-            heap = max(resident, heap or 0)
-    return None if heap is None else sum(area.anonymous for area in areas) - heap
+        excess = end - start - least
+        if not fits and 0 <= excess <= least // 20 + (1 << 20):
+            fits = True
+            if best is None or excess < best[0]:
+                best = (excess, resident)
+    return None if best is None else best[1]
 
 
 # ---- one of them, closely
@@ -256,15 +301,17 @@ def _answer(
     watch: MachineWatch, seconds: float, moments: Sequence[_Moment], notes: list[str]
 ) -> MachineWatched:
     seen = watch.judge()
-    classes = _classes(moments)
+    classes = _classes(moments, _filled(watch.machine.counters()))
     changes = _changes(watch, moments)
-    growth = {series.metric: growth_now(series) for series in watch.series()}
+    outside = next((one for one in watch.series() if one.metric == "outside_heap"), None)
     if moments and moments[0].native is None:
         notes.append(
             "native memory is not tracked: -XX:NativeMemoryTracking=summary at its start would tell"
             " what the virtual machine itself takes"
         )
-    of, verdict, sentence = _whose(seen, classes, changes, growth, seconds)
+    of, verdict, sentence = _whose(
+        seen, classes, changes, 0.0 if outside is None else _steady(outside), seconds
+    )
     if of is None and verdict is None and not any(name in _HEAP for name, *_ in changes):
         verdict = Verdict.UNKNOWN
         sentence = (
@@ -286,7 +333,14 @@ def _answer(
     )
 
 
-def _classes(moments: Sequence[_Moment]) -> list[ClassCourse]:
+def _filled(counters: PerfCounters | None) -> float:
+    """Return how many bytes of int[] may be gaps that a collection filled, and no objects."""
+    if counters is None or not counters.counts_collections:
+        return 0.0
+    return _FILLED * (counters.heap_most or 0)
+
+
+def _classes(moments: Sequence[_Moment], filled: float) -> list[ClassCourse]:
     if len(moments) < 2:
         return []
     times = [one.at_s for one in moments]
@@ -297,6 +351,8 @@ def _classes(moments: Sequence[_Moment]) -> list[ClassCourse]:
         course = [one.classes.get(name, (0, 0)) for one in moments]
         counts, sizes = tuple(c for c, _ in course), tuple(s for _, s in course)
         grown = sizes[-1] - sizes[0]
+        if name.startswith(_FILLER) or (name == "int[]" and grown <= filled):
+            continue
         # A second look at the same thing: does the heap as a whole grow by that, at each step?
         steady = all(b > a for a, b in pairwise(heap))
         judged = judge_live_set(
@@ -375,14 +431,16 @@ def _whose(
     seen: MachineSeen,
     classes: Sequence[ClassCourse],
     changes: Sequence[tuple[str, float, float, str]],
-    growth: dict[str, Growth | None],
+    outside: float,
     seconds: float,
 ) -> tuple[GrowthOf | None, Verdict | None, str]:
-    """Say whose growth it is: the part that grew most, and what is known of it."""
+    """Say whose growth it is: the part that grew most, and what is known of it.
+
+    `outside` is what grew steadily outside the heap, in bytes.
+    """
     delta = {name: last - first for name, first, last, _ in changes}
     leak = next((one for one in classes if one.verdict in _GROWN), None)
     trends = {trend.series.metric: trend for trend in seen.trends}
-    outside = _steady(growth.get("outside_heap"))
     # Class data are outside the heap, and their counter moves with collections only.
     loaded = max(delta.get("metaspace", 0.0), 0.0)
     if delta.get("classes", 0.0) >= _FEW_CLASSES:
@@ -429,11 +487,19 @@ def _whose(
     return of, verdict, sentence
 
 
-def _steady(growth: Growth | None) -> float:
+def _steady(series: Series) -> float:
     """Return what a gauge grew by where it did so from stretch to stretch."""
-    if growth is None or growth.rate <= 0 or growth.steadiness < 0.6:
-        return 0.0
-    return growth.grown
+    growth = growth_now(series)
+    grown = 0.0
+    if growth is not None and growth.rate > 0 and growth.steadiness >= 0.6 and growth.falls < 3:
+        grown = growth.grown
+    # That is since it last fell, which a collection makes it do by a little.
+    if len(series.values) >= _STRETCHES * 2:
+        floors = [float(part.min()) for part in np.array_split(series.values, _STRETCHES)]
+        steps = [after - before for before, after in pairwise(floors)]
+        if min(steps) > 0 and max(steps) <= 0.6 * sum(steps):
+            grown = max(grown, floors[-1] - floors[0])
+    return grown
 
 
 def _threads(delta: dict[str, float]) -> float:

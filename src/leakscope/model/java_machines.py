@@ -33,14 +33,15 @@ class MachineFacts:
     version: str
     heap_used: int | None  # after the last collection
     heap_most: int | None
-    collections: int
-    full_collections: int
+    collections: int | None  # None as well: it counts something else
+    full_collections: int | None
     collecting_s: float
     metaspace: int | None
     classes: int | None
     threads: int | None
     memory: int | None  # private memory, swap included
     unseen: str | None  # why it does not tell us
+    remark: str | None = None  # how what it tells is to be read
 
 
 @dataclass(frozen=True, slots=True)

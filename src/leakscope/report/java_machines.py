@@ -66,8 +66,9 @@ def render_list(machines: Sequence[MachineSeen], ink: Ink) -> str:
     lines += ["", f"{head} {'private':>10}  program"]
     for one in ordered:
         lines.append(_row(one, ink))
-        if one.facts.unseen is not None:
-            lines += ink.wrap(one.facts.unseen, " " * 12)
+        for said in (one.facts.unseen, one.facts.remark):
+            if said is not None:
+                lines += ink.wrap(said, " " * 12)
         for trend in one.trends:
             if trend.verdict in (TrendVerdict.LEAK, TrendVerdict.GROWING):
                 name = _GAUGES[trend.series.metric]
@@ -102,7 +103,7 @@ def _row(one: MachineSeen, ink: Ink) -> str:
     meta = "-" if facts.metaspace is None else bytes_text(facts.metaspace)
     threads = "-" if facts.threads is None else str(facts.threads)
     memory = "-" if facts.memory is None else bytes_text(facts.memory)
-    collections = "-" if facts.unseen is not None else count_text(facts.collections)
+    collections = "-" if facts.collections is None else count_text(facts.collections)
     program = f"{facts.name} (Java {facts.version or '?'}, {facts.user})"
     line = (
         f"  {facts.pid:>8}  {used:>10} {most:>10} {collections:>6} {meta:>10} {threads:>7}"
@@ -141,6 +142,8 @@ def render_watch(watched: MachineWatched, ink: Ink) -> str:
     if watched.histograms:
         cost = f"{plural(watched.histograms, 'histogram')}, each a stop of"
         lines.append(ink.dim(f"  Cost: {cost} {seconds_text(watched.paused_ms / 1000)} at most"))
+    if facts.remark is not None:
+        lines += ink.wrap(facts.remark, "  Note: ", "    ")
     for note in watched.notes:
         lines += ink.wrap(note, "  Not seen: ", "    ")
     return "\n".join([*lines, "", *step_lines(watched.next_step, ink)]) + "\n"

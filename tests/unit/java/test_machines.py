@@ -43,10 +43,14 @@ def counters(entries, order="<"):
 REAL = [
     ("sun.gc.generation.0.maxCapacity", 20 << 20),
     ("sun.gc.generation.1.maxCapacity", 44 << 20),
-    ("sun.gc.generation.0.space.0.used", 1000),
+    ("sun.gc.generation.0.space.0.name", "eden"),
+    ("sun.gc.generation.0.space.0.used", 70000),
+    ("sun.gc.generation.0.space.1.used", 1000),
     ("sun.gc.generation.1.space.0.used", 2000),
     ("sun.gc.collector.0.invocations", 7),
     ("sun.gc.collector.1.invocations", 2),
+    ("sun.gc.collector.2.name", "G1 concurrent cycle pauses"),
+    ("sun.gc.collector.2.invocations", 40),
     ("java.threads.live", 12),
     ("java.property.java.version", "17.0.15"),
     ("sun.rt.javaCommand", "com.example.Main --port 80"),
@@ -56,10 +60,35 @@ REAL = [
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_counters_are_read_in_either_byte_order(order):
     found = perf_data.parse(counters(REAL, order))
-    assert (found.heap_used, found.heap_most, found.collections) == (3000, 64 << 20, 9)
+    # What is in eden was allocated since the last collection.
+    assert (found.heap_after, found.heap_most, found.collections) == (3000, 64 << 20, 9)
+    assert (found.heap_in_use, found.full_collections) == (73000, 2)
     assert (found.threads, found.version) == (12, "17.0.15")
     assert found.command == "com.example.Main --port 80"
     assert found.metaspace is None
+
+
+@pytest.mark.parametrize(
+    ("name", "collector"),
+    [
+        ("Z concurrent cycle pauses", "ZGC"),
+        ("ZGC minor collection pauses", "ZGC"),
+        ("Shenandoah full", "Shenandoah"),
+    ],
+)
+def test_pauses_of_a_collector_beside_the_program_are_no_collections(name, collector):
+    found = perf_data.parse(
+        counters(
+            [
+                ("sun.gc.generation.1.space.0.name", "space"),
+                ("sun.gc.generation.1.space.0.used", 2000),
+                ("sun.gc.collector.2.invocations", 27),
+                ("sun.gc.collector.2.name", name),
+            ]
+        )
+    )
+    assert (found.collections, found.full_collections, found.heap_after) == (None, None, None)
+    assert (found.heap_in_use, found.collector) == (2000, collector)
 
 
 def test_the_generations_of_g1_share_what_there_is():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for
 from leakscope.cli._progress import Progress
+from leakscope.cli._values import address_value
 from leakscope.cli._writing import write_text
-from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.kernel.referrers import read_object
     from leakscope.report.kernel_objects import render_cache, render_object
 
-    address = _address(args.target)
+    is_address = args.target.lower().startswith("0x")
+    address = address_value(args.target) if is_address else None
     ink = ink_for(sys.stdout, args.colour)
     with Progress() as progress:
         progress.stage("reading the kernel's debug information")
@@ -73,21 +74,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     write_text(sys.stdout, render_object(one, ink))
     return 1 if one.is_lost else 0
-
-
-def _address(text: str) -> int | None:
-    """Return the address that is meant; None for a name. Raises `UsageError`."""
-    if not text.lower().startswith("0x"):
-        return None
-    try:
-        value = int(text[:32], 16)
-    except ValueError:
-        value = -1
-    if not 0 < value < 1 << 64:
-        raise UsageError(
-            f"{text[:40]!r} is no address", hint="Such as 0xffff888002e02000 in a report."
-        )
-    return value
 
 
 def _again(args: argparse.Namespace) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_report_options, report_recordings
 from leakscope.cli._progress import Progress
+from leakscope.cli._values import address_value
 from leakscope.cli._writing import check_outputs, write_text
 from leakscope.errors import LeakscopeError, TargetError, UsageError
 from leakscope.words import plural
@@ -106,21 +107,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.duration is not None and not args.new_only:
         raise UsageError("--for belongs to --new-only", hint="leakscope kernel watch --for 1h")
     if args.dump is not None:
-        _address(args.dump)
+        address_value(args.dump)
     if args.auto is not None and args.auto not in ("on", "off"):
         _seconds(args.auto)
-
-
-def _address(text: str) -> int:
-    try:
-        value = int(text[:32], 16)
-    except ValueError:
-        value = -1
-    if not 0 < value < 1 << 64:
-        raise UsageError(
-            f"{text[:40]!r} is no address", hint="Such as 0xffff888002e02000 in a report."
-        )
-    return value
 
 
 def _seconds(text: str) -> float:
@@ -143,7 +132,7 @@ def _control(kmemleak: Kmemleak, args: argparse.Namespace) -> int:
     if args.dump:
         from leakscope.report.text import printable
 
-        said = kmemleak.dump(_address(args.dump))
+        said = kmemleak.dump(address_value(args.dump))
         text = "".join(f"{printable(line)}\n" for line in said)
         write_text(sys.stdout, text or "kmemleak said nothing of that address\n")
     if args.off:

@@ -12,7 +12,20 @@ from leakscope.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["exit_code_value", "size_value", "whole_number", "words_value"]
+__all__ = ["address_value", "exit_code_value", "size_value", "whole_number", "words_value"]
+
+
+def address_value(text: str) -> int:
+    """Return an address in memory. Raises `UsageError`."""
+    try:
+        value = int(text[:32], 16)
+    except ValueError:
+        value = -1
+    if not 0 < value < 1 << 64:
+        raise UsageError(
+            f"{text[:40]!r} is no address", hint="Such as 0xffff888002e02000 in a report."
+        )
+    return value
 
 
 def whole_number(text: str) -> int:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processor time of `leakscope run`: for a trivial program, and for each further process.
 
-    python benchmarks/launch/cost.py [--build] [--rounds N] [LEAKSCOPE...]
+    python benchmarks/launch/cost.py [--build | --trivial] [--rounds N] [LEAKSCOPE...]
 
 Several are measured in turn, to compare two versions on the same machine at the same load. With
 `--build` alone a build is measured: some 200 processes of make, gcc, cc1, as, ld and sh, two at a
-time, in processor and in elapsed time, and the time that a report on all that it left takes.
+time, in processor and in elapsed time, and the time that a report on all that it left takes. With
+`--trivial` alone the trivial program is, under each of the tools in turn: to compare two versions.
 
 User and system time of leakscope and of everything that it started (RUSAGE_CHILDREN), less that
 of the same command without leakscope. The two alternate, and the smallest of the rounds counts:
@@ -140,6 +141,27 @@ def seen(leakscope: str, command: list[str], folder: Path) -> tuple[int, int]:
     return files, sum(each["totals"]["allocation_count"] for each in report["processes"])
 
 
+def measure_trivial(tools: list[str], folder: Path, rounds: int) -> None:
+    """Print what `run -- true` costs under each tool, in turn with the program alone."""
+    for tool in tools:  # that it is at work; compiles its modules as well
+        files, events = seen(tool, ["ls", "/"], folder)
+        assert files == 1, files
+        assert events > 0, events
+    times: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        times.setdefault("", []).append(spent(["true"], folder))
+        for tool in tools:
+            times.setdefault(tool, []).append(spent([tool, "run", "-q", "--", "true"], folder))
+    plain = min(times.pop(""))
+    print(
+        f"run -q -- true; load {os.getloadavg()[0]:.1f}; milliseconds of processor time, {rounds}"
+    )
+    print(f"rounds; {'no bytecode is kept' if sys.dont_write_bytecode else 'bytecode is kept'}")
+    for tool, each in times.items():
+        least, middle = min(each) - plain, statistics.median(each) - plain
+        print(f"{tool:60} {least * 1e3:5.0f} at least {middle * 1e3:5.0f} median")
+
+
 def measure(leakscope: str, command: list[str], folder: Path, rounds: int) -> tuple[float, float]:
     """Return the smallest processor time without and with leakscope."""
     plain, traced = [], []
@@ -153,11 +175,15 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Processor time of leakscope run.")
     parser.add_argument("--build", action="store_true", help="measure the build alone")
-    parser.add_argument("--rounds", type=int, default=3, help="of the build (default 3)")
+    parser.add_argument("--trivial", action="store_true", help="measure the trivial program alone")
+    parser.add_argument("--rounds", type=int, default=3, help="of the build, or of --trivial")
     parser.add_argument("tools", nargs="*", default=[shutil.which("leakscope") or "leakscope"])
     args = parser.parse_args()
     tools = [str(Path(each).absolute()) for each in args.tools]
     with tempfile.TemporaryDirectory(prefix="leakscope-build-") as name:
+        if args.trivial:
+            measure_trivial(tools, Path(name), args.rounds)
+            return 0
         measure_build(tools, Path(name), args.rounds)
     if args.build:
         return 0

@@ -46,7 +46,7 @@ def held(subject: Subject, *, heap: bool = False) -> list[str]:
     if account is None or str(read_start(pid)) != began:
         return []
     lines = held_lines(
-        f"{account.name} (pid {pid})",
+        f"{subject.name} (pid {pid})",  # as the rest of the report calls it
         account.lines,
         (("RSS", account.rss), ("PSS", account.pss), ("USS", account.uss)),
         (

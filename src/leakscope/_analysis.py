@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.judge import Options, judge, judge_free_errors, load_suppressions
+from leakscope.judge import Options, judge
 from leakscope.model.frames import Address, Code, Frame
 from leakscope.model.recordings import (
     NODE_EXACT,
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from leakscope.judge.gate import Gate
+    from leakscope.judge.suppressions import Suppression
     from leakscope.model.answers import Profile
     from leakscope.model.findings import Findings
     from leakscope.model.frames import FrameName, Module
+    from leakscope.model.free_errors import FreeError
     from leakscope.model.recordings import Recording
     from leakscope.symbols import Symbolizer
 
@@ -222,7 +224,11 @@ class Analyser:
     ) -> None:
         """Prepare. `most_findings` sites are described, leaks first; `kept` is of one recording."""
         self._gate, self._kept = gate, kept
-        self._suppressions = load_suppressions(suppressions)
+        self._suppressions: tuple[Suppression, ...] = ()
+        if suppressions:
+            from leakscope.judge.suppressions import load_suppressions
+
+            self._suppressions = load_suppressions(suppressions)
         self._debug_dirs = [os.fspath(each) for each in debug_dirs]
         self._debuginfod = debuginfod
         self._options = Options(min_bytes=min_bytes)
@@ -280,7 +286,12 @@ class Analyser:
                 code,
                 self._gate,
             )
-            wrong, doubts = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
+            wrong: tuple[FreeError, ...] = ()
+            doubts: tuple[str, ...] = ()
+            if recording.free_errors:
+                from leakscope.judge.free_errors import judge_free_errors
+
+                wrong, doubts = judge_free_errors(recording, stacks, stacks.of_node, own_operators)
             errors = tuple(
                 FoundError(each.kind, each.text, each.count, stacks.of_node(each.node))
                 for each in recording.errors

@@ -25,7 +25,7 @@ LAYERS = [
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 # Where files are, of the native half too: any part may ask.
-EVERYWHERE = {"_digits", "_native", "_paths"}
+EVERYWHERE = {"_digits", "_native", "_paths", "_patterns", "_told"}
 # The public API and the glue between parts; only cli, and users, import these.
 TOP = {
     "leakscope",

@@ -104,6 +104,7 @@ def test_the_first_screen_has_the_subject_the_rate_and_the_next_command(program,
     assert ("LEAK" in head) == (way == "lost")
     assert f"Next: leakscope find {pid} --attach" in screen
     text = "\n".join(screen)
+    assert "  rate     private memory: " in text  # the heap's is with its size, and another
     # Type information stays where symbols were removed.
     assert {"lost": "Request", "held": "Session"}[way] + " objects, of stripped" in text
     assert ("nobody: nothing points to them" if way == "lost" else "data of stripped") in text

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -47,6 +48,10 @@ def test_a_growing_process_is_named_with_its_container(leakscope, container, tmp
     finally:
         process.kill()
         process.wait()
+    # It has one name, whoever asks.
+    assert f"(pid {process.pid}) holds now:" in text.stdout
+    names = set(re.findall(rf"(\S+ \S+) \(pid {process.pid}\)", text.stdout))
+    assert len(names) == 1, names
     home = f"docker container {container.name[:12]}"
     assert f"in {home}" in " ".join(text.stdout.split())
 

@@ -135,7 +135,7 @@ def judge_recordings(
     `completed` adds what is known from elsewhere, `holders` tells for the page who holds the
     blocks of a site.
     """
-    from leakscope.formats import reading_told
+    from leakscope._told import reading_told
 
     judged: list[tuple[str, Findings]] = []
     every: list[Recording] = []

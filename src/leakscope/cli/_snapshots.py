@@ -39,7 +39,7 @@ def report_snapshots(
     A file that cannot be read is complained of and added to `failed`; raised where nothing else
     can be reported.
     """
-    from leakscope.formats import reading_told
+    from leakscope._told import reading_told
     from leakscope.observe.asked import parse_duration
     from leakscope.report.snapshots import render_snapshots, to_json
     from leakscope.workflow.snapshots import judge_snapshots

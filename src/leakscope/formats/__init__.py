@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from leakscope.errors import RecordingError
 from leakscope.formats._bounds import NO_CHECK
-from leakscope.formats._file import ForeignFile, reading_told
+from leakscope.formats._file import ForeignFile
 from leakscope.formats._nearest import Guess, nearest
 from leakscope.formats._tables import as_recording
 
@@ -34,7 +34,7 @@ __all__ = [
     "read_block_files",
     "read_foreign",
 ]
-__all__ += ["nearest_format", "read_tables", "reading_told"]
+__all__ += ["nearest_format", "read_tables"]
 
 _HEAD = 1 << 16  # bytes that a format may look at
 

@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import itertools
 import lzma
 import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable  # noqa: TC003 (a ContextVar is made of it)
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, Self
 
+from leakscope._told import TELL
 from leakscope.errors import RecordingError
 from leakscope.formats._stamps import without_stamps
 from leakscope.words import bytes_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["ForeignFile", "reading_told"]
+__all__ = ["ForeignFile"]
 
 _MOST = 256 << 20  # bytes, unpacked
 _PIECE = 1 << 16
@@ -31,19 +29,6 @@ _MOST_XZ = 128 << 20  # bytes that an .xz file may ask its reader to set aside
 _CHECKSUM = 8  # bytes at the end of a gzip stream
 _PLAIN = frozenset(b"\t\r\n") | frozenset(range(0x20, 0x7F))
 _GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
-
-
-_TELL: ContextVar[Callable[[str, float], None] | None] = ContextVar("tell", default=None)
-
-
-@contextlib.contextmanager
-def reading_told(tell: Callable[[str, float], None]) -> Iterator[None]:
-    """Call `tell` with the path, and the share read (0 to 1), while long files are read."""
-    token = _TELL.set(tell)
-    try:
-        yield
-    finally:
-        _TELL.reset(token)
 
 
 class ForeignFile:
@@ -124,7 +109,7 @@ class ForeignFile:
             if not piece:
                 return
             at += len(piece)
-            tell = _TELL.get()
+            tell = TELL.get()
             if tell is not None and at % _STEP < len(piece) and self.size > _STEP:
                 tell(self.path, min(at / self.size, 1.0))
             yield piece

@@ -7,8 +7,6 @@ decides is explained in docs/verdicts.md.
 """
 
 from leakscope.judge.engine import judge
-from leakscope.judge.free_errors import judge_free_errors
 from leakscope.judge.options import Options
-from leakscope.judge.suppressions import Suppression, load_suppressions
 
-__all__ = ["Options", "Suppression", "judge", "judge_free_errors", "load_suppressions"]
+__all__ = ["Options", "judge"]

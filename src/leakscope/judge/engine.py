@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope.judge.gate import Passed
-from leakscope.judge.held import judge_held
 from leakscope.judge.identities import Fingerprints, stable_identity
 from leakscope.judge.kernel_kinds import quiet_kind
 from leakscope.judge.known import interpreter_state, known_one_off
@@ -74,7 +72,12 @@ def judge(
     """
     options = options or Options()
     lived = recording.knows(*LIFETIMES)
-    judged = judge_sites(recording, options) if lived else judge_held(recording, options)
+    if lived:
+        judged = judge_sites(recording, options)
+    else:
+        from leakscope.judge.held import judge_held  # here: our own recordings need none of it
+
+        judged = judge_held(recording, options)
     runtimes = runtimes_of(recording)
     findings: list[Finding] = []
     uses: dict[Suppression, list[int]] = {}
@@ -109,15 +112,15 @@ def judge(
                 finding = _quiet(finding, f"suppressed: {rule.name}")
                 break
         findings.append(finding)
-    passed = Passed(findings) if gate is None else gate(findings, recording)
-    findings = of_one_place(passed.findings)
+    passed = None if gate is None else gate(findings, recording)
+    budgets = () if passed is None else passed.budgets
+    findings = of_one_place(findings if passed is None else passed.findings)
     runtimes = (*runtimes, *go_in(finding.stack for finding in findings))
     return Findings(
         process=recording.process,
         coverage=recording.coverage,
         verdict=_overall(findings, judged, options),
-        headline=_headline(findings, recording, judged, options, runtimes)
-        + _over_budget(passed.budgets),
+        headline=_headline(findings, recording, judged, options, runtimes) + _over_budget(budgets),
         findings=tuple(findings),
         live_bytes=recording.total(Column.LIVE_BYTES),
         live_count=recording.total(Column.LIVE_COUNT),
@@ -140,8 +143,11 @@ def judge(
             )
             for rule, use in uses.items()
         ),
-        budgets=passed.budgets,
-        notes=(*passed.notes, *_notes(recording, judged, described)),
+        budgets=budgets,
+        notes=(
+            *(passed.notes if passed is not None else ()),
+            *_notes(recording, judged, described),
+        ),
         runtimes=tuple(each.sentence for each in runtimes),
         scan=recording.scan,
         earlier=recording.earlier,

@@ -9,11 +9,10 @@ base names of files, without lines, repetitions, and the frames of run-times and
 
 from __future__ import annotations
 
-import hashlib
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from leakscope._patterns import Pattern
 from leakscope.judge.places import is_runtime
 from leakscope.model.frames import plain_name
 from leakscope.model.recordings import KIND_NAMES, NODE_UNADDRESSED
@@ -29,22 +28,22 @@ __all__ = ["Fingerprints", "stable_identity", "stable_names"]
 _DEEPEST = 1024
 
 # What compilers add to the names of functions that they split, specialise or move.
-_CLONE = re.compile(
+_CLONE = Pattern(
     r"(?: \[clone [^\]]*\])|(?:\.(?:constprop|isra|part|cold|lto_priv|localalias|llvm|sra)"
     r"(?:\.\d+)*)|(?:::h[0-9a-f]{16}$)"
 )
-_BRACKETS = re.compile(r"<[^<>]*>|\([^()]*\)|\{[^{}]*\}")
+_BRACKETS = Pattern(r"<[^<>]*>|\([^()]*\)|\{[^{}]*\}")
 # What each C++ compiler calls the code that initialises global objects.
-_INITIALIZER = re.compile(
+_INITIALIZER = Pattern(
     r"__static_initialization_and_destruction_\d|__cxx_global_(?:var|array)_init|_GLOBAL__(?:sub_)?[ID]_"
 )
-_STD_HEADER = re.compile(
+_STD_HEADER = Pattern(
     r"stl_\w+\.h|(?:basic_string|regex\w*|std_function|functional_hash)\.(?:h|tcc)|(?:new_)?allocator\.h"
     r"|alloc_traits\.h|char_traits\.h|(?:shared|unique|allocated)_ptr(?:_base)?\.h|hashtable(?:_policy)?\.h"
     r"|unordered_(?:map|set)\.h|(?:vector|deque|list|istream|ostream|fstream|sstream)\.tcc"
     r"|(?:invoke|move|std_thread|ios_base|refwrap|range_access|predefined_ops|atomic_base)\.h"
 )
-_VERSION = re.compile(r"(?:\.so)?(?:[-.]\d[\w.]*)?(?: \(deleted\))?$")
+_VERSION = Pattern(r"(?:\.so)?(?:[-.]\d[\w.]*)?(?: \(deleted\))?$")
 # A compiler turns malloc and memset into calloc: what the program asked for is one thing.
 _SAME = dict.fromkeys(("calloc", "realloc", "memalign"), "malloc") | {"new[]": "new"}
 
@@ -180,4 +179,6 @@ def _bytes(text: str) -> bytes:
 
 
 def _digest(parts: Sequence[bytes]) -> str:
+    import hashlib  # here: it loads OpenSSL, and a run without findings needs it for nothing
+
     return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()

@@ -130,7 +130,8 @@ def facts(found: Found) -> list[tuple[str, str]]:
         rows += _kept(heap)
     chief = next((g for g in found.others if found.kind == _gauge(g)), found.growth)
     if chief is not None:
-        rows.append(("rate", _growth(chief)))
+        whose = "" if found.kind == _gauge(chief) else f"{_gauge(chief)}: "  # and not of the heap
+        rows.append(("rate", f"{whose}{_growth(chief)}"))
     more = [g for g in (found.growth, *found.others) if g is not None and g is not chief]
     rows += [("also", f"{_gauge(g)}: {_growth(g)}") for g in more[:_ROWS] if g.rate > 0]
     rows += [("runtime", text) for text in found.runtimes[:1]]

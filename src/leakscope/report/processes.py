@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from leakscope.judge.together import leaking_places
+from leakscope.report._coverage import problems
 from leakscope.report._shared import shared_lines
 from leakscope.report.ink import WARNING, Ink
 from leakscope.report.terminal import next_lines, render, render_brief
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render_processes"]
 
+_NAMES = 5
 _BRIEF = 20  # processes with nothing to report that get a line of their own
 
 
@@ -87,14 +91,32 @@ def render_processes(
     for label, findings in detailed:
         parts.append(f"\n{_heading(label, width, rule)}\n{full(label, findings)}")
     told = {id(findings) for _, findings in detailed}
-    brief = [each for each in order if id(each[1]) not in told]
+    rest = [each for each in order if id(each[1]) not in told]
+    alike = [f for _, f in rest if f.leaks and not problems(f)]
+    parts += [f"{line}\n" for line in _alike_lines(alike, ink)]
+    brief = [each for each in rest if not each[1].leaks or problems(each[1])]
     for label, findings in brief[:_BRIEF]:
         parts.append(f"\n{_heading(label, width, rule)}\n")
         parts.append(render_brief(findings, width=width, colour=colour))
     if brief[_BRIEF:]:
-        what = "without a leak" if not any(f.leaks for _, f in brief[_BRIEF:]) else "without more"
+        what = "without more to say" if any(f.leaks for _, f in brief) else "without a leak"
         parts.append(f"\n{len(brief) - _BRIEF} more processes {what}; --all shows them\n")
     return "".join(parts)
+
+
+def _alike_lines(alike: Sequence[Findings], ink: Ink) -> list[str]:
+    """Count the processes that leak nowhere but at places that are told already, by program."""
+    if not alike:
+        return []
+    names = Counter(PurePath(each.process.exe or "?").name for each in alike)
+    of = ", ".join(f"{count:,} of {printable(name)}" for name, count in names.most_common(_NAMES))
+    more = "" if len(names) <= _NAMES else f" and of {plural(len(names) - _NAMES, 'other program')}"
+    size = bytes_text(sum(leak.leak_bytes for each in alike for leak in each.leaks))
+    which, verb = ("process", "leaks") if len(alike) == 1 else ("processes", "leak")
+    text = (
+        f"{len(alike):,} more {which} {verb} {size} at these places alone: {of}{more}; --all shows"
+    )
+    return ["", *ink.wrap(f"{text} {'it' if len(alike) == 1 else 'them'}")]
 
 
 def _replaced_lines(every: Sequence[Findings], ink: Ink) -> list[str]:

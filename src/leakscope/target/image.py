@@ -339,9 +339,10 @@ def _no_image(pid: int, answer: dict[str, Any], max_pause_s: float) -> TargetErr
     refused = answer["refused"]
     why = [refused[name] for name in ("copied", "forked") if name in refused]
     needed = max(round(answer["needed_s"] * 1.5 + 0.05, 1), 0.1)
-    hint = None
-    if needed > max_pause_s:
-        hint = f"--max-pause {needed:g} lets it be stopped for that long."
+    hint = f"--max-pause {needed:g} lets it be stopped for that long."
+    if needed <= max_pause_s:  # it should have been possible
+        more = f"--max-pause {2 * max_pause_s:g} allows more"
+        hint = f"Something held it up: try again when the machine is calmer, or {more}."
     return TargetError(
         f"process {pid} was not scanned, because it would have been stopped for longer than"
         f" {max_pause_s:g} s: {why[0] if why else 'no image could be taken'}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from leakscope._paths import exists, is_file, is_link, resolved
+from leakscope._paths import current, exists, is_file, is_link, resolved
 from leakscope.errors import TargetError
 from leakscope.proc import elf
 from leakscope.proc.status import read_status
@@ -84,7 +84,10 @@ def find_program(name: str, environment: Mapping[str, str] = os.environ) -> str:
             f"there is no program {name} in PATH, only a file {name} in the current directory",
             hint=f"Say ./{name} if that one is meant.",
         )
-    raise TargetError(f"there is no program {name} in PATH")
+    raise TargetError(
+        f"there is no program {name} in PATH",
+        hint="Give it with its folder, or add that to PATH.",
+    )
 
 
 def inspect_program(name: str, environment: Mapping[str, str] = os.environ) -> Program:
@@ -102,7 +105,9 @@ def _executable(path: str, name: str) -> str:
     except FileNotFoundError:
         if is_link(path):
             _refuse(f"{path} is a symbolic link to {Path(path).readlink()!s}, which does not exist")
-        _refuse(f"there is no program {name}")
+        folder = None if name.startswith("/") else current()
+        hint = "Check its path." if folder is None else f"It was looked for from {folder}."
+        _refuse(f"there is no program {name}", hint)
     except OSError as error:
         _refuse(f"cannot look at {path}: {error.strerror}")
     if stat.S_ISDIR(status.st_mode):

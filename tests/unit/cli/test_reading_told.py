@@ -4,8 +4,9 @@
 import io
 import time
 
+from leakscope._told import reading_told
 from leakscope.cli._progress import Progress
-from leakscope.formats import read_tables, reading_told
+from leakscope.formats import read_tables
 
 
 class Terminal(io.StringIO):

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from leakscope.judge import judge_free_errors
+from leakscope.judge.free_errors import judge_free_errors
 from leakscope.model.frames import Address, Frame
 from leakscope.model.free_errors import RecordedFreeError
 from leakscope.model.recordings import KIND_NAMES, Coverage, Kind

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from leakscope.errors import UsageError
-from leakscope.judge import judge, load_suppressions
-from leakscope.judge.suppressions import parse_suppressions
+from leakscope.judge import judge
+from leakscope.judge.suppressions import load_suppressions, parse_suppressions
 from unit.judge.lives import NEVER, frames_of, lives, recording, stack
 
 STACK = stack("leaf", "Middle::run(int)", "main")

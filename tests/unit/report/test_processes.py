@@ -40,14 +40,21 @@ def test_one_process_of_those_that_leak_at_a_place_is_told_in_full():
     assert " - LEAKING: 4.0 KiB in 4 blocks of 2 processes" in text
     assert "most in large: 3.0 KiB in 3 blocks; small: 1.0 KiB in 1 block" in text
     assert text.count("1. LEAKING") == 2
-    assert text.index("── large ") < text.index("── other ") < text.index("── small ")
+    assert text.index("── large ") < text.index("── other ") < text.index("── known ")
+    assert "── small " not in text
+    assert (
+        "\n\n1 more process leaks 1.0 KiB at these places alone: 1 of app; --all shows it\n" in text
+    )
 
 
 def test_all_shows_every_process_in_full_and_many_are_counted():
-    many = [(f"p{number}", SMALL) for number in range(30)]
+    many = [(f"p{n}", findings(finding(live_bytes=1024, live_count=1))) for n in range(30)]
 
     assert render_processes(many, show_all=True).count("1. LEAKING") == 30
-    assert "27 more with at most 1.0 KiB each" in render_processes(many)
+    text = render_processes(many)
+    assert "27 more with at most 1.0 KiB each" in text
+    assert "29 more processes leak 29.0 KiB at these places alone: 29 of app; --all" in text
+    assert len(text.splitlines()) < 60
 
 
 def test_json_has_the_places_of_all_processes():

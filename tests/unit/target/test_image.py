@@ -5,6 +5,7 @@ import platform
 
 import pytest
 
+from leakscope.target import image
 from leakscope.target.areas import is_copied, read_areas
 from leakscope.target.image import open_image
 from leakscope.target.memory import Range
@@ -52,3 +53,19 @@ def test_what_is_the_same_as_in_a_file_need_not_be_copied(program):
     assert data.to_copy >= 4096
     assert not is_copied(kernels.mapping)
     assert sum(a.to_copy for a in areas) < sum(a.resident for a in areas)
+
+
+@pytest.mark.parametrize(
+    ("needed_s", "hint"),
+    [
+        (1.0, "--max-pause 1.6 lets it be stopped for that long."),
+        (0.02, "try again when the machine is calmer, or --max-pause 0.2 allows more."),
+    ],
+)
+def test_what_was_not_scanned_says_what_to_do_also_where_it_should_have_been_possible(
+    needed_s, hint
+):
+    refused = {"copied": "its 9 bytes could not be copied within 0.1 s", "forked": "it changes"}
+    error = image._no_image(7, {"needed_s": needed_s, "refused": refused}, 0.1)
+    assert str(error).startswith("process 7 was not scanned, because")
+    assert error.hint.endswith(hint)

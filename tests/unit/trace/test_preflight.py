@@ -76,9 +76,11 @@ def test_a_bare_name_is_looked_up_like_a_shell_does(build, tmp_path):
 def test_a_missing_program(tmp_path):
     assert refusal("no-such-program-here") == (
         "there is no program no-such-program-here in PATH",
-        "",
+        "Give it with its folder, or add that to PATH.",
     )
-    assert refusal(tmp_path / "gone")[0] == f"there is no program {tmp_path}/gone"
+    assert refusal(tmp_path / "gone") == (f"there is no program {tmp_path}/gone", "Check its path.")
+    here = refusal("./gone")
+    assert here == ("there is no program ./gone", f"It was looked for from {os.getcwd()}.")
 
 
 def test_a_program_of_the_current_directory_without_its_dot(build, monkeypatch):

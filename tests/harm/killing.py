@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from harm.attaching import MAX_PAUSE_S, Shape, settled
 from leakscope.errors import LeakscopeError
 from leakscope.proc.maps import read_maps
+from leakscope.trace.attach import hands
 from leakscope.trace.attach.detach import remove
 from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.plan import make_plan
@@ -127,7 +128,7 @@ def _span_s(pid: int) -> float:
     raise AssertionError(f"process {pid} is not attached to")
 
 
-def _stray(pid: int) -> int:
+def stray(pid: int) -> int:
     """Count mappings of code without a file: none of a program that makes no code itself."""
     maps = read_maps(pid)
     return sum(m.permissions == "r-xp" and not m.inode and m.path[:1] != "[" for m in maps)
@@ -158,7 +159,7 @@ def kill_tracers(
     """
     chance = random.Random(seed)
     result = Kills(name, before=settled(pid))
-    code = _stray(pid)
+    code = stray(pid)
     span_s = _span_s(pid)
     for number in range(cycles):
         child = _begin(pid)
@@ -180,16 +181,25 @@ def kill_tracers(
             assert removed.unmapped, removed.reason
         assert find_attached(pid) is None
         if number % CHECK_EVERY == CHECK_EVERY - 1:
-            with Session(make_plan(pid), max_pause_s=MAX_PAUSE_S) as session:
-                time.sleep(0.2)
-                session.detach()
-                recording = session.recording()
-            result.attaches += 1
-            result.events += (recording.coverage.alloc_events or 0) if recording else 0
+            _attach_whole(pid, result)
             check()
     time.sleep(0.1)
-    result.after, result.stray = settled(pid), _stray(pid) - code
+    result.after, result.stray = settled(pid), stray(pid) - code
     return result
+
+
+def _attach_whole(pid: int, result: Kills) -> None:
+    """Attach and detach once, without a kill; a busy machine may refuse."""
+    try:
+        with Session(make_plan(pid), max_pause_s=MAX_PAUSE_S) as session:
+            time.sleep(0.2)
+            session.detach()
+            recording = session.recording()
+    except LeakscopeError:
+        result.refused += 1
+        return
+    result.attaches += 1
+    result.events += (recording.coverage.alloc_events or 0) if recording else 0
 
 
 def kill_targets(name: str, command: list[str], folder: Path, cycles: int, seed: int = 1) -> Kills:
@@ -254,3 +264,16 @@ def _ask(server: Server) -> None:
         print(f"{server.name}: {trouble!r}", flush=True)
     finally:
         os._exit(BROKEN)
+
+
+def kill_before_it_is_noted(pid: int) -> None:
+    """Attach, and be killed after the first memory was mapped, before anything is written there."""
+    child = os.fork()
+    if not child:
+        try:
+            hands.Writer.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, misc, return-value]
+            with Session(make_plan(pid), max_pause_s=MAX_PAUSE_S):
+                pass
+        finally:
+            os._exit(BROKEN)
+    assert os.waitstatus_to_exitcode(_ended(child)) == -signal.SIGKILL

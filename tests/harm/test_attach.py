@@ -26,7 +26,13 @@ from harm.attaching import (
     started,
 )
 from harm.conftest import LEAKSCOPE, environment
-from harm.killing import CHECK_EVERY, kill_targets, kill_tracers
+from harm.killing import (
+    CHECK_EVERY,
+    kill_before_it_is_noted,
+    kill_targets,
+    kill_tracers,
+    stray,
+)
 from harm.servers import SERVERS
 from leakscope.trace.attach.detach import remove
 from leakscope.trace.attach.island import find_attached
@@ -185,7 +191,7 @@ def test_whoever_attaches_is_killed_in_the_middle(folder, tmp_path):
             assert process.poll() is None
 
         result = kill_tracers("leaky", process.pid, CHECK_EVERY, is_there)
-        assert result.events > 0
+        assert result.events > 0 or result.refused
         assert result.moments.keys() & {"mapped", "patched", "nothing there"}
         assert abs(result.after.descriptors - result.before.descriptors) <= 1
 
@@ -195,3 +201,20 @@ def test_a_process_that_is_killed_in_the_middle_ends_the_attach_well(folder, tmp
     result = kill_targets("leaky", [str(build("leaky", folder))], tmp_path, 4)
     assert result.cycles == 4
     assert sum(result.moments.values()) == 4
+
+
+@pytest.mark.parametrize("name", ["leaky", "musl"])
+def test_a_kill_after_the_first_mapping_leaves_nothing(name, folder, tmp_path):
+    """What is not written there yet nobody could find: the thread itself unmaps it."""
+    with started([str(build(name, folder))], tmp_path) as process:
+        code = stray(process.pid)
+        for _ in range(5):
+            kill_before_it_is_noted(process.pid)
+            time.sleep(0.05)
+            assert process.poll() is None
+            assert find_attached(process.pid) is None
+            assert stray(process.pid) == code
+        with Session(make_plan(process.pid), max_pause_s=MAX_PAUSE_S) as session:
+            time.sleep(0.3)
+        assert session.removed.unmapped
+        assert stray(process.pid) == code

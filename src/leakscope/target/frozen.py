@@ -154,6 +154,14 @@ class Frozen:
         return ranges, ()
 
     @property
+    def is_whole(self) -> bool:
+        """Whether no other thread of the process runs."""
+        try:
+            return set(_tids(self.pid)) <= set(self._seized)
+        except TargetError:
+            return False
+
+    @property
     def tids(self) -> tuple[int, ...]:
         """The threads that are stopped."""
         return tuple(self._seized)

@@ -258,9 +258,11 @@ def _map_all(calls: hands.Calls, memory: Writer, layout: _Layout, injected: Inje
     try:
         for number, island in enumerate(layout.islands):
             page = pack_secondary(layout.islands[0]) if number else pack(injected.attached)
-            calls.map(island, ISLAND_BYTES, hands.READ | hands.EXEC, plain | hands.FIXED_NOREPLACE)
-            done.append((island, ISLAND_BYTES))
-            memory.write(island, page)  # at once: who kills us before leaves what nobody knows of
+            kind = plain | hands.FIXED_NOREPLACE
+            with calls.unmapped_if_killed(island, ISLAND_BYTES):
+                calls.map(island, ISLAND_BYTES, hands.READ | hands.EXEC, kind)
+                done.append((island, ISLAND_BYTES))
+                memory.write(island, page)  # at once: before, nobody knows of it
             if not number and _is_present(injected.attached.pid, island + CODE):
                 raise TargetError(
                     f"process {injected.attached.pid} cannot be attached to: it locks all memory that"

@@ -34,6 +34,8 @@ from harm.killing import (
     stray,
 )
 from harm.servers import SERVERS
+from leakscope.errors import TargetError
+from leakscope.trace.attach import hands, inject
 from leakscope.trace.attach.detach import remove
 from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.plan import make_plan
@@ -218,3 +220,48 @@ def test_a_kill_after_the_first_mapping_leaves_nothing(name, folder, tmp_path):
             time.sleep(0.3)
         assert session.removed.unmapped
         assert stray(process.pid) == code
+
+
+@pytest.mark.parametrize("phase", ["_map", "_write", "_patch"])
+def test_a_process_that_ends_before_a_phase_is_said_to_have_ended(
+    phase, folder, tmp_path, monkeypatch
+):
+    whole = getattr(inject, phase)
+    with subprocess.Popen([build("leaky", folder)], cwd=tmp_path) as process:
+        time.sleep(1.2)
+
+        def killed(*arguments):
+            process.kill()
+            process.wait()
+            return whole(*arguments)
+
+        monkeypatch.setattr(inject, phase, killed)
+        plan = make_plan(process.pid)
+        with (
+            pytest.raises(TargetError, match=r"ended|there is no process"),
+            Session(plan, max_pause_s=MAX_PAUSE_S),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("least", [0, 1 << 14])
+def test_a_process_that_ends_while_it_is_written_to_is_said_to_have_ended(
+    least, folder, tmp_path, monkeypatch
+):
+    whole = hands.Writer.write
+    with subprocess.Popen([build("leaky", folder)], cwd=tmp_path) as process:
+        time.sleep(1.2)
+
+        def killed(memory, address, data):
+            if len(data) >= least and memory.pid == process.pid:
+                process.kill()
+                process.wait()
+            whole(memory, address, data)
+
+        monkeypatch.setattr(hands.Writer, "write", killed)
+        plan = make_plan(process.pid)
+        with (
+            pytest.raises(TargetError, match=r"ended|there is no process"),
+            Session(plan, max_pause_s=MAX_PAUSE_S),
+        ):
+            pass

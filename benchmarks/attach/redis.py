@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an attach costs a redis server: not attached, attached exact and sampled, and under `run`, in turn.
+"""What an attach costs a redis server: alone, attached exact and sampled, and under `run`, in turn.
 
     python benchmarks/attach/redis.py [--rounds 7] [--share 1]
 
-Two servers: one is attached to and detached from again and again, the other runs under `leakscope run`.
-Each round asks each of them in each way, one after the other and in another order each time, with
-redis-benchmark: one request at a time, and sixteen in a pipeline. Requests a second are counted, and
-the server's own processor time for each, which other work on the machine disturbs less. Ratios are
-taken round by round against the server that is not attached; their medians are printed, and
-between what the middle half of them lies. Many short rounds say more than few long ones where other work goes on. A way in which nothing was recorded ends the benchmark.
+Two servers: one is attached to and detached from again and again, the other runs under
+`leakscope run`. Each round asks each of them in each way, one after the other and in another order
+each time, with redis-benchmark: one request at a time, and sixteen in a pipeline. Requests a second
+are counted, and the server's own processor time for each, which other work on the machine disturbs
+less. Ratios are taken round by round against the server that is not attached; their medians are
+printed, and between what the middle half of them lies. Many short rounds say more than few long ones
+where other work goes on. A way in which nothing was recorded ends the benchmark.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}")
     print(
         f"load {min(loads):.1f} to {max(loads):.1f}; medians of {options.rounds} rounds, {options.share:g} of"
-        " the requests; ratios to the server that is not attached, round by round, with what the middle half lies between"
+        " the requests; ratios to the server that is not attached, round by round, with what the"
+        " middle half of them lies between"
     )
     print()
     print("| pipeline | way | requests/s | ratio | µs of the server | ratio |")

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an attach costs a redis server: not attached, attached exact and sampled, and under `run`, in turn.
+"""What an attach costs a redis server: alone, attached exact and sampled, and under `run`, in turn.
 
     python benchmarks/attach/redis.py [--rounds 7] [--share 1]
 
-Two servers: one is attached to and detached from again and again, the other runs under `leakscope run`.
-Each round asks each of them in each way, one after the other and in another order each time, with
-redis-benchmark: one request at a time, and sixteen in a pipeline. Requests a second are counted, and
-the server's own processor time for each, which other work on the machine disturbs less. Ratios are
-taken round by round against the server that is not attached; their medians are printed, and their
-ranges. A way in which nothing was recorded ends the benchmark.
+Two servers: one is attached to and detached from again and again, the other runs under
+`leakscope run`. Each round asks each of them in each way, one after the other and in another order
+each time, with redis-benchmark: one request at a time, and sixteen in a pipeline. Requests a second
+are counted, and the server's own processor time for each, which other work on the machine disturbs
+less. Ratios are taken round by round against the server that is not attached; their medians are
+printed, and between what the middle half of them lies. Many short rounds say more than few long ones
+where other work goes on. A way in which nothing was recorded ends the benchmark.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Spent:
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="two at least")
     parser.add_argument(
         "--share", type=float, default=1.0, help="of the requests (1; 0.1 is quick)"
     )
@@ -94,7 +95,8 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}")
     print(
         f"load {min(loads):.1f} to {max(loads):.1f}; medians of {options.rounds} rounds, {options.share:g} of"
-        " the requests; ratios to the server that is not attached, round by round, with their range"
+        " the requests; ratios to the server that is not attached, round by round, with what the"
+        " middle half of them lies between"
     )
     print()
     print("| pipeline | way | requests/s | ratio | µs of the server | ratio |")
@@ -117,9 +119,10 @@ def main() -> None:
 
 
 def ratios(spents: list[Spent], alone: list[Spent], of: Callable[[Spent], float]) -> str:
-    """Return the median ratio of the rounds, and the range."""
-    each = sorted(of(one) / of(other) for one, other in zip(spents, alone, strict=True))
-    return f"{statistics.median(each):.3f} ({each[0]:.2f} to {each[-1]:.2f})"
+    """Return the median ratio of the rounds, and between what the middle half of them lies."""
+    each = [of(one) / of(other) for one, other in zip(spents, alone, strict=True)]
+    low, middle, high = statistics.quantiles(each, n=4, method="inclusive")
+    return f"{middle:.3f} ({low:.2f} to {high:.2f})"
 
 
 def measured(

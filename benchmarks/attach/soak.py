@@ -37,7 +37,7 @@ from harm.attaching import (
 from harm.killing import Kills, kill_server, kill_targets, kill_tracers
 from harm.servers import SERVERS
 
-REFUSED = ("shares",)  # as they should be
+REFUSED = ("shares", "no_restart")  # as they should be
 KILLED = ("leaky", "static", "musl", "musl-static", "busy", "python", "java")
 
 

@@ -26,8 +26,16 @@ from harm.attaching import (
     started,
 )
 from harm.conftest import LEAKSCOPE, environment
-from harm.killing import CHECK_EVERY, kill_targets, kill_tracers
+from harm.killing import (
+    CHECK_EVERY,
+    kill_before_it_is_noted,
+    kill_targets,
+    kill_tracers,
+    stray,
+)
 from harm.servers import SERVERS
+from leakscope.errors import TargetError
+from leakscope.trace.attach import hands, inject
 from leakscope.trace.attach.detach import remove
 from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.plan import make_plan
@@ -185,7 +193,7 @@ def test_whoever_attaches_is_killed_in_the_middle(folder, tmp_path):
             assert process.poll() is None
 
         result = kill_tracers("leaky", process.pid, CHECK_EVERY, is_there)
-        assert result.events > 0
+        assert result.events > 0 or result.refused
         assert result.moments.keys() & {"mapped", "patched", "nothing there"}
         assert abs(result.after.descriptors - result.before.descriptors) <= 1
 
@@ -195,3 +203,65 @@ def test_a_process_that_is_killed_in_the_middle_ends_the_attach_well(folder, tmp
     result = kill_targets("leaky", [str(build("leaky", folder))], tmp_path, 4)
     assert result.cycles == 4
     assert sum(result.moments.values()) == 4
+
+
+@pytest.mark.parametrize("name", ["leaky", "musl"])
+def test_a_kill_after_the_first_mapping_leaves_nothing(name, folder, tmp_path):
+    """What is not written there yet nobody could find: the thread itself unmaps it."""
+    with started([str(build(name, folder))], tmp_path) as process:
+        code = stray(process.pid)
+        for _ in range(5):
+            kill_before_it_is_noted(process.pid)
+            time.sleep(0.05)
+            assert process.poll() is None
+            assert find_attached(process.pid) is None
+            assert stray(process.pid) == code
+        with Session(make_plan(process.pid), max_pause_s=MAX_PAUSE_S) as session:
+            time.sleep(0.3)
+        assert session.removed.unmapped
+        assert stray(process.pid) == code
+
+
+@pytest.mark.parametrize("phase", ["_map", "_write", "_patch"])
+def test_a_process_that_ends_before_a_phase_is_said_to_have_ended(
+    phase, folder, tmp_path, monkeypatch
+):
+    whole = getattr(inject, phase)
+    with subprocess.Popen([build("leaky", folder)], cwd=tmp_path) as process:
+        time.sleep(1.2)
+
+        def killed(*arguments):
+            process.kill()
+            process.wait()
+            return whole(*arguments)
+
+        monkeypatch.setattr(inject, phase, killed)
+        plan = make_plan(process.pid)
+        with (
+            pytest.raises(TargetError, match=r"ended|there is no process"),
+            Session(plan, max_pause_s=MAX_PAUSE_S),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("least", [0, 1 << 14])
+def test_a_process_that_ends_while_it_is_written_to_is_said_to_have_ended(
+    least, folder, tmp_path, monkeypatch
+):
+    whole = hands.Writer.write
+    with subprocess.Popen([build("leaky", folder)], cwd=tmp_path) as process:
+        time.sleep(1.2)
+
+        def killed(memory, address, data):
+            if len(data) >= least and memory.pid == process.pid:
+                process.kill()
+                process.wait()
+            whole(memory, address, data)
+
+        monkeypatch.setattr(hands.Writer, "write", killed)
+        plan = make_plan(process.pid)
+        with (
+            pytest.raises(TargetError, match=r"ended|there is no process"),
+            Session(plan, max_pause_s=MAX_PAUSE_S),
+        ):
+            pass

@@ -6,8 +6,10 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +101,41 @@ def test_a_terminal_that_goes_away_takes_no_recording_with_it(leaky, attach, tmp
     first.wait(PATIENCE_S)
     assert find_attached(leaky.pid) is None
     assert list(tmp_path.glob("*.leakscope"))
+
+
+SUSPENDED = """
+import os, signal, sys, time
+from leakscope.scan.cancel import cancellable
+from leakscope.target.frozen import Frozen, apart
+
+def hold():
+    with Frozen(int(sys.argv[1])):
+        os.kill(os.getpid(), signal.SIGTSTP)  # as Ctrl-Z sends it
+        time.sleep(0.2)
+
+{}(hold)
+print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["apart", "cancellable"])
+def test_ctrl_z_in_a_pause_stops_leakscope_and_not_the_process(way):
+    def state(pid):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    with subprocess.Popen(["sleep", "1000"]) as sleep:
+        command = [sys.executable, "-c", SUSPENDED.format(way), str(sleep.pid)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            try:
+                end = time.monotonic() + 60
+                while state(holder.pid) != "T" and time.monotonic() < end:
+                    time.sleep(0.02)
+                assert state(holder.pid) == "T"  # it obeys,
+                assert state(sleep.pid) == "S"  # and holds nobody meanwhile
+                assert "TracerPid:\t0" in Path(f"/proc/{sleep.pid}/status").read_text()
+                holder.send_signal(signal.SIGCONT)
+                assert holder.communicate(timeout=60)[0] == "went on\n"
+                assert holder.returncode == 0
+            finally:
+                holder.kill()
+                sleep.kill()

@@ -21,16 +21,17 @@ from leakscope.trace.attach.island import find_attached
 LEAKSCOPE = [sys.executable, "-m", "leakscope"]
 REPORT = ROOT / "src" / "leakscope" / "report"
 SCHEMA, FIND_SCHEMA = REPORT / "schema.json", REPORT / "schemas" / "leakscope-find-1.json"
+LONG_S = 400  # four walks, each by a process of its own: a busy machine takes a while for that
 PAUSE = ["--max-pause", "2"]
 
 
-def leakscope(*arguments, **more):
+def leakscope(*arguments, timeout=120, **more):
     return subprocess.run(
         [*LEAKSCOPE, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=timeout,
         **more,
     )
 
@@ -225,19 +226,24 @@ def test_a_process_that_ends_is_reported(folder, tmp_path):
     assert "lost" in out
 
 
+@pytest.mark.timeout(LONG_S + 60)
 def test_find_names_the_line_and_tells_what_was_there(leaky):
-    done = leakscope("find", leaky.pid, "--attach", "--for", "6s", "--max-pause", "2")
+    done = leakscope(
+        "find", leaky.pid, "--attach", "--for", "6s", "--max-pause", "2", timeout=LONG_S
+    )
     assert f"leaky.c:{lost_line()}" in done.stdout
     assert "Before attach: " in done.stdout
     assert "are still there" in done.stdout
     assert find_attached(leaky.pid) is None
 
 
+@pytest.mark.timeout(LONG_S + 60)
 def test_find_has_it_in_json_and_page(leaky, tmp_path):
     page = tmp_path / "page.html"
     done = leakscope(
-        "find", leaky.pid, "--attach", "--for", "4s", "--max-pause", "2", "--json", "--html", page
-    )
+        "find", leaky.pid, "--attach", "--for", "4s", "--max-pause", "2", "--json", "--html", page,
+        timeout=LONG_S,
+    )  # fmt: skip
     document = json.loads(done.stdout)
     earlier = document["earlier"]
     assert earlier["block_count"] > 1000

@@ -245,6 +245,29 @@ class Borrowed(Caller):
         finally:
             os.close(self._memory)
 
+    @contextlib.contextmanager
+    def undone_by(self, number: int, *arguments: int) -> Iterator[None]:
+        """Let the thread make a system call when we die inside, before it goes on.
+
+        Nothing may be cloned inside.
+        """
+        kept = os.pread(self._memory, _LETTER, self._child)
+        words = [0] * _WORDS
+        words[_IP], words[_SP], words[_AX] = self._gadgets.call, self._back, number
+        for register, value in zip(_ARGUMENTS, arguments, strict=False):
+            words[register] = value
+        for register in (_CS, _SS):
+            words[register] = self._registers[register]
+        self._write_frame(self._child, words, _NONE, b"")
+        back, self._back = self._back, self._child
+        try:
+            yield
+        finally:
+            self._back = back
+            # At once: until here the thread would undo it.
+            set_general_registers(self.tid, self._at(self._gadgets.call + 2))
+            os.pwrite(self._memory, kept, self._child)
+
     def child(self, tid: int) -> Caller:
         """Return a caller for a child that was cloned here, or by such a child."""
         return Caller(tid, self._gadgets, general_registers(tid), self._child)

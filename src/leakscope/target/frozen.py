@@ -24,6 +24,7 @@ from leakscope.errors import TargetError
 from leakscope.proc.freezer import freezing_cgroup
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
 from leakscope.proc.text import read_text
+from leakscope.target.job_control import stopped_afterwards
 from leakscope.target.kernel_words import words_of_thread
 from leakscope.target.memory import Range, Segment, Thread
 from leakscope.target.ptrace import (
@@ -151,6 +152,14 @@ class Frozen:
     ) -> tuple[Sequence[R], Sequence[tuple[npt.NDArray[np.uint64], int]]]:
         """Return `ranges`: all of them can be read here."""
         return ranges, ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no other thread of the process runs."""
+        try:
+            return set(_tids(self.pid)) <= set(self._seized)
+        except TargetError:
+            return False
 
     @property
     def tids(self) -> tuple[int, ...]:
@@ -324,7 +333,7 @@ def apart(work: Callable[[], T]) -> T:
     """Return what `work` returns, done in a thread that ends with it.
 
     With that thread the kernel lets go of what it has seized, also of threads that did not stop in
-    time, which would otherwise stand still as soon as they can.
+    time, which would otherwise stand still as soon as they can. Ctrl-Z waits for its end.
     """
     found: list[T] = []
     trouble: list[BaseException] = []
@@ -336,8 +345,9 @@ def apart(work: Callable[[], T]) -> T:
             trouble.append(error)
 
     thread = threading.Thread(target=run, name="leakscope-apart")
-    thread.start()
-    thread.join()
+    with stopped_afterwards():
+        thread.start()
+        thread.join()
     if trouble:
         raise trouble[0]
     return found[0]

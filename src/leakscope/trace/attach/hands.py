@@ -66,8 +66,8 @@ class TooSlowError(Exception):
 class Calls:
     """System calls in a stopped process, by a thread of it that is free for that."""
 
-    def __init__(self, thread: Borrowed, deadline: float | None) -> None:
-        self._thread = thread
+    def __init__(self, thread: Borrowed, frozen: Frozen, deadline: float | None) -> None:
+        self._thread, self._frozen = thread, frozen
         self._deadline = deadline
 
     def map(self, address: int, size: int, protection: int, flags: int, fd: int = -1) -> None:
@@ -79,6 +79,20 @@ class Calls:
                 self.unmap(result & (1 << 64) - 1, size)
                 result = -17
             raise OSError(-result, os.strerror(-result))
+
+    @contextlib.contextmanager
+    def unmapped_if_killed(self, address: int, size: int) -> Iterator[None]:
+        """Let the thread unmap what is mapped inside, should we not live to write down what it is.
+
+        Where other threads run, or something is there, that is not done: it may be theirs.
+        """
+        there = self._frozen.mappings
+        free = not any(m.start < address + size and address < m.end for m in there)
+        if free and self._frozen.is_whole:
+            with self._thread.undone_by(MUNMAP, address, size):
+                yield
+        else:
+            yield
 
     def unmap(self, address: int, size: int) -> None:
         """Unmap memory. Raises `OSError`."""
@@ -120,7 +134,7 @@ class Calls:
 def borrow(frozen: Frozen, gadgets: Gadgets, deadline: float | None) -> Iterator[Calls]:
     """Yield the system calls of a stopped process. Raises `RefusedError`: no thread is free."""
     with borrow_thread(frozen, gadgets) as thread:
-        yield Calls(thread, deadline)
+        yield Calls(thread, frozen, deadline)
 
 
 class Unstopped:

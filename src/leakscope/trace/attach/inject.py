@@ -9,6 +9,7 @@ second one all threads stand still, and the first five bytes of each function be
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import time
@@ -56,6 +57,7 @@ _PAGE = 4096
 _SLOTS_BYTES = 64 << 14
 _FAR = 64 << 30  # from what the kernel maps by itself
 _NEAR = (1 << 31) - (64 << 20)
+_GONE = {errno.EIO, errno.ESRCH, errno.ENOENT}  # of /proc/PID/mem: its memory is no more
 _TRIES, _PAUSE_S = 20, 0.02
 _KNOWN_OFFSETS = (0x2D0, 0x30)  # of a thread's number: glibc, musl
 _CONTROL_BLOCK = 2048
@@ -124,13 +126,22 @@ def inject(plan: Plan, wishes: Wishes, max_pause_s: float) -> Injected:
         apart(partial(_map, plan, layout, injected, max_pause_s))
         patches = _write(plan, layout, wishes)
         apart(partial(_patch, plan, patches, injected, max_pause_s))
-    except BaseException:
+    except BaseException as error:
         if injected.recording >= 0:
             os.close(injected.recording)
         with contextlib.suppress(TargetError):
             remove(injected.attached, max_pause_s=max(max_pause_s, 0.5))
+        if isinstance(error, OSError):
+            raise _failed(plan.pid, error) from error
         raise
     return injected
+
+
+def _failed(pid: int, error: OSError) -> TargetError:
+    """Say what an error while memory was written means: mostly that it is gone."""
+    if error.errno in _GONE:
+        return TargetError(f"process {pid} ended while it was attached to")
+    return TargetError(f"process {pid} cannot be attached to: {error.strerror}")
 
 
 # -- where -----------------------------------------------------------------------
@@ -221,6 +232,8 @@ def _map(plan: Plan, layout: _Layout, injected: Injected, max_pause_s: float) ->
         except TooSlowError:
             raise _too_slow(plan.pid, max_pause_s) from None
         except OSError as failed:
+            if failed.errno in _GONE:
+                raise
             raise TargetError(
                 f"process {plan.pid} cannot be attached to: memory for it was refused ({failed.strerror})"
             ) from failed
@@ -258,9 +271,11 @@ def _map_all(calls: hands.Calls, memory: Writer, layout: _Layout, injected: Inje
     try:
         for number, island in enumerate(layout.islands):
             page = pack_secondary(layout.islands[0]) if number else pack(injected.attached)
-            calls.map(island, ISLAND_BYTES, hands.READ | hands.EXEC, plain | hands.FIXED_NOREPLACE)
-            done.append((island, ISLAND_BYTES))
-            memory.write(island, page)  # at once: who kills us before leaves what nobody knows of
+            kind = plain | hands.FIXED_NOREPLACE
+            with calls.unmapped_if_killed(island, ISLAND_BYTES):
+                calls.map(island, ISLAND_BYTES, hands.READ | hands.EXEC, kind)
+                done.append((island, ISLAND_BYTES))
+                memory.write(island, page)  # at once: before, nobody knows of it
             if not number and _is_present(injected.attached.pid, island + CODE):
                 raise TargetError(
                     f"process {injected.attached.pid} cannot be attached to: it locks all memory that"

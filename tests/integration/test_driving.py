@@ -194,6 +194,19 @@ def test_a_crash_stays_one(tool, programs, driven):
         assert f"{tool} left no result" in done.stderr
 
 
+def test_a_program_that_could_call_mtrace_and_did_not_is_told_so(programs, driven, tmp_path):
+    source, program = tmp_path / "m.c", tmp_path / "m"
+    source.write_text(
+        "#include <mcheck.h>\n#include <stdlib.h>\n"
+        "int main(int c, char **v) { if (c > 1) mtrace(); return malloc(9) == NULL; }\n"
+    )
+    subprocess.run(["gcc", "-O0", "-o", program, source], check=True)
+    done = driven("mtrace", program)
+    assert done.returncode == 2
+    assert "has mtrace() in it, and did not call it in this run" in done.stderr
+    assert driven("mtrace", program, "now").returncode == 3
+
+
 def test_an_exit_that_skips_the_end_leaves_no_result(programs, driven):
     done = driven("lsan", programs / "p", "q")
     assert done.returncode == 2

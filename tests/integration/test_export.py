@@ -25,6 +25,8 @@ from integration.test_diff import CXX, C, built, leakscope, recorded
 from leakscope.errors import LeakscopeError
 from leakscope.formats import read_foreign
 from leakscope.judge.diff import compare, looked_at
+from leakscope.model.frames import Frame
+from leakscope.model.recordings import Process
 from leakscope.report.export import EXPORTS, Exported, exported
 from unit.report.built_findings import STACK, finding, findings, frame
 
@@ -90,6 +92,17 @@ def test_go_tool_pprof_shows_the_same_numbers(files, told):
         "go", "tool", "pprof", "-list=planted", files["pprof"], cwd=files["pprof"].parent
     )
     assert "checked(500)" in lines
+
+
+def test_the_program_is_what_pprof_says_was_profiled(tmp_path):
+    """Its first mapping; a report of valgrind names libraries, and the program by its command."""
+    library = Frame(None, function="make", module_path="/usr/lib/libstdc++.so.6")
+    main = Frame(None, function="main", module_path="/work/app")
+    for stack in ((library, Frame(None, function="main")), (library, main)):
+        found = findings(finding(stack=stack), process=Process(pid=1, exe="/work/app"))
+        path = tmp_path / "profile"
+        path.write_bytes(exported("pprof", [Exported("app", found)], "/"))
+        assert "File: app\n" in output("go", "tool", "pprof", "-top", path)
 
 
 def test_folded_stacks_add_up(files, told):

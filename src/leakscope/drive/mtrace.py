@@ -47,6 +47,9 @@ def set_up(target: Target) -> Setup:
         },
         read=_read,
         notes=tuple(notes),
+        silent="the program has mtrace() in it, and did not call it in this run"
+        if itself
+        else None,
     )
 
 

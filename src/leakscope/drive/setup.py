@@ -70,6 +70,8 @@ class Setup:
     log: str = r"log(?:\.(\d+))?"  # file names: what the tool says of itself
     notes: tuple[str, ...] = ()  # what the user should know although it works
     follows_children: bool = True
+    silent: str | None = None
+    """Why a program that ended well may have left no result, where that can be told."""
     without_file: Callable[[Exit], tuple[Recording, ...]] | None = None
     """Makes the recording of a tool that leaves no file."""
 

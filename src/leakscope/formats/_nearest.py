@@ -17,6 +17,7 @@ class Guess(NamedTuple):
 
 
 _RUN = "Run it here: leakscope run -- PROGRAM"
+_GO = "Get its heap: curl HOST/debug/pprof/heap"
 # The beginning of a file, what it is, what to do.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"PERFILE2", "data of perf, which has no allocations", _RUN),
@@ -27,6 +28,11 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"BZh", "packed with bzip2", "Unpack it first: bunzip2"),
     (b"\x04\x22\x4d\x18", "packed with lz4", "Unpack it first: lz4 -d"),
     (b"\x89PNG", "a picture", "Save the text that it shows."),
+    (b"goroutine profile: total ", "a list of Go's goroutines, which tells nothing of memory", _GO),
+    (b"goroutine ", "stacks of Go's goroutines, which tell nothing of memory", _GO),
+    (b"threadcreate profile: total ", "a list of Go's threads, which tells nothing of memory", _GO),
+    (b"--- contention:", "a profile of Go's locks, which tells nothing of memory", _GO),
+    (b"--- mutex:", "a profile of Go's locks, which tells nothing of memory", _GO),
     (b"FLR\0", "a recording of Java Flight Recorder", "Use: jfr print --events OldObjectSample"),
 )
 # A pattern that the lines of a format have, its name, and what a report needs beside.
@@ -53,6 +59,8 @@ _LINES: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"slabdata|<active_objs>"), "/proc/slabinfo", "a whole line of a cache"),
     (re.compile(rb"^.{0,40}\b(?:malloc|calloc|realloc|free)\b.{0,20}0x[0-9a-f]+", re.MULTILINE),
      "a log of a malloc hook", "a form that is known: [+FILE:LINE]malloc --> addr: 0x…, size: N"),
+    (re.compile(rb"^<jemalloc>: Leak approximation summary", re.MULTILINE), "what jemalloc prints at the end",
+     "the places: report the file with .heap at its end, which it wrote beside"),
     (re.compile(rb"(?i)\bmemory leak|\bleaked\b|\bleak(?:s|ed)? of \d"), "text about leaks",
      "the form of a tool that is known"),
 )  # fmt: skip

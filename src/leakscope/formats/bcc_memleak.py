@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognises"]
 
 _KNOWN = re.compile(
-    rb"\[\d\d:\d\d:\d\d\] Top \d{1,10} stacks with outstanding allocations"
+    rb"\[\d{1,2}:\d{1,2}:\d{1,2}\] ?Top \d{1,10} stacks with outstanding allocations"
     rb"|[ \t]\d{1,20} bytes in \d{1,20} allocations from stack|(?:^|\n)\d{1,20} bytes in \d{1,20} allocations from stack"
 )
-_INTERVAL = re.compile(r"\[(\d\d:\d\d:\d\d)\] Top (\d{1,10}) stacks with outstanding")
+# libbpf-tools does not pad the numbers of a time.
+_INTERVAL = re.compile(r"\[(\d{1,2}:\d{1,2}:\d{1,2})\] ?Top (\d{1,10}) stacks with outstanding")
 _STACK = re.compile(r"(?:^|\s)(\d{1,20}) bytes in (\d{1,20}) allocations from stack")
 _ADDRESS = re.compile(r"\s{0,80}addr = (?:0x)?[0-9a-f]{1,16} size = \d{1,20}$")
 _PID = re.compile(r"Attaching to pid (\d{1,10})")

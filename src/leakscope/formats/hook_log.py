@@ -23,6 +23,7 @@ from leakscope.formats._tables import MOST_BYTES
 from leakscope.formats._text import LogLines, allocation_kind, frame, without_prefix
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import Coverage, Recording
+from leakscope.words import plural
 
 __all__ = ["is_folder", "read", "read_folder", "recognises", "recognises_loosely"]
 
@@ -38,9 +39,9 @@ _FILE_LINE = re.compile(
     r"file\s?[:=]\s?([^\s,;()\[\]]{1,1000})[,; ]\s?(?:line|l)\s?[:=]?\s?(\d{1,9})"
 )
 _CALLER = re.compile(r"0x([0-9a-fA-F]{1,16})")
-_LOOSE = re.compile(rf"(?<![\w.]){_FUNCTION}(?![\w])(.{{0,2000}})")
+_LOOSE = re.compile(rf"(?i)(?<![\w.]){_FUNCTION}(?![\w])(.{{0,2000}})")
 _LOOSE_LINE = re.compile(
-    rb"(?<![\w.])(?:malloc|calloc|realloc|new|free|delete)(?![\w])[^\n]{0,120}0x[0-9a-fA-F]{4,16}|0x[0-9a-fA-F]{4,16}[^\n]{0,120}\bfree"
+    rb"(?i)(?<![\w.])(?:malloc|calloc|realloc|new|free|delete)(?![\w])[^\n]{0,120}0x[0-9a-fA-F]{4,16}|0x[0-9a-fA-F]{4,16}[^\n]{0,120}\bfree"
 )
 _PLAIN = re.compile(
     rf"(?:\[?(?:([^\[\]\s:]{{1,400}}):(\d{{1,9}})\]?:?\s+))?{_FUNCTION}\s?\(([^()]{{0,80}})\)\s?(?:=|-->|->|returns?|:)?\s*((?:0x)[0-9a-fA-F]{{1,16}}|\(nil\))?.*"
@@ -48,9 +49,13 @@ _PLAIN = re.compile(
 _ADDRESS = re.compile(
     r"(?:addr(?:ess)?|ptr|pointer|p|at|mem(?:ory)?)\s?[:=]?\s?(\(nil\)|(?:0x)?[0-9a-fA-F]{1,16})\b|(0x[0-9a-fA-F]{1,16}|\(nil\))"
 )
+_DIGITS = r"0x[0-9a-fA-F]{1,12}\b|\d{1,3}(?:[.,'\u2019\u202f]\d{3})+(?![\d.,])|\d{1,15}\b(?![.,]\d)"
 _SIZE = re.compile(
-    r"(?:size|bytes?|len(?:gth)?|sz|nbytes)\s?[:=(]?\s?(\d{1,15})\b|\b(\d{1,15})\s?(?:bytes?|B)\b"
+    rf"(?:size|bytes?|len(?:gth)?|sz|nbytes)\s?[:=(]?\s?({_DIGITS})|\b(\d{{1,15}})\s?(?:bytes?|B)\b"
 )
+_NEXT = re.compile(r"[\s,;:|]{1,8}(\d{1,15})(?![\w.])")  # right behind an address
+_COMMA_PLACE = re.compile(r"([\w./+-]{1,200}\.(?:cc?|cpp|cxx|hh?|hpp|mm?))[,;|]\s?(\d{1,9})(?!\d)")
+_NEW = re.compile(r"\bnew\w{0,10}\s?[:=]?\s?0x([0-9a-fA-F]{1,16})")
 _NUMBER = re.compile(r"(?<![\w.])(\d{1,15})(?![\w.])")
 _KNOWN = re.compile(
     rb"(?:^|\n)[^\n]{0,80}?\[\s?[+-]\s?(?:0x[0-9a-fA-F]{1,16}|[^\[\]\n]{1,400}: ?\d{1,9}(?:, ?\w{1,80})?|[^\n]{1,400}\[0x[0-9a-f]{1,16}\]|)\s?\]\s?(?:[\w ]{0,20}(?:alloc|free|new|delete|strdup)|\s{0,4}--?> ?(?:addr|ptr)|\s{0,4}(?:addr|ptr|p ?= ?0x|0x[0-9a-fA-F]{4,16}\b))"
@@ -141,7 +146,7 @@ class _Log:
 
     def __init__(self) -> None:
         self.replay: EventReplay[_Place] = EventReplay()
-        self.events = self.strange = 0
+        self.events = self.strange = self.missed = 0
 
     def read(self, file: ForeignFile, *, name: str | None = None) -> str | None:
         """Read a log; `name` is that of a file for one block. Returns how it is cut."""
@@ -164,10 +169,14 @@ class _Log:
         if at is None and name is not None:
             at = _address(f"addr: {name.partition('.')[0]}")
         if at is None or (not freed and size is None):
+            self.missed += function is not None
             return False
         if freed:
             self.replay.free(at)
             return True
+        if function == "realloc" and (new := _NEW.search(rest)) is not None:
+            self.replay.free(at)
+            at = int(new[1], 16)
         callers = _CALLER.findall(inner)
         where = _WHERE.search(inner)
         if where is not None:
@@ -206,7 +215,7 @@ class _Log:
         found = _LOOSE.search(line)
         if found is None:
             return False
-        function, rest = found[1], found[2]
+        function, rest = found[1].lower(), found[2]
         hexadecimal = _CALLER.search(rest)
         if hexadecimal is None:
             return False
@@ -219,14 +228,18 @@ class _Log:
             named
             or _WHERE.search(rest[hexadecimal.end() :])
             or _WHERE.search(line[: found.start()])
+            or _COMMA_PLACE.search(rest[hexadecimal.end() :])
+            or _WHERE.search(rest[: hexadecimal.start()])
         )
         without = rest[hexadecimal.end() :]
         if named is not None or where is not None:
             without = without.replace(where[0], " ") if where is not None else without
         size = _size(without)
         if size is None:
-            size = _size(rest[: hexadecimal.start()])
+            before = rest[: hexadecimal.start()]
+            size = _size(before.replace(where[0], " ") if where is not None else before)
         if size is None:
+            self.missed += 1
             return False
         place = f"{where[1]}:{where[2]}" if where is not None else ""
         self.replay.allocate(at, size, (function, 0, place))
@@ -250,13 +263,17 @@ class _Log:
         if files:
             notes = [f"it is what the {files:,} files that are left tell; no frees are in them"]
         notes += replay.notes()
+        if self.missed:
+            notes.append(
+                f"{plural(self.missed, 'allocation')} could not be read: the size is in no form that is known"
+            )
         if self.strange and not files:
             notes.append(f"not of the log, or not understood: {self.strange:,} lines")
         if cut:
             notes.append(f"the file is not whole: {cut}")
         if not replay.frees and not files:
             notes.append("there is no free in it: it may be that frees were not logged")
-        unsure = bool(replay.live) or not replay.frees or cut is not None
+        unsure = bool(replay.live) or not replay.frees or cut is not None or self.missed > 0
         build.coverage = Coverage(
             mode="a malloc hook's log",
             alloc_events=replay.allocs,
@@ -279,6 +296,12 @@ def _address(text: str) -> int | None:
 def _size(text: str) -> int | None:
     found = _SIZE.search(text)
     if found is not None:
-        return int(found[1] or found[2])
+        digits = found[1] or found[2]
+        if digits.startswith("0x"):
+            return int(digits, 16)
+        return int("".join(each for each in digits if each.isdecimal()))
+    behind = _NEXT.match(text)
+    if behind is not None:
+        return int(behind[1])
     numbers = _NUMBER.findall(text)
     return int(numbers[-1]) if numbers else None

@@ -87,6 +87,7 @@ class _Report:
     wrong: list[tuple[str, str, _Record]] = field(default_factory=list)  # kind, text, stack
     mixed: list[int | None] = field(default_factory=list)  # processes whose reports these are
     sums: int = 0  # summaries of those
+    exchanged: bool = False  # its stacks may be those of one another's records
     unsure: bool = False  # its records may be those of another report
 
 
@@ -133,6 +134,7 @@ class _Reader:
         self.stray = 0  # summaries of no report
         self.modules: dict[tuple[str, str | None], int] = {}
         self._record: _Record | None = None
+        self._waiting: list[_Record] = []  # whose stacks have not begun yet
         self._open: list[_Report] = []  # of leaks, without their summaries yet
         self._table: tuple[int, int] | None = None  # what suppressions hid, while it is listed
         self._hidden = (0, 0)  # what they hid before the next report
@@ -142,14 +144,26 @@ class _Reader:
         if self._table is not None:
             self._in_table(line)
         if "#" in line and (found := _FRAME.search(line)) is not None:
+            if found[1] == "0" and self._waiting:
+                self._begin_stack()
             if self._record is not None and not cut:
                 self._add(self._record, found, line)
         elif "leak" in line or "Sanitizer" in line:
             self._take_head(line)
         elif "Suppressions used:" in line:
             self._record, self._table = None, (0, 0)
-        elif "==" in line or "here:" in line or not line.strip():
+        elif "here:" in line or "<empty stack>" in line:
             self._record = None
+            self._waiting.clear()
+        elif "==" in line or not line.strip():
+            self._record = None
+
+    def _begin_stack(self) -> None:
+        """Give a stack that begins to the record that has waited for one longest."""
+        if len(self._waiting) > 1:
+            for report in self._open:
+                report.exchanged = True
+        self._record = self._waiting.pop(0)
 
     def _add(self, record: _Record, found: re.Match[str], line: str) -> None:
         if record.done or int(found[1]) != record.frames:
@@ -223,6 +237,10 @@ class _Reader:
         kind = Reachability.DEFINITELY_LOST if direct else Reachability.INDIRECTLY_LOST
         self._record = _Record(kind, size, count)
         report.records.append(self._record)
+        # Of one process a record without a stack is followed by the next one's; only where
+        # several write, another's line may come between a record and its stack.
+        kept = self._waiting[1 - _MOST_OPEN :] if len(self._open) > 1 else []
+        self._waiting = [*kept, self._record]
 
     def _begin(self, report: _Report) -> None:
         self.reports.append(report)
@@ -278,6 +296,7 @@ class _Reader:
                 mixed.summary = before[0] + other.summary[0], before[1] + other.summary[1]
             mixed.sums += other.sums
             mixed.left_out += other.left_out
+            mixed.exchanged = mixed.exchanged or other.exchanged
             hidden = other.suppressed
             mixed.suppressed = mixed.suppressed[0] + hidden[0], mixed.suppressed[1] + hidden[1]
             self.reports.remove(other)
@@ -426,6 +445,8 @@ def _coverage(report: _Report, *, stray: int, known: bool) -> Coverage:
             f"the summary counts {told[0]:,} bytes in {told[1]:,} blocks, less than the records:"
             " reports of several processes may lie in one another"
         )
+    if report.exchanged:
+        notes.append("lines of several processes lie in one another: stacks may be exchanged")
     if stray or report.unsure:
         notes.append("reports lie in one another: which process a leak is of is not sure")
     if report.suppressed[0]:

@@ -290,7 +290,8 @@ def _coverage(log: _Log, *, several: bool, strange: int) -> Coverage:
         notes.append(f"allocations that failed, and are no blocks: {log.failed:,}")
     if log.replaced:
         notes.append(
-            f"events are missing: {plural(log.replaced, 'block')} came again without a free between"
+            f"events are missing, or a forked child wrote into the log as well:"
+            f" {plural(log.replaced, 'block')} came again without a free between"
         )
     if several:
         notes.append(

@@ -31,7 +31,10 @@ __all__ = ["read", "recognises"]
 _KNOWN = re.compile(
     rb"slabinfo - version: [12]\.\d|\d{1,18} +: tunables +\d{1,18} +\d{1,18} +\d{1,18} : slabdata"
     rb"|OBJS +ACTIVE +USE +OBJ SIZE +SLABS +OBJ/SLAB +CACHE SIZE +NAME"
+    rb"|(?:^|\n)Cache +Num +Total +Size +Pages"
 )
+_VMSTAT, _VMSTAT_HEAD = "vmstat -m", ["Cache", "Num", "Total", "Size", "Pages"]
+_VMSTAT_ROW = re.compile(r"(\S.{0,200}?)\s+(\d{1,12})\s+(\d{1,12})\s+(\d{1,12})\s+\d{1,12}\s*")
 _TOP = re.compile(
     r"\s*(\d{1,18})\s+(\d{1,18})\s+\d{1,3}%\s+([\d.,]{1,20}K)\s+(\d{1,18})\s+\d{1,9}\s+(\d{1,18}K)\s+(\S.{0,200}?)\s*"
 )
@@ -56,13 +59,19 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
                 tables.pop()  # a head without a table
             tables.append((lines.time_ns, "slabtop" if "OBJ/SLAB" in line else "slabinfo", {}))
             continue
-        found = _row(line)
+        if line.startswith("Cache ") and line.split() == _VMSTAT_HEAD:
+            # It comes again on every screen.
+            if not tables or tables[-1][1] != _VMSTAT:
+                tables.append((lines.time_ns, _VMSTAT, {}))
+            continue
+        source = tables[-1][1] if tables else "slabinfo"
+        found = _vmstat_row(line) if source == _VMSTAT else _row(line)
         if found is None or count >= MOST_ROWS:
             continue
         count += 1
         name, held, size = found
         if not tables or (name in tables[-1][2] and "slabtop" not in tables[-1][1]):
-            tables.append((lines.time_ns, "slabinfo", {}))
+            tables.append((lines.time_ns, source, {}))
         before = tables[-1][2].get(name, (0, 0))
         tables[-1][2][name] = (before[0] + held, before[1] + size)
     if not count:
@@ -70,6 +79,12 @@ def read(file: ForeignFile) -> tuple[Snapshot, ...]:
             f"{file.path} has the head of a slabinfo, and no whole line of a cache"
         )
     return tuple(_snapshot(*each, lines.notes()) for each in tables if each[2])
+
+
+def _vmstat_row(line: str) -> tuple[str, int, int] | None:
+    """Return the same of a line of vmstat -m: objects of the cache by the bytes of one."""
+    row = _VMSTAT_ROW.fullmatch(line)
+    return None if row is None else (row[1], int(row[2]), int(row[3]) * int(row[4]))
 
 
 def _row(line: str) -> tuple[str, int, int] | None:
@@ -93,7 +108,7 @@ def _snapshot(
     if source == "slabinfo":
         own.append("a page is taken to be 4 KiB")
     return Snapshot(
-        source=f"output of {source}" if source == "slabtop" else f"/proc/{source}",
+        source=f"/proc/{source}" if source == "slabinfo" else f"output of {source}",
         subject=_MACHINE,
         rows=tuple(rows),
         measures=tuple(

@@ -143,7 +143,8 @@ def read(file: ForeignFile) -> tuple[Recording, ...]:
             _add_held(build, node, kind, told)
     if leaks:
         build.reach_is_known()
-    build.coverage = _coverage(file, tree, leaks=leaks)
+    lost = leaks and any(dict(zip(events, s.costs, strict=False)).get("DBk") for s in tree.stacks)
+    build.coverage = _coverage(file, tree, leaks=leaks, lost=lost)
     return (build.build(),)
 
 
@@ -188,13 +189,13 @@ def _add_held(build: RecordingBuilder, node: int, kind: str, told: dict[str, int
     build.site(node, kind, **counters)
 
 
-def _coverage(file: ForeignFile, tree: _Tree, *, leaks: bool) -> Coverage:
+def _coverage(file: ForeignFile, tree: _Tree, *, leaks: bool, lost: bool) -> Coverage:
     notes, troubles = [], []
     if not leaks:
         troubles.append(NO_CHECK)
         notes.append("the tree tells what was held, not whether it leaks; --xtree-leak=yes does")
     if not tree.whole:
-        troubles = [NO_CHECK]
+        troubles = [] if lost else [NO_CHECK]  # what it found so far is lost all the same
         notes.append(f"the file is not whole: {file.cut or 'its totals are missing'}")
     if tree.left_out:
         notes.append(f"not read: {plural(tree.left_out, 'stack')}")

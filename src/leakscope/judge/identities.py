@@ -33,6 +33,7 @@ _CLONE = Pattern(
     r"(?:\.\d+)*)|(?:::h[0-9a-f]{16}$)"
 )
 _BRACKETS = Pattern(r"<[^<>]*>|\([^()]*\)|\{[^{}]*\}")
+_RECEIVER = Pattern(r"\.\(\*(\w{1,200})(?:\[[^\]]{0,200}\])?\)\.")  # of a method of Go
 # What each C++ compiler calls the code that initialises global objects.
 _INITIALIZER = Pattern(
     r"__static_initialization_and_destruction_\d|__cxx_global_(?:var|array)_init|_GLOBAL__(?:sub_)?[ID]_"
@@ -167,7 +168,7 @@ def _plain(name: str) -> str:
     Debug information names an inlined function without its namespace, the symbol of one that is
     not inlined has it: only the last part is the same in both.
     """
-    name = plain_name(_CLONE.sub("", name))
+    name = plain_name(_RECEIVER.sub(r".\1.", _CLONE.sub("", name)))
     while (shorter := _BRACKETS.sub("", name)) != name:
         name = shorter
     last = name.rstrip(": ").rsplit("::", 1)[-1]

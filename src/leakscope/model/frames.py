@@ -22,6 +22,14 @@ _SYSTEM = re.compile(
     r"/(?:usr/(?:local/)?)?(?:lib(?:64|32|exec)?|s?bin)/|/nix/store/|/snap/|/gnu/store/"
 )
 
+# The name of an operator, with the blank before its template arguments; no group: a conversion.
+_OPERATOR = re.compile(
+    r"(?<![\w$])operator(?![\w$])(?:( ?(?:\(\)|\[\]|<=>|->\*?|<<=?|>>=?|\+\+|--|&&|\|\|"
+    r"|[-+*/%^&|=!<>]=|[-+*/%^&|=!<>~,]|\"\" ?\w+|(?:new|delete)(?:\[\])?(?!\w)|co_await(?!\w)))"
+    r"(?: (?=<))?|(?= ))"
+)
+_CLOSES = {"<": ">", "(": ")", "{": "}"}
+
 
 @dataclass(frozen=True, slots=True)
 class Module:
@@ -133,20 +141,67 @@ class Code:
 
 @lru_cache(maxsize=1 << 14)
 def plain_name(function: str) -> str:
-    """`std::vector<A> util::make<A>(int) const` is util::make<A>."""
-    depth, start, end = 0, 0, len(function)
-    for at, letter in enumerate(function):
-        operator = function.endswith("operator", 0, at)
-        if letter == "(" and depth == 0 and not function.startswith("(anonymous", at):
-            end = at
-            break
-        if letter in "<(" and not operator:
-            depth += 1
-        elif letter in ">)" and depth > 0:
-            depth -= 1
-        elif letter == " " and depth == 0 and not operator:
+    """`std::vector<A> util::make<A>(int) const` is util::make<A>.
+
+    Operators, lambdas and local classes keep the brackets that are part of their names:
+    `int f(int)::{lambda(int)#1}::operator()(int) const` is f(int)::{lambda(int)#1}::operator().
+    """
+    start, end, at = 0, len(function), 0
+    open_: list[str] = []  # what closes the brackets that are open
+    while at < len(function):
+        letter = function[at]
+        if letter == "o" and (operator := _OPERATOR.match(function, at)) is not None:
+            at = operator.end()
+            if (
+                operator[1] is None and not open_
+            ):  # a conversion: its type goes on to the parameters
+                found = function.find("(", at)
+                end = found if found >= 0 else end
+                break
+            continue
+        if open_:
+            if letter == open_[-1]:
+                open_.pop()
+            elif letter in _CLOSES:
+                open_.append(_CLOSES[letter])
+        elif letter == "(":
+            if function[at - 1 : at] == " " and function[at + 1 : at + 2] in ("*", "&"):
+                break  # it returns a pointer to a function
+            behind = _behind(function, at)
+            if behind is None:
+                end = at
+                break
+            if function[at - 1 : at] == " " and not function.startswith("decltype (", at - 9):
+                start = at
+            at = behind
+            continue
+        elif letter in "<{":
+            open_.append(_CLOSES[letter])
+        elif letter == " " and function[at + 1 : at + 2] != "(":
             start = at + 1
-    return function[start:end].lstrip("*&") or function
+        at += 1
+    return function[start:end].rstrip().lstrip("*&") or function
+
+
+def _behind(function: str, at: int) -> int | None:
+    """Return the end of brackets that are part of a name, None where they are its parameters.
+
+    They are of a function in which something is (`f(int)::X`), of Go's receivers (`main.(*T).f`),
+    of C++'s `(anonymous namespace)` and `decltype (…)`.
+    """
+    depth = 0
+    for place in range(at, len(function)):
+        depth += (function[place] == "(") - (function[place] == ")")
+        if depth == 0:
+            rest = function[place + 1 :]
+            if rest.startswith(" const::"):
+                return place + 7
+            part = rest.startswith("::")
+            go = function[at - 1 : at] == "." and function[at + 1] == "*"
+            if part or go or function.startswith("decltype (", at - 9 if at > 8 else 0):
+                return place + 1
+            return place + 1 if function.startswith("(anonymous", at) else None
+    return None
 
 
 def is_system_path(path: str) -> bool:

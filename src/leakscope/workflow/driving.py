@@ -101,7 +101,7 @@ def drive(
         place.keep = bool(left) and setup.follows_children
         run = _run(name, command, program, setup, results, kept=left if place.keep else ())
     if not run.recordings:
-        raise _nothing_left(name, run, results)
+        raise _nothing_left(name, run, results, setup.silent)
     return run
 
 
@@ -325,8 +325,10 @@ def _run(
     )
 
 
-def _nothing_left(name: str, run: Run, results: _Results) -> LeakscopeError:
+def _nothing_left(name: str, run: Run, results: _Results, silent: str | None) -> LeakscopeError:
     said = f"; it said: {results.said}" if results.said else ""
+    if not said and silent is not None and run.killed_by is None:
+        said = f": {silent}"
     why = results.problems[0] if results.problems else f"{name} left no result{said}"
     hint = f"Run it without the tool: leakscope run -- {run.command[0]}"
     if run.killed_by is not None:

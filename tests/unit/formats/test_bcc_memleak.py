@@ -91,3 +91,16 @@ def test_nothing_listed_proves_nothing(text, tmp_path, capsys):
 )  # fmt: skip
 def test_damaged_output_is_read_or_refused(tmp_path_factory, name, edited):
     read_damaged(tmp_path_factory, f"bcc-memleak/{name}.txt", edited)
+
+
+@pytest.mark.parametrize("times", [("[9:5:2] ", "[9:5:12] "), ("[17:35:42]", "[17:35:47]")])
+def test_intervals_are_not_added_however_their_times_are_written(times, tmp_path):
+    """libbpf-tools prints hours, minutes and seconds without a zero before them."""
+    text = "Tracing outstanding memory allocs...  Hit Ctrl-C to end\n"
+    for count, when in enumerate(times, 1):
+        text += f"{when}Top 1 stacks with outstanding allocations:\n"
+        text += f"{4 * count} bytes in {count} allocations from stack\n"
+        text += "\t0 [<0000560d3a8cb1a2>] main+0x19 [/root/a.out]\n"
+    recording = one(written(tmp_path, text))
+    assert held(recording) == (8, 2)
+    assert "2 intervals" in notes(recording)

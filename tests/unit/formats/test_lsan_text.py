@@ -157,6 +157,29 @@ def test_reports_that_cannot_be_told_apart_are_one(tmp_path, ends):
         assert "without a place" not in notes(mixed)
 
 
+def test_a_line_of_another_process_between_a_record_and_its_stack(tmp_path):
+    head, stack = _record("Direct", 700, 7).split("\n", 1)
+    text = _head(88) + _record("Direct", 5, 1) + _head(90) + head + "\n" + _end(5, 1) + stack
+    text += _end(700, 7)
+    first, second = read_foreign(written(tmp_path, text))
+    assert (reached(first)[0], reached(second)[0]) == ((5, 1), (700, 7))
+    (leak,) = findings_of(second).leaks
+    assert [frame.function for frame in leak.stack] == ["f700"]
+    assert "exchanged" not in notes(second)
+
+
+def test_stacks_that_come_behind_two_heads_may_be_exchanged(tmp_path):
+    one_head, one_stack = _record("Direct", 200, 2).split("\n", 1)
+    two_head, two_stack = _record("Direct", 700, 7).split("\n", 1)
+    text = _head(90) + one_head + "\n" + _head(92) + two_head + "\n" + one_stack + two_stack
+    text += _end(200, 2) + _end(700, 7)
+    found = read_foreign(written(tmp_path, text))
+    for recording in found:
+        (leak,) = findings_of(recording).leaks
+        assert [frame.function for frame in leak.stack] == [f"f{leak.lost_bytes}"]
+        assert "may be exchanged" in notes(recording)
+
+
 def test_allocators_of_the_run_time_are_no_place(tmp_path):
     frames = "    #0 0x1 in aligned_alloc (/a+0x1) (BuildId: ab12)\n    #1 0x2 in main (/a+0x2)\n"
     (leak,) = findings_of(one(written(tmp_path, HEAD + LEAK + frames + END))).leaks

@@ -455,3 +455,40 @@ def test_leaktracer_that_was_stopped_before_its_report(tmp_path):
     recording = one(written(tmp_path, text + "# thread save\n# internal buffer now 32768\n"))
     assert held(recording) == (0, 0)
     assert "no_leak_check" in recording.coverage.troubles
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("malloc,0x1c3f2a0,64,main.c,51\nfree,0x1c3f300,0,main.c,60\n", ("main.c", 51)),
+        ("MALLOC main.c:51 0x1c3f2a0 64\nFREE main.c:60 0x1c3f300\n", ("main.c", 51)),
+        ("[+main.c:51]malloc --> addr: 0x1c3f2a0, size: 0x40\n", ("main.c", 51)),
+    ],
+)
+def test_sizes_of_hooks_are_no_lines_and_may_be_hexadecimal(text, place, tmp_path):
+    recording = one(written(tmp_path, text))
+    assert held(recording) == (64, 1)
+    (found,) = findings_of(recording).findings
+    assert (found.stack[0].file, found.stack[0].line) == place
+
+
+@pytest.mark.parametrize("size", ["1.048.576", "1,048,576", "1'048'576", "0x100000", "1048576"])
+def test_sizes_of_hooks_in_other_countries(size, tmp_path):
+    text = f"[+main.c:51]malloc --> addr: 0x1c3f2a0, size: {size}\n"
+    assert held(one(written(tmp_path, text))) == (1 << 20, 1)
+
+
+def test_a_size_that_cannot_be_read_is_no_clean_log(tmp_path):
+    text = "[+a.c:1]malloc --> addr: 0x1c3f2a0, size: 1.5 kB\n"
+    text += "[+a.c:2]malloc --> addr: 0x1c3f300, size: 8\n[-a.c:3]free --> addr: 0x1c3f300\n"
+    recording = one(written(tmp_path, text))
+    assert "no_leak_check" in recording.coverage.troubles
+    assert "1 allocation could not be read" in notes(recording)
+
+
+def test_a_hook_may_say_where_a_block_went(tmp_path):
+    text = "[+0x401136]malloc --> addr: 0x1c3f2a0, size: 32\n"
+    text += "[+0x401190]realloc --> addr: 0x1c3f2a0, new: 0x1c3f400, size: 128\n"
+    recording = one(written(tmp_path, text))
+    assert held(recording) == (128, 1)
+    assert "missing" not in notes(recording)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every real file of every tool is taken for what it is, or for nothing that is known here."""
 
+import pytest
+
 from foreign import SAMPLES, reached, written
-from leakscope.formats import foreign_format, read_foreign
+from leakscope.formats import foreign_format, nearest_format, read_foreign
 
 NAMES = {
     "valgrind-xml": "valgrind's XML",
@@ -48,3 +50,22 @@ def test_what_two_tools_wrote_into_one_log_is_all_read(tmp_path):
     path = written(tmp_path, b"".join((SAMPLES / part).read_bytes() for part in parts))
     assert foreign_format(path) == "a report of LeakSanitizer and a log of valgrind"
     assert sorted(reached(recording)[0] for recording in read_foreign(path)) == [(700, 7), (716, 8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "goroutine profile: total 3\n1 @ 0x43 0x44\n",
+            "goroutines, which tells nothing of memory",
+        ),
+        ("goroutine 1 [running]:\nmain.main()\n", "goroutines, which tell nothing of memory"),
+        ("threadcreate profile: total 8\n", "threads"),
+        ("--- mutex:\ncycles/second=1\n", "locks"),
+        ("<jemalloc>: Leak approximation summary: ~7 bytes, ~1 objects\n", "with .heap at its end"),
+    ],
+)
+def test_what_tells_nothing_of_memory_is_named(text, said, tmp_path):
+    path = written(tmp_path, text)
+    assert read_foreign(path) is None
+    assert said in nearest_format(path).text

@@ -531,3 +531,27 @@ def test_vmstat_says_the_same_in_every_unit(option, unit, tmp_path):
 def _numbers(text):
     _, names, values = text.splitlines()
     return zip(names.split(), map(int, values.split()), strict=False)
+
+
+@pytest.mark.parametrize(("option", "unit"), [("K", 1 << 10), ("M", 1 << 20), ("k", 1000)])
+def test_the_list_of_vmstat(option, unit, tmp_path):
+    command = ["vmstat", "-s", "-S", option]
+    real = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    first, second = read_tables(written(tmp_path, real + real))
+    assert facts(first) == facts(second)
+    told = dict(line.strip().split(f" {option} ")[::-1] for line in real.splitlines()[:10])
+    assert facts(first) == {name: int(number) * unit for name, number in told.items()}
+    assert first.total == int(told["total memory"]) * unit
+
+
+def test_the_caches_that_vmstat_lists(tmp_path):
+    real = subprocess.run(["vmstat", "-m"], capture_output=True, text=True, check=False)
+    text = real.stdout
+    if real.returncode:  # only root may read them: its form, then
+        text = "Cache                       Num  Total   Size  Pages\nvm_area_struct  40  48  208  19\n"
+    looks = read_tables(written(tmp_path, text + text))
+    assert len(looks) == 2
+    lines = [line.rsplit(maxsplit=4) for line in text.splitlines() if not line.startswith("Cache ")]
+    assert looks[0].rows == looks[1].rows
+    assert looks[0].total == sum(int(each[2]) * int(each[3]) for each in lines)
+    assert len(looks[0].rows) == len({each[0].strip() for each in lines})

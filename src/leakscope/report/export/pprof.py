@@ -9,13 +9,14 @@ from __future__ import annotations
 import gzip
 from typing import TYPE_CHECKING
 
+from leakscope.model.frames import Frame
 from leakscope.report.export._samples import encoded, frame_name, samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from leakscope.model.frames import Frame
     from leakscope.report.export import Exported
+    from leakscope.report.export._samples import Sample
 
 __all__ = ["write"]
 
@@ -36,7 +37,9 @@ def write(every: Sequence[Exported], root: str) -> bytes:
     body = bytearray()
     for name, unit in _TYPES:
         body += _message(1, _number(1, profile.text(name)) + _number(2, profile.text(unit)))
-    for _, sample in samples(every):
+    found = [sample for _, sample in samples(every)]
+    profile.begin_with(next((e for one in every if (e := one.findings.process.exe)), ""), found)
+    for sample in found:
         values = (sample.held_count, sample.held_bytes, sample.lost_count, sample.lost_bytes)
         stack = [profile.location(frame) for frame in sample.stack]
         body += _message(2, _packed(1, stack) + _packed(2, values))
@@ -69,6 +72,17 @@ class _Profile:
 
     def text(self, text: str) -> int:
         return self.texts.setdefault(text, len(self.texts))
+
+    def begin_with(self, program: str, every: Iterable[Sample]) -> None:
+        """Make the program the first mapping: readers take that one for what was profiled."""
+        name = program.rsplit("/", 1)[-1]
+        for sample in every if name else ():
+            for frame in sample.stack:
+                if frame.module_path and frame.module_path.rsplit("/", 1)[-1] == name:
+                    self._mapping(frame)
+                    return
+        if name:
+            self._mapping(Frame(None, module_path=program))
 
     def location(self, frame: Frame) -> int:
         known = self._numbers.get(frame)

@@ -72,6 +72,15 @@ OBJECTS = {
     ),
     "files": ("inode", "dentry"),
 }
+# Bytes of one cache that one of these takes at most.
+_OF_CACHE = {
+    "fds": 4 << 10,
+    "threads": 32 << 10,
+    "children": 64 << 10,
+    "zombies": 32 << 10,
+    "mappings": 1 << 10,
+    "files": 4 << 10,
+}
 _LEAST, _MOST = 0.5, 1.5  # of the growth of a cache, what its line brings
 
 
@@ -91,16 +100,20 @@ def explained_by(trend: Trend, causes: Sequence[Cause]) -> int | None:
 
 
 def serves(kernel: Trend, program: Trend) -> bool:
-    """Whether a gauge of the kernel can grow for what a program keeps, by its name and its pace."""
+    """Whether a gauge of the kernel can grow for what a program keeps, by its name and its pace.
+
+    Files in memory (tmpfs) are kept by a program as well.
+    """
     metric = program.series.metric
-    if program.series.subject.kind != "process" or metric not in _BEHIND:
+    if program.series.subject.kind not in {"process", "tmpfs"}:
         return False
     if kernel.series.subject.kind in _LINES:
         return _is_behind(kernel, metric, _pace(program))
-    parts, most = OBJECTS.get(metric, ()), _BEHIND[metric][1]
+    if kernel.series.subject.kind != "slab" or metric not in _OF_CACHE:
+        return False
     name = kernel.series.subject.name
-    of_it = kernel.series.subject.kind == "slab" and any(part in name for part in parts)
-    return of_it and 0.0 < _pace(kernel) <= most * _pace(program)
+    of_it = any(part in name for part in OBJECTS.get(metric, ()))
+    return of_it and 0.0 < _pace(kernel) <= _OF_CACHE[metric] * _pace(program)
 
 
 def is_held_open(trend: Trend, trends: Sequence[Trend]) -> bool:

@@ -246,3 +246,19 @@ def test_a_cache_that_descriptors_cannot_fill_stays_on_its_own(cache, rate):
         ]
     )
     assert len(fast_growers(trends)) == 2
+
+
+def test_files_in_memory_are_told_with_their_file_system_and_with_no_bystander():
+    trends = judge_series(
+        [
+            course("slab", "shmem_inode_cache", "unreclaimable", 1500 * 768.0),
+            course("tmpfs", "/run/spool", "files", 1500.0, unit="count"),
+            course("process", "7@1", "fds", 3.3, unit="count"),
+        ]
+    )
+    told = {t.series.subject.key: t for t in fast_growers(trends)}
+    assert set(told) == {"/run/spool", "7@1"}
+    assert [t.series.subject.key for t in moved_by(told["/run/spool"], trends)] == [
+        "shmem_inode_cache"
+    ]
+    assert moved_by(told["7@1"], trends) == []

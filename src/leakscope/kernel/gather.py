@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Passes over the kernel's memory: source lines, caches, buffers, pages by stack, and sums.
 
-With them what programs have of the kernel's: descriptors, threads, mappings, children, page tables,
-files in memory and the
-kernel's share of each cgroup. What keeps kernel memory alive is often one of these.
+With them what programs have of the kernel's: descriptors, threads, mappings, children, files in
+memory and the kernel's share of each cgroup. What keeps kernel memory alive is often one of these.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["KernelGatherer"]
 
 # Of programs: what can keep kernel memory alive. Of the machine: what is the kernel's own.
-_OF_PROCESSES = {"fds", "threads", "mappings", "children", "zombies", "page_tables"}
+_OF_PROCESSES = {"fds", "threads", "mappings", "children", "zombies"}
 _OF_GROUPS = {"kernel"}
 _OF_MACHINE = {
     "slab_unreclaimable", "slab_reclaimable", "kernel_stacks", "percpu", "vmalloc", "unexplained",

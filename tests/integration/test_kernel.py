@@ -71,7 +71,7 @@ def test_a_scan_without_kmemleak_says_what_to_build():
     said = kernel("scan")
     assert said.returncode == 2
     assert "kmemleak cannot be used" in said.stderr
-    assert "leakscope kernel watch" in said.stderr
+    assert "To have it: CONFIG_DEBUG_KMEMLEAK=y. Without it: leakscope kernel watch" in said.stderr
 
 
 def test_the_next_step_of_a_watch_is_a_watch_of_the_kernel():

@@ -242,6 +242,17 @@ def test_a_full_table_is_told_and_nothing_is_called_clean():
     assert "no leak found" not in done.stdout
 
 
+def test_a_trace_that_is_too_short_for_a_verdict_is_undecided():
+    with load("leak"):
+        done = kernel_trace("--for", "2s", "--sample", "1", "--pid", "1")
+    assert done.returncode == 3
+    told = " ".join(done.stdout.split())
+    assert "nothing is known of leaks: the trace was too short" in told
+    assert "before 20 s nothing is called a leak" in told
+    assert "trace for longer: leakscope kernel trace" in told
+    assert "nothing to mend" not in told
+
+
 def test_a_recording_of_it_is_reported_again(tmp_path):
     with load("leak"):
         done = kernel_trace("--for", "3s", "--record", tmp_path / "k.leakscope")

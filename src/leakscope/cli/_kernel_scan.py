@@ -80,9 +80,10 @@ def run(args: argparse.Namespace) -> int:
     source = next(one for one in sources(debug) if one.name == "kmemleak")
     path = debug.path("kmemleak")
     if path is None or source.state == Ability.DENIED or (not source.works and not args.clear):
+        enable = f"To have it: {source.enable}. " if source.enable else ""
         raise TargetError(
             f"kmemleak cannot be used: {source.why}",
-            hint=f"{source.enable}. Without it: leakscope kernel watch".lstrip(". "),
+            hint=f"{enable}Without it: leakscope kernel watch",
         )
     kmemleak = Kmemleak(path)
     if _controls(args):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.judge.kernel_causes import KERNEL_KINDS, OBJECTS, explained_by, is_held_open
+from leakscope.judge.kernel_causes import KERNEL_KINDS, OBJECTS, explained_by, is_held_open, serves
 from leakscope.model.series import Cause, Trend, TrendVerdict
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def _explained_by(trend: Trend, causes: list[Cause]) -> int | None:
     if kind == "slab":
         for at, cause in enumerate(causes):
             if any(part in name for part in OBJECTS.get(cause.trend.series.metric, ())):
+                return at
+            if serves(trend, cause.trend):
                 return at
         return None
     if kind == "vmalloc":

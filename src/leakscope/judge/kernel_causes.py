@@ -7,6 +7,7 @@ that grows as the descriptors of a process do is that process's leak, and no bug
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from leakscope.model.series import TrendVerdict
@@ -72,6 +73,18 @@ OBJECTS = {
     ),
     "files": ("inode", "dentry"),
 }
+# Bytes of one cache that one of these takes at most.
+_OF_CACHE = {
+    "fds": 4 << 10,
+    "threads": 32 << 10,
+    "children": 64 << 10,
+    "zombies": 32 << 10,
+    "mappings": 1 << 10,
+    "files": 4 << 10,
+}
+# A cache of kmalloc has no name of its own: one object comes with one descriptor, or with a pair.
+_OF_SIZE = re.compile(r"kmalloc-(?:[a-z][\w-]*-)?(\d{1,8})(k?)(?: |$)")
+_FEWEST, _MOST_OBJECTS = 0.4, 1.5
 _LEAST, _MOST = 0.5, 1.5  # of the growth of a cache, what its line brings
 
 
@@ -91,16 +104,24 @@ def explained_by(trend: Trend, causes: Sequence[Cause]) -> int | None:
 
 
 def serves(kernel: Trend, program: Trend) -> bool:
-    """Whether a gauge of the kernel can grow for what a program keeps, by its name and its pace."""
+    """Whether a gauge of the kernel can grow for what a program keeps, by its name and its pace.
+
+    Files in memory (tmpfs) are kept by a program as well.
+    """
     metric = program.series.metric
-    if program.series.subject.kind != "process" or metric not in _BEHIND:
+    if program.series.subject.kind not in {"process", "tmpfs"}:
         return False
     if kernel.series.subject.kind in _LINES:
         return _is_behind(kernel, metric, _pace(program))
-    parts, most = OBJECTS.get(metric, ()), _BEHIND[metric][1]
+    if kernel.series.subject.kind != "slab" or metric not in _OF_CACHE:
+        return False
     name = kernel.series.subject.name
-    of_it = kernel.series.subject.kind == "slab" and any(part in name for part in parts)
-    return of_it and 0.0 < _pace(kernel) <= most * _pace(program)
+    pace = _pace(program)
+    if (size := _OF_SIZE.match(name)) is not None:
+        objects = _pace(kernel) / (int(size[1]) * (1024 if size[2] else 1) or 1)
+        return _FEWEST * pace <= objects <= _MOST_OBJECTS * pace and pace > 0.0
+    of_it = any(part in name for part in OBJECTS.get(metric, ()))
+    return of_it and 0.0 < _pace(kernel) <= _OF_CACHE[metric] * pace
 
 
 def is_held_open(trend: Trend, trends: Sequence[Trend]) -> bool:
@@ -117,6 +138,8 @@ def is_held_open(trend: Trend, trends: Sequence[Trend]) -> bool:
         and t.growth is not None
         and t.growth.rate_low > 0
     ]
+    if any(serves(trend, t) for t in growing):
+        return True
     lines = [trend]
     if trend.series.subject.kind not in _LINES:
         own = (t for t in trends if t.series.subject.kind in _LINES)

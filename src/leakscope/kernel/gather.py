@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Passes over the kernel's memory: source lines, caches, buffers, pages by stack, and sums.
 
-With them what programs have of the kernel's: descriptors, threads, mappings, children and the
-kernel's share of each cgroup. What keeps kernel memory alive is often one of these.
+With them what programs have of the kernel's: descriptors, threads, mappings, children, files in
+memory and the kernel's share of each cgroup. What keeps kernel memory alive is often one of these.
 """
 
 from __future__ import annotations
@@ -138,6 +138,8 @@ def _wanted(measure: Measure) -> bool:
         return metric in _OF_GROUPS
     if kind == "system":
         return metric in _OF_MACHINE
+    if kind == "tmpfs":  # each file has objects of the kernel, however small it is
+        return metric == "files"
     return kind in {"slab", "vmalloc"}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from leakscope.bpf import wire
 from leakscope.bpf.wire import KINDS, TICK_NS
+from leakscope.judge.options import Options
 from leakscope.kernel.trace_frames import kernel_stack, plain
 from leakscope.model.builder import RecordingBuilder
 from leakscope.model.recordings import (
@@ -412,6 +413,8 @@ class _Making:
         nested = moment.drops.get("nested_event", 0) * _RARE > moment.events
         if nested or any(moment.drops.get(name) for name in _LOSSY):
             troubles.append("incomplete")
+        if self.end_ns - traced.start_ns < Options().kernel_s * 1e9:
+            troubles.append("brief")
         notes = [*traced.notes, *self.final.notes]
         seen = float((self.final.sites["frees"] * weights).sum())
         frees = sum(moment.frees)

@@ -240,6 +240,8 @@ class Findings:
             return "recording ended before the program did"
         if "incomplete" in coverage.troubles:
             return "not everything was recorded"
+        if "brief" in coverage.troubles:
+            return "the trace was too short"
         if self.total_allocs:
             return None
         if "own_malloc" in coverage.troubles:

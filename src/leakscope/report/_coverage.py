@@ -85,6 +85,10 @@ _TROUBLES = {
         "a table was full or an event was lost: what is not there may have been missed, and what is"
         " there may be free; ask for less (one process, cgroup, cache or size) or for larger tables"
     ),
+    "brief": (
+        "before 20 s nothing is called a leak of the kernel's: what was started meanwhile grows as"
+        " well"
+    ),
     "no_leak_check": "it holds no result of a leak check: whether something leaked is not known",
     "sealed": (
         "the program is under a system call filter (seccomp), and no call was made that it does not"

@@ -168,7 +168,7 @@ def next_text(
     quiet = [f for f in findings.findings if f.known is None and f.verdict in verdicts]
     members = [*findings.leaks, *quiet]
     if findings.process.exe == KERNEL:
-        return _kernel_step(members, ink)
+        return _kernel_step(members, ink, brief="brief" in findings.coverage.troubles)
     sampled = findings.coverage.mode == "sampled" and findings.verdict is Verdict.UNKNOWN
     if recording is not None:
         recording = file_part(recording)
@@ -210,11 +210,11 @@ def next_text(
     return text
 
 
-def _kernel_step(members: Sequence[Finding], ink: Ink) -> str:
+def _kernel_step(members: Sequence[Finding], ink: Ink, *, brief: bool) -> str:
     """Return the next step after a trace of the kernel, of which `members` are not settled."""
-    if not members:
+    if not members and not brief:
         return "nothing to mend; --all shows what is held"
-    if not members[0].is_leak:
+    if not members or not members[0].is_leak:
         return "trace for longer: leakscope kernel trace --for 10m"
     frame = chief_frame(members[0])
     where = (

@@ -236,7 +236,27 @@ def test_what_a_programs_descriptors_fill_is_told_with_the_program():
 
 @pytest.mark.parametrize(
     ("cache", "rate"),
-    [("kmalloc-4k", 200 * 1152.0), ("filp", 200 * float(1 << 20)), ("task_struct", 200 * 1152.0)],
+    [("kmalloc-cg-1k (with names)", 200 * 1024.0), ("kmalloc-rnd-05-256", 200 * 128.0)],
+)
+def test_a_cache_of_one_object_to_a_descriptor_or_to_a_pair_is_told_with_them(cache, rate):
+    trends = judge_series(
+        [
+            course("slab", cache, "unreclaimable", rate),
+            course("process", "7@1", "fds", 200.0, unit="count"),
+        ]
+    )
+    (fast,) = fast_growers(trends)
+    assert [t.series.subject.key for t in moved_by(fast, trends)] == [cache]
+
+
+@pytest.mark.parametrize(
+    ("cache", "rate"),
+    [
+        ("kmalloc-4k", 200 * 1152.0),
+        ("kmalloc-64", 200 * 1152.0),
+        ("filp", 200 * float(1 << 20)),
+        ("task_struct", 200 * 1152.0),
+    ],
 )
 def test_a_cache_that_descriptors_cannot_fill_stays_on_its_own(cache, rate):
     trends = judge_series(
@@ -246,3 +266,37 @@ def test_a_cache_that_descriptors_cannot_fill_stays_on_its_own(cache, rate):
         ]
     )
     assert len(fast_growers(trends)) == 2
+
+
+def test_files_in_memory_are_told_with_their_file_system_and_with_no_bystander():
+    trends = judge_series(
+        [
+            course("slab", "shmem_inode_cache", "unreclaimable", 1500 * 768.0),
+            course("tmpfs", "/run/spool", "files", 1500.0, unit="count"),
+            course("process", "7@1", "fds", 3.3, unit="count"),
+        ]
+    )
+    told = {t.series.subject.key: t for t in fast_growers(trends)}
+    assert set(told) == {"/run/spool", "7@1"}
+    assert [t.series.subject.key for t in moved_by(told["/run/spool"], trends)] == [
+        "shmem_inode_cache"
+    ]
+    assert moved_by(told["7@1"], trends) == []
+
+
+def test_a_cache_without_a_name_of_its_own_follows_the_descriptors_that_leak():
+    fds = leak("process", "7@1", "fds", 900.0, unit="count")
+    assert told(find_causes([leak("slab", "kmalloc-256", "unreclaimable", 900 * 256.0), fds])) == [
+        ("7@1", "fds", {("kmalloc-256", "unreclaimable")})
+    ]
+    apart = find_causes([leak("slab", "kmalloc-256", "unreclaimable", 9 * 900 * 256.0), fds])
+    assert [c.trend.series.subject.key for c in apart] == ["kmalloc-256", "7@1"]
+
+
+def test_a_cache_that_a_young_program_may_fill_is_not_called_a_leak_before_it():
+    (fds,) = judge_series([course("process", "7@1", "fds", 0.25, unit="count")])
+    assert fds.verdict is not TrendVerdict.LEAK
+    held = [leak("slab", name, "unreclaimable", 900 * size) for name, size in (("UNIX", 1024.0), ("kmalloc-64", 64.0))]  # fmt: skip
+    assert find_causes([*held, fds]) == []
+    other = leak("slab", "task_struct", "unreclaimable", 900 * 1024.0)
+    assert len(find_causes([other, fds])) == 1

@@ -305,9 +305,12 @@ def test_no_adb_is_said(capsys):
     assert "adb is not installed" in capsys.readouterr().err
 
 
-def test_an_app_is_watched(device, capsys):
+def test_an_app_is_watched(device, capsys, tmp_path):
     device.change(growth=2000)
-    status = run("watch", APP, "--for", "0.4s", "--every", "0.05s")
+    page = tmp_path / "page.html"
+    status = run("watch", APP, "--for", "0.4s", "--every", "0.05s", "--html", str(page))
+    assert "Native Heap grew most" in page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o600
     out = capsys.readouterr().out
     assert status == 3
     assert "Native Heap grew most" in " ".join(out.split())

@@ -105,7 +105,7 @@ WAYS = {
     "program": ("--program", "surfaceflinger"),
     "zygote": ("--zygote", APP),
     "all": ("--all", APP),
-    "shell": ("--shell", "ls -l /"),
+    "shell": ("--shell", "cd / && leaky 40 0"),
 }
 
 
@@ -259,6 +259,31 @@ def test_what_goes_wrong_is_one_sentence_and_is_undone(device, change, arguments
     assert said in capsys.readouterr().err
     assert {k: v for k, v in device.state["properties"].items() if v} == device.properties
     assert device.files == []
+
+
+@pytest.mark.parametrize(
+    ("command", "blocks", "told"),
+    [
+        ("cd /; leaky 7 0", "8 blocks", ""),
+        ("leaky 2 0; leaky 900 0; leaky 3 0", "901 blocks", "3 programs left a dump each"),
+        ("leaky 7 0 | cat", "8 blocks", ""),
+        ("leaky 7 3", "8 blocks", "the command did not end well"),
+        ("sh -c 'leaky 7 0'", "8 blocks", ""),
+    ],
+)
+def test_a_command_is_what_a_shell_takes(device, command, blocks, told, capsys):
+    assert run("heap", "--shell", command, "-o", "dump.txt") == 3
+    out, said = capsys.readouterr()
+    assert blocks in out
+    assert told in said
+    assert device.files == []
+
+
+def test_a_command_that_leaves_no_dump_is_told(device, capsys, tmp_path):
+    for command, why in (("true", "No such file"), ("no-such-program", "not found")):
+        assert run("heap", "--shell", command, "-o", "dump.txt") == 2
+        assert why in capsys.readouterr().err
+        assert not (tmp_path / "dump.txt").exists()
 
 
 def test_old_devices(device, capsys):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`leakscope java`: virtual machines listed, watched and dumped, with and without their help."""
 
+import html
 import os
 import resource
 import shutil
@@ -106,9 +107,11 @@ def test_what_only_looks_like_growth(classes, kind, count, options, capsys):
     assert (status, found["verdict"]) == (0, None), found["sentence"]
 
 
-def test_a_cache_of_soft_references_is_no_leak(classes, capsys):
+def test_a_cache_of_soft_references_is_no_leak(classes, capsys, tmp_path):
+    page = tmp_path / "page.html"
     with Growing(classes, "soft", 60) as program:
-        _, found = watched(program, capsys)
+        _, found = watched(program, capsys, "--html", str(page))
+    assert html.escape(found["sentence"], quote=False)[:60] in page.read_text()
     assert found["verdict"] != "leaking"
     if found["classes"]:
         assert "it may be a cache" in found["classes"][0]["sentence"]

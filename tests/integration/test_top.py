@@ -15,6 +15,10 @@ import time
 
 import pytest
 
+from leakscope.recording import live
+from leakscope.recording.live_totals import read_totals
+from leakscope.trace.live_files import find_live_file
+
 SOURCE = """
 #include <stdlib.h>
 #include <unistd.h>
@@ -167,6 +171,49 @@ def test_the_last_state_stays_when_the_program_ends(pid):
     screen.until("ENDED")
     screen.press(b"\x03")
     assert screen.end() == 0
+
+
+def test_counters_alone_tell_what_all_of_it_tells(pid):
+    file = find_live_file(pid)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        totals, whole = read_totals(file.path), live.read(file.path)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    sites = whole.sites[1:]
+    assert totals.held[1:].tolist() == (sites["alloc_bytes"] - sites["freed_bytes"]).tolist()
+    assert totals.blocks[1:].tolist() == (sites["allocs"] - sites["frees"]).tolist()
+    assert totals.held[1:].sum() > 0
+
+
+@pytest.mark.parametrize("how", ["removed", "cut", "replaced"])
+def test_a_recording_that_vanishes_is_told_of(pid, how):
+    screen = Terminal("top", pid)
+    screen.until("drop at app.c:7")
+    path = find_live_file(pid).path
+    if how == "cut":
+        # Of a copy in its place: the agent would be killed by what it maps.
+        other = path.with_name("other")
+        with path.open("rb") as whole:  # which has holes of many gigabytes
+            other.write_bytes(whole.read(5000))
+        other.replace(path)
+    elif how == "replaced":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.unlink()
+    try:
+        screen.press(b"r")
+        if how != "removed":  # what is still mapped can still be read
+            screen.until("recording")
+        screen.press(b"oh\x1b[B\x1b[A/x\r\x1bsq")
+        screen.press(b"q")
+        assert screen.end() in {0, 2}
+    finally:
+        if how == "replaced":
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
 
 
 def test_keys_that_are_no_utf8_end_nothing(pid):

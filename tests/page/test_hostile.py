@@ -25,6 +25,7 @@ from leakscope.model.findings import Verdict
 from leakscope.model.holders import Holding, Reference
 from leakscope.report.answers.findings import of_findings
 from leakscope.report.html import to_html
+from page.more_kinds import MADE
 from unit.report.built_findings import STACK, finding, findings
 
 EVIL = (
@@ -164,6 +165,25 @@ def test_scripts_in_every_field_stay_text(screen, tmp_path, alone):
     screen.run("document.querySelectorAll('details').forEach(each => each.open = true)")
     screen.click("#graph canvas", 60, 28)
     assert "onerror=window.got=2" in screen.text("#app")
+    nothing_ran(screen)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_hostile_names_in_all_that_commands_find(screen, tmp_path, name):
+    path = tmp_path / "evil.html"
+    path.write_text(to_html([MADE[name](EVIL + "\x1b[31m")]), encoding="utf-8")
+    assert "<script>window" not in path.read_text(encoding="utf-8")
+    screen.scripts(allowed=False)
+    screen.open(path, shown=False)
+    assert "onerror=window.got=2" in screen.text()
+    assert screen.count("main img, main script, main svg") == 0
+    screen.scripts(allowed=True)
+    screen.open(path)
+    screen.run("document.querySelectorAll('.opener').forEach(each => each.click())")
+    screen.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    text = screen.text("#app")
+    assert "onerror=window.got=2" in text
+    assert not re.search("[\x1b\u202e]", text)
     nothing_ran(screen)
 
 

@@ -2,6 +2,7 @@
 """Every command's page, from values that tell their right answer: text, plots, no serious fault."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from leakscope.report.answers.machines import of_triage
 from leakscope.report.answers.watches import of_watch
 from leakscope.report.html import to_html
 from page.conftest import leakscope
+from page.more_kinds import MADE
 from page.test_hostile import full_answer
 
 SECOND = 10**9
@@ -116,6 +118,7 @@ ANSWERS = {
     "heap": lambda: of_heap(heap(), "app"),
     "triage": lambda: of_triage(triage()),
     "find": lambda: of_found(found()),
+    **MADE,
 }
 
 
@@ -188,13 +191,32 @@ def test_many_gauges_come_in_parts(screen, tmp_path):
         ("heap", "app (pid 7): 3 blocks of 2.9 KiB are lost", ("definitely lost", "glibc 2.36")),
         ("triage", "512 MiB of 1.0 GiB in use (50 %); one thing is odd", ("4.8 MiB/s", "programs")),
         ("find", "GROWING: app (pid 7), private memory", ("293 KiB/s", "the heap")),
+        (
+            "java dump",
+            "shop.hprof: Shop.SESSIONS keeps 800 B",
+            ("buffers", "it is cut"),
+        ),
+        (
+            "java dumps",
+            "leaking: Shop.SESSIONS (a static",
+            ("grew from 100 B", "7 classes did not"),
+        ),
+        ("java", "1 Java virtual machine here; shop.Main (7) leaks", ("heap after collection",)),
+        ("java watch", "shop.Main (7): growing: the Java heap", ("Shop$Session", "3 histograms")),
+        (
+            "kernel",
+            "the kernel holds 107 MiB",
+            ("dentry grows", "it was built without; to have it: rebuild"),
+        ),
+        ("android watch", "com.example: ", ("Native Heap", "device gone")),
+        ("tables", "1 leak in 2 looks: shop (pid 7)", ("[heap]", "/proc/7/smaps")),
     ],
 )
 def test_other_answers(screen, tmp_path, name, headline, texts):
     show(screen, tmp_path, ANSWERS[name]())
     assert screen.text("h1").startswith(headline)
     assert [text for text in texts if text not in screen.text("#app")] == []
-    assert screen.count(".command code") >= 1
+    assert screen.count(".command code") >= 1 or name == "java dumps"
 
 
 def test_who_holds_a_block_is_a_picture(screen, tmp_path):
@@ -211,6 +233,29 @@ def test_files_of_other_tools_have_the_same_page(screen, tmp_path):
     assert screen.text("h1") in done.stdout.replace("\n  ", " ")
     assert screen.count("#graph canvas") == 1
     assert screen.console == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report", SAMPLES / "hprof/jdk17-live.hprof.gz"),
+        ("report", *(SAMPLES / f"jmap-histo/jdk17-histo-{at}.txt" for at in ("before", "after"))),
+        ("report", SAMPLES / "nmt/jdk17-nmt-summary.txt"),
+        ("kernel",),
+        ("java", "--for", "0.2s"),
+    ],
+)
+def test_whatever_is_an_answer_has_a_page(screen, tmp_path, arguments):
+    done = leakscope(*arguments, "--html", "page.html", cwd=tmp_path)
+    assert done.returncode in {0, 1, 3}, done.stderr
+    path = tmp_path / "page.html"
+    assert path.stat().st_mode & 0o777 == 0o600
+    screen.open(path)
+    assert screen.text("h1").split(" (")[0] in " ".join(done.stdout.split())
+    assert screen.console == []
+    done = leakscope(*arguments, "--html", "no/where.html", cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert os.listdir(tmp_path) == ["page.html"]
 
 
 def test_two_answers_can_arrive_compared(screen, tmp_path):

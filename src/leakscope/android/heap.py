@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import shlex
 import signal
 import tempfile
 import threading
@@ -236,8 +237,8 @@ def _all(adb: Adb, undo: _Undo, request: Request, options: str, sdk: int) -> str
     """Every process that starts from now on."""
     del sdk
     _need_root(adb)
-    adb.shell("stop")
     undo.steps.append(("start", lambda: (adb.shell("stop"), adb.shell("start"))))
+    adb.shell("stop")
     undo.set(_OPTIONS, options)
     adb.shell("start")
     pid = _wait_for(adb, request.name)
@@ -260,12 +261,26 @@ def _shell(adb: Adb, undo: _Undo, request: Request, options: str, sdk: int) -> s
                 hint="Use --program.",
             )
         ending = f"backtrace_dump_on_exit backtrace_dump_prefix={remote}"
-        variable = f"LIBC_DEBUG_MALLOC_OPTIONS='{options} {ending}'"
-    adb.call("shell", f"{variable} {request.name}", patience_s=max(request.wait_s, 1.0) + 600.0)
-    listed = adb.call("shell", f"ls {remote}.*.exit.txt").split()
-    found = listed[0] if listed else f"{remote}.PID.exit.txt"
-    undo.remove(found)
-    return found
+        variable = f"LIBC_DEBUG_MALLOC_OPTIONS={shlex.quote(f'{options} {ending}')}"
+    # A command may be several, of a shell: each of its programs is to get it.
+    line = f"export {variable}; {request.name}"
+    failed: TargetError | None = None
+    try:
+        adb.call("shell", line, patience_s=max(request.wait_s, 1.0) + 600.0)
+    except TargetError as error:  # one that ends with a status leaves its dump all the same
+        failed = error
+    try:
+        listed = adb.call("shell", f"ls -S {remote}.*.exit.txt").split()  # the largest first
+    except TargetError as error:
+        raise failed or error from None
+    if failed is not None:
+        undo.told(f"the command did not end well: {failed}")
+    found = listed or [f"{remote}.PID.exit.txt"]
+    for each in found:
+        undo.remove(each)
+    if len(found) > 1:
+        undo.told(f"{len(found)} programs left a dump each; the largest is fetched")
+    return found[0]
 
 
 def _dump(adb: Adb, undo: _Undo, pid: int) -> str:

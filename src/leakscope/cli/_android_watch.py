@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.cli._android_doctor import adb_of, add_device_options
 from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._page import add_html_option, write_page
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._writing import check_outputs, write_report
 from leakscope.observe.asked import parse_duration
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
     )
+    add_html_option(parser)
     add_device_options(parser)
     add_colour_option(parser)
 
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.report.android import render_watch, watch_json
 
     length, every = parse_duration(args.duration), parse_duration(args.every)
-    check_outputs((args.report_file,))
+    check_outputs((args.report_file, args.html))
     watch = MeminfoWatch(adb_of(args), args.package)
     watch.look()
     if args.dry_run:
@@ -69,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
         if args.json
         else render_watch(args.package, watch.looks, trends, gone, ink)
     )
+    if args.html is not None:  # first: the terminal may be gone
+        from leakscope.report.answers.devices import of_app
+
+        write_page(args.html, [of_app(args.package, watch.looks, trends, gone)])
     write_report(text, args, sys.stdout)
     verdicts = {trend.verdict for trend in trends}
     if TrendVerdict.LEAK in verdicts:

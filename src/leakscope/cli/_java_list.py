@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._page import add_html_option, write_page
 from leakscope.cli._progress import Progress
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._writing import check_outputs, write_report
@@ -36,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
     )
+    add_html_option(parser)
     add_colour_option(parser)
 
 
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.report import java_machines
 
     length, every = parse_duration(args.duration), parse_distance(args.every)
-    check_outputs((args.report_file,))
+    check_outputs((args.report_file, args.html))
     watches = [MachineWatch(machine) for machine in find_machines()]
     until = time.monotonic() + (length if watches else 0.0)
     with Progress() as progress, contextlib.suppress(KeyboardInterrupt):
@@ -60,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     seen = [watch.judge() for watch in watches]
     ink = ink_for(None if args.report_file else sys.stdout, args.colour)
     text = java_machines.list_json(seen) if args.json else java_machines.render_list(seen, ink)
+    if args.html is not None:  # first: the terminal may be gone
+        from leakscope.report.answers.virtual_machines import of_machines
+
+        write_page(args.html, [of_machines(seen)])
     write_report(text, args, sys.stdout)
     worst = [java_machines.standing(each) for each in seen]
     return LEAKS if "leak" in worst else UNDECIDED if "growing" in worst else 0

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import ink_for
+from leakscope.cli._page import write_page
 from leakscope.cli._progress import Progress
 from leakscope.cli._status import worst
 from leakscope.cli._streams import complain
@@ -35,6 +36,7 @@ def report_dumps(
     """
     from leakscope.java.growth import compare_dumps
     from leakscope.report import java
+    from leakscope.report.answers.java_heaps import of_dump, of_growth
 
     failed = [] if failed is None else failed
     if others:
@@ -42,9 +44,9 @@ def report_dumps(
             f"{names[0]} is a heap dump of Java, which is reported with others of its process alone",
             hint=f"leakscope report {' '.join(names[:3])}",
         )
-    if args.html is not None or args.csv is not None:
-        raise UsageError("--html and --csv are for recordings of a watch")
-    check_outputs([args.report_file], names)
+    if args.csv is not None:
+        raise UsageError("--csv is for recordings of a watch")
+    check_outputs([args.report_file, args.html], names)
     answers = _analyse(names, failed)
     ink = ink_for(None if args.report_file else sys.stdout, args.colour)
     if len(answers) == 1:
@@ -54,6 +56,8 @@ def report_dumps(
             if args.json
             else java.render_dump(answer, ink, limit=args.limit, verbose=args.verbose)
         )
+        if args.html is not None:  # first: the terminal may be gone
+            write_page(args.html, [of_dump(answer)])
         write_report(text, args, sys.stdout)
         return worst(leaks=0, failed=bool(failed), undecided=int(args.undecided_exit_code))
     growth = compare_dumps(answers)
@@ -62,6 +66,8 @@ def report_dumps(
         if args.json
         else java.render_growth(growth, ink, limit=args.limit, verbose=args.verbose)
     )
+    if args.html is not None:
+        write_page(args.html, [of_growth(growth)])
     write_report(text, args, sys.stdout)
     leaks = growth.verdict is not None and str(growth.verdict) in args.fail_on
     undecided = growth.verdict is not None and str(growth.verdict) in ("growing", "unknown")

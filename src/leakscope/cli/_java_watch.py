@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from leakscope._digits import is_number
 from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._page import add_html_option, write_page
 from leakscope.cli._status import LEAKS, UNDECIDED
 from leakscope.cli._writing import check_outputs, write_report
 from leakscope.errors import UsageError
@@ -46,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report-file", metavar="FILE", help="write the report to FILE instead of the terminal"
     )
+    add_html_option(parser)
     add_colour_option(parser)
 
 
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     length, every = parse_duration(args.duration), parse_distance(args.every)
     if not is_number(args.histograms) or int(args.histograms[:5]) > _MOST_HISTOGRAMS:
         raise UsageError(f"--histograms {args.histograms[:20]} is not a number from 0 to 100")
-    check_outputs((args.report_file,))
+    check_outputs((args.report_file, args.html))
     machine = machine_of(args.pid)
     watched = watch_machine(
         machine, length, every, int(args.histograms), told=lambda line: _say(f"leakscope: {line}")
@@ -66,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
     text = (
         java_machines.watch_json(watched) if args.json else java_machines.render_watch(watched, ink)
     )
+    if args.html is not None:  # first: the terminal may be gone
+        from leakscope.report.answers.virtual_machines import of_machine
+
+        write_page(args.html, [of_machine(watched)])
     write_report(text, args, sys.stdout)
     if watched.verdict is None:
         return 0

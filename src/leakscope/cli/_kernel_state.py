@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for
+from leakscope.cli._page import add_html_option, write_page
 from leakscope.cli._writing import write_text
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also write what each line, stack and cache holds as a recording, which can be compared",
     )
+    add_html_option(parser)
     add_colour_option(parser)
 
 
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from leakscope.kernel.state import look_at_kernel
     from leakscope.report.kernel import render_kernel, to_json
 
-    check_outputs([args.output])
+    check_outputs([args.output, args.html])
     state = look_at_kernel(_APART_S)
     folder = state_folder()
     if folder is not None:
@@ -55,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
         from leakscope.recording import packed
 
         packed.write(record_held(), args.output)
+    if args.html is not None:  # first: the terminal may be gone
+        from leakscope.report.answers.kernels import of_kernel
+
+        write_page(args.html, [of_kernel(state)])
     ink = ink_for(sys.stdout, args.colour)
     write_text(sys.stdout, to_json(state) if args.json else render_kernel(state, ink))
     return 0

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from leakscope.cli._output import ink_for
+from leakscope.cli._page import write_page
 from leakscope.cli._progress import Progress
 from leakscope.cli._status import UNDECIDED
 from leakscope.cli._streams import complain
@@ -67,6 +68,10 @@ def report_snapshots(
         text = render_snapshots(
             found, ink_for(stream, args.colour), limit=args.limit, show_all=args.all
         )
+    if args.html is not None:  # first: the terminal may be gone
+        from leakscope.report.answers.tables import of_snapshots
+
+        write_page(args.html, [of_snapshots(found)])
     write_report(text, args, sys.stdout)
     return _status(found, args)
 

@@ -89,8 +89,6 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"--{option} is for recordings of a watch, and {other.label} is {other.kind}"
             )
-    if args.html is not None and tables:
-        raise UsageError(f"--html is not for {tables[0].label}: it is {tables[0].kind}")
     found = [
         report_store(one.label, args)
         if one.kind is InputKind.WATCH

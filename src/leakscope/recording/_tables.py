@@ -211,6 +211,19 @@ def read_counters(source: Source, header: Header, sites: int, doubts: Doubts) ->
     )
 
 
+def read_sums(
+    source: Source, header: Header, sites: int, names: tuple[str, ...]
+) -> dict[str, npt.NDArray[np.uint64]]:
+    """Add up the counters of these names alone, a fraction of what `read_counters` does."""
+    each = layout.CHUNK_SITES
+    groups = -(-sites // each)
+    sums = {name: np.zeros((groups, each), np.uint64) for name in names}
+    for where, piece in _chunks(source, header, groups, Doubts()):
+        for name, total in sums.items():
+            total[where] += piece[name]
+    return {name: total.reshape(-1)[:sites] for name, total in sums.items()}
+
+
 def _chunks(
     source: Source, header: Header, groups: int, doubts: Doubts
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]]:

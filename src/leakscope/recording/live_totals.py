@@ -16,7 +16,7 @@ import numpy.typing as npt
 from leakscope.recording import layout
 from leakscope.recording._header import Header
 from leakscope.recording._source import Source
-from leakscope.recording._tables import Doubts, read_counters
+from leakscope.recording._tables import read_sums
 
 if TYPE_CHECKING:
     import os
@@ -41,10 +41,11 @@ def read_totals(path: str | os.PathLike[str]) -> Totals | None:
         header = Header(source)
         if header["mode"] == layout.MODE_SAMPLED:
             return None
-        counters = read_counters(source, header, header["site_count"], Doubts())
+        names = ("allocs", "alloc_bytes", "frees", "freed_bytes")
+        sums = read_sums(source, header, header["site_count"], names)
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - header["mono_start_ns"]
     return Totals(
-        counters.alloc_bytes.astype(np.float64) - counters.freed_bytes,
-        counters.allocs.astype(np.float64) - counters.frees,
+        sums["alloc_bytes"].astype(np.float64) - sums["freed_bytes"],
+        sums["allocs"].astype(np.float64) - sums["frees"],
         now,
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from leakscope.model.series import Trend
     from leakscope.report.ink import Ink
 
-__all__ = ["render_watch", "watch_json"]
+__all__ = ["headline", "next_text", "render_watch", "watch_json"]
 
 SCHEMA = "leakscope-android-watch/1"
 _WORST = (TrendVerdict.LEAK, TrendVerdict.GROWING)
@@ -34,21 +34,33 @@ def _grown(trend: Trend) -> float:
     return float(values[-1] - values[0]) if len(values) else 0.0
 
 
+def headline(package: str, looks: int, trends: Sequence[Trend]) -> str:
+    """Return in one line which kind of memory grows."""
+    worst = _worst(trends)
+    most = max(trends, key=_grown, default=None)
+    if worst is not None:
+        return f"{package}: {worst.series.metric}: {worst.verdict}: {worst.sentence}"
+    if most is not None and _grown(most) > 1 << 20:
+        grew = signed_amount(_grown(most), "bytes")
+        grown = f"{most.series.metric} grew most, {grew} in {plural(looks, 'look')}"
+        return f"{package}: no verdict yet; {grown}"
+    return f"{package}: nothing is seen to grow, in {plural(looks, 'look')}"
+
+
+def next_text(package: str, trends: Sequence[Trend]) -> str | None:
+    """Return what to do next; None where nothing is known to help."""
+    named = _worst(trends) or max(trends, key=_grown, default=None)
+    step = None if named is None else KINDS.get(named.series.metric)
+    return f"{step} {package}" if step is not None and step.endswith("--app") else step
+
+
 def render_watch(
     package: str, looks: int, trends: Sequence[Trend], gone: str | None, ink: Ink
 ) -> str:
     """Return the answer, ending in a newline."""
     worst = _worst(trends)
     colour = CALM if worst is None else ALARM if worst.verdict is TrendVerdict.LEAK else WARNING
-    most = max(trends, key=_grown, default=None)
-    if worst is not None:
-        head = f"{package}: {worst.series.metric}: {worst.verdict}: {worst.sentence}"
-    elif most is not None and _grown(most) > 1 << 20:
-        grew = signed_amount(_grown(most), "bytes")
-        head = f"{package}: no verdict yet; {most.series.metric} grew most, {grew} in {plural(looks, 'look')}"
-    else:
-        head = f"{package}: nothing is seen to grow, in {plural(looks, 'look')}"
-    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {head}"))
+    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {headline(package, looks, trends)}"))
     lines.append("")
     for trend in sorted(trends, key=lambda t: -_grown(t)):
         values = trend.series.values
@@ -61,10 +73,8 @@ def render_watch(
         )
     if gone is not None:
         lines += ["", *ink.wrap(f"It ended early: {gone}")]
-    named = worst or most
-    step = None if named is None else KINDS.get(named.series.metric)
+    step = next_text(package, trends)
     if step is not None:
-        step = f"{step} {package}" if step.endswith("--app") else step
         lines += ["", *step_lines(step, ink)]
     return "\n".join(lines) + "\n"
 

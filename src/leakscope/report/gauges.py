@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from leakscope.report.text import printable
 
@@ -88,8 +89,8 @@ def spark(series: Series, width: int = 16, *, unicode: bool = True) -> str:
     if not len(values):
         return ""
     bars = _BARS if unicode else _ASCII_BARS
-    edges = [round(n * len(values) / width) for n in range(width + 1)]
-    means = [float(values[a:b].mean()) for a, b in pairwise(edges) if b > a]
+    edges = sorted({round(n * len(values) / width) for n in range(width + 1)})
+    means = (np.add.reduceat(values, edges[:-1]) / np.diff(edges)).tolist()
     low, high = min(means), max(means)
     # What moves less than a thousandth rests: noise must not look like a mountain range.
     if high - low <= 0.001 * abs(high):

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from leakscope.model.heapdump import DumpGrowth, GrownPart, HeapAnswer, HeapPlace, Suspect
     from leakscope.report.ink import Ink
 
-__all__ = ["dump_json", "growth_json", "render_dump", "render_growth"]
+__all__ = ["dump_headline", "dump_json", "growth_headline", "growth_json", "render_dump"]
+__all__ += ["render_growth", "second_step"]
 
 SCHEMA = "leakscope-java-heap/1"
 GROWTH_SCHEMA = "leakscope-java-growth/1"
@@ -40,7 +41,7 @@ _HELD = 4
 def render_dump(answer: HeapAnswer, ink: Ink, *, limit: int = 10, verbose: bool = False) -> str:
     """Return the report on one dump, ending in a newline."""
     colour = WARNING if answer.suspects or answer.oddities else CALM
-    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {_headline(answer)}"))
+    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {dump_headline(answer)}"))
     for number, suspect in enumerate(answer.suspects[:limit], 1):
         lines += ["", *_suspect_lines(number, suspect, ink, verbose)]
     for oddity in answer.oddities:
@@ -49,11 +50,12 @@ def render_dump(answer: HeapAnswer, ink: Ink, *, limit: int = 10, verbose: bool 
     lines += ["", *_heap_lines(answer, ink)]
     lines += _class_lines(answer, ink, _MORE_ROWS if verbose else _ROWS)
     lines += _note_lines(answer.notes, ink)
-    lines += ["", *step_lines(_second(answer), ink)]
+    lines += ["", *step_lines(second_step(answer), ink)]
     return "\n".join(lines) + "\n"
 
 
-def _headline(answer: HeapAnswer) -> str:
+def dump_headline(answer: HeapAnswer) -> str:
+    """Return in one line what a dump tells."""
     name = answer.name
     if answer.suspects:
         first = answer.suspects[0]
@@ -64,7 +66,8 @@ def _headline(answer: HeapAnswer) -> str:
     return f"{name}: nothing holds a large share of its {held}; whether it grows, two dumps tell"
 
 
-def _second(answer: HeapAnswer) -> str:
+def second_step(answer: HeapAnswer) -> str:
+    """Return what makes a verdict of one dump."""
     return f"take two more dumps, some time apart, and: leakscope report {answer.name} SECOND THIRD"
 
 
@@ -153,7 +156,7 @@ def render_growth(growth: DumpGrowth, ink: Ink, *, limit: int = 10, verbose: boo
     colour = ALARM if growth.verdict is Verdict.LEAKING else CALM
     if growth.verdict is Verdict.GROWING:
         colour = WARNING
-    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {_growth_headline(growth)}"))
+    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {growth_headline(growth)}"))
     shown = [one for one in growth.grown if one.subject != "class"]
     for number, one in enumerate(shown[:limit], 1):
         lines += ["", *_grown_lines(number, one, ink, verbose)]
@@ -163,7 +166,8 @@ def render_growth(growth: DumpGrowth, ink: Ink, *, limit: int = 10, verbose: boo
     return "\n".join(lines) + "\n"
 
 
-def _growth_headline(growth: DumpGrowth) -> str:
+def growth_headline(growth: DumpGrowth) -> str:
+    """Return the verdict on several dumps in one line."""
     dumps = plural(len(growth.answers), "dump")
     span = growth.times_s[-1]
     over = f"{dumps} over {seconds_text(span)}" if span else dumps

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from leakscope.model.series import Trend
     from leakscope.report.ink import Ink
 
-__all__ = ["list_json", "render_list", "render_watch", "standing", "watch_json"]
+__all__ = ["GAUGES", "by_standing", "list_headline", "list_json", "list_step", "machine_name"]
+__all__ += ["render_list", "render_watch", "standing", "watch_headline", "watch_json"]
 
 SCHEMA = "leakscope-java/1"
 WATCH_SCHEMA = "leakscope-java-watch/1"
-_GAUGES = {
+GAUGES = {
     "heap_after_gc": "heap after collection",
     "metaspace": "metaspace",
     "classes": "classes",
@@ -53,15 +54,20 @@ def standing(seen: MachineSeen) -> str:
     return "growing" if TrendVerdict.GROWING in verdicts else ""
 
 
+def by_standing(machines: Sequence[MachineSeen]) -> list[MachineSeen]:
+    """Return them with what leaks first, then what grows, then the largest."""
+    rank = {"leak": 0, "growing": 1, "": 2}
+    return sorted(machines, key=lambda one: (rank[standing(one)], -(one.facts.memory or 0)))
+
+
 def render_list(machines: Sequence[MachineSeen], ink: Ink) -> str:
     """Return the list, ending in a newline; what leaks first."""
     if not machines:
         return "leakscope: no Java virtual machine runs here that can be seen\n"
-    rank = {"leak": 0, "growing": 1, "": 2}
-    ordered = sorted(machines, key=lambda one: (rank[standing(one)], -(one.facts.memory or 0)))
+    ordered = by_standing(machines)
     worst = standing(ordered[0])
     colour = {"leak": ALARM, "growing": WARNING, "": CALM}[worst]
-    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {_list_headline(ordered)}"))
+    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {list_headline(ordered)}"))
     head = f"  {'pid':>8}  {'after GC':>10} {'of':>10} {'GCs':>6} {'metaspace':>10} {'threads':>7}"
     lines += ["", f"{head} {'private':>10}  program"]
     for one in ordered:
@@ -71,28 +77,31 @@ def render_list(machines: Sequence[MachineSeen], ink: Ink) -> str:
                 lines += ink.wrap(said, " " * 12)
         for trend in one.trends:
             if trend.verdict in (TrendVerdict.LEAK, TrendVerdict.GROWING):
-                name = _GAUGES[trend.series.metric]
+                name = GAUGES[trend.series.metric]
                 lines += ink.wrap(f"{name}: {trend.verdict}: {trend.sentence}", " " * 12)
-    lines += ["", *step_lines(_list_step(ordered), ink)]
+    lines += ["", *step_lines(list_step(ordered), ink)]
     return "\n".join(lines) + "\n"
 
 
-def _list_headline(machines: Sequence[MachineSeen]) -> str:
+def list_headline(machines: Sequence[MachineSeen]) -> str:
+    """Return in one line how those do that run here; what leaks is the first of them."""
     count = plural(len(machines), "Java virtual machine")
     first = machines[0]
     worst = standing(first)
     if not worst:
         return f"{count} here, none that is seen to grow fast"
-    name = f"{_name(first)} ({first.facts.pid})"
+    name = f"{machine_name(first)} ({first.facts.pid})"
     what = "leaks" if worst == "leak" else "grows fast"
     return f"{count} here; {name} {what}"
 
 
-def _list_step(machines: Sequence[MachineSeen]) -> str:
+def list_step(machines: Sequence[MachineSeen]) -> str:
+    """Return what to do next about the first of them."""
     return f"whose growth is it: leakscope java watch {machines[0].facts.pid}"
 
 
-def _name(one: MachineSeen) -> str:
+def machine_name(one: MachineSeen) -> str:
+    """Return its main class or archive."""
     return printable(one.facts.name.split(" ")[0]) or "java"
 
 
@@ -118,8 +127,7 @@ def render_watch(watched: MachineWatched, ink: Ink) -> str:
     if watched.verdict is not None:
         colour = ALARM if watched.verdict.is_leak else WARNING
     facts = watched.seen.facts
-    head = f"{_name(watched.seen)} ({facts.pid}): {watched.verdict or 'no growth'}"
-    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {head}: {watched.sentence}"))
+    lines = ink.paint_all(colour, ink.wrap(f"leakscope: {watch_headline(watched)}"))
     lines += ["", f"  in {seconds_text(watched.seconds)}:"]
     for name, first, last, unit in watched.changes:
         change = signed_amount(last - first, unit) or "0"
@@ -137,7 +145,7 @@ def render_watch(watched: MachineWatched, ink: Ink) -> str:
         lines.append(f"  {one.verdict:<9} {first_size:>10} {last_size:>10} {rate:>12}  {name}")
     told = [t for t in watched.seen.trends if _tells(t)]
     for trend in told:
-        text = f"{_GAUGES[trend.series.metric]}: {trend.verdict}: {trend.sentence}"
+        text = f"{GAUGES[trend.series.metric]}: {trend.verdict}: {trend.sentence}"
         lines += ink.wrap(text, "  ", "    ")
     if watched.histograms:
         cost = f"{plural(watched.histograms, 'histogram')}, each a stop of"
@@ -147,6 +155,12 @@ def render_watch(watched: MachineWatched, ink: Ink) -> str:
     for note in watched.notes:
         lines += ink.wrap(note, "  Not seen: ", "    ")
     return "\n".join([*lines, "", *step_lines(watched.next_step, ink)]) + "\n"
+
+
+def watch_headline(watched: MachineWatched) -> str:
+    """Return in one line whose growth it is."""
+    name = f"{machine_name(watched.seen)} ({watched.seen.facts.pid})"
+    return f"{name}: {watched.verdict or 'no growth'}: {watched.sentence}"
 
 
 def _tells(trend: Trend) -> bool:

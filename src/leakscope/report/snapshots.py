@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from leakscope.model.snapshots import Course, GrownRow, Row, Snapshot, Snapshots
     from leakscope.report.ink import Ink
 
-__all__ = ["headline", "render_snapshots", "to_json"]
+__all__ = ["headline", "next_text", "render_snapshots", "title", "to_json", "who"]
 
 SCHEMA = "leakscope-snapshots/1"
 _ROWS = 10
@@ -44,12 +44,12 @@ def headline(found: Snapshots) -> str:
     looks = max(len(course.snapshots) for course in several)
     over = f"in {plural(looks, 'look')}"
     if found.causes:
-        names = "; ".join(_who(trend.series) for trend in found.causes[:2])
+        names = "; ".join(who(trend.series) for trend in found.causes[:2])
         more = f"; and {len(found.causes) - 2} more" if len(found.causes) > 2 else ""
         return f"{plural(len(found.causes), 'leak')} {over}: {names}{more}"
     fast = [t for t in found.trends if t.verdict is TrendVerdict.GROWING]
     if fast:
-        return f"growing fast {over}: {_who(fast[0].series)}; no proof of a leak"
+        return f"growing fast {over}: {who(fast[0].series)}; no proof of a leak"
     judged = [t for t in found.trends if t.verdict not in _OPEN]
     if judged:
         short = len(found.trends) - len(judged)
@@ -71,7 +71,7 @@ def render_snapshots(
     lines = ink.wrap(f"leakscope: {headline(found)}", hanging="  ")
     for trend in found.causes:
         lines += _leak(trend, ink)
-    lines += step_lines(_next(found), ink)
+    lines += step_lines(next_text(found), ink)
     for course in found.courses:
         lines += ["", *_course(course, ink, most)]
     for note in found.notes:
@@ -79,7 +79,8 @@ def render_snapshots(
     return "\n".join(lines) + "\n"
 
 
-def _who(series: Series) -> str:
+def who(series: Series) -> str:
+    """Return whose gauge it is, and which."""
     subject = series.subject
     name = _KIND_NAMES.get(subject.kind, "") + subject_name(subject)
     return f"{name}, {gauge_name(series.metric)}"
@@ -88,13 +89,14 @@ def _who(series: Series) -> str:
 def _leak(trend: Trend, ink: Ink) -> list[str]:
     series = trend.series
     now = amount_text(float(series.values[-1]), series.unit)
-    lines = ink.wrap(f"{_who(series)}: {now}", indent="LEAK  ", hanging="      ")
+    lines = ink.wrap(f"{who(series)}: {now}", indent="LEAK  ", hanging="      ")
     lines[0] = lines[0].replace("LEAK", ink.paint(ALARM, "LEAK"), 1)
     bars = spark(series, unicode=ink.unicode)
     return lines + ink.wrap(f"{bars} {printable(trend.sentence)}.", indent="      ")
 
 
-def _next(found: Snapshots) -> str:
+def next_text(found: Snapshots) -> str:
+    """Return what to do next."""
     subjects = [trend.series.subject for trend in found.causes]
     subjects += [course.last.subject for course in found.courses]
     several = any(len(course.snapshots) > 1 for course in found.courses)
@@ -117,10 +119,10 @@ def _next(found: Snapshots) -> str:
 def _course(course: Course, ink: Ink, most: int) -> list[str]:
     last = course.last
     many = len(course.snapshots) > 1
-    title = f"{_title(last.subject)}, from {last.source}"
+    head = f"{title(last.subject)}, from {last.source}"
     if many:
-        title += f": {plural(len(course.snapshots), 'look')}{_span(course)}, the last of them"
-    lines = ink.wrap(f"{printable(title)}:", hanging="  ")
+        head += f": {plural(len(course.snapshots), 'look')}{_span(course)}, the last of them"
+    lines = ink.wrap(f"{printable(head)}:", hanging="  ")
     if last.total is not None:
         total = f"{bytes_text(last.total)} ({last.total:,} bytes) {last.of}"
         if last.total_count is not None:
@@ -147,7 +149,8 @@ def _course(course: Course, ink: Ink, most: int) -> list[str]:
     return lines
 
 
-def _title(subject: Subject) -> str:
+def title(subject: Subject) -> str:
+    """Return the subject as it begins a sentence."""
     name = subject_name(subject)
     return name[:1].upper() + name[1:] if subject.kind in {"kernel", "system"} else name
 

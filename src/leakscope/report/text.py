@@ -40,9 +40,13 @@ def _escape(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+# ASCII with the bars of a plot and our own marks: a screen has many of these at every look.
+_NARROW = re.compile("[\x20-\x7e\u2580-\u259f\u2026\u00b7\u2192]*")
+
+
 def cells(text: str) -> int:
     """Return how many terminal columns printable `text` takes."""
-    if text.isascii():
+    if text.isascii() or _NARROW.fullmatch(text):
         return len(text)
     return sum(_cell(c) for c in text)
 

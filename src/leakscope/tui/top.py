@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.widgets import Footer, Input, Static
 
 from leakscope.errors import LeakscopeError
-from leakscope.report.text import printable
+from leakscope.report.text import cells, printable
 from leakscope.tui import _top_text as texts
 from leakscope.tui._terminal import LiveApp, is_gone, theme_of
 from leakscope.words import duration_text, plural
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["TopScreen"]
 
 _ASK_S = 0.2
+_MARGIN = 6  # columns that a panel with a scroll bar does not have for its text
 _LAST_LOOK_S = 1.0  # names of ten thousand sites take many, and q means now
 _SORTS = ("leaks first", "held", "rate")
 _TALL = 40  # lines of a terminal that has room for a larger chart
@@ -64,6 +65,12 @@ class _Fixed(Static):
     def render(self) -> Text:
         """What is drawn."""
         return self._shown
+
+
+def _height(text: str, width: int) -> int:
+    """How many lines a text takes where none is wider than `width`; 0: one is."""
+    lines = text.split("\n")
+    return 0 if any(cells(line) > width for line in lines) else len(lines)
 
 
 class _Sites(_Fixed, can_focus=True):
@@ -184,7 +191,7 @@ class TopScreen(LiveApp):
         self._rows: list[texts.Shown] = []
         self._open = self._told = False  # the panel is large; it shows what an action found
         self._said = ""
-        self._order = 0
+        self._order = self._tall = 0
         self._wanted_text = ""
         self._lost: dict[int, int] = {}  # bytes that the last scan found lost, by site
         self._scanned_ns = 0
@@ -418,7 +425,8 @@ class TopScreen(LiveApp):
         self._headline.show_text(texts.headline(look, width, unicode=self.unicode))
         tall = self.size.height >= _TALL
         height = 8 if tall else 3
-        self._chart.styles.height = height
+        if height != self._tall:
+            self._tall = self._chart.styles.height = height
         self._chart.show_text(texts.chart(look, width, height, unicode=self.unicode))
         self._titles.show_text(texts.titles(width))
         at = next((n for n, row in enumerate(self._rows) if chosen and row.site == chosen.site), 0)
@@ -484,10 +492,13 @@ class TopScreen(LiveApp):
         self._say("Esc goes back to the sites, the arrows scroll")
 
     def _show_text(self, text: str) -> None:
-        # Another text may need more lines, and the screen is laid out for it.
+        # Another text may need more lines, and the screen is laid out for it: most of what a look
+        # costs, so only where it does.
         if text != self._described:
+            width = self.size.width - _MARGIN
+            same = _height(text, width) == _height(self._described, width) != 0
             self._described = text
-            self._text.update(Text(text))
+            self._text.update(Text(text), layout=not same)
 
     def _set_open(self, large: bool) -> None:
         self._open = large

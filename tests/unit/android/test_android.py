@@ -105,7 +105,7 @@ WAYS = {
     "program": ("--program", "surfaceflinger"),
     "zygote": ("--zygote", APP),
     "all": ("--all", APP),
-    "shell": ("--shell", "ls -l /"),
+    "shell": ("--shell", "cd / && leaky 40 0"),
 }
 
 
@@ -261,6 +261,31 @@ def test_what_goes_wrong_is_one_sentence_and_is_undone(device, change, arguments
     assert device.files == []
 
 
+@pytest.mark.parametrize(
+    ("command", "blocks", "told"),
+    [
+        ("cd /; leaky 7 0", "8 blocks", ""),
+        ("leaky 2 0; leaky 900 0; leaky 3 0", "901 blocks", "3 programs left a dump each"),
+        ("leaky 7 0 | cat", "8 blocks", ""),
+        ("leaky 7 3", "8 blocks", "the command did not end well"),
+        ("sh -c 'leaky 7 0'", "8 blocks", ""),
+    ],
+)
+def test_a_command_is_what_a_shell_takes(device, command, blocks, told, capsys):
+    assert run("heap", "--shell", command, "-o", "dump.txt") == 3
+    out, said = capsys.readouterr()
+    assert blocks in out
+    assert told in said
+    assert device.files == []
+
+
+def test_a_command_that_leaves_no_dump_is_told(device, capsys, tmp_path):
+    for command, why in (("true", "No such file"), ("no-such-program", "not found")):
+        assert run("heap", "--shell", command, "-o", "dump.txt") == 2
+        assert why in capsys.readouterr().err
+        assert not (tmp_path / "dump.txt").exists()
+
+
 def test_old_devices(device, capsys):
     old = device.properties | {"ro.build.version.sdk": "25"}
     device.change(properties=old)
@@ -305,9 +330,12 @@ def test_no_adb_is_said(capsys):
     assert "adb is not installed" in capsys.readouterr().err
 
 
-def test_an_app_is_watched(device, capsys):
+def test_an_app_is_watched(device, capsys, tmp_path):
     device.change(growth=2000)
-    status = run("watch", APP, "--for", "0.4s", "--every", "0.05s")
+    page = tmp_path / "page.html"
+    status = run("watch", APP, "--for", "0.4s", "--every", "0.05s", "--html", str(page))
+    assert "Native Heap grew most" in page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o600
     out = capsys.readouterr().out
     assert status == 3
     assert "Native Heap grew most" in " ".join(out.split())

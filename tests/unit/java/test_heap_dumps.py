@@ -254,6 +254,34 @@ def test_a_heap_of_more_than_32_bits_of_length_goes_on(tmp_path):
     assert analyse_dump(tmp_path / "d").objects == 12
 
 
+@pytest.mark.parametrize("tag", [0x0C, 0x1C])
+def test_what_lies_behind_four_gigabytes_is_read(tmp_path, tag):
+    """Five arrays of a GiB each, as holes, and behind them what refers to the last."""
+    dump = graph()
+    dump.define(0x120, "app/Node[]", OBJECT)
+    path = tmp_path / "large.hprof"
+    path.write_bytes(dump.bytes(end=False))
+    gib = 1 << 30
+    with path.open("ab") as file:
+        for number in range(5):
+            head = b"\x23" + struct.pack(">QIIB", 0x10_0000_0000 + number * gib, 0, gib - 32, 8)
+            file.write(struct.pack(">BII", 0x1C, 0, len(head) + gib - 32) + head)
+            file.truncate(file.tell() + gib - 32)
+            file.seek(0, 2)
+        held = [0x10_0000_0000 + number * gib for number in range(5)]
+        behind = b"\x22" + struct.pack(">QIIQ", 0x2000, 0, 5, 0x120) + struct.pack(">5Q", *held)
+        behind += b"\xff" + struct.pack(">Q", 0x2000)
+        file.write(struct.pack(">BII", tag, 0, len(behind)) + behind)
+        file.write(struct.pack(">BII", 0x2C, 0, 0))
+    answer = analyse_dump(str(path))
+    assert path.stat().st_size > 5 * (gib - 64)
+    assert answer.notes == ()
+    assert answer.strong_bytes > 5 * (gib - 64)
+    first = answer.suspects[0]
+    assert first.retained > 5 * (gib - 64)
+    assert {one.class_name: one.count for one in answer.classes}["byte[]"] == 5
+
+
 def test_references_that_point_nowhere_and_unknown_sub_records(tmp_path):
     dump = graph()
     dump.instance(0x1000, NODE, 0xDEAD, 0xBEEF)

@@ -118,6 +118,36 @@ def test_what_jcmd_prints():
     assert parse_string_table("Number of entries       :      1753 =  28048 bytes") == 1753
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        # JDK 8, 9 to 11 and later, and 21 and 25 with a collector's own classes.
+        (
+            "\n num     #instances         #bytes  class name\n"
+            "----------------------------------------------\n"
+            "   1:          4000         416000  [B\n   2:            10            320  a.B$C\n"
+            "Total          4010         416320\n"
+        ),
+        (
+            " num     #instances         #bytes  class name (module)\n"
+            "-------------------------------------------------------\n"
+            "   1:          4000         416000  [B (java.base@11.0.2)\n"
+            "   2:            10            320  a.B$C (app@1.0)\n"
+            "Total          4010         416320\n"
+        ),
+        (
+            "   1:          4000         416000  [B (java.base@21.0.3-ea)\r\n"
+            "   2:            10            320  a.B$C\r\n"
+            "   3:             5            200  [Ljdk.internal.vm.FillerElement; (java.base@21.0.3)\r\n"
+        ),
+    ],
+)
+def test_histograms_of_every_jdk(text):
+    found = parse_histogram(text)
+    assert (found["byte[]"], found["a.B$C"]) == ((4000, 416000), (10, 320))
+    assert set(found) <= {"byte[]", "a.B$C", "jdk.internal.vm.FillerElement[]"}
+
+
 def machine(**more):
     facts = {
         "pid": os.getpid(), "inner_pid": os.getpid(), "uid": os.geteuid(), "user": "me", "name": "x",

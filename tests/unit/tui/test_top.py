@@ -153,8 +153,16 @@ def test_resident_memory_lies_behind_what_is_held(unicode, mark):
         assert mark not in "".join(chart(none))
 
 
-def test_another_look_is_no_reason_to_lay_out_the_screen():
+@pytest.mark.parametrize("changing", [False, True])
+def test_another_look_is_no_reason_to_lay_out_the_screen(changing, monkeypatch):
     laid_out = []
+    if changing:  # what is said of a site that grows, at each look
+        looks = Fake()
+        monkeypatch.setattr(
+            texts, "detail", lambda *_: ["keep at app.c:1", f"after {looks.made} looks"]
+        )
+    else:
+        looks = None
 
     async def steps(app, pilot):
         await until(app, pilot, "keep at app.c:1")
@@ -173,7 +181,7 @@ def test_another_look_is_no_reason_to_lay_out_the_screen():
             while shown(app) == before:
                 await pilot.pause(0.05)
 
-    drive(steps)
+    drive(steps, looks=looks)
     assert laid_out == []
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from leakscope.model.series import Cause, Series, Trend
     from leakscope.model.watched import Watched
 
-__all__ = ["of_watch"]
+__all__ = ["began_of", "course_of", "of_watch", "step_of", "tone_of"]
 
 _MOST_COURSES = 2000
 _ALIKE = 20
@@ -47,7 +47,7 @@ _TONES = {
 def of_watch(watched: Watched, command: str = "watch") -> Answer:
     """Return the answer of a watch; the courses of what leaks come first, then the biggest."""
     trends = _ordered(watched)
-    began = min((int(t.series.times_ns[0]) for t in trends if len(t.series.times_ns)), default=0)
+    began = began_of(trends)
     results = [_cause(cause, watched) for cause in watched.causes]
     results += [_trend(trend, watched) for trend in fast_growers(watched.trends)]
     step = next_text(watched)
@@ -65,12 +65,25 @@ def of_watch(watched: Watched, command: str = "watch") -> Answer:
         headline=printable(headline(watched)),
         about=(f"watched for {duration_text(round(watched.watched_s * 1e9))}",),
         warnings=killed,
-        steps=(_step(step),),
+        steps=(step_of(step),),
         results=tuple(results),
-        courses=tuple(_course(trend, began, watched) for trend in trends[:_MOST_COURSES]),
+        courses=tuple(
+            course_of(trend, began, watched.held.get(trend.series.subject.key, ()))
+            for trend in trends[:_MOST_COURSES]
+        ),
         left_out=max(len(trends) - _MOST_COURSES, 0),
         coverage=tuple((name, printable(text)) for name, text in [("Cost", watched.cost), *notes]),
     )
+
+
+def began_of(trends: Sequence[Trend]) -> int:
+    """Return when the first of them was seen, in the nanoseconds of their times."""
+    return min((int(t.series.times_ns[0]) for t in trends if len(t.series.times_ns)), default=0)
+
+
+def tone_of(verdict: TrendVerdict) -> Tone:
+    """Return how bad a verdict on a gauge is."""
+    return _TONES.get(verdict, Tone.CALM)
 
 
 def _subject(watched: Watched) -> str:
@@ -95,7 +108,8 @@ def _ordered(watched: Watched) -> list[Trend]:
     return sorted(watched.trends, key=rank)
 
 
-def _step(text: str) -> Step:
+def step_of(text: str) -> Step:
+    """Return a step of a report with the command that it ends in."""
     command = command_of(text)
     return Step(printable(text), None if command is None else printable(command))
 
@@ -139,7 +153,7 @@ def _result(trend: Trend, name: str, lines: Sequence[str]) -> Result:
         amount_text=amount_text(last, series.unit),
         count=None if is_bytes or not math.isfinite(last) else round(last),
         rate=rate if is_bytes else None,
-        step=_step(trend.next_step) if trend.next_step else None,
+        step=step_of(trend.next_step) if trend.next_step else None,
         evidence=tuple(
             Signal(f"{printable(what).replace('_', ' ')}: {value:.4g}", supports=True)
             for what, value in trend.evidence
@@ -148,12 +162,15 @@ def _result(trend: Trend, name: str, lines: Sequence[str]) -> Result:
     )
 
 
-def _course(trend: Trend, began: int, watched: Watched) -> GaugeCourse:
+def course_of(
+    trend: Trend, began: int, facts: Sequence[str] = (), *, name: str | None = None
+) -> GaugeCourse:
+    """Return the course of one gauge from `began` on, with its verdict, its line and its limit."""
     series = trend.series
     times, values = _thinned(series)
     limit, text = _limit(trend)
     return GaugeCourse(
-        name=gauge_name(series.metric),
+        name=gauge_name(series.metric) if name is None else printable(name),
         subject=subject_name(series.subject),
         verdict=str(trend.verdict),
         tone=_TONES.get(trend.verdict, Tone.CALM),
@@ -161,12 +178,12 @@ def _course(trend: Trend, began: int, watched: Watched) -> GaugeCourse:
         times_ns=times - began,
         values=values,
         sentence=printable(trend.sentence),
-        step=_step(trend.next_step) if trend.next_step else None,
+        step=step_of(trend.next_step) if trend.next_step else None,
         cuts=tuple((cut.time_ns - began, printable(cut.reason)) for cut in series.cuts),
         fit=_fit(trend, began),
         limit=limit,
         limit_text=text,
-        facts=tuple(printable(line) for line in watched.held.get(series.subject.key, ())),
+        facts=tuple(printable(line) for line in facts),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from leakscope.target.lease import terminal_stops_wait
 from leakscope.target.library import library
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def cancellable(work: Callable[[], T]) -> T:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(_LOOK_S)
+        with terminal_stops_wait():
+            while thread.is_alive():
+                thread.join(_LOOK_S)
     except BaseException:
         library().lss_cancel(True)
         try:

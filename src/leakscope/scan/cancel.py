@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
-from leakscope.target.job_control import stopped_afterwards
+from leakscope.target.lease import terminal_stops_wait
 from leakscope.target.library import library
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def cancellable(work: Callable[[], T]) -> T:
 
     It runs in a thread, so that this one sees signals. When one of them raises an exception here,
     as Ctrl-C does, the native code is told to give up, and the exception goes on once `work` has
-    put away what it used. Ctrl-Z waits for the end: a copy of the process, or itself, waits for us.
+    put away what it used.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -35,18 +35,18 @@ def cancellable(work: Callable[[], T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    with stopped_afterwards():
-        thread.start()
-        try:
+    thread.start()
+    try:
+        with terminal_stops_wait():
             while thread.is_alive():
                 thread.join(_LOOK_S)
-        except BaseException:
-            library().lss_cancel(True)
-            try:
-                thread.join()
-            finally:
-                library().lss_cancel(False)
-            raise
+    except BaseException:
+        library().lss_cancel(True)
+        try:
+            thread.join()
+        finally:
+            library().lss_cancel(False)
+        raise
     if errors:
         raise errors[0]
     return results[0]

@@ -25,6 +25,7 @@ from leakscope.scan.unjoined import lose_unjoined, with_descriptors
 from leakscope.target.frozen import Frozen
 from leakscope.target.image import MAX_PAUSE_S, open_image
 from leakscope.target.kernel_words import words_of_process
+from leakscope.target.lease import HELD_UP_S
 from leakscope.target.resident import Resident
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _scan(
             return _result(image, found, before, after, heap, began, taken.paused_ns)
         paused_ns = taken.paused_ns
     _check_pause(pid, before, max_pause_s)
-    with Frozen(pid) as frozen:
+    with Frozen(pid, limit_s=max_pause_s + HELD_UP_S) as frozen:
         recording = read()
         image = Resident(frozen)
         heap = _heap_of(image, recording)

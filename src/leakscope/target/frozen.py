@@ -23,9 +23,8 @@ import numpy as np
 from leakscope.errors import TargetError
 from leakscope.proc.freezer import freezing_cgroup
 from leakscope.proc.maps import Mapping, parse_maps, read_raw_maps
-from leakscope.proc.text import read_text
-from leakscope.target.job_control import stopped_afterwards
 from leakscope.target.kernel_words import words_of_thread
+from leakscope.target.lease import Lease, terminal_stops_wait
 from leakscope.target.memory import Range, Segment, Thread
 from leakscope.target.ptrace import (
     ALL,
@@ -41,19 +40,34 @@ from leakscope.target.ptrace import (
     set_general_registers,
     vector_registers,
 )
+from leakscope.target.reaper import Reaper, is_child, reap
 from leakscope.target.restart import Sleepers, call_rank, is_restartable, no_handler, shorten
+from leakscope.target.threads import (
+    has_ended,
+    has_others,
+    is_asking,
+    is_deep,
+    is_ending,
+    is_filtered,
+    is_traced_by,
+    is_worker,
+    run_ns,
+    thread_ids,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
-__all__ = ["Frozen", "apart", "living_thread"]
+__all__ = ["Frozen", "apart"]
 
 _PATIENCE_S = 3.0
 _LAST_S = 0.1  # for threads that have not stopped when we give up
 _ROUNDS = 64  # a process that starts threads faster than we stop them
-_EXITING = 4  # PF_EXITING in the flags of /proc/TID/stat
+_ASKED_S = 3.0  # for the answer of a supervisor
+_RUNS_NS, _MOST_ASKED = 1_000_000, 64
+_SEIZES = 4
 _RAX, _ORIG_RAX, _SP = 10, 15, 19  # struct user_regs_struct, by word
 
 R = TypeVar("R", bound=Range)
@@ -64,8 +78,10 @@ class Frozen:
     """A context manager: the process `pid` is stopped inside, and goes on behind it.
 
     With `one`, only one of its threads is; the thread `leave` is not. Gives up on a thread that
-    does not stop within `patience_s` seconds. Raises `TargetError` when there is no such process
-    or it may not be stopped.
+    does not stop within `patience_s` seconds. With `limit_s` this process is killed when it holds
+    the other for longer: see `leakscope.target.lease`. Threads of the kernel's own go on.
+
+    Raises `TargetError` when there is no such process or it may not be stopped.
     """
 
     method = "frozen"
@@ -79,11 +95,13 @@ class Frozen:
         one: bool = False,
         leave: int | None = None,
         patience_s: float = _PATIENCE_S,
+        limit_s: float | None = None,
     ) -> None:
         self.pid = pid
         self._one = one
         self._leave = leave
         self._patience_s = patience_s
+        self._lease = None if limit_s is None else Lease(limit_s)
         self.threads: tuple[Thread, ...] = ()
         self.raw_mappings = b""
         self.paused_ns = 0
@@ -95,22 +113,34 @@ class Frozen:
         self._restarted: list[int] = []
         self._sleepers = Sleepers()
         self._filtered: set[int] = set()  # threads under seccomp
+        self._workers: set[int] = set()  # the kernel's own
+        self._child = pid if is_child(pid) else 0
         self._memory = -1
 
     def __enter__(self) -> Self:
-        tids = _tids(self.pid)
+        tids = thread_ids(self.pid)
         self._sleepers.look(self.pid, tids)
-        self._filtered = {tid for tid in tids if _is_filtered(self.pid, tid)}
-        self.since_ns = time.monotonic_ns()
+        self._filtered = {tid for tid in tids if is_filtered(self.pid, tid)}
+        self._workers = {tid for tid in tids if is_worker(self.pid, tid)}
+        self._await_answers(self._filtered, time.monotonic() + _ASKED_S)
+        reaper = Reaper(self._seized, needed=len(tids) > 1 and not self._one)
         try:
-            self._stop_all()
+            with reaper:
+                if self._lease is not None:
+                    self._lease.__enter__()
+                self.since_ns = time.monotonic_ns()
+                self._stop_all(reaper)
             others = [*self._seized, *([] if self._leave is None else [self._leave])]
             if others and self.pid not in others:
                 # Its first thread has ended: what is shared is looked at through another one.
                 self.pid = others[0]
             self.raw_mappings = read_raw_maps(self.pid)
             self._memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-            self.threads = tuple(_registers(tid) for tid in self._seized)
+            found = [(tid, register_set(tid, PRSTATUS)) for tid in self._seized]
+            # One without has been killed meanwhile: by another one that calls exec, or with all.
+            self.threads = tuple(_thread(tid, general) for tid, general in found if general)
+            if found and not self.threads:
+                raise TargetError(f"process {self.pid} ended while it was being stopped")
         except OSError as error:
             self.release()
             raise _refused(self.pid, error) from error
@@ -176,20 +206,47 @@ class Frozen:
             self._shorten(tid)
         self._restarted = []
         self._await_rest()
-        for tid in self._seized:
-            libc.ptrace(DETACH, tid, None, self._signals.get(tid, 0))  # dead: fine
+        dead = [
+            tid
+            for tid in self._seized
+            if libc.ptrace(DETACH, tid, None, self._signals.get(tid, 0)) < 0
+        ]
         if self._seized and not self.paused_ns and not self._running.issuperset(self._seized):
             self.paused_ns = time.monotonic_ns() - self.since_ns
-        self._seized = []
+        # Its parent hears of its end when we have, and an exec waits for that of its threads.
+        give_up = time.monotonic() + _LAST_S
+        while (dead := [tid for tid in dead if not reap(tid)]) and time.monotonic() < give_up:
+            time.sleep(0.001)
+        self._seized.clear()
+        if self._lease is not None:
+            self._lease.__exit__()
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1
 
-    def _stop_all(self) -> None:
+    def _await_answers(self, tids: Iterable[int], give_up: float) -> None:
+        """Wait until none of the threads waits for its supervisor. Nothing stands still yet."""
+        for tid in tids:
+            began = run_ns(self.pid, tid)
+            while (found := is_asking(self.pid, tid)) is not False:
+                if found and time.monotonic() > give_up:
+                    raise _is_asked(self.pid, tid)
+                # One that runs, or waits for a processor, may be about to ask. One that has run
+                # for a while in one go does something else.
+                ran_ns = run_ns(self.pid, tid) - began
+                if not found and (ran_ns > _RUNS_NS or time.monotonic() > give_up):
+                    break
+                began += ran_ns if found else 0
+                time.sleep(0.0005)
+
+    def _stop_all(self, reaper: Reaper) -> None:
         give_up = time.monotonic() + self._patience_s
-        for _ in range(_ROUNDS):
-            fresh = [t for t in _tids(self.pid) if t not in self._seized and t != self._leave]
-            if len(fresh) > 1 and _has_ended(self.pid):
+        for number in range(_ROUNDS):
+            known = {*self._seized, *self._workers, self._leave}
+            fresh = [tid for tid in thread_ids(self.pid) if tid not in known]
+            if number:
+                fresh = [tid for tid in fresh if not is_worker(self.pid, tid)]
+            if len(fresh) > 1 and self.pid in fresh and has_ended(self.pid):
                 fresh.remove(self.pid)
             if not fresh or (fresh == [self.pid] and (self._seized or self._leave)):
                 return
@@ -197,15 +254,11 @@ class Frozen:
                 fresh = fresh[:1]
             # One that the kernel does not let stop now holds nobody else up: as long as it waits
             # (the child of its vfork, a disk), all others run.
-            busy = [] if self._one else [tid for tid in fresh if _is_deep(self.pid, tid)]
-            for tid in [tid for tid in busy if self._seize(tid)]:
-                self._await(tid, give_up)
+            busy = [] if self._one else [tid for tid in fresh if is_deep(self.pid, tid)]
+            self._stop(busy, reaper, give_up)
             if busy:  # nothing stood still before
                 self.since_ns = time.monotonic_ns()
-            # All are told before the first is waited for: they stop side by side.
-            fresh = [tid for tid in fresh if tid not in busy]
-            for tid in [tid for tid in fresh if self._seize(tid)]:
-                self._await(tid, give_up)
+            self._stop([tid for tid in fresh if tid not in busy], reaper, give_up)
             if self._one and self._seized:
                 return
         raise TargetError(
@@ -213,17 +266,32 @@ class Frozen:
             hint="Try again when it is calmer.",
         )
 
-    def _seize(self, tid: int) -> bool:
+    def _stop(self, tids: Sequence[int], reaper: Reaper, give_up: float) -> None:
+        """Tell all of them to stop, and wait until they do: they stop side by side."""
+        for tid in [tid for tid in tids if self._seize(tid, reaper, give_up)]:
+            with reaper.may_hang():
+                self._await(tid, give_up)
+
+    def _seize(self, tid: int, reaper: Reaper, give_up: float) -> bool:
         """Tell a thread to stop; False when it has ended meanwhile."""
-        if libc.ptrace(SEIZE, tid, None, None) < 0:
-            number = ctypes.get_errno()
-            if number in {errno.ESRCH, errno.EPERM} and _is_ending(self.pid, tid):
-                if tid == self.pid and not _others(self.pid):
+        for left in reversed(range(_SEIZES)):
+            with reaper.may_hang():
+                if libc.ptrace(SEIZE, tid, None, None) == 0:
+                    break
+                number = ctypes.get_errno()
+            if number == errno.EPERM and is_traced_by(tid, os.getpid()):
+                break  # it has called exec, and is known by another number now: ours already
+            if number in {errno.ESRCH, errno.EPERM} and is_ending(self.pid, tid):
+                if tid == self.pid and not has_others(self.pid):
                     raise TargetError(f"process {self.pid} ended while it was being stopped")
                 return False
-            raise OSError(number, os.strerror(number))
+            if number != errno.EPERM or not left:
+                raise OSError(number, os.strerror(number))
+            time.sleep(0.001)  # another thread may just get the number of the first, by an exec
         self._seized.append(tid)
         self._running.add(tid)
+        if self._is_filtered(tid) and len(self._seized) <= _MOST_ASKED:
+            self._await_answers((tid,), give_up)
         if libc.ptrace(INTERRUPT, tid, None, None) < 0:
             self._seized.remove(tid)
             return False
@@ -244,7 +312,7 @@ class Frozen:
         self._running.discard(tid)
         if status is None or not os.WIFSTOPPED(status):  # ended in this moment
             self._seized.remove(tid)
-            if tid == self.pid and not _others(self.pid):
+            if tid == self.pid and not has_others(self.pid):
                 raise TargetError(f"process {self.pid} ended while it was being stopped")
             return
         # A stop for a signal: hand the signal on when it is let go.
@@ -255,14 +323,28 @@ class Frozen:
             self._calm.add(tid)
             self._restart(tid)
 
+    def _status(self, tid: int) -> int | None:
+        """Return a thread's status as of waitpid(2), None: nothing has happened.
+
+        Raises `ChildProcessError` when it has ended; whose child that is may still ask how.
+        """
+        if tid != self._child:
+            done, status = os.waitpid(tid, ALL | os.WNOHANG)
+            return status if done else None
+        if found := os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | ALL):
+            return found.si_status << 8 | 0x7F
+        if has_ended(tid):
+            raise ChildProcessError
+        return None
+
     def _wait(self, tid: int, give_up: float) -> int | None:
         pause = 0.00001
         while True:
             try:
-                done, status = os.waitpid(tid, ALL | os.WNOHANG)
+                status = self._status(tid)
             except ChildProcessError:
                 return None
-            if done:
+            if status is not None:
                 return status
             if time.monotonic() > give_up:
                 frozen = freezing_cgroup(self.pid)
@@ -280,12 +362,15 @@ class Frozen:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.0005)
 
+    def _is_filtered(self, tid: int) -> bool:
+        return tid in self._filtered or self.pid in self._filtered
+
     def _restart(self, tid: int) -> None:
         """Let a system call that the stop has ended go on when the thread does."""
         if platform.machine() != "x86_64":
             return
         words = general_registers(tid)
-        is_filtered = tid in self._filtered or self.pid in self._filtered
+        is_filtered = self._is_filtered(tid)
         if words and is_restartable(words[_ORIG_RAX], words[_RAX], is_filtered=is_filtered):
             words[_RAX] = no_handler()
             with contextlib.suppress(OSError):  # killed meanwhile
@@ -322,18 +407,11 @@ class Frozen:
             os.close(memory)
 
 
-def _tids(pid: int) -> list[int]:
-    try:
-        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise TargetError(f"there is no process {pid}") from error
-
-
 def apart(work: Callable[[], T]) -> T:
     """Return what `work` returns, done in a thread that ends with it.
 
     With that thread the kernel lets go of what it has seized, also of threads that did not stop in
-    time, which would otherwise stand still as soon as they can. Ctrl-Z waits for its end.
+    time, which would otherwise stand still as soon as they can.
     """
     found: list[T] = []
     trouble: list[BaseException] = []
@@ -345,7 +423,7 @@ def apart(work: Callable[[], T]) -> T:
             trouble.append(error)
 
     thread = threading.Thread(target=run, name="leakscope-apart")
-    with stopped_afterwards():
+    with terminal_stops_wait():
         thread.start()
         thread.join()
     if trouble:
@@ -353,49 +431,16 @@ def apart(work: Callable[[], T]) -> T:
     return found[0]
 
 
-def _is_deep(pid: int, tid: int) -> bool:
-    """Whether the thread waits in the kernel for what nothing interrupts."""
-    return _stat(pid, tid)[:1] == ["D"]
+def _is_asked(pid: int, tid: int) -> TargetError:
+    return TargetError(
+        f"process {pid} is not stopped: a supervisor answers a system call of its thread {tid}"
+        " (seccomp), which it would be asked for twice",
+        hint="Try again in a moment.",
+    )
 
 
-def _others(pid: int) -> bool:
-    """Whether the process has threads beside its first one."""
-    try:
-        return any(tid != pid for tid in _tids(pid))
-    except TargetError:
-        return False
-
-
-def _stat(pid: int, tid: int) -> list[str]:
-    text = read_text(f"/proc/{pid}/task/{tid}/stat") or ""
-    return text.rpartition(")")[2].split()
-
-
-def living_thread(pid: int) -> int:
-    """Return a thread through which the process can be looked at: its first one may have ended."""
-    if not _has_ended(pid):
-        return pid
-    return next((tid for tid in _tids(pid) if not _is_ending(pid, tid)), pid)
-
-
-def _is_filtered(pid: int, tid: int) -> bool:
-    text = read_text(f"/proc/{pid}/task/{tid}/status") or ""
-    return text.partition("\nSeccomp:\t")[2][:1] in {"1", "2"}
-
-
-def _has_ended(tid: int) -> bool:
-    """Whether the thread is a zombie: a first thread stays one as long as others run."""
-    return _stat(tid, tid)[:1] in ([], ["Z"], ["X"])
-
-
-def _is_ending(pid: int, tid: int) -> bool:
-    """Whether the thread cannot be stopped because it is just ending, or has ended."""
-    fields = _stat(pid, tid)
-    return not fields or fields[0] in {"Z", "X"} or bool(int(fields[6]) & _EXITING)
-
-
-def _registers(tid: int) -> Thread:
-    general, vector = register_set(tid, PRSTATUS), vector_registers(tid)
+def _thread(tid: int, general: bytes) -> Thread:
+    vector = vector_registers(tid)
     words = np.frombuffer(general[: len(general) // 8 * 8], np.uint64)
     if platform.machine() == "x86_64":
         sp, pc, tls = int(words[19]), int(words[16]), int(words[21])

@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -27,6 +28,7 @@ from leakscope.errors import TargetError
 from leakscope.proc.isolated import module_command, module_environment
 from leakscope.proc.maps import Mapping, parse_maps, read_maps
 from leakscope.target.frozen import Frozen
+from leakscope.target.lease import HELD_UP_S
 from leakscope.target.memory import Range, Segment, Thread
 from leakscope.target.pages import list_pages
 
@@ -43,7 +45,7 @@ R = TypeVar("R", bound=Range)
 MAX_PAUSE_S = 0.1
 _RELEASE_S = 5.0
 _PLANNING_S = 120.0
-_HELD_UP_S = 5.0
+_MARGIN_S = 1.0
 _RUNS, _PIECE = 1 << 16, 1 << 20
 
 
@@ -266,7 +268,7 @@ def open_image(
             raise _no_image(pid, answer, max_pause_s)
         if answer["method"] == "frozen":
             _release(helper)
-            with Frozen(pid) as frozen:
+            with Frozen(pid, limit_s=max_pause_s + HELD_UP_S) as frozen:
                 frozen.notes = tuple(_notes(answer))
                 yield frozen
             return
@@ -292,26 +294,35 @@ def _answer(helper: subprocess.Popen[bytes], pid: int, max_pause_s: float) -> di
             return answer
         if newline:
             is_stopped = line == b"stopped"
-            end = time.monotonic() + (max_pause_s + _HELD_UP_S if is_stopped else _PLANNING_S)
+            end = time.monotonic() + (
+                max_pause_s + HELD_UP_S + _MARGIN_S if is_stopped else _PLANNING_S
+            )
             text = rest
             continue
         left = max(end - time.monotonic(), 0)
         if not select.select([helper.stdout], [], [], left)[0]:
             helper.kill()
-            what = "stopped for too long" if is_stopped else "looked at for too long"
-            raise TargetError(
-                f"process {pid} was not scanned: it was {what}, and let go",
-                hint=f"The kernel holds the scan up. /proc/{pid}/stack may tell where.",
-            )
+            raise _held_up(pid, is_stopped=is_stopped)
         part = os.read(helper.stdout.fileno(), 1 << 20)
         if not part:
             _, told = helper.communicate(timeout=_RELEASE_S)
+            if is_stopped and helper.returncode == -signal.SIGKILL:  # by its lease
+                raise _held_up(pid, is_stopped=True)
             last = told.decode("utf-8", "replace").strip().rpartition("\n")[2]
             raise TargetError(
                 f"the image of process {pid} could not be taken: who takes it ended with status"
                 f" {helper.returncode} {last}".rstrip()
             )
         text += part
+
+
+def _held_up(pid: int, *, is_stopped: bool) -> TargetError:
+    what = "stopped for too long" if is_stopped else "looked at for too long"
+    return TargetError(
+        f"process {pid} was not scanned: it was {what}, and let go",
+        hint="The machine is busy, or the kernel or somebody else holds the scan up:"
+        f" /proc/{pid}/stack may tell where. Try again later.",
+    )
 
 
 def _release(helper: subprocess.Popen[bytes]) -> None:

@@ -36,11 +36,13 @@ from leakscope.proc.text import read_text
 from leakscope.target import fork
 from leakscope.target.areas import Area, is_copied, read_areas
 from leakscope.target.borrowed import RefusedError
-from leakscope.target.frozen import Frozen, living_thread
+from leakscope.target.frozen import Frozen
 from leakscope.target.headroom import lack_of_memory
+from leakscope.target.lease import HELD_UP_S
 from leakscope.target.library import library
 from leakscope.target.pages import NEVER, list_pages
 from leakscope.target.ptrace import ALL
+from leakscope.target.threads import living_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -228,9 +230,10 @@ def _mapped(memory: int, size: int, flags: int = mmap.MAP_SHARED) -> Iterator[mm
 
 @contextlib.contextmanager
 def _stopped(plan: _Plan) -> Iterator[Frozen]:
-    """Stop the process; who started us is told before and after, and kills us if it takes long."""
+    """Stop the process; who started us is told before and after. We are killed if it takes long."""
     os.write(1, b"stopped\n")
-    frozen = Frozen(plan.pid, patience_s=plan.max_pause_s)
+    limit_s = plan.max_pause_s + HELD_UP_S
+    frozen = Frozen(plan.pid, patience_s=plan.max_pause_s, limit_s=limit_s)
     try:
         with frozen:
             yield frozen

@@ -118,7 +118,8 @@ def _try(
         running = hands.Unstopped(memory)
         restorers = _restorers(running)
         other = next(sharers(attached.pid), None)
-        frozen = Frozen(attached.pid, patience_s=patience_s)
+        limit_s = patience_s + hands.HELD_UP_S
+        frozen = Frozen(attached.pid, patience_s=patience_s, limit_s=limit_s)
         try:
             with frozen:
                 if _current(attached, frozen.mappings) is None:
@@ -136,7 +137,7 @@ def _try(
         dirty = _restorable(attached, mappings)
         with hands.instructions(memory, running) as (gadgets, lent):
             for alone in (True, False):  # that one may not be free
-                frozen = Frozen(attached.pid, one=alone, patience_s=patience_s)
+                frozen = Frozen(attached.pid, one=alone, patience_s=patience_s, limit_s=limit_s)
                 try:
                     with frozen, hands.borrow(frozen, gadgets, None) as calls:
                         for page in set(dirty) - lent:

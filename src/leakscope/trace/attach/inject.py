@@ -253,7 +253,8 @@ def _map_with(
     *,
     alone: bool,
 ) -> None:
-    frozen = Frozen(plan.pid, one=alone, patience_s=max_pause_s)
+    limit_s = max_pause_s + hands.HELD_UP_S
+    frozen = Frozen(plan.pid, one=alone, patience_s=max_pause_s, limit_s=limit_s)
     try:
         with frozen:
             _check_threads(frozen, plan)
@@ -445,7 +446,8 @@ def _patch(
     reason = ""
     for number in range(_TRIES):
         injected.tries = number + 1
-        frozen = Frozen(plan.pid, patience_s=max_pause_s)
+        limit_s = max_pause_s + hands.HELD_UP_S
+        frozen = Frozen(plan.pid, patience_s=max_pause_s, limit_s=limit_s)
         try:
             with frozen, Writer(plan.pid) as memory:
                 _check_threads(frozen, plan)

@@ -187,7 +187,7 @@ class Frozen:
     def is_whole(self) -> bool:
         """Whether no other thread of the process runs."""
         try:
-            return set(_tids(self.pid)) <= set(self._seized)
+            return set(thread_ids(self.pid)) <= set(self._seized)
         except TargetError:
             return False
 

@@ -205,6 +205,9 @@ def _coverage(check: _Check, about: _About, *, cut: bool) -> Coverage:
         )
     elif size < 0 or count < 0:
         notes.append("it counts less than it lists")
+    stacks = [record.stack for record in check.records if record.stack]
+    if stacks and not any(one.name is not None for stack in stacks for one in stack):
+        notes.append("its addresses have no names: with PPROF_PATH=/usr/bin/google-pprof they have")
     if cut:
         notes.append("the report is not whole: its last line has no end")
     if check.left_out:

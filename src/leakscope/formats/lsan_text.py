@@ -35,6 +35,7 @@ _KNOWN = re.compile(
     rb"|LeakSanitizer has encountered a fatal error"
 )
 _HEAD = re.compile(r"==(\d{1,10})==\s?ERROR: (\w{1,20}Sanitizer): ?(.{0,200})")
+_PID = re.compile(r"==(\d{1,10})==")
 _RECORD = re.compile(
     r"(Direct|Indirect) leak of (\d{1,20}) byte\(s\) in (\d{1,20}) object\(s\) allocated from:"
 )
@@ -135,6 +136,7 @@ class _Reader:
         self.modules: dict[tuple[str, str | None], int] = {}
         self._record: _Record | None = None
         self._waiting: list[_Record] = []  # whose stacks have not begun yet
+        self._failed: set[int | None] = set()  # processes whose check did not work
         self._open: list[_Report] = []  # of leaks, without their summaries yet
         self._table: tuple[int, int] | None = None  # what suppressions hid, while it is listed
         self._hidden = (0, 0)  # what they hid before the next report
@@ -211,7 +213,10 @@ class _Reader:
         elif (found := _OMITTED.search(line)) is not None and self.reports:
             self.reports[-1].omitted = plain_number(found[1])
         elif any(text in line for text in _FATAL):
-            self.reports.append(_Report(fatal=True))
+            pid = plain_number(found[1]) if (found := _PID.search(line)) is not None else None
+            if pid not in self._failed:
+                self._failed.add(pid)
+                self.reports.append(_Report(pid, fatal=True))
         elif not self.reports and any(text in line for text in _OTHERS):
             report = _Report(tool="AddressSanitizer")
             text = line.partition("SUMMARY: ")[2].partition(": ")[2].strip()

@@ -59,8 +59,10 @@ _TOOL = re.compile(
     r"(Memcheck|Helgrind|(?i:drd)|Massif|Callgrind|Cachegrind|DHAT|Nulgrind|Lackey)(?:, (?:an?|the) )"
 )
 _OTHER = re.compile(
-    r"(Invalid (?:read|write|free)|Mismatched free|Conditional jump|Use of uninitialised"
-    r"|Syscall param|Source and destination overlap|Jump to the invalid|Process terminating)"
+    r"(Invalid (?:read|write|free|alignment|size)|Mismatched (?:free|new|delete)|Conditional jump"
+    r"|Use of uninitialised|Syscall param|Source and destination overlap|Jump to the invalid"
+    r"|realloc\(\) with size 0|Argument '\w{1,40}' of function|Unsafe allocation with size of zero"
+    r"|(?:Uninitialised|Unaddressable) byte\(s\) found|Illegal memory pool|Process terminating)"
 )
 _NOTHING_HELD = ("All heap blocks were freed", "no leaks are possible")
 _KINDS = {

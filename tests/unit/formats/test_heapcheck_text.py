@@ -89,3 +89,12 @@ def test_each_check_is_told(tmp_path):
 @given(edited=edits(b"Leak of 9", b"\t@ ", b"Leak check ", b"99999999999999999999"))
 def test_damaged_text_is_read_or_refused(tmp_path_factory, edited):
     damaged(tmp_path_factory, LEAKS.encode(), edited)
+
+
+def test_addresses_without_names_say_how_to_get_them(tmp_path):
+    assert "PPROF_PATH" not in notes(one(written(tmp_path, LEAKS)))
+    bare = "".join(
+        line.rsplit(" ", 1)[0] + " \n" if line.startswith("\t@ ") else line
+        for line in LEAKS.splitlines(True)
+    )
+    assert "PPROF_PATH" in notes(one(written(tmp_path, bare)))

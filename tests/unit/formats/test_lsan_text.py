@@ -199,3 +199,15 @@ def test_it_is_named():
 )  # fmt: skip
 def test_a_damaged_report_is_read_or_refused(tmp_path_factory, name, edited):
     read_damaged(tmp_path_factory, f"lsan/{name}.txt", edited)
+
+
+def test_a_leak_check_that_failed_is_told_once_for_each_process(tmp_path):
+    text = "".join(
+        f"=={pid}==LeakSanitizer has encountered a fatal error.\n"
+        f"=={pid}==HINT: For debugging, try setting environment variable LSAN_OPTIONS=verbosity=1\n"
+        f"=={pid}==HINT: LeakSanitizer does not work under ptrace (strace, gdb, etc)\n"
+        for pid in (99, 100)
+    )
+    found = read_foreign(written(tmp_path, text))
+    assert [recording.process.pid for recording in found] == [99, 100]
+    assert all("no_leak_check" in recording.coverage.troubles for recording in found)

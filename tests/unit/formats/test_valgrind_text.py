@@ -145,3 +145,26 @@ def test_counts_with_what_changed_since_the_check_before(tmp_path):
 )  # fmt: skip
 def test_a_damaged_log_is_read_or_refused(tmp_path_factory, name, edited):
     read_damaged(tmp_path_factory, f"valgrind-text/{name}", edited)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "realloc() with size 0",
+        "Argument 'size' of function malloc has a fishy (possibly negative) value: -1",
+        "Mismatched new/delete size value: 8",
+        "Invalid alignment value: 3 (should be power of 2)",
+        "Unsafe allocation with size of zero",
+        "Uninitialised byte(s) found during client check request",
+    ],
+)
+def test_errors_of_newer_versions_are_in_their_account(error, tmp_path):
+    text = "==7== Memcheck, a memory error detector\n==7== Command: ./a\n==7== \n"
+    text += f"==7== {error}\n==7==    at 0x1093DF: f (a.c:18)\n==7==    by 0x1: main (a.c:9)\n"
+    text += "==7== \n==7== HEAP SUMMARY:\n==7==     in use at exit: 0 bytes in 0 blocks\n==7== \n"
+    text += "==7== All heap blocks were freed -- no leaks are possible\n==7== \n"
+    text += "==7== ERROR SUMMARY: 1 errors from 1 contexts (suppressed: 0 from 0)\n"
+    recording = one(written(tmp_path, text))
+    (told,) = findings_of(recording).errors
+    assert told.text == error
+    assert [frame.function for frame in told.stack] == ["f", "main"]

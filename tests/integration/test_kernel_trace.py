@@ -382,3 +382,21 @@ def test_without_rights_one_sentence_says_so():
     assert done.returncode == 2
     assert "BPF" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+LOCKED = (
+    "mount -t tmpfs none /sys/kernel/security"
+    " && echo 'none integrity [confidentiality]' >/sys/kernel/security/lockdown"
+    ' && exec unshare -U "$@"'
+)
+
+
+@pytest.mark.parametrize("options", [(), ("--bpf",)])
+def test_a_kernel_that_is_locked_down_is_named_as_such(options):
+    done = kernel_trace(
+        "--for", "1s", *options, before=("unshare", "-m", "sh", "-c", LOCKED, "sh")
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("leakscope: the kernel is locked down (confidentiality)")
+    assert "boot without lockdown" in done.stderr.lower()
+    assert "CONFIG_FTRACE" not in done.stderr

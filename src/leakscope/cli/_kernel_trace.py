@@ -15,7 +15,7 @@ from leakscope.cli._output import add_report_options, judge_recordings, statuses
 from leakscope.cli._progress import Progress
 from leakscope.cli._streams import complain, require_output
 from leakscope.cli._writing import check_outputs
-from leakscope.errors import LeakscopeError, UsageError
+from leakscope.errors import LeakscopeError, TargetError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -147,12 +147,25 @@ def _traced(
         try:
             return trace_by_bpf(which, seconds, every, wait, lambda: _say(seconds))
         except BpfUnavailableError as error:
+            _refuse_lockdown()
             if args.bpf:
                 raise
             complain(error)
     from leakscope.kernel.trace_ftrace import trace_by_ftrace
 
+    _refuse_lockdown()
     return trace_by_ftrace(which, seconds, every, wait, lambda: _say(seconds))
+
+
+def _refuse_lockdown() -> None:
+    """Raises `TargetError` where the kernel lets nobody look into it, not even root."""
+    from leakscope.kernel.mounts import lockdown
+
+    if lockdown() == "confidentiality":
+        raise TargetError(
+            "the kernel is locked down (confidentiality): neither BPF nor ftrace may trace it",
+            hint="Boot without lockdown (it comes with Secure Boot).",
+        )
 
 
 def _say(seconds: float) -> None:

@@ -35,7 +35,11 @@ def render_cache(cache: CacheObjects, ink: Ink, again: str) -> str:
     )
     most = cache.looks[0] if cache.looks else None
     if most is not None:
-        verdict += f"; {count_text(most.count)} of them {_look(most.names)}"
+        whom = f"{'all' if most.count == cache.read else count_text(most.count)} of them point"
+        if cache.read == 1:
+            whom = "it points"
+        named = most.names[0].partition(" ")[2] if most.names else "nothing that has a name"
+        verdict += f"; {whom} to {named}"
     lines = ink.paint_all(CALM, ink.wrap(f"leakscope: {printable(verdict)}"))
     lines.append(f"Linux {printable(cache.release)}, {printable(cache.source)}")
     if cache.others:
@@ -54,10 +58,6 @@ def render_cache(cache: CacheObjects, ink: Ink, again: str) -> str:
     if most is not None:
         step = f"who refers to one of them: {again} {most.example:#x}"
     return "\n".join([*lines, "", *step_lines(step, ink)]) + "\n"
-
-
-def _look(names: tuple[str, ...]) -> str:
-    return f"point to {names[0].partition(' ')[2]}" if names else "point to nothing that has a name"
 
 
 def render_object(one: KernelObject, ink: Ink) -> str:

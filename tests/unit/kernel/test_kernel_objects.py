@@ -51,6 +51,8 @@ def test_a_cache_is_told_by_what_its_objects_point_to():
     assert "filp holds 100 objects of 256 B, 25.0 KiB; 90 of them point to" in text
     assert "\x1b" not in text
     assert "leakscope kernel objects --vmcore dump 0xffff888001000000" in text
+    one = CacheObjects("dump", "6.12.1", "filp", (), 256, 1, 120, 1, (Likeness((), 1, 16),))
+    assert "holds 1 object of 256 B, 256 B; it points to nothing" in render_cache(one, PLAIN, "x")
     empty = CacheObjects("dump", "6.12.1", "filp", (), 256, 0, 120, 0, ())
     assert "holds 0 objects" in render_cache(empty, PLAIN, "leakscope kernel objects")
 

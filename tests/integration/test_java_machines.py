@@ -49,6 +49,7 @@ class Growing(Program):
 
 
 G1 = ("-XX:-UseSerialGC", "-XX:+UseG1GC")  # what a server takes by itself
+NMT = ("-XX:NativeMemoryTracking=summary",)
 ZGC = ("-XX:-UseSerialGC", "-XX:+UseZGC")
 SHENANDOAH = ("-XX:-UseSerialGC", "-XX:+UseShenandoahGC")
 
@@ -68,6 +69,8 @@ def watched(program, capsys, *arguments, seconds="4s"):
         ("classloader", 2, "class data (metaspace)", ()),
         ("direct", 2, "direct buffers", ("-XX:NativeMemoryTracking=summary",)),
         ("native", 8, "native code that the virtual machine does not track", ()),
+        ("unsafe", 4, "memory that Java code takes outside the heap (Unsafe)", NMT),
+        ("direct", 4, "direct buffers", (*G1, *NMT)),
         ("static", 100, "the Java heap", G1),
         ("native", 8, "native code that the virtual machine does not track", G1),
         ("static", 100, "the Java heap", ZGC),
@@ -82,7 +85,8 @@ def test_whose_growth_it_is(classes, kind, count, whose, options, capsys):
     assert found["verdict"] in ("growing", "filling")  # a busy machine makes it grow unevenly
     assert status == 3
     assert found["histograms"] == 5
-    expected = {"native": f"leakscope find {program.pid}", "threads": "Thread.print"}
+    expected = {"unsafe": f"leakscope find {program.pid}"}
+    expected |= {"native": f"leakscope find {program.pid}", "threads": "Thread.print"}
     assert expected.get(kind, f"leakscope java dump {program.pid}") in found["next_step"]
     if kind == "static":
         assert found["classes"][0]["class_name"] == "byte[]"

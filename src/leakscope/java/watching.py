@@ -450,6 +450,7 @@ def _whose(
         (GrowthOf.CLASSES, loaded),
         (GrowthOf.THREADS, _threads(delta)),
         (GrowthOf.BUFFERS, _buffers(delta)),
+        (GrowthOf.UNSAFE, _unsafe(delta)),
     ]
     tracked = sum(
         value
@@ -509,11 +510,16 @@ def _threads(delta: dict[str, float]) -> float:
 
 
 def _buffers(delta: dict[str, float]) -> float:
+    if delta.get("direct buffers", 0.0) < _FEW_THREADS:
+        return 0.0
     tracked = delta.get("tracked: Other", 0.0)
-    if tracked > 0:
-        return tracked
-    outside = delta.get("outside the heap", 0.0)
-    return max(outside, 0.0) + 1 if delta.get("direct buffers", 0.0) >= _FEW_THREADS else 0.0
+    return tracked if tracked > 0 else max(delta.get("outside the heap", 0.0), 0.0) + 1
+
+
+def _unsafe(delta: dict[str, float]) -> float:
+    """What is tracked as that of direct buffers, where there are no more of these."""
+    few = delta.get("direct buffers", 0.0) < _FEW_THREADS
+    return max(delta.get("tracked: Other", 0.0), 0.0) if few else 0.0
 
 
 def _next(of: GrowthOf | None, machine: Machine) -> str:
@@ -524,6 +530,6 @@ def _next(of: GrowthOf | None, machine: Machine) -> str:
         return f"to see what they do: jcmd {pid} Thread.print"
     if of is GrowthOf.MACHINE:
         return f"to see what it is: jcmd {pid} VM.native_memory detail.diff"
-    if of is GrowthOf.NATIVE:
+    if of in (GrowthOf.NATIVE, GrowthOf.UNSAFE):
         return f"to see which native code: leakscope find {pid}"
     return "watch it longer, and under load, with --for 15m"

@@ -19,6 +19,7 @@ class GrowthOf(enum.StrEnum):
     CLASSES = "class data (metaspace)"
     THREADS = "threads"
     BUFFERS = "direct buffers"
+    UNSAFE = "memory that Java code takes outside the heap (Unsafe)"
     MACHINE = "the virtual machine itself"
     NATIVE = "native code that the virtual machine does not track"
 

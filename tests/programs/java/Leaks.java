@@ -5,6 +5,7 @@ import java.io.BufferedReader;
 import java.io.FileInputStream;
 import java.io.InputStreamReader;
 import java.lang.ref.SoftReference;
+import java.lang.reflect.Field;
 import java.net.URL;
 import java.net.URLClassLoader;
 import java.nio.ByteBuffer;
@@ -72,6 +73,7 @@ public class Leaks {
                 case "strings": pool(("name " + made).intern()); break;
                 case "finalizer": new Slow(); break;
                 case "direct": KEPT.add(ByteBuffer.allocateDirect(1 << 16)); break;
+                case "unsafe": unsafe(1 << 16); break;
                 case "native": KEPT.add(deflater()); break;
                 case "threads": sleeper(); break;
                 case "threadlocal": submit(() -> {
@@ -91,6 +93,13 @@ public class Leaks {
 
     static void pool(String name) {
         NAMES.put(name, name);
+    }
+
+    static void unsafe(int size) throws Exception {
+        Field field = sun.misc.Unsafe.class.getDeclaredField("theUnsafe");
+        field.setAccessible(true);
+        sun.misc.Unsafe unsafe = (sun.misc.Unsafe) field.get(null);
+        unsafe.setMemory(unsafe.allocateMemory(size), size, (byte) 1);
     }
 
     static Deflater deflater() {

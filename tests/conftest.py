@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from leakscope._native import AGENT, path
 
@@ -19,6 +20,11 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         _usual = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
         signal.signal(_number, _usual)
+
+
+# How long one example takes depends on what else the machine does.
+settings.register_profile("any-load", parent=settings(), deadline=None)
+settings.load_profile("any-load")
 
 
 def _in_ci() -> bool:

@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 
 from leakscope.errors import TargetError, UsageError
+from leakscope.proc.naming import name_of
 from leakscope.proc.process import refuse_thread
 
 __all__ = ["LONGEST_PAUSE_S", "PAUSE_S", "check_pause", "check_process", "process_name"]
@@ -69,8 +70,5 @@ def _has_executable(folder: Path) -> bool:
 
 
 def process_name(pid: int) -> str:
-    """Return what `pid` calls itself; "process" when nobody can tell."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return "process"
+    """Return what people call `pid`: "python3 manage.py"; "process" when nobody can tell."""
+    return name_of(pid).short or "process"

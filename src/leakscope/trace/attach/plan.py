@@ -14,7 +14,8 @@ from leakscope.errors import TargetError
 from leakscope.proc.cgroup import memory_limit
 from leakscope.proc.freezer import freezing_cgroup
 from leakscope.proc.maps import read_maps
-from leakscope.proc.process import living_task, read_executable, read_name, refuse_thread
+from leakscope.proc.naming import name_of
+from leakscope.proc.process import living_task, read_executable, refuse_thread
 from leakscope.proc.status import read_status
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import has_shadow_stack
@@ -101,7 +102,7 @@ class _RefuseError(Exception):
 def make_plan(pid: int) -> Plan:
     """Say what attaching to `pid` would do. Raises `TargetError` when it may not be looked at."""
     refuse_thread(pid)
-    plan = Plan(pid, read_name(pid))
+    plan = Plan(pid, name_of(pid).short)
     try:
         return _plan(plan)
     except _RefuseError as error:

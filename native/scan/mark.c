@@ -103,7 +103,8 @@ EXPORT void lss_only_resident(struct lss_scan *scan, const struct span *spans, s
 EXPORT void lss_keep_from(struct lss_scan *scan, uint64_t *from);
 EXPORT void lss_words(struct lss_scan *scan, const uint64_t *words, size_t count, uint64_t origin);
 EXPORT int lss_follow(struct lss_scan *scan);
-EXPORT long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count);
+EXPORT long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count,
+                          size_t lasting);
 EXPORT int lss_sweep(struct lss_scan *scan);
 EXPORT uint64_t lss_scanned(const struct lss_scan *scan);
 EXPORT uint64_t lss_unread(const struct lss_scan *scan);
@@ -550,10 +551,20 @@ static void pass(struct lss_scan *scan) {
 #define CHAINS (1u << 13) /* neighbours far away that are read */
 #define LINK_WORDS 16u /* of a node of a list, where its link may be */
 
-/* Blocks of one size that nothing points to, and to how many of them a distance leads. */
+#define HIGHS 64u /* upper halves of addresses that there are */
+#define IN_FRONT \
+  24u /* bytes by which an address may be before the block that is meant: not
+                        * as far as that of one that was freed */
+#define DOUBTS 256u
+#define SIZES 4u /* the most frequent sizes have constants of their own */
+#define ROW_MOST (1u << 16)
+
+/* Blocks of one size that nothing points to, to how many of them a distance leads, and how often
+ * it leads just beside one: a small number that is everywhere leads everywhere. */
 struct class {
   uint64_t size;
-  uint32_t all, hits;
+  uint32_t all, hits, misses;
+  uint32_t beside; /* found by an address beside them */
 };
 
 /* Where there are blocks that nothing points to. */
@@ -569,6 +580,11 @@ struct wanted {
   uint32_t class_count, chains;
   uint32_t *hits; /* blocks that a distance leads to */
   size_t hit_count, hit_room;
+  struct hidden *hidden;     /* what is no address, for `find_hidden` */
+  uint32_t doubtful[DOUBTS]; /* the end of another block is just before it */
+  size_t doubt_count;
+  uint32_t highs[HIGHS];
+  size_t high_count;
 };
 
 /* The class of a size; `make`: also a new one, while there is room. */
@@ -678,8 +694,17 @@ static bool note_hit(struct lss_scan *scan, struct wanted *wanted, uint32_t bloc
 
 static void try_distance(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
   uint32_t block = wanted_at(scan, wanted, address);
-  if (block != NO_BLOCK)
+  if (block != NO_BLOCK) {
     note_hit(scan, wanted, block);
+    return;
+  }
+  for (int step = -16; step <= 16; step += 32) {
+    block = wanted_at(scan, wanted, address + (uint64_t)(int64_t)step);
+    struct class *class =
+        block == NO_BLOCK ? NULL : class_of(wanted, size_of(&scan->index, block), false);
+    if (class)
+      class->misses++;
+  }
 }
 
 /* Distances in the blocks that were noted, which may be short: they are known to have some. */
@@ -752,7 +777,7 @@ static bool believe_distances(struct lss_scan *scan, struct wanted *wanted) {
       any = true; /* reached meanwhile, and to be searched now */
       continue;
     }
-    if (class->hits < FEW || class->hits < class->all / 2)
+    if (class->hits < FEW || class->hits < class->all / 2 || class->hits <= 2 * class->misses)
       continue;
     wanted->found++;
     raise_to(scan, block, POSSIBLE, 0);
@@ -760,7 +785,7 @@ static bool believe_distances(struct lss_scan *scan, struct wanted *wanted) {
   }
   wanted->hit_count = 0;
   for (size_t i = 0; i < CLASSES; i++)
-    wanted->classes[i].hits = 0;
+    wanted->classes[i].hits = wanted->classes[i].misses = 0;
   return any;
 }
 
@@ -788,11 +813,72 @@ static void try_shifted(struct lss_scan *scan, struct wanted *wanted, uint64_t w
   }
 }
 
-/* What is an address with low bits set is one to the inside, which has been seen. What takes a
- * secret to bring back, or a base that is kept elsewhere, is no form of the address. Nearly
- * all words are ruled out by one look for the highest byte of an address. */
+static bool is_high(const struct wanted *wanted, uint32_t high) {
+  for (size_t i = 0; i < wanted->high_count; i++)
+    if (wanted->highs[i] == high)
+      return true;
+  return false;
+}
+
+static void want_high(struct wanted *wanted, uint64_t address) {
+  uint32_t high = (uint32_t)(address >> 32);
+  if (high && wanted->high_count < HIGHS && !is_high(wanted, high))
+    wanted->highs[wanted->high_count++] = high;
+}
+
+/* Where most blocks of a size have an address right before them, the others do, too. */
+static void believe_doubtful(struct lss_scan *scan, struct wanted *wanted) {
+  for (size_t i = 0; i < wanted->doubt_count && i < DOUBTS; i++) {
+    uint32_t block = wanted->doubtful[i];
+    const struct class *class = class_of(wanted, size_of(&scan->index, block), false);
+    if (class && class->beside >= FEW && class->beside >= class->all / 2)
+      try(scan, wanted, scan->index.starts[block]);
+  }
+}
+
+static void found_beside(struct lss_scan *scan, struct wanted *wanted, uint32_t block) {
+  struct class *class = class_of(wanted, size_of(&scan->index, block), false);
+  if (class)
+    class->beside++;
+  wanted->found++;
+  raise_to(scan, block, POSSIBLE, 0);
+}
+
+/* An address in no block: the end of one that nothing points to, or a little before it, as arrays
+ * that count from 1 have it. */
+static void try_beside(struct lss_scan *scan, struct wanted *wanted, uint64_t address) {
+  const struct index *index = &scan->index;
+  bool exact, doubtful = false; /* the end of a block that is reached is just that */
+  const struct region *region = index_search(index, address - 1);
+  if (region) {
+    uint32_t block =
+        block_before(index, region, places_of(index, region, address - 1), address - 1, &exact);
+    if (end_of(index, block) > address || block_at(scan, address) != NO_BLOCK)
+      return;
+    bool is_end = end_of(index, block) == address;
+    if (is_end && kind_of(scan, block) == UNREACHED) {
+      found_beside(scan, wanted, block);
+      return;
+    }
+    doubtful = is_end;
+  }
+  for (uint64_t far = 4; far <= IN_FRONT; far += 4) {
+    uint32_t block = block_at(scan, address + far);
+    if (block == NO_BLOCK)
+      continue;
+    if (doubtful)
+      wanted->doubtful[wanted->doubt_count++ % DOUBTS] = block;
+    else if (kind_of(scan, block) == UNREACHED)
+      found_beside(scan, wanted, block);
+    return;
+  }
+}
+
+/* What is an address with low bits set is one to the inside, which has been seen. Nearly
+ * all words are ruled out by one look for the highest byte of an address. `lasting`: no stack,
+ * where a loop leaves the end of an array. */
 static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *memory,
-                   uint64_t bytes, uint64_t place) {
+                   uint64_t bytes, uint64_t place, bool lasting) {
   uint64_t before = 0;
   for (uint64_t i = -place & 7; i + 8 <= bytes; i += 8) {
     uint64_t word;
@@ -801,6 +887,15 @@ static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *
     before = word;
     if (!(word | in_front))
       continue;
+    if (word && wanted->hidden && !is_high(wanted, (uint32_t)(word >> 32)))
+      hidden_add(wanted->hidden, word, true);
+    if (lasting &&
+        word - scan->index.low + IN_FRONT < scan->index.high - scan->index.low + 2 * IN_FRONT)
+      try_beside(scan, wanted, word);
+    if (word >> 48 == 0xffff) { /* its complement, or less than nothing */
+      try(scan, wanted, ~word);
+      try(scan, wanted, -word);
+    }
     uint64_t target = place + i + word;
     if (target >= wanted->groups[0].start && target < wanted->groups[wanted->count - 1].end &&
         !(target & 7) && word >= FAR)
@@ -857,7 +952,7 @@ static bool search_blocks(struct lss_scan *scan, struct wanted *wanted) {
       uint64_t start = index->starts[each] - base, size = size_of(index, each);
       if (!skip && start < have) {
         uint64_t seen = size < have - start ? size : have - start;
-        search(scan, wanted, scan->run + start, seen, base + start);
+        search(scan, wanted, scan->run + start, seen, base + start, true);
         try_list(scan, wanted, each, base, have);
       }
     }
@@ -865,10 +960,114 @@ static bool search_blocks(struct lss_scan *scan, struct wanted *wanted) {
   return any;
 }
 
+/* ---- constants ---- */
+
+struct unreached {
+  uint64_t start, size;
+};
+
+static int by_size(const void *one, const void *other) {
+  const struct unreached *a = one, *b = other;
+  if (a->size != b->size)
+    return a->size < b->size ? -1 : 1;
+  return a->start < b->start ? -1 : a->start > b->start;
+}
+
+/* Distances are counted from a block, from where memory begins, or from nothing. */
+static bool is_base(void *about, uint64_t address) {
+  const struct lss_scan *scan = about;
+  if (!(address & 0xfff))
+    return true;
+  uint32_t block = block_at(scan, address);
+  return block != NO_BLOCK && kind_of(scan, block) >= POSSIBLE;
+}
+
+/* Blocks that nothing points to hold the hidden addresses of each other, too. */
+static void add_inner(struct lss_scan *scan, struct wanted *wanted) {
+  const struct index *index = &scan->index;
+  for (uint32_t block = 0; block < index->count; block++) {
+    if (kind_of(scan, block) != UNREACHED)
+      continue;
+    uint64_t words[64], size = size_of(index, block) & ~7ull;
+    uint64_t have = size < sizeof words ? size : sizeof words;
+    if (hidden_is_full(wanted->hidden) || is_over(scan))
+      return;
+    image_fill(&scan->image, index->starts[block], (uint8_t *)words, have);
+    for (size_t i = 0; i < have / 8; i++)
+      if (words[i] && !is_high(wanted, (uint32_t)(words[i] >> 32)))
+        hidden_add(wanted->hidden, words[i], false);
+  }
+}
+
+/* One row of blocks; returns how many were found. */
+static size_t find_row(struct lss_scan *scan, struct wanted *wanted, const struct unreached *all,
+                       size_t count, uint64_t *starts, uint8_t *found) {
+  size_t rest = 0;
+  for (size_t i = 0; i < count; i++)
+    if (kind_of(scan, block_at(scan, all[i].start)) == UNREACHED)
+      starts[rest++] = all[i].start;
+  memset(found, 0, rest);
+  size_t hits = hidden_find(wanted->hidden, starts, rest, is_base, scan, found);
+  for (size_t i = 0; hits && i < rest; i++)
+    if (found[i])
+      try(scan, wanted, starts[i]);
+  return hits;
+}
+
+/* What nothing points to, in the order of addresses. */
+static size_t list_unreached(const struct lss_scan *scan, struct unreached *all) {
+  const struct index *index = &scan->index;
+  size_t count = 0;
+  for (uint32_t block = 0; block < index->count && count < ROW_MOST; block++)
+    if (kind_of(scan, block) == UNREACHED)
+      all[count++] = (struct unreached){index->starts[block], size_of(index, block)};
+  return count;
+}
+
+/* The longest run of one size. */
+static size_t most_frequent(const struct unreached *all, size_t count, size_t *ret_first) {
+  size_t most = 0;
+  for (size_t i = 0, next; i < count; i = next) {
+    for (next = i + 1; next < count && all[next].size == all[i].size;)
+      next++;
+    if (next - i <= most)
+      continue;
+    *ret_first = i;
+    most = next - i;
+  }
+  return most;
+}
+
+/* What is left may be hidden by one constant: all of it, what has one size, or the rest then. */
+static void find_hidden(struct lss_scan *scan, struct wanted *wanted) {
+  struct unreached *all = malloc(ROW_MOST * sizeof *all);
+  uint64_t *starts = malloc(ROW_MOST * sizeof *starts);
+  uint8_t *found = malloc(ROW_MOST);
+  if (all && starts && found) {
+    add_inner(scan, wanted);
+    size_t count = list_unreached(scan, all), whole = count, hits = 0, first = 0;
+    find_row(scan, wanted, all, count, starts, found);
+    qsort(all, count, sizeof *all, by_size);
+    for (unsigned turn = 0; turn < SIZES && !is_over(scan); turn++) {
+      size_t most = most_frequent(all, count, &first);
+      if (most < FEW || most == whole)
+        break;
+      hits += find_row(scan, wanted, all + first, most, starts, found);
+      count -= most;
+      memmove(all + first, all + first + most, (count - first) * sizeof *all);
+    }
+    if (hits)
+      find_row(scan, wanted, all, list_unreached(scan, all), starts, found);
+  }
+  free(all);
+  free(starts);
+  free(found);
+}
+
 /* Look in roots and reached blocks for the addresses of others in another form; those and what
- * they lead to are possibly lost. Between `lss_follow` and `lss_sweep`. Returns how many blocks
- * were found so, -1 on failure. */
-long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count) {
+ * they lead to are possibly lost. The first `lasting` roots are no stacks. Between `lss_follow`
+ * and `lss_sweep`. Returns how many blocks were found so, -1 on failure. */
+long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count, size_t lasting) {
   struct wanted wanted = {.found = 0};
   uint64_t left = SEARCH_ROOTS;
   if (lss_follow(scan) < 0)
@@ -876,13 +1075,18 @@ long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count
   want(&wanted, scan);
   if (!wanted.count)
     return 0;
+  for (size_t i = 0; i < count; i++)
+    want_high(&wanted, spans[i].start);
+  for (size_t i = 0; i < scan->index.region_count; i++)
+    want_high(&wanted, scan->index.regions[i].low);
+  wanted.hidden = hidden_new(); /* without it, nothing is found to be hidden */
   for (size_t i = 0; i < count && left && !is_over(scan); i++) {
     uint64_t start = (spans[i].start + 7) & ~7ull, stop;
     while (left && image_next(&scan->image, &start, spans[i].end, &stop)) {
       uint64_t bytes = stop - start < VISIT ? stop - start : VISIT;
       bytes = bytes < left ? bytes : left;
       image_fill(&scan->image, start, scan->visit, bytes);
-      search(scan, &wanted, scan->visit, bytes, start);
+      search(scan, &wanted, scan->visit, bytes, start, i < lasting);
       start += bytes;
       left -= bytes;
     }
@@ -893,7 +1097,12 @@ long lss_disguised(struct lss_scan *scan, const struct span *spans, size_t count
       break;
   }
   believe_distances(scan, &wanted);
+  believe_doubtful(scan, &wanted);
   free(wanted.hits);
+  follow(scan);
+  if (wanted.hidden)
+    find_hidden(scan, &wanted);
+  hidden_free(wanted.hidden);
   follow(scan);
   return scan->failed ? -1 : wanted.found;
 }

@@ -123,3 +123,20 @@ static inline uint32_t block_before(const struct index *index, const struct regi
   *ret_exact = bits >> bit & 1 && !(offset & ((1u << index->shift) - 1));
   return places->before + bits_set(bits & ((2ull << bit) - 1)) - 1;
 }
+
+/* ---- hidden.c: addresses that a constant hides ---- */
+
+struct hidden;
+/* Whether distances may be counted from this address. */
+typedef bool hidden_is_base(void *about, uint64_t address);
+
+/* NULL: no memory. */
+struct hidden *hidden_new(void);
+void hidden_free(struct hidden *hidden);
+/* A word that is no address; `reached`: in memory that the program can get at. */
+void hidden_add(struct hidden *hidden, uint64_t word, bool reached);
+bool hidden_is_full(const struct hidden *hidden);
+/* Which of the blocks that begin at `starts`, ascending, have their addresses among the words, all
+ * hidden by one constant; sets `found` of these, and returns how many they are. */
+size_t hidden_find(const struct hidden *hidden, const uint64_t *starts, size_t count,
+                   hidden_is_base *is_base, void *about, uint8_t *found);

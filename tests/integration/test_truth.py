@@ -115,6 +115,34 @@ def test_few_samples_are_no_verdict(program, trace):
     assert {place(each) for each in enough.leaks} == {("parse.c", 10)}, describe(enough)
 
 
+def test_a_few_lost_samples_are_not_almost_certain(program, trace):
+    traced = trace([program("cases/sampled_few/few_lost.c")], options=["--sample", "512KiB"])
+
+    assert traced.program["totals"]["allocation_count"] > 0
+    for each in traced.findings:
+        assert each["confidence_words"] != "almost certain", describe(traced)
+        assert "Allocated" not in each["sentence"]  # of all that a sample stands for
+
+
+def test_where_most_addresses_have_another_form_the_rest_is_no_sure_loss(program, trace):
+    traced = trace([program("cases/hidden/far.c")])
+
+    (found,) = traced.findings
+    assert found["live_count"] == 200
+    assert found["confidence_words"] == "possible", describe(traced)
+
+
+def test_what_is_possibly_lost_is_not_said_to_be_in_use(program, trace):
+    traced = trace([program("cases/hidden/header.c")])
+
+    (found,) = traced.findings
+    assert (found["is_leak"], found["live_bytes"]) == (False, 9800)
+    assert "so they may be lost" in found["sentence"]
+    assert "in use" not in found["sentence"]
+    assert "9.6 KiB possibly lost" in traced.program["headline"]
+    assert "9.6 KiB may be lost" in " ".join(traced.program["notes"])
+
+
 def test_a_program_that_dies_young_gets_the_same_answer_each_time(program, trace, tmp_path):
     dying = program("cases/dies_young/k.c")
     answers = set()

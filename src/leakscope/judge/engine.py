@@ -384,6 +384,8 @@ def _result(
             by_verdict[finding.verdict.value] += finding.live_bytes
     name = by_verdict.most_common(1)[0][0] if by_verdict else ""
     most = f", most of it {name}" if name and by_verdict[name] * 2 > total else ""
+    if judged.by_lifetimes and judged.reach is not None and judged.reach.possible.any():
+        most += f", {bytes_text(int(judged.reach.possible_bytes.sum()))} possibly lost"
     return f"{other} found{after}; {bytes_text(total)} held at the end{most}"
 
 
@@ -438,10 +440,13 @@ def _notes(recording: Recording, judged: Judged, described: list[int]) -> tuple[
         )
     if judged.reach is not None:
         possible = [i for i, why in enumerate(judged.reasons) if why == "possibly lost"]
-        if possible:
-            held = int(judged.weight[judged.sites[possible]].sum())
+        held = int(judged.weight[judged.sites[possible]].sum())
+        if judged.by_lifetimes:
+            held = int(judged.reach.possible_bytes.sum())
+        if held:
             notes.append(
-                f"{bytes_text(held)} may be lost: only pointers to places inside those blocks are left"
+                f"{bytes_text(held)} may be lost: only pointers to places inside those blocks"
+                f"{', or addresses in another form,' if judged.by_lifetimes else ''} are left"
             )
         unknown = int(judged.reach.unknown.sum())
         if unknown:

@@ -100,6 +100,7 @@ def _reach(recording: Recording) -> Reach | None:
         lost_bytes=of("definite_bytes", "indirect_bytes"),
         indirect=of("indirect_count"),
         possible=of("possible_count"),
+        possible_bytes=of("possible_bytes"),
         reachable=of("reachable_count"),
         unknown=unknown,
         unknown_bytes=unknown_bytes,

@@ -52,6 +52,8 @@ class Options:
     """Churn: half of the dead lived less than this share of the run."""
     min_samples: int = 30
     """Sampled mode: fewer samples in the whole run can have missed a tenth of all memory."""
+    lost_samples: int = 10
+    """... and fewer lost samples of a site do not say how often it loses what."""
     steady_s: float = 1800.0
     """Growth that went on at one rate for so long is more than a job that loads."""
     steady: float = 0.6

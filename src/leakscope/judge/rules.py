@@ -49,6 +49,7 @@ class Reach:
     lost_bytes: Ints
     indirect: Ints  # those of `lost` that only other lost blocks point to
     possible: Ints
+    possible_bytes: Ints
     reachable: Ints
     unknown: Ints
     unknown_bytes: Ints
@@ -229,7 +230,8 @@ def judge_sites(recording: Recording, options: Options, still_held: Flags | None
             often = lost >= options.occasional * born[i]
             many = Pattern.RECURRENT if often else Pattern.OCCASIONAL
             patterns[i] = Pattern.ONE_OFF if few[i] and not nowhere[i] else many
-            verdicts[i], reasons[i], confidence[i] = Verdict.LOST, "lost", _lost(recording)
+            verdicts[i], reasons[i] = Verdict.LOST, "lost"
+            confidence[i] = _lost(recording, int(lost), int(reach.possible[sites[i]]), options)
     return Judged(
         sites=sites[keep],
         weight=weight,
@@ -415,6 +417,7 @@ _LEAKS = {
 PROVEN = 0.99
 """How sure a lost block is one, where nothing speaks against it."""
 _DOUBTED = 0.7
+_FEW_SAMPLES = 0.85
 
 
 def _confidence(
@@ -428,11 +431,18 @@ def _confidence(
     return sure
 
 
-def _lost(recording: Recording) -> float:
-    """How sure a lost block is one: frees that by-pass us leave records of blocks that are gone."""
+def _lost(recording: Recording, lost: int, possible: int, options: Options) -> float:
+    """How sure a site leaks of which `lost` blocks are, and `possible` others may be.
+
+    Frees that by-pass us leave records of blocks that are gone. Where most addresses were seen in
+    another form, the rest may be kept in one as well. A few samples are a few.
+    """
     coverage = recording.coverage
-    doubts = coverage.dropped.get("duplicate", 0) or "own_malloc" in coverage.troubles
-    return _DOUBTED if doubts else PROVEN
+    if coverage.dropped.get("duplicate", 0) or "own_malloc" in coverage.troubles:
+        return _DOUBTED
+    if possible > lost:
+        return _DOUBTED
+    return _FEW_SAMPLES if coverage.mode == "sampled" and lost < options.lost_samples else PROVEN
 
 
 def _reach(recording: Recording) -> Reach | None:
@@ -462,6 +472,7 @@ def _reach(recording: Recording) -> Reach | None:
         lost_bytes=estimate(lost, weight * size),
         indirect=count(Reachability.INDIRECTLY_LOST),
         possible=count(Reachability.POSSIBLY_LOST),
+        possible_bytes=estimate(kinds == Reachability.POSSIBLY_LOST, weight * size),
         reachable=count(Reachability.REACHABLE),
         unknown=count(Reachability.UNKNOWN),
         unknown_bytes=estimate(unknown, weight * size),

@@ -41,7 +41,25 @@ def of_one_place(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def sentence(judged: Judged, i: int, recording: Recording) -> str:
-    """Say what happened at the i-th judged site, in one or two sentences."""
+    """Say what happened at the i-th judged site, in up to three sentences."""
+    text, reach = _course(judged, i, recording), judged.reach
+    site = int(judged.sites[i])
+    if reach is None or judged.reasons[i] in {"lost", "few samples", *_HELD}:
+        return text
+    possible, live = int(reach.possible[site]), int(judged.lives.survivors[site])
+    if not possible:
+        return text
+    whole = possible == live
+    them = "it" if live == 1 else "them" if whole else f"{possible:,} of them"
+    they = "it" if live == 1 else "they" if whole else "these"
+    return (
+        f"{text} Only pointers into {them}, or addresses in another form, are left, so {they} may"
+        f" be lost."
+    )
+
+
+def _course(judged: Judged, i: int, recording: Recording) -> str:
+    """What the lives of the blocks say."""
     site = int(judged.sites[i])
     lives = judged.lives
     live, dead = int(lives.survivors[site]), int(lives.deaths[site])
@@ -114,7 +132,8 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
             f" set up once and kept."
         )
     if reason in {"single", "fixed", "early few"}:
-        return f"Allocated {_times(births)}, {_when(first, last)}, and kept."
+        verb = "Allocated" if judged.samples is None else "Sampled"
+        return f"{verb} {_times(births)}, {_when(first, last)}, and kept."
     if reason == "burst":
         return (
             f"All {births:,} were allocated within {duration_text(last - first)}, {_when(first, last)};"
@@ -131,10 +150,11 @@ def sentence(judged: Judged, i: int, recording: Recording) -> str:
             f" the same."
         )
     if reason == "reachable":
-        return (
-            f"{_n(live, 'block')} of {births:,} not freed; all of them were still in use when the"
-            f" program ended after {duration_text(judged.end_ns)}."
-        )
+        left = f"{_n(live, 'block')} of {births:,} not freed"
+        when = f"when the program ended after {duration_text(judged.end_ns)}."
+        if judged.reach is not None and judged.reach.possible[site]:
+            return f"{left} {when}"
+        return f"{left}; all of them were still in use {when}"
     if reason == "no time":
         return (
             f"The work in this run of {duration_text(judged.end_ns)} was too short to tell growth from start-up"

@@ -116,15 +116,18 @@ class Marker:
         """Mark everything that can be reached from what is marked so far."""
         self._check(self._library.lss_follow(self._scan))
 
-    def find_disguised(self, roots: Sequence[Range]) -> int:
+    def find_disguised(self, roots: Sequence[Range], stacks: Sequence[Range] = ()) -> int:
         """Look for the addresses of blocks that were not reached in another form.
 
-        Tagged, shifted, not at a multiple of eight, or as a distance from where it is kept or
-        from a neighbour in a list: a program may get at its blocks by these. They become possibly lost, with what they lead to; returns how many
-        were found so. Looks at no more than 192 MiB. To be called right before `sweep`.
+        Tagged, shifted, not at a multiple of eight, as a distance from where it is kept or
+        from a neighbour in a list, of the end or a little before, or hidden by a constant: a program
+        may get at its blocks by these. They become possibly lost, with what they lead to; returns
+        how many were found so. Looks at no more than 192 MiB. To be called right before `sweep`.
         """
-        spans = np.array([(root.start, root.end) for root in roots], np.uint64)
-        found = int(self._library.lss_disguised(self._scan, spans.ctypes.data, len(roots)))
+        spans = np.array([(root.start, root.end) for root in (*roots, *stacks)], np.uint64)
+        found = int(
+            self._library.lss_disguised(self._scan, spans.ctypes.data, len(spans), len(roots))
+        )
         self._check(min(found, 0))
         return found
 
@@ -190,6 +193,7 @@ def disguised_text(count: int) -> str:
     """Return the note about blocks that `Marker.find_disguised` found."""
     what = "1 block" if count == 1 else f"{count:,} blocks"
     return (
-        f"of {what} the address was seen in another form (tagged, shifted, not aligned, or as a"
-        " distance), so they and what they lead to are called possibly lost"
+        f"of {what} the address was seen in another form (tagged, shifted, not aligned, as a"
+        " distance, of the end, or hidden by a constant), so they and what they lead to are called"
+        " possibly lost"
     )

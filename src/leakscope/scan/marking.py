@@ -104,7 +104,10 @@ def mark_blocks(
         marker.mark_words(np.array(find_thread_vectors(memory, memory.threads), np.uint64))
         if heap is not None:
             marker.mark_words(heap.moving)
-        disguised = marker.find_disguised(inside)
+        disguised = marker.find_disguised(
+            [root for root in inside if not root.is_stack],
+            [root for root in inside if root.is_stack],
+        )
         kinds = marker.sweep()
         return Marked(kinds, places, marker.scanned_bytes, marker.unread_bytes, disguised)
 

@@ -24,7 +24,7 @@ _FUNCTIONS = {
     "only_resident": (None, [_POINTER, _POINTER, _SIZE]),
     "keep_from": (None, [_POINTER, _POINTER]),
     "follow": (_INT, [_POINTER]),
-    "disguised": (ctypes.c_long, [_POINTER, _POINTER, _SIZE]),
+    "disguised": (ctypes.c_long, [_POINTER, _POINTER, _SIZE, _SIZE]),
     "sweep": (_INT, [_POINTER]),
     "scanned": (_WORD, [_POINTER]),
     "unread": (_WORD, [_POINTER]),

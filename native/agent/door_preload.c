@@ -24,7 +24,7 @@ __thread struct ls_local ls_tls;
 /* ---- signals that start, stop, dump ---- */
 
 static void on_signal(int number) {
-  struct lsr_header *header = ls_live->header;
+  struct lsr_header *header = ls_own_header();
   if (!header)
     return;
   if (number == ls_config.dump_signal) {
@@ -53,7 +53,7 @@ static struct ls_live *live_memory(void) {
   struct ls_live *live = ls_mmap(NULL, sizeof *live, 3, 0x22 /* PRIVATE|ANONYMOUS */, -1, 0);
   if ((intptr_t)live <= 0 && (intptr_t)live >= -4095)
     return NULL;
-  if (ls_madvise(live, sizeof *live, 18 /* MADV_WIPEONFORK */) < 0) {
+  if (ls_madvise(live, LS_LIVE_WIPED, 18 /* MADV_WIPEONFORK */) < 0) {
     /* Without it a child would write into its parent's recording. */
     ls_munmap(live, sizeof *live);
     return NULL;
@@ -80,8 +80,18 @@ static long read_budget(void *unused) {
   return 0;
 }
 
+/* What fork copied of the parent's; no hook is in progress any more. */
+static void forget_parent(struct ls_live *live) {
+  uint8_t *copied = (uint8_t *)live + LS_LIVE_WIPED;
+  size_t bytes = sizeof *live - LS_LIVE_WIPED;
+  if (ls_madvise(copied, bytes, 4 /* DONTNEED */) < 0)
+    memset(copied, 0, bytes);
+}
+
 static LS_COLD void start_process(struct ls_live *live) {
   uint32_t parent = ls_started_pid;
+  if (parent)
+    forget_parent(live);
   int pid = ls_getpid();
   if (pid < 0) { /* a sealed child */
     live->phase = LS_PHASE_OFF;

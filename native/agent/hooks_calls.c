@@ -7,6 +7,7 @@
  */
 #include "endings.h"
 #include "exec.h"
+#include "forks.h"
 #include "peek.h"
 #include "resolve.h"
 #include "seal.h"
@@ -135,6 +136,8 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
   long result = real(number, a, b, c, d, e, f);
   if (LS_UNLIKELY(installs))
     ls_seal_settle(result >= 0);
+  if (LS_UNLIKELY(!result))
+    ls_forks_after_call(number, a);
   return result;
 }
 #endif

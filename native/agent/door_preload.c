@@ -12,6 +12,7 @@
 #include "endings.h"
 #include "exec.h"
 #include "modules.h"
+#include "resolve.h"
 #include "rules.h"
 #include "seal.h"
 #include "space.h"
@@ -191,6 +192,7 @@ LS_COLD void ls_door_look(struct ls_live *live) {
 /* ---- load and end ---- */
 
 __attribute__((constructor)) static void on_load(void) {
+  ls_next_symbols_find();
   /* Also programs that never allocate leave a recording. */
   if (!ls_tls.busy) {
     ls_tls.busy = (uintptr_t)__builtin_frame_address(0);

@@ -23,7 +23,7 @@ static bool is_ours(uintptr_t start, uint64_t length) {
 }
 
 static void step_aside(void) {
-  struct lsr_header *header = ls_live->header;
+  struct lsr_header *header = ls_own_header();
   if (header) {
     ls_clock_pair(header);
     __atomic_fetch_or(&header->trouble, LSR_TROUBLE_LEFT, __ATOMIC_RELAXED);

@@ -19,6 +19,7 @@
 #include "real.h"
 #include "recording.h"
 #include "recording_file.h"
+#include "resolve.h"
 #include "rules.h"
 #include "seal.h"
 #include "space.h"
@@ -32,7 +33,7 @@ __thread struct ls_local ls_tls;
 /* ---- signals that start, stop, dump ---- */
 
 static void on_signal(int number) {
-  struct lsr_header *header = ls_live->header;
+  struct lsr_header *header = ls_own_header();
   if (!header)
     return;
   if (number == ls_config.dump_signal) {
@@ -61,7 +62,7 @@ static struct ls_live *live_memory(void) {
   struct ls_live *live = ls_mmap(NULL, sizeof *live, 3, 0x22 /* PRIVATE|ANONYMOUS */, -1, 0);
   if ((intptr_t)live <= 0 && (intptr_t)live >= -4095)
     return NULL;
-  if (ls_madvise(live, sizeof *live, 18 /* MADV_WIPEONFORK */) < 0) {
+  if (ls_madvise(live, LS_LIVE_WIPED, 18 /* MADV_WIPEONFORK */) < 0) {
     /* Without it a child would write into its parent's recording. */
     ls_munmap(live, sizeof *live);
     return NULL;
@@ -88,8 +89,18 @@ static long read_budget(void *unused) {
   return 0;
 }
 
+/* What fork copied of the parent's; no hook is in progress any more. */
+static void forget_parent(struct ls_live *live) {
+  uint8_t *copied = (uint8_t *)live + LS_LIVE_WIPED;
+  size_t bytes = sizeof *live - LS_LIVE_WIPED;
+  if (ls_madvise(copied, bytes, 4 /* DONTNEED */) < 0)
+    memset(copied, 0, bytes);
+}
+
 static LS_COLD void start_process(struct ls_live *live) {
   uint32_t parent = ls_started_pid;
+  if (parent)
+    forget_parent(live);
   int pid = ls_getpid();
   if (pid < 0) { /* a sealed child */
     live->phase = LS_PHASE_OFF;
@@ -189,6 +200,7 @@ LS_COLD void ls_door_look(struct ls_live *live) {
 /* ---- load and end ---- */
 
 __attribute__((constructor)) static void on_load(void) {
+  ls_next_symbols_find();
   /* Also programs that never allocate leave a recording. */
   if (!ls_tls.busy) {
     ls_tls.busy = (uintptr_t)__builtin_frame_address(0);

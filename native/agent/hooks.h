@@ -27,12 +27,21 @@ LS_HOT bool ls_mark_busy(void) {
   return true;
 }
 
+/* Where the gate is open afterwards it is not NULL. The other way round a handler could fork in
+ * between. */
+LS_HOT struct lsr_header *ls_header_before_gate(const struct ls_live *live) {
+  struct lsr_header *header = __atomic_load_n(&live->entered, __ATOMIC_RELAXED);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  return header;
+}
+
 /* Begin a hook: the thread when the event is to be recorded, marked busy, else NULL. */
 static inline __attribute__((always_inline)) struct ls_thread *ls_enter(bool freeing) {
   if (LS_LIKELY(ls_mark_busy())) {
     struct ls_thread *thread = ls_tls.thread;
     struct ls_live *live = ls_live;
-    if (LS_LIKELY(thread && ls_tls.epoch == live->gate && !live->header->control &&
+    struct lsr_header *header = ls_header_before_gate(live);
+    if (LS_LIKELY(thread && ls_tls.epoch == live->gate && !header->control &&
                   !ls_config.from_file))
       return thread;
     ls_tls.busy = 0;
@@ -45,7 +54,8 @@ LS_HOT struct ls_thread *ls_enter_plain(void) {
   if (LS_LIKELY(ls_mark_busy())) {
     struct ls_thread *thread = ls_tls.thread;
     struct ls_live *live = ls_live;
-    if (LS_LIKELY(thread && ls_tls.epoch == live->plain && !live->header->control))
+    struct lsr_header *header = ls_header_before_gate(live);
+    if (LS_LIKELY(thread && ls_tls.epoch == live->plain && !header->control))
       return thread;
     ls_tls.busy = 0;
   }

@@ -9,6 +9,7 @@
 #include "door.h"
 #include "endings.h"
 #include "exec.h"
+#include "forks.h"
 #include "peek.h"
 #include "process.h"
 #include "resolve.h"
@@ -138,6 +139,8 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
   long result = real(number, a, b, c, d, e, f);
   if (LS_UNLIKELY(installs))
     ls_seal_settle(result >= 0);
+  if (LS_UNLIKELY(!result))
+    ls_forks_after_call(number, a);
   return result;
 }
 #endif

@@ -181,7 +181,7 @@ void *dlopen(const char *path, int flags) {
 LS_EXPORT void *dlmopen(long namespace, const char *path, int flags);
 void *dlmopen(long namespace, const char *path, int flags) {
   REAL(void *(*)(long, const char *, int), dlmopen);
-  struct lsr_header *header = ls_live->header;
+  struct lsr_header *header = ls_own_header();
   if (!real) /* musl has none */
     return NULL;
   if (namespace == -1 /* LM_ID_NEWLM */ && header && ls_process_is_ours())

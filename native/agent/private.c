@@ -75,8 +75,9 @@ void ls_private_note(const void *start, size_t bytes) {
   else if (own_count++ < LSR_OWN_RANGES)
     own[own_count - 1] = (struct lsr_own_range){.start = low, .end = high};
   ls_unlock(&ls_live->own_lock);
-  if (ls_live->header)
-    ls_private_tell(ls_live->header);
+  struct lsr_header *header = ls_own_header();
+  if (header)
+    ls_private_tell(header);
 }
 
 void ls_private_tell(struct lsr_header *header) {

@@ -27,7 +27,7 @@ uint32_t ls_started_pid;
 static uint32_t epochs;
 
 void ls_process_pause(bool paused) {
-  struct lsr_header *header = ls_live->header;
+  struct lsr_header *header = ls_own_header();
   if (!header)
     return;
   if (paused)
@@ -57,6 +57,8 @@ uint32_t ls_process_number(void) {
 
 bool ls_process_start(struct ls_live *live) {
   struct lsr_header *header = live->header;
+  if (!ls_process_is_ours()) /* a signal handler forked meanwhile: this is the parent's recording */
+    return false;
   if (!ls_depot_init(live))
     return false;
   if (live->sampled)

@@ -38,18 +38,23 @@ struct ls_index {
   uint32_t slots[];
 };
 
-/* Per-process state in MADV_WIPEONFORK memory: a fork child sees zeroes, so every lock
- * is free, the phase is UNINIT and the parent's recording is never written again. */
+#define LS_LIVE_WIPED 4096 /* bytes of struct ls_live that the kernel wipes in a fork child */
+
+/* Per-process state. A fork child sees zeroes in its first page, so nothing is recorded and the
+ * phase is UNINIT. The rest it throws away when it begins (start_process), every lock with it: until
+ * then there may be a hook to finish, because a signal handler forked in the middle of one. */
 struct ls_live {
   uint32_t gate;  /* epoch of the running recording, 0: take the slow path */
   uint32_t plain; /* the same where every block is recorded, by the C library's malloc */
   uint32_t phase; /* enum ls_phase */
   uint32_t timeline_next; /* tick of the next timeline row */
-  struct lsr_header *header;
+  struct lsr_header *entered; /* `header`, where hooks begin; loaded before the gate */
   uint64_t clock_start; /* ns of CLOCK_MONOTONIC_COARSE at tick 0 */
   uint32_t sampled;
   uint32_t biased; /* the kernel has membarrier: shards may have owners */
   uint64_t min_size, max_size;
+  /* A fork child keeps what follows. NULL: nothing was recorded here, or by its parent. */
+  struct lsr_header *header __attribute__((aligned(LS_LIVE_WIPED)));
   /* Tables move when they grow; where they were stays readable. An id that was loaded with
    * acquire lies in the table that is loaded after it. */
   struct lsr_module *modules;
@@ -78,6 +83,11 @@ struct ls_live {
 };
 
 extern struct ls_live *ls_live; /* never NULL after ls_bootstrap() */
+
+/* Of this process; NULL also in a fork child that has not begun. */
+static inline struct lsr_header *ls_own_header(void) {
+  return __atomic_load_n(&ls_live->phase, __ATOMIC_ACQUIRE) == LS_PHASE_UNINIT ? NULL : ls_live->header;
+}
 
 bool ls_process_is_ours(void); /* false in a vfork child, which borrows its parent's memory */
 uint32_t ls_process_number(void); /* as it was at the start; 0: not yet known. Asks nobody */

@@ -72,7 +72,7 @@ bool ls_recording_begin(struct ls_live *live, struct lsr_header *header, const s
   memcpy(header->allocator, ls_real.allocator_path, sizeof header->allocator);
   header->state = LSR_STATE_STARTING;
 
-  live->header = header;
+  live->header = live->entered = header;
   ls_private_tell(header);
   live->sampled = header->mode == LSR_MODE_SAMPLED;
   live->min_size = header->min_size;
@@ -82,7 +82,7 @@ bool ls_recording_begin(struct ls_live *live, struct lsr_header *header, const s
   live->stripes_backed = 1;
   if (!ls_area_grow(&header->modules, 1) || !ls_area_grow(&header->strings, 1) ||
       !ls_area_grow(&header->nodes, 1) || !ls_area_grow(&header->sites, 1)) {
-    live->header = NULL;
+    live->header = live->entered = NULL;
     return false;
   }
   return true;

@@ -276,7 +276,31 @@ void *ls_next_symbol(const char *name, struct ls_symbol_origin *ret_origin) {
 }
 
 #ifndef LS_INJECT /* where functions are replaced one by one, only whoever does so knows them */
-LS_COLD void *ls_next_symbol_cached(void **cache, const char *name) {
+extern struct ls_named __start_ls_names[] __attribute__((weak, visibility("hidden")));
+extern struct ls_named __stop_ls_names[] __attribute__((weak, visibility("hidden")));
+
+static int search_names(struct dl_info *info, size_t bytes, void *context) {
+  (void)bytes, (void)context;
+  struct object object;
+  if (!read_object(&object, info->bias, info->headers, info->header_count) ||
+      inside(&object, (const void *)&ls_next_symbol, 1))
+    return 0;
+  for (struct ls_named *named = __start_ls_names; named < __stop_ls_names; named++) {
+    if (__atomic_load_n(named->cache, __ATOMIC_RELAXED))
+      continue;
+    const Elf64_Sym *symbol = look_up(&object, named->name);
+    if (symbol)
+      __atomic_store_n(named->cache, address_of(&object, symbol), __ATOMIC_RELAXED);
+  }
+  return 0;
+}
+
+LS_COLD void ls_next_symbols_find(void) {
+  if (dl_iterate_phdr)
+    dl_iterate_phdr(search_names, NULL);
+}
+
+LS_COLD void *(ls_next_symbol_cached)(void **cache, const char *name) {
   void *found = __atomic_load_n(cache, __ATOMIC_RELAXED);
   if (!found) {
     ls_real_resolve();

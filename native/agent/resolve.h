@@ -23,8 +23,25 @@ struct ls_symbol_origin {
  * load order, our own object left out. NULL when there is none. `ret_origin` may be NULL. */
 void *ls_next_symbol(const char *name, struct ls_symbol_origin *ret_origin);
 
-/* The same, found once for all: `cache` is NULL at first. */
+/* The same, found once for all: `cache`, a constant address, is NULL at first. */
 void *ls_next_symbol_cached(void **cache, const char *name);
+
+#ifndef LS_INJECT
+struct ls_named {
+  void **cache;
+  const char *name;
+};
+/* All that is ever asked for in this way is in a list, so that it can be found early. */
+#define ls_next_symbol_cached(at, text)                                                    \
+  ({                                                                                       \
+    static struct ls_named named_ __attribute__((section("ls_names"), used)) = {at, text}; \
+    (ls_next_symbol_cached)(named_.cache, named_.name);                                    \
+  })
+
+/* Find what is there of that list now: the loader's lock, which a search takes, may be held for
+ * ever in a fork child of a program with threads, and the first call of a function be made there. */
+void ls_next_symbols_find(void);
+#endif
 
 /* Whether the main program itself exports `name`, which puts it before every preloaded
  * definition. */

@@ -73,6 +73,14 @@ static bool failed(const void *address) {
   return (intptr_t)address <= 0 && (intptr_t)address >= -4095;
 }
 
+/* All there are: LS_TABLES + 2 + left_count. */
+static struct window *window_of(uint32_t i) {
+  return i == 0              ? &space.head
+         : i == 1            ? &space.heap
+         : i < LS_TABLES + 2 ? &space.tables[i - 2]
+                             : &space.left[i - 2 - LS_TABLES];
+}
+
 static void unmap(struct window *window) {
   if (window->base)
     ls_munmap(window->base, window->bytes);
@@ -237,6 +245,21 @@ bool ls_stripe_back(uint32_t stripe) {
   ls_unlock(&live->grow_lock);
   return ok;
 }
+
+static long map_privately(void *unused) {
+  (void)unused;
+  int fd = ls_recording_open();
+  if (fd < 0)
+    return fd;
+  for (uint32_t i = 0; i < LS_TABLES + 2 + space.left_count; i++) {
+    const struct window *window = window_of(i);
+    if (window->base)
+      ls_mmap(window->base, window->bytes, 3, 0x12 /* PRIVATE|FIXED */, fd, (int64_t)window->offset);
+  }
+  return ls_close(fd);
+}
+
+void ls_space_leave_to_parent(void) { ls_apart(map_privately, NULL); }
 
 static bool leave_behind(const struct window *window) {
   if (space.left_count == MAX_LEFT)
@@ -435,11 +458,8 @@ void ls_heap_release(uint8_t *at, uint64_t offset, uint64_t bytes) {
 }
 
 bool ls_space_holds(uintptr_t start, uintptr_t end) {
-  const struct window *windows[] = {&space.head, &space.heap};
   for (uint32_t i = 0; i < LS_TABLES + 2 + space.left_count; i++) {
-    const struct window *window = i < 2               ? windows[i]
-                                  : i < LS_TABLES + 2 ? &space.tables[i - 2]
-                                                      : &space.left[i - 2 - LS_TABLES];
+    const struct window *window = window_of(i);
     if (window->base && start < (uintptr_t)window->base + window->bytes &&
         end > (uintptr_t)window->base)
       return true;

@@ -27,6 +27,8 @@ struct lsr_header *ls_space_adopt(struct ls_live *live, uint8_t *base,
                                   const struct lsr_header *plan);
 /* Unmap all that this process, or the one it was forked from, has mapped of a recording. */
 void ls_space_unmap(void);
+/* In a fork child with a hook to finish: what that writes is for nobody to read. */
+void ls_space_leave_to_parent(void);
 /* Have the kernel promise the pages of what is mapped; false when it cannot. The grow lock is
  * held, or no other thread is there yet. */
 bool ls_space_back(struct lsr_header *header, void *start, uint64_t offset, uint64_t bytes);

@@ -210,7 +210,7 @@ static void alike_addresses(void) {
 }
 
 int main(void) {
-  memory = aligned_alloc(64, (sizeof *memory + 63) & ~(size_t)63);
+  memory = aligned_alloc(LS_LIVE_WIPED, sizeof *memory);
   random_work(300, 300, 1u << 28);
   random_work(3000, 200, 1u << 28);
   random_work(200000, 100, 1u << 28);

@@ -3,6 +3,9 @@
 
 import pytest
 
+from harm.conftest import environment
+from leakscope.recording import live
+
 SECONDS = 60  # alone: about one
 
 
@@ -35,3 +38,24 @@ def test_a_child_forked_by_a_handler_inside_the_allocator_goes_on(build, alone, 
     done = leakscope("run", "-q", "--no-report", *mode, "--", program, 12, timeout=SECONDS)
     assert (plain.status, plain.stdout) == (7, "12 forks, 0 ended otherwise\n")
     assert (done.status, done.stdout) == (plain.status, plain.stdout), done.stderr
+
+
+@pytest.mark.parametrize("sample", ["", "4096"], ids=["exact", "sampled"])
+@pytest.mark.parametrize("way", ["fork", "_Fork", "syscall"])
+def test_a_child_forked_by_a_handler_inside_the_agent_goes_on(
+    build, alone, agent, tmp_path, way, sample
+):
+    program = build("midfork", "O2")
+    plain = alone(program, way, 60)
+    variables = environment(
+        LD_PRELOAD=str(agent), LEAKSCOPE_DIR=str(tmp_path), LEAKSCOPE_SAMPLE=sample
+    )
+    done = alone(program, way, 60, env=variables, timeout=SECONDS)
+    assert (plain.status, plain.stdout) == (7, "0 ended otherwise\n")
+    assert (done.status, done.stdout) == (plain.status, plain.stdout), done.stderr
+    recordings = [live.read(path) for path in tmp_path.glob("*.live")]
+    assert len(recordings) == 61
+    parents = [r for r in recordings if not r.process.forked_from]
+    # What children finish is not in it: all is freed but the buffer of standard output.
+    assert [len(r.blocks) <= 1 for r in parents] == [True]
+    assert all(not r.coverage.dropped for r in parents)

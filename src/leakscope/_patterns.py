@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Pattern"]
+__all__ = ["LatePattern"]
 
 
-class Pattern:
+class LatePattern:
     """What `re.compile` returns for `text`, as far as it is used here, but compiled later."""
 
     __slots__ = ("findall", "fullmatch", "match", "search", "sub", "text")
@@ -32,10 +32,10 @@ class Pattern:
 
     def __getattr__(self, name: str) -> object:
         """Compile: called for what is not there yet, so once."""
-        if name not in Pattern.__slots__ or name == "text":
+        if name not in LatePattern.__slots__ or name == "text":
             raise AttributeError(name)
         compiled = re.compile(self.text)
-        for each in Pattern.__slots__:
+        for each in LatePattern.__slots__:
             if each != "text":
                 setattr(self, each, getattr(compiled, each))
         return getattr(compiled, name)

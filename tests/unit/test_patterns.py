@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from leakscope._patterns import Pattern
+from leakscope._patterns import LatePattern
 
 
 def test_it_does_what_a_compiled_one_does():
-    late, now = Pattern(r"(a)|b+"), re.compile(r"(a)|b+")
+    late, now = LatePattern(r"(a)|b+"), re.compile(r"(a)|b+")
     for text in ("a", "bb", "xbbx", "", "ab"):
         for name in ("match", "search", "fullmatch"):
             found, wanted = getattr(late, name)(text), getattr(now, name)(text)
@@ -23,7 +23,7 @@ def test_it_is_compiled_once_and_not_before(monkeypatch):
     compiled = []
     compile_ = re.compile
     monkeypatch.setattr(re, "compile", lambda text: compiled.append(text) or compile_(text))
-    late = Pattern("a")
+    late = LatePattern("a")
     assert compiled == []
     assert late.search("a")
     assert late.match("a")
@@ -32,5 +32,5 @@ def test_it_is_compiled_once_and_not_before(monkeypatch):
 
 def test_what_it_does_not_have_is_missing():
     with pytest.raises(AttributeError):
-        Pattern("a").split("a")
-    assert copy.copy(Pattern("a")).search("a")
+        LatePattern("a").split("a")
+    assert copy.copy(LatePattern("a")).search("a")

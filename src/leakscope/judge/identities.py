@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from leakscope._patterns import Pattern
+from leakscope._patterns import LatePattern
 from leakscope.judge.places import is_runtime
 from leakscope.model.frames import plain_name
 from leakscope.model.recordings import KIND_NAMES, NODE_UNADDRESSED
@@ -28,22 +28,22 @@ __all__ = ["Fingerprints", "stable_identity", "stable_names"]
 _DEEPEST = 1024
 
 # What compilers add to the names of functions that they split, specialise or move.
-_CLONE = Pattern(
+_CLONE = LatePattern(
     r"(?: \[clone [^\]]*\])|(?:\.(?:constprop|isra|part|cold|lto_priv|localalias|llvm|sra)"
     r"(?:\.\d+)*)|(?:::h[0-9a-f]{16}$)"
 )
-_BRACKETS = Pattern(r"<[^<>]*>|\([^()]*\)|\{[^{}]*\}")
+_BRACKETS = LatePattern(r"<[^<>]*>|\([^()]*\)|\{[^{}]*\}")
 # What each C++ compiler calls the code that initialises global objects.
-_INITIALIZER = Pattern(
+_INITIALIZER = LatePattern(
     r"__static_initialization_and_destruction_\d|__cxx_global_(?:var|array)_init|_GLOBAL__(?:sub_)?[ID]_"
 )
-_STD_HEADER = Pattern(
+_STD_HEADER = LatePattern(
     r"stl_\w+\.h|(?:basic_string|regex\w*|std_function|functional_hash)\.(?:h|tcc)|(?:new_)?allocator\.h"
     r"|alloc_traits\.h|char_traits\.h|(?:shared|unique|allocated)_ptr(?:_base)?\.h|hashtable(?:_policy)?\.h"
     r"|unordered_(?:map|set)\.h|(?:vector|deque|list|istream|ostream|fstream|sstream)\.tcc"
     r"|(?:invoke|move|std_thread|ios_base|refwrap|range_access|predefined_ops|atomic_base)\.h"
 )
-_VERSION = Pattern(r"(?:\.so)?(?:[-.]\d[\w.]*)?(?: \(deleted\))?$")
+_VERSION = LatePattern(r"(?:\.so)?(?:[-.]\d[\w.]*)?(?: \(deleted\))?$")
 # A compiler turns malloc and memset into calloc: what the program asked for is one thing.
 _SAME = dict.fromkeys(("calloc", "realloc", "memalign"), "malloc") | {"new[]": "new"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope._patterns import Pattern
+from leakscope._patterns import LatePattern
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["interpreter_state", "known_one_off"]
 
-_C_LIBRARY = Pattern(r"(?:^|/)(?:libc[-.]|libpthread|libc\.musl|ld-musl)[^/]*$")
-_LOADER = Pattern(r"(?:^|/)ld-(?:linux|musl|[\d.])[^/]*$")
-_ALLOCATOR = Pattern(r"(?:^|/)lib(?:jemalloc|tcmalloc|mimalloc)[^/]*$")
-_CXX = Pattern(r"(?:^|/)libstdc\+\+[^/]*$")
+_C_LIBRARY = LatePattern(r"(?:^|/)(?:libc[-.]|libpthread|libc\.musl|ld-musl)[^/]*$")
+_LOADER = LatePattern(r"(?:^|/)ld-(?:linux|musl|[\d.])[^/]*$")
+_ALLOCATOR = LatePattern(r"(?:^|/)lib(?:jemalloc|tcmalloc|mimalloc)[^/]*$")
+_CXX = LatePattern(r"(?:^|/)libstdc\+\+[^/]*$")
 
 # Function of the C library anywhere between the allocation and the program's own code: why.
 _FUNCTIONS = {
@@ -41,18 +41,18 @@ _FUNCTIONS = {
     r"qsort(?:_r)?|openlog|syslog|tmpfile|random|initstate": "libc one-off",
 }
 # What these return belongs to their caller: lost, it is the caller's leak, whatever is usual.
-_HANDED_OUT = Pattern(
+_HANDED_OUT = LatePattern(
     r"getaddrinfo(?:_a)?|iconv_open|newlocale|__newlocale|duplocale|__duplocale|getdelim|getline|__getdelim|"
     r"dlopen.*|dlmopen.*|f(?:d|mem)?open(?:64)?|_IO_new_fopen|_IO_fopen\w*|__fopen_internal|open_memstream|"
     r"popen|_IO_new_popen|tmpfile(?:64)?|(?:fd)?opendir|scandir(?:64|at)?|glob(?:64)?|realpath|__realpath\w*|"
     r"getcwd|__getcwd|get_current_dir_name|tempnam|strn?dup|__strn?dup|wcsdup|v?asprintf|__v?asprintf\w*|"
     r"regcomp|wordexp|setvbuf|getifaddrs\w*|if_nameindex|backtrace_symbols|getpass|res_ninit|hcreate_r|tsearch"
 )
-_KNOWN = [(Pattern(pattern), reason) for pattern, reason in _FUNCTIONS.items()]
+_KNOWN = [(LatePattern(pattern), reason) for pattern, reason in _FUNCTIONS.items()]
 
 
 # An interpreter that frees the root of its own state at the end, and not what hangs on it.
-_INTERPRETER = Pattern(r"(?:^|/)(?:perl[\d.]*|libperl\.so[\d.]*)$")
+_INTERPRETER = LatePattern(r"(?:^|/)(?:perl[\d.]*|libperl\.so[\d.]*)$")
 
 
 def known_one_off(stack: Sequence[Frame], *, proven: bool = False) -> str | None:

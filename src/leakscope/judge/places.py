@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from leakscope._patterns import Pattern
+from leakscope._patterns import LatePattern
 from leakscope.model.frames import Code, is_system_path, plain_name
 
 if TYPE_CHECKING:
@@ -27,39 +27,39 @@ _MOST_HELPERS = 4  # one inside the other
 _SMALL = 320  # bytes of machine code that a helper may have, compiled without optimisation
 
 # The C and C++ run-time libraries, allocators, and we: code that allocates for somebody else.
-_RUNTIME_MODULE = Pattern(
+_RUNTIME_MODULE = LatePattern(
     r"(?:^|/)(?:ld-linux[^/]*|ld-musl[^/]*|libc|libc-[\d.]+|libc\.musl[^/]*|libpthread|libm|libdl|librt"
     r"|libstdc\+\+|libc\+\+|libc\+\+abi|libgcc_s|libjemalloc|libtcmalloc[^/]*|libmimalloc[^/]*"
     r"|libleakscope[^/]*|vgpreload_[^/]*|linux-vdso)(?:[-.][^/]*)?\.so(?:\.[\d.]+)?$|^\[vdso\]"
 )
-_RUNTIME_FILE = Pattern(
+_RUNTIME_FILE = LatePattern(
     r"^/usr/(?:local/)?include/|^/usr/lib(?:64|32)?/|^/opt/[^/]+(?:/[^/]+)?/include/|^/nix/store/"
     r"|/include/c\+\+/|/libstdc\+\+-v3/|/libcxx/include/|/bits/[\w.]+\.(?:h|tcc)$"
     r"|^(?:\./|\.\./)(?:sysdeps|malloc|stdio-common|libio|string|stdlib|csu|elf|nptl)/"
     r"|/rustc/[0-9a-f]+/|/rustc-[\d.]+[^/]*/library/|(?:^|/)library/(?:alloc|std|core)/src/"
     r"|/rustlib/src/rust/|^/rust/deps/"
 )
-_PACKAGE_FILE = Pattern(r"/\.?cargo/(?:registry|git)/|^/usr/share/cargo/registry/|/go/pkg/mod/")
-_RUNTIME_FUNCTION = Pattern(
+_PACKAGE_FILE = LatePattern(r"/\.?cargo/(?:registry|git)/|^/usr/share/cargo/registry/|/go/pkg/mod/")
+_RUNTIME_FUNCTION = LatePattern(
     r"^(?:std::|__gnu_cxx::|__libc_|__cxa_|_dl_|__gconv|alloc::|core::|"
     r"_start$|__rust|<alloc::|<core::|<std::|void std::|void\* std::)"
 )
 # What cgo puts between Go and C, and Go's run-time: the caller beyond them, in C or Go, is meant.
-_GO_GLUE = Pattern(
+_GO_GLUE = LatePattern(
     r"^(?:_cgo_[0-9a-f]{6,}_C2?func_|_cgoexp_|x_cgo_|crosscall|runtime[./]"
     r"|(?:[^()]*\.)?(?:_C2?func_|_cgo_cmalloc))"
 )
 # Wrappers that programs put around malloc: their line says nothing, their caller's does.
-_WRAPPER = Pattern(
+_WRAPPER = LatePattern(
     r"^_?(?:x|X|g_|p|av_|zend_|_?e|je_|tc_|xml|Py(?:Mem|Object|DataMem)_(?:Raw)?|_PyMem_(?:Raw)?|safe_|safe|"
     r"ck_|my_|mem_|do_|checked_|gcc_|lib|sqlite3|sqlite3Mem|sqlite3Db|sqlite3DbMalloc|apr_|ap_|png_|ngx_|z)?"
     r"(?:[mM]alloc|[cC]alloc|[rR]ealloc|[rR]eallocarray|[sS]trdup|[sS]trndup|[mM]emdup|[mM]alloc0|[mM]alloc0_n|"
     r"[mM]alloc_n|[aA]lloc|[zZ]alloc|[zZ]malloc|memalign|[mM]allocRaw|[mM]allocRawNN|MallocZero|"
     r"[mM]allocn|2realloc|nmalloc|2nrealloc|charalloc|nrealloc|ZeroMalloc|zmalloc|ztrymalloc\w*|zcalloc|zrealloc)$"
 )
-_OPERATOR_NEW = Pattern(r"(?:^|::|\s)operator new(?:\[\])?(?:\(|$)")
-_ALLOCATES = Pattern(r"[aA]lloc|ALLOC|[dD]up(?![a-z])|DUP|operator new")
-_ARGUMENTS = Pattern(r"<[^<>]*>")
+_OPERATOR_NEW = LatePattern(r"(?:^|::|\s)operator new(?:\[\])?(?:\(|$)")
+_ALLOCATES = LatePattern(r"[aA]lloc|ALLOC|[dD]up(?![a-z])|DUP|operator new")
+_ARGUMENTS = LatePattern(r"<[^<>]*>")
 
 
 def is_runtime(frame: Frame) -> bool:

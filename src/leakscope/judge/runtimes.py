@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakscope._patterns import Pattern
+from leakscope._patterns import LatePattern
 from leakscope.model.recordings import Kind
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class Runtime:
     """A run-time: how it is known, and what to use for its heap."""
 
     name: str
-    module: Pattern | None  # objects that are, or contain, it; None: known by its stacks
+    module: LatePattern | None  # objects that are, or contain, it; None: known by its stacks
     tool: str
-    own: Pattern | None = None
+    own: LatePattern | None = None
     """Objects whose allocations are the run-time's own; None: they are judged as the program's."""
     arenas: tuple[int, ...] = ()
     """Sizes of its mappings, when it can be told to do without them."""
@@ -44,8 +44,8 @@ class Runtime:
         return f"{self.name} runs in this process and keeps objects in a heap of its own, which is not seen from here: {self.tool}"
 
 
-def _named(pattern: str) -> Pattern:
-    return Pattern(rf"(?:^|/)(?:{pattern})(?: \(deleted\))?$")
+def _named(pattern: str) -> LatePattern:
+    return LatePattern(rf"(?:^|/)(?:{pattern})(?: \(deleted\))?$")
 
 
 _JVM = _named(r"lib(?:jvm|java|jli|jimage|zip|net|nio|verify|j9\w*)\.so|java")
@@ -94,9 +94,11 @@ _KNOWN = (
         arenas=(1 << 21,),
     ),
 )
-_GO_FUNCTION = Pattern(r"^(?:runtime\.(?:asmcgocall|cgocall|callCgoMmap|mstart\w*)\b|x_cgo_\w+$)")
+_GO_FUNCTION = LatePattern(
+    r"^(?:runtime\.(?:asmcgocall|cgocall|callCgoMmap|mstart\w*)\b|x_cgo_\w+$)"
+)
 _GO_HEAP = "x_cgo_mmap"  # maps what Go's heap and its run-time are made of
-_C_LIBRARY = Pattern(r"(?:^|/)(?:libc|ld-linux|ld-musl|libpthread|libstdc\+\+)[-.][^/]*$")
+_C_LIBRARY = LatePattern(r"(?:^|/)(?:libc|ld-linux|ld-musl|libpthread|libstdc\+\+)[-.][^/]*$")
 
 
 def runtimes_of(recording: Recording) -> tuple[Runtime, ...]:

@@ -94,7 +94,9 @@ _KNOWN = (
         arenas=(1 << 21,),
     ),
 )
-_GO_FUNCTION = LatePattern(r"^(?:runtime\.(?:asmcgocall|cgocall|callCgoMmap|mstart\w*)\b|x_cgo_\w+$)")
+_GO_FUNCTION = LatePattern(
+    r"^(?:runtime\.(?:asmcgocall|cgocall|callCgoMmap|mstart\w*)\b|x_cgo_\w+$)"
+)
 _GO_HEAP = "x_cgo_mmap"  # maps what Go's heap and its run-time are made of
 _C_LIBRARY = LatePattern(r"(?:^|/)(?:libc|ld-linux|ld-musl|libpthread|libstdc\+\+)[-.][^/]*$")
 

@@ -892,10 +892,6 @@ static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *
     if (lasting &&
         word - scan->index.low + IN_FRONT < scan->index.high - scan->index.low + 2 * IN_FRONT)
       try_beside(scan, wanted, word);
-    if (word >> 48 == 0xffff) { /* its complement, or less than nothing */
-      try(scan, wanted, ~word);
-      try(scan, wanted, -word);
-    }
     uint64_t target = place + i + word;
     if (target >= wanted->groups[0].start && target < wanted->groups[wanted->count - 1].end &&
         !(target & 7) && word >= FAR)

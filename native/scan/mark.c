@@ -838,10 +838,8 @@ static void believe_doubtful(struct lss_scan *scan, struct wanted *wanted) {
 
 static void found_beside(struct lss_scan *scan, struct wanted *wanted, uint32_t block) {
   struct class *class = class_of(wanted, size_of(&scan->index, block), false);
-  if (class)
+  if (class && note_hit(scan, wanted, block)) /* one alone may be left from a loop */
     class->beside++;
-  wanted->found++;
-  raise_to(scan, block, POSSIBLE, 0);
 }
 
 /* An address in no block: the end of one that nothing points to, or a little before it, as arrays

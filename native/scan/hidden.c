@@ -17,15 +17,15 @@
 
 #define LEAST 3u              /* blocks that a constant explains */
 #define LEAST_NARROW 12u      /* small numbers are more often what they are by chance */
-#define WORDS_MOST (3u << 19) /* that are looked at */
-#define KEYS_MOST (1u << 19)
+#define WORDS_MOST (1u << 19) /* that are looked at */
+#define KEYS_MOST (1u << 18)
 #define SMALL 16u    /* a smaller number is no distance */
 #define PROBES 64u   /* blocks that are asked whether a constant fits */
 #define RANKED 1024u /* ... and how well */
 #define PAIRS 6u     /* of blocks that constants are made from */
 #define TRIALS 512u  /* constants of a pair that are tried */
 #define EQUALS 16u   /* constants that fit a regular row equally: more are no evidence */
-#define LOOKUPS (24u << 20)
+#define LOOKUPS (8u << 20)
 #define STEPS 16u /* to addresses beside a block */
 #define UNITS 5u  /* 1, 2, 4, 8 and 16 bytes */
 

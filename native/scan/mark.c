@@ -838,10 +838,8 @@ static void believe_doubtful(struct lss_scan *scan, struct wanted *wanted) {
 
 static void found_beside(struct lss_scan *scan, struct wanted *wanted, uint32_t block) {
   struct class *class = class_of(wanted, size_of(&scan->index, block), false);
-  if (class)
+  if (class && note_hit(scan, wanted, block)) /* one alone may be left from a loop */
     class->beside++;
-  wanted->found++;
-  raise_to(scan, block, POSSIBLE, 0);
 }
 
 /* An address in no block: the end of one that nothing points to, or a little before it, as arrays
@@ -892,10 +890,6 @@ static void search(struct lss_scan *scan, struct wanted *wanted, const uint8_t *
     if (lasting &&
         word - scan->index.low + IN_FRONT < scan->index.high - scan->index.low + 2 * IN_FRONT)
       try_beside(scan, wanted, word);
-    if (word >> 48 == 0xffff) { /* its complement, or less than nothing */
-      try(scan, wanted, ~word);
-      try(scan, wanted, -word);
-    }
     uint64_t target = place + i + word;
     if (target >= wanted->groups[0].start && target < wanted->groups[wanted->count - 1].end &&
         !(target & 7) && word >= FAR)

@@ -265,3 +265,13 @@ def test_a_process_that_ends_while_it_is_written_to_is_said_to_have_ended(
             Session(plan, max_pause_s=MAX_PAUSE_S),
         ):
             pass
+
+
+def test_a_process_that_ends_after_the_plan_is_said_to_have_ended(folder, tmp_path):
+    with subprocess.Popen([build("leaky", folder)], cwd=tmp_path) as process:
+        time.sleep(1.2)
+        plan = make_plan(process.pid)
+        process.kill()
+        process.wait()
+        with pytest.raises(TargetError, match="there is no process"), Session(plan):
+            pass

@@ -63,7 +63,10 @@ class Session:
                 hint=plan.hint,
             )
         self._start = read_start(plan.pid)
-        self._pidfd = os.pidfd_open(plan.pid)
+        try:
+            self._pidfd = os.pidfd_open(plan.pid)
+        except ProcessLookupError:
+            raise TargetError(f"there is no process {plan.pid} any more") from None
         try:
             self.cleared = clear_away(plan.pid, self.max_pause_s)
             self._injected = inject(plan, self.wishes, self.max_pause_s)

@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from harm.attaching import MAX_PAUSE_S
 from harm.conftest import environment
-from leakscope.errors import LeakscopeError
+from leakscope.errors import LeakscopeError, TargetError
 from leakscope.target.frozen import Frozen
+from leakscope.trace.attach import inject
+from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.plan import make_plan
 from leakscope.trace.attach.session import Session
 
@@ -270,3 +273,27 @@ def test_ctrl_z_waits_until_the_process_goes_on():
         finally:
             holder.kill()
             holder.communicate()
+
+
+@pytest.mark.parametrize("before", ["_map_with", "_write", "_patch"])
+def test_an_exec_in_the_middle_of_an_attach_leaves_the_next_program_alone(before, build):
+    """What was found out about the first one is not done to it."""
+    with running(build("execs")) as process:
+        usual = getattr(inject, before)
+
+        def exec_first(*arguments, **how):
+            process.send_signal(signal.SIGUSR1)
+            assert line(process) == "ready\n"
+            return usual(*arguments, **how)
+
+        plan = make_plan(process.pid)
+        with (
+            mock.patch.object(inject, before, exec_first),
+            pytest.raises(TargetError, match=r"another program|was refused"),
+            Session(plan, max_pause_s=MAX_PAUSE_S),
+        ):
+            pass
+        assert find_attached(process.pid) is None
+        time.sleep(0.2)
+        process.send_signal(signal.SIGUSR2)
+        assert process.wait(timeout=SLOW_S) == 7

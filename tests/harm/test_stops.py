@@ -16,6 +16,7 @@ import pytest
 from harm.attaching import MAX_PAUSE_S
 from harm.conftest import environment
 from leakscope.errors import LeakscopeError, TargetError
+from leakscope.target import restart
 from leakscope.target.frozen import Frozen
 from leakscope.trace.attach import inject
 from leakscope.trace.attach.island import find_attached
@@ -297,3 +298,24 @@ def test_an_exec_in_the_middle_of_an_attach_leaves_the_next_program_alone(before
         time.sleep(0.2)
         process.send_signal(signal.SIGUSR2)
         assert process.wait(timeout=SLOW_S) == 7
+
+
+def test_no_processor_is_waited_for_while_the_process_stands_still():
+    """How long a thread has slept is told by the clock where it ran: perhaps a busy place."""
+    asked = []
+    usual = restart._clock_of
+    with running("sh", "-c", "echo ready; exec sleep 1000") as process:
+        until(lambda: field(process.pid, "State")[0] == "S")
+        time.sleep(0.3)
+
+        def clock_of(cpu):
+            asked.append(field(process.pid, "TracerPid"))
+            return usual(cpu)
+
+        with mock.patch.object(restart, "_clock_of", clock_of):
+            frozen = Frozen(process.pid, patience_s=MAX_PAUSE_S)
+            with frozen:
+                waited_ns = frozen.waited_ns(process.pid)
+        assert asked
+        assert set(asked) == {"0"}
+        assert waited_ns == 0 or 100_000_000 < waited_ns < SLOW_S * 1e9

@@ -319,3 +319,21 @@ def test_no_processor_is_waited_for_while_the_process_stands_still():
         assert asked
         assert set(asked) == {"0"}
         assert waited_ns == 0 or 100_000_000 < waited_ns < SLOW_S * 1e9
+
+
+def test_a_program_near_its_memory_limit_is_not_attached_to(build):
+    """The recording is charged to it, and the kernel would kill it."""
+    group = Path(f"/sys/fs/cgroup/memory/leakscope-{os.getpid()}-{time.monotonic_ns()}")
+    group.mkdir()
+    try:
+        with running(build("execs")) as process:
+            (group / "cgroup.procs").write_text(str(process.pid))
+            (group / "memory.limit_in_bytes").write_text(str(8 << 20))
+            assert "its memory cgroup has room for" in (make_plan(process.pid).refusal or "")
+            (group / "memory.limit_in_bytes").write_text(str(100 << 20))
+            plan = make_plan(process.pid)
+            assert plan.refusal is None
+            assert plan.budget_bytes <= 50 << 20
+    finally:
+        until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()

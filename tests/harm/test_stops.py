@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from harm.attaching import MAX_PAUSE_S
 from harm.conftest import environment
-from leakscope.errors import LeakscopeError
+from leakscope.errors import LeakscopeError, TargetError
+from leakscope.target import restart
 from leakscope.target.frozen import Frozen
+from leakscope.trace.attach import inject
+from leakscope.trace.attach.island import find_attached
 from leakscope.trace.attach.plan import make_plan
 from leakscope.trace.attach.session import Session
 
@@ -270,3 +274,66 @@ def test_ctrl_z_waits_until_the_process_goes_on():
         finally:
             holder.kill()
             holder.communicate()
+
+
+@pytest.mark.parametrize("before", ["_map_with", "_write", "_patch"])
+def test_an_exec_in_the_middle_of_an_attach_leaves_the_next_program_alone(before, build):
+    """What was found out about the first one is not done to it."""
+    with running(build("execs")) as process:
+        usual = getattr(inject, before)
+
+        def exec_first(*arguments, **how):
+            process.send_signal(signal.SIGUSR1)
+            assert line(process) == "ready\n"
+            return usual(*arguments, **how)
+
+        plan = make_plan(process.pid)
+        with (
+            mock.patch.object(inject, before, exec_first),
+            pytest.raises(TargetError, match=r"another program|was refused"),
+            Session(plan, max_pause_s=MAX_PAUSE_S),
+        ):
+            pass
+        assert find_attached(process.pid) is None
+        time.sleep(0.2)
+        process.send_signal(signal.SIGUSR2)
+        assert process.wait(timeout=SLOW_S) == 7
+
+
+def test_no_processor_is_waited_for_while_the_process_stands_still():
+    """How long a thread has slept is told by the clock where it ran: perhaps a busy place."""
+    asked = []
+    usual = restart._clock_of
+    with running("sh", "-c", "echo ready; exec sleep 1000") as process:
+        until(lambda: field(process.pid, "State")[0] == "S")
+        time.sleep(0.3)
+
+        def clock_of(cpu):
+            asked.append(field(process.pid, "TracerPid"))
+            return usual(cpu)
+
+        with mock.patch.object(restart, "_clock_of", clock_of):
+            frozen = Frozen(process.pid, patience_s=MAX_PAUSE_S)
+            with frozen:
+                waited_ns = frozen.waited_ns(process.pid)
+        assert asked
+        assert set(asked) == {"0"}
+        assert waited_ns == 0 or 100_000_000 < waited_ns < SLOW_S * 1e9
+
+
+def test_a_program_near_its_memory_limit_is_not_attached_to(build):
+    """The recording is charged to it, and the kernel would kill it."""
+    group = Path(f"/sys/fs/cgroup/memory/leakscope-{os.getpid()}-{time.monotonic_ns()}")
+    group.mkdir()
+    try:
+        with running(build("execs")) as process:
+            (group / "cgroup.procs").write_text(str(process.pid))
+            (group / "memory.limit_in_bytes").write_text(str(8 << 20))
+            assert "its memory cgroup has room for" in (make_plan(process.pid).refusal or "")
+            (group / "memory.limit_in_bytes").write_text(str(100 << 20))
+            plan = make_plan(process.pid)
+            assert plan.refusal is None
+            assert plan.budget_bytes <= 50 << 20
+    finally:
+        until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()

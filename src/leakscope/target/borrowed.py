@@ -123,6 +123,13 @@ def find_gadgets(frozen: Memory) -> Gadgets:
     raise RefusedError("no instructions for system calls were found in it")
 
 
+def _are_there(frozen: Memory, gadgets: Gadgets) -> bool:
+    """Whether the instructions, found before the process was stopped, still are where they were."""
+    found = frozen.read(gadgets.sigreturn, len(_SIGRETURN[0]))
+    is_call = frozen.read(gadgets.call, len(_SYSCALL_RETURN)) == _SYSCALL_RETURN
+    return is_call and found.startswith(_SIGRETURN)
+
+
 def _likely(mapping: object) -> int:
     name = Path(getattr(mapping, "path", "")).name
     return 2 if name.startswith(("libc.", "libc-", "ld-musl")) else 1 if name[:3] == "lib" else 0
@@ -214,7 +221,7 @@ class Borrowed(Caller):
         self._registers = general_registers(self.tid)
         if len(self._registers) < _WORDS:
             raise RefusedError("one of its threads ended")
-        self._check_sequence()
+        self._leave_sequence()
         self._ptrace(GETSIGMASK, 8, ctypes.byref(self._mask))
         self._memory = os.open(f"/proc/{self.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -316,18 +323,24 @@ class Borrowed(Caller):
             self._back = self._scratch + 2 * _LETTER + 8
             self._write_frame(self._back, reap, _NONE, b"")
 
-    def _check_sequence(self) -> None:
-        """Refuse a thread in a restartable sequence (rseq), which it has to begin anew.
+    def _leave_sequence(self) -> None:
+        """Let a thread in a restartable sequence (rseq) begin that anew, as the kernel would.
 
-        The kernel sees to that when the thread goes on where it was, and forgets it elsewhere.
+        The kernel does so where the thread goes on from there, and not when we give it its
+        registers back: it does not know of them.
         """
         area = restartable_area(self.tid)
         place = int.from_bytes(self._frozen.read(area + _SEQUENCE, 8), "little") if area else 0
-        raw = self._frozen.read(place, 24) if place else b""
-        if len(raw) == 24:
-            start, length = struct.unpack_from("<QQ", raw, 8)
-            if 0 <= self._registers[_IP] - start < length:
-                raise RefusedError("its threads are in restartable sequences (rseq)")
+        raw = self._frozen.read(place, 32) if place else b""
+        if len(raw) < 32:
+            return
+        _, flags, start, length, abort = struct.unpack("<IIQQQ", raw)
+        if not 0 <= self._registers[_IP] - start < length:
+            return
+        if flags:
+            raise RefusedError("its threads are in restartable sequences of an unknown kind (rseq)")
+        self._registers[_IP] = abort
+        set_general_registers(self.tid, self._registers)
 
     def _check_stack(self, top: int) -> None:
         """Refuse where a signal's frame might lie on something else: a coroutine's small stack.
@@ -388,7 +401,10 @@ def borrow_thread(frozen: Frozen, gadgets: Gadgets | None = None) -> Iterator[Bo
         raise RefusedError(
             "it runs under a seccomp filter, or its threads are stopped for a signal"
         )
-    gadgets = gadgets or find_gadgets(frozen)
+    if gadgets is None:
+        gadgets = find_gadgets(frozen)
+    elif not _are_there(frozen, gadgets):
+        raise RefusedError("it runs another program now")
     refused = RefusedError("it has no thread that can be borrowed")
     for tid in tids[:_MOST_TRIED]:
         thread = Borrowed(frozen, tid, gadgets)

@@ -19,7 +19,7 @@ from leakscope.proc.vm import parse_numbers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["lack_of_memory", "lack_of_processes", "overcommits"]
+__all__ = ["lack_of_memory", "lack_of_processes", "overcommits", "room_in_cgroups"]
 
 _RESERVE = 32 << 20  # bytes that stay free for others
 _SPARE_PROCESSES = 32
@@ -55,6 +55,12 @@ def lack_of_memory(pid: int, bytes_: int) -> str | None:
                     f" {bytes_:,} may be needed"
                 )
     return None
+
+
+def room_in_cgroups(pid: int) -> int | None:
+    """Return how many bytes are left below the memory limits of the cgroups of `pid`; None: none."""
+    groups = _groups(pid, "memory") or []
+    return min((max(left, 0) for group in groups for left in _limits(group)), default=None)
 
 
 def _limits(group: _Group) -> Iterator[int]:

@@ -19,6 +19,7 @@ import contextlib
 import os
 import platform
 import struct
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,9 @@ class Sleepers:
     """Since when the threads of a process sleep, looked at before they are stopped."""
 
     _found: dict[int, Sleep] = field(default_factory=dict)
-    _now: dict[int, float] = field(default_factory=dict)
+    # By processor: its clock in ms, and when that was read. To read it we have to run there, which
+    # may take long where a real-time program does: never while the process stands still.
+    _clocks: dict[int, tuple[float, int]] = field(default_factory=dict)
     _slept: dict[int, bool] = field(default_factory=dict)
 
     def look(self, pid: int, tids: Iterable[int]) -> None:
@@ -106,6 +109,8 @@ class Sleepers:
                 found = _sleep(pid, tid, int(stat[36]))
                 if found is not None:
                     self._found[tid] = found
+        for cpu in {found.cpu for found in self._found.values()}:
+            self._clocks[cpu] = _clock_of(cpu), time.monotonic_ns()
 
     def confirm(self, pid: int, tid: int) -> bool:
         """Whether the thread, just stopped, was asleep in one go since it was looked at."""
@@ -126,9 +131,10 @@ class Sleepers:
         if not self.confirm(pid, tid):
             return 0
         before = self._found[tid]
-        if before.cpu not in self._now:
-            self._now[before.cpu] = _clock_of(before.cpu)
-        return max(0, int((self._now[before.cpu] - before.since_ms) * 1e6))
+        clock_ms, read_ns = self._clocks[before.cpu]
+        if not clock_ms:
+            return 0
+        return max(0, int((clock_ms - before.since_ms) * 1e6) + time.monotonic_ns() - read_ns)
 
 
 def shorten(

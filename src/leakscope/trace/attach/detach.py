@@ -140,6 +140,9 @@ def _try(
                 frozen = Frozen(attached.pid, one=alone, patience_s=patience_s, limit_s=limit_s)
                 try:
                     with frozen, hands.borrow(frozen, gadgets, None) as calls:
+                        if _current(attached, frozen.mappings) is None:
+                            result.unmapped = True  # with what it ran before
+                            return
                         for page in set(dirty) - lent:
                             with contextlib.suppress(OSError):
                                 calls.advise(page, _PAGE, hands.DONTNEED)

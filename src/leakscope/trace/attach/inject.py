@@ -58,6 +58,7 @@ _SLOTS_BYTES = 64 << 14
 _FAR = 64 << 30  # from what the kernel maps by itself
 _NEAR = (1 << 31) - (64 << 20)
 _GONE = {errno.EIO, errno.ESRCH, errno.ENOENT}  # of /proc/PID/mem: its memory is no more
+_KNOWN_BY = 64  # bytes of the island
 _TRIES, _PAUSE_S = 20, 0.02
 _KNOWN_OFFSETS = (0x2D0, 0x30)  # of a thread's number: glibc, musl
 _CONTROL_BLOCK = 2048
@@ -124,7 +125,7 @@ def inject(plan: Plan, wishes: Wishes, max_pause_s: float) -> Injected:
     injected = Injected(attached, -1)
     try:
         apart(partial(_map, plan, layout, injected, max_pause_s))
-        patches = _write(plan, layout, wishes)
+        patches = _write(plan, layout, wishes, injected)
         apart(partial(_patch, plan, patches, injected, max_pause_s))
     except BaseException as error:
         if injected.recording >= 0:
@@ -140,7 +141,7 @@ def inject(plan: Plan, wishes: Wishes, max_pause_s: float) -> Injected:
 def _failed(pid: int, error: OSError) -> TargetError:
     """Say what an error while memory was written means: mostly that it is gone."""
     if error.errno in _GONE:
-        return TargetError(f"process {pid} ended while it was attached to")
+        return _gone(pid)
     return TargetError(f"process {pid} cannot be attached to: {error.strerror}")
 
 
@@ -356,7 +357,9 @@ def _too_slow(pid: int, max_pause_s: float) -> TargetError:
 # -- the agent -------------------------------------------------------------------
 
 
-def _write(plan: Plan, layout: _Layout, wishes: Wishes) -> list[tuple[Site, Patch]]:
+def _write(
+    plan: Plan, layout: _Layout, wishes: Wishes, injected: Injected
+) -> list[tuple[Site, Patch]]:
     """Write the agent and the islands; the process runs on and knows nothing of them."""
     agent = load_agent()
     base = layout.region[0]
@@ -364,6 +367,7 @@ def _write(plan: Plan, layout: _Layout, wishes: Wishes) -> list[tuple[Site, Patc
     patches: list[tuple[Site, Patch]] = []
     reals: dict[str, int] = {}
     with Writer(plan.pid) as memory:
+        _check_same(memory, injected)
         for site in plan.sites:
             address = site.function.address
             _, stub = layout.of_site[address]
@@ -393,6 +397,20 @@ def _write(plan: Plan, layout: _Layout, wishes: Wishes) -> list[tuple[Site, Patc
             memory.write(base + start, image[start:end])
         memory.write(layout.stamp, (1).to_bytes(8, "little"))
     return patches
+
+
+def _check_same(memory: Writer, injected: Injected) -> None:
+    """Refuse where the process has called exec since it was mapped to: then that is not there."""
+    wanted = pack(injected.attached)[:_KNOWN_BY]
+    if memory.read(injected.attached.islands[0], _KNOWN_BY) != wanted:
+        raise _gone(injected.attached.pid)
+
+
+def _gone(pid: int) -> TargetError:
+    return TargetError(
+        f"process {pid} cannot be attached to: it ended, or began to run another program",
+        hint="Try again.",
+    )
 
 
 def _values(plan: Plan, layout: _Layout, wishes: Wishes) -> Dictionary[str, object]:
@@ -450,6 +468,7 @@ def _patch(
         frozen = Frozen(plan.pid, patience_s=max_pause_s, limit_s=limit_s)
         try:
             with frozen, Writer(plan.pid) as memory:
+                _check_same(memory, injected)
                 _check_threads(frozen, plan)
                 reason = _in_the_way(frozen, starts)
                 if time.monotonic_ns() - frozen.since_ns > max_pause_s * 1e9:

@@ -19,6 +19,7 @@ from leakscope.proc.process import living_task, read_executable, refuse_thread
 from leakscope.proc.status import read_status
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import has_shadow_stack
+from leakscope.target.headroom import room_in_cgroups
 from leakscope.target.sharing import sharers
 from leakscope.target.x86_code import CodeError, displace, jumps_into
 from leakscope.trace.attach.beat import is_heard
@@ -39,6 +40,7 @@ _KERNEL = (5, 14)
 _ROOM = 5 << 30  # address space for the recording; what is not used takes no memory
 _ARENA, _ARENA_A_THREAD = 192 << 20, 2 << 20
 _SHARE = 8  # of a limit of memory, and of what is free, that the recording may take at most
+_LEAST = 16 << 20  # bytes of memory for a recording
 _CODE = 32  # bytes of a function that are looked at
 _MAPPINGS = 24  # that may come to be
 _CHECKERS = re.compile(r"/(lib(asan|tsan|lsan|msan|hwasan|clang_rt\.[a-z]*san)|vgpreload_)[^/]*$")
@@ -144,7 +146,12 @@ def _plan(plan: Plan) -> Plan:
         os.close(memory)
     wraps = "_Znwm" in owner.functions and bool(objects.debug)
     _check_whole(sites, skipped, owner, wraps=wraps)
-    limit = memory_limit(pid)
+    limit, room = memory_limit(pid), room_in_cgroups(pid)
+    if room is not None and room < 2 * _LEAST:
+        raise _RefuseError(
+            f"its memory cgroup has room for {room:,} bytes more, which the recording might use up",
+            f"leakscope scan {pid} reads it from outside; or raise the limit.",
+        )
     return replace(
         plan,
         allocator=_words_for(owner, objects),
@@ -156,7 +163,7 @@ def _plan(plan: Plan) -> Plan:
         objects=objects,
         inner_pid=_inner(pid),
         exe=read_executable(pid) or objects.objects[0].path,
-        budget_bytes=_budget(limit),
+        budget_bytes=_budget(limit, room),
     )
 
 
@@ -261,11 +268,13 @@ def _meminfo(name: str) -> int:
     return int(found[1]) << 10 if found else 0
 
 
-def _budget(limit: int | None) -> int:
+def _budget(limit: int | None, room: int | None) -> int:
     shares = [_meminfo("MemAvailable") // _SHARE]
     if limit is not None:
         shares.append(limit // _SHARE)
-    return max(min(shares), 16 << 20) & -4096
+    if room is not None:
+        shares.append(room // 2)
+    return max(min(shares), _LEAST) & -4096
 
 
 def _open_memory(pid: int) -> int:

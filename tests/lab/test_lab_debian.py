@@ -13,6 +13,11 @@ section state $L kernel --json
 section text $L kernel
 section scan $L kernel scan
 section watch $L kernel watch --for 12s --every 2s --json
+mount -t securityfs none /sys/kernel/security
+echo confidentiality >/sys/kernel/security/lockdown
+section locked_objects $L kernel objects filp
+section locked_trace $L kernel trace --for 2s
+section locked_state $L kernel
 """
 
 
@@ -51,3 +56,13 @@ def test_a_watch_follows_caches_and_buffers(said):
     assert said["watch"].status == 3
     assert {"slab", "vmalloc", "system"} <= {gauge["kind"] for gauge in watched["gauges"]}
     assert any("source line" in text for text in watched["missing"])
+
+
+def test_a_kernel_that_is_locked_down_says_what_it_still_can(said):
+    words = "the kernel is locked down (confidentiality)"
+    for name in ("locked_objects", "locked_trace"):
+        assert said[name].status == 2
+        assert words in said[name].text
+        assert "Traceback" not in said[name].text
+    assert said["locked_state"].status == 0
+    assert "+ slabinfo" in said["locked_state"].text

@@ -235,6 +235,18 @@ def test_it_ends_with_its_terminal(pid):
     screen.process.wait(30)
 
 
+def test_it_ends_with_a_terminal_that_nobody_read(pid):
+    screen = Terminal("top", pid)
+    screen.until("drop at app.c:7")
+    fcntl.ioctl(screen.ours, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
+    screen.process.send_signal(signal.SIGWINCH)
+    for _ in range(60):  # each key draws, and more is to be written than there is room for
+        os.write(screen.ours, b"\x1b[B\x1b[A" * 4)
+        time.sleep(0.05)
+    os.close(screen.ours)
+    screen.process.wait(30)
+
+
 def test_run_live_shows_the_screen_then_the_report_and_keeps_the_output(program, tmp_path):
     (tmp_path / "app.c").write_text(
         SOURCE.replace("for (;;) {", 'write(1, "its own\\n", 8); for (;;) {', 1)

@@ -185,10 +185,10 @@ with Frozen(int(sys.argv[1]), limit_s=1):
 """
 INJECTOR = """
 import os, signal, sys, time
-from leakscope.trace.attach import hands, inject
+from leakscope.trace.attach import inject
 from leakscope.trace.attach.plan import make_plan
 from leakscope.trace.attach.session import Session
-hands.HELD_UP_S = 0.5
+inject.HELD_UP_S = 0.5
 usual = inject._map_recording
 def stop(*arguments):
     usual(*arguments)

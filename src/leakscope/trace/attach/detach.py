@@ -19,6 +19,7 @@ from leakscope.proc.process import children_of, pids
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen, apart
+from leakscope.target.lease import HELD_UP_S
 from leakscope.target.sharing import sharers
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.hands import Writer
@@ -118,7 +119,7 @@ def _try(
         running = hands.Unstopped(memory)
         restorers = _restorers(running)
         other = next(sharers(attached.pid), None)
-        limit_s = patience_s + hands.HELD_UP_S
+        limit_s = patience_s + HELD_UP_S
         frozen = Frozen(attached.pid, patience_s=patience_s, limit_s=limit_s)
         try:
             with frozen:

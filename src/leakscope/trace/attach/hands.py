@@ -44,8 +44,6 @@ __all__ = [
 ]
 __all__ += ["stack_words", "thread_pointers"]
 
-# Beyond the pause allowed: then leakscope is killed, which is not to happen on a busy machine.
-HELD_UP_S = 5.0
 MMAP, MUNMAP, MADVISE, CLOSE, FTRUNCATE, MEMFD_CREATE = 9, 11, 28, 3, 77, 319
 READ, WRITE, EXEC = 1, 2, 4
 SHARED, PRIVATE, FIXED, ANONYMOUS, NORESERVE = 1, 2, 0x10, 0x20, 0x4000

@@ -26,6 +26,7 @@ from leakscope.proc.process import living_task
 from leakscope.proc.text import read_text
 from leakscope.target.borrowed import RefusedError
 from leakscope.target.frozen import Frozen, apart
+from leakscope.target.lease import HELD_UP_S
 from leakscope.target.x86_code import CodeError, displace, far_jump, near_jump
 from leakscope.trace.attach import hands
 from leakscope.trace.attach.beat import clock_of
@@ -254,7 +255,7 @@ def _map_with(
     *,
     alone: bool,
 ) -> None:
-    limit_s = max_pause_s + hands.HELD_UP_S
+    limit_s = max_pause_s + HELD_UP_S
     frozen = Frozen(plan.pid, one=alone, patience_s=max_pause_s, limit_s=limit_s)
     try:
         with frozen:
@@ -464,7 +465,7 @@ def _patch(
     reason = ""
     for number in range(_TRIES):
         injected.tries = number + 1
-        limit_s = max_pause_s + hands.HELD_UP_S
+        limit_s = max_pause_s + HELD_UP_S
         frozen = Frozen(plan.pid, patience_s=max_pause_s, limit_s=limit_s)
         try:
             with frozen, Writer(plan.pid) as memory:

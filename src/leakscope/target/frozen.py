@@ -101,7 +101,7 @@ class Frozen:
         self._one = one
         self._leave = leave
         self._patience_s = patience_s
-        self._lease = None if limit_s is None else Lease(limit_s)
+        self._lease = Lease(limit_s)
         self.threads: tuple[Thread, ...] = ()
         self.raw_mappings = b""
         self.paused_ns = 0
@@ -126,8 +126,7 @@ class Frozen:
         reaper = Reaper(self._seized, needed=len(tids) > 1 and not self._one)
         try:
             with reaper:
-                if self._lease is not None:
-                    self._lease.__enter__()
+                self._lease.__enter__()
                 self.since_ns = time.monotonic_ns()
                 self._stop_all(reaper)
             others = [*self._seized, *([] if self._leave is None else [self._leave])]
@@ -218,8 +217,7 @@ class Frozen:
         while (dead := [tid for tid in dead if not reap(tid)]) and time.monotonic() < give_up:
             time.sleep(0.001)
         self._seized.clear()
-        if self._lease is not None:
-            self._lease.__exit__()
+        self._lease.__exit__()
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1

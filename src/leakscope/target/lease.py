@@ -52,10 +52,10 @@ class _Times(ctypes.Structure):
 class Lease:
     """A context manager: this process is killed when it is inside for longer than `seconds`.
 
-    Does nothing where the kernel gives no timer.
+    Not with None, nor where the kernel gives no timer. Ctrl-Z waits in any case.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._timer: ctypes.c_int | None = None
         self._syscall = ctypes.CDLL(None).syscall
@@ -63,7 +63,7 @@ class Lease:
 
     def __enter__(self) -> Self:
         _held.append(self)
-        if self._numbers is None:
+        if self._numbers is None or self._seconds is None:
             return self
         create, settime, _ = self._numbers
         event, timer = _Event(signal=signal.SIGKILL), ctypes.c_int()

@@ -7,7 +7,7 @@
 Makes a virtual machine with so many objects (default 1,000,000), dumps it, and lets both work out
 the retained sizes of all objects, in turns. Then a dump with a million classes. Needs
 `tools/setup-debian --test`. With 0 rounds leakscope is alone, for dumps that the library takes
-minutes for: 40,000,000 objects are more than 2 GB.
+minutes for (40,000,000 objects make 1.7 GB).
 """
 
 import os

@@ -39,6 +39,12 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"{report.nodeid}: skipped, and with CI set nothing may be: {reason}"
 
 
+def pytest_report_header() -> list[str]:
+    """Say beforehand why many tests will fail where the files of other tools are not there."""
+    samples = ROOT.parent / "shared" / "samples"
+    return [] if samples.is_dir() else [f"missing: {samples}, which tests of formats and Java read"]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     report = yield

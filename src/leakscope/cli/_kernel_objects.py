@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from leakscope.cli._output import add_colour_option, ink_for
 from leakscope.cli._progress import Progress
+from leakscope.cli._reading import add_debug_dir_option
 from leakscope.cli._values import address_value
 from leakscope.cli._writing import write_text
 
@@ -39,14 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vmlinux", metavar="FILE", help="the kernel's image with debug information"
     )
-    parser.add_argument(
-        "--debug-dir",
-        "--sysroot",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder with modules that have debug information; repeatable",
-    )
+    add_debug_dir_option(parser, "a folder with modules that have debug information; repeatable")
     add_colour_option(parser)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from leakscope._analysis import Analyser
     from leakscope.judge.gate import Gate
 
-__all__ = ["add_reading_options", "analyser_for"]
+__all__ = ["add_debug_dir_option", "add_reading_options", "analyser_for"]
 
 
 def add_reading_options(group: argparse._ActionsContainer) -> None:
@@ -32,19 +32,22 @@ def add_reading_options(group: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="suppressions in LeakSanitizer's or valgrind's syntax; repeatable",
     )
-    group.add_argument(
-        "--debug-dir",
-        "--sysroot",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="look for programs, libraries and debug files here first: the root of another"
-        " machine, or a folder of debug files; repeatable",
+    add_debug_dir_option(
+        group,
+        "look for programs, libraries and debug files here first: the root of another machine, or a"
+        " folder of debug files; repeatable",
     )
     group.add_argument(
         "--no-debuginfod",
         action="store_true",
         help="do not ask the servers of DEBUGINFOD_URLS for debug information",
+    )
+
+
+def add_debug_dir_option(parser: argparse._ActionsContainer, text: str) -> None:
+    """Add the option for where debug information is; `text` is its help."""
+    parser.add_argument(
+        "--debug-dir", "--sysroot", action="append", default=[], metavar="DIR", help=text
     )
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from leakscope.cli._reading import add_debug_dir_option
 from leakscope.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,13 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", metavar="PID|NAME|REC", help="a process that leakscope records, or a recording"
     )
-    parser.add_argument(
-        "--debug-dir",
-        "--sysroot",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="look for programs, libraries and debug files here first; repeatable",
+    add_debug_dir_option(
+        parser, "look for programs, libraries and debug files here first; repeatable"
     )
     parser.add_argument(
         "--no-debuginfod",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from leakscope.model.answers import Answer, Result, Tone
 from leakscope.model.series import TrendVerdict
 from leakscope.report import android
-from leakscope.report.answers.watches import began_of, course_of, step_of, tone_of
+from leakscope.report.answers._parts import step_of
+from leakscope.report.answers.watches import began_of, course_of, tone_of
 from leakscope.report.gauges import grown
 from leakscope.report.text import printable
 from leakscope.words import bytes_text, plural

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leakscope.model.answers import AccountRow, AccountTable, Answer, Result, Step, Tone
+from leakscope.model.answers import AccountRow, AccountTable, Answer, Result, Tone
 from leakscope.model.found import FoundVerdict
 from leakscope.model.holders import Holding
 from leakscope.model.reachability import Reachability
 from leakscope.report import find as find_report
 from leakscope.report import heap as heap_report
+from leakscope.report.answers._parts import step_of
 from leakscope.report.earlier import TITLE, earlier_tables, earlier_texts
 from leakscope.report.gauges import gauge_name
 from leakscope.report.ink import Ink
-from leakscope.report.steps import command_of
 from leakscope.report.text import printable
 from leakscope.words import amount_text, bytes_text, duration_text, percent_text, plural, rate_text
 
@@ -77,7 +77,7 @@ def of_heap(scan: HeapScan, name: str) -> Answer:
         subject=printable(f"{name} (pid {scan.pid})"),
         tone=Tone.WARNING if unknown else Tone.ALARM if lost else Tone.CALM,
         headline=heap_report.headline(scan, name),
-        steps=(_step(step),),
+        steps=(step_of(step),),
         accounts=(reach, _parts(scan.account, scan.allocator))
         if rows
         else (_parts(scan.account, scan.allocator),),
@@ -108,11 +108,6 @@ def _parts(parts: HeapParts, allocator: str) -> AccountTable:
     )
     title = f"The heap of {printable(allocator)}"
     return AccountTable(title, "bytes", rows, parts.heap_mapped, "mapped")
-
-
-def _step(text: str) -> Step:
-    command = command_of(text)
-    return Step(printable(text), None if command is None else printable(command))
 
 
 def _printable(told: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -156,7 +151,7 @@ def of_found(found: Found) -> Answer:
         tone=tones.get(found.verdict, Tone.WARNING),
         headline=find_report.headline(found, ink),
         about=(f"looked at for {duration_text(round(found.seconds * 1e9))}",),
-        steps=(_step(found.next_step),),
+        steps=(step_of(found.next_step),),
         accounts=tuple(accounts),
         results=tuple(results),
         coverage=_printable(

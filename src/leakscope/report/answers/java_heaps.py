@@ -19,7 +19,7 @@ from leakscope.model.answers import (
     Tone,
 )
 from leakscope.model.findings import Verdict
-from leakscope.report.answers.watches import step_of
+from leakscope.report.answers._parts import step_of
 from leakscope.report.java import dump_headline, growth_headline, second_step
 from leakscope.report.text import printable
 from leakscope.words import bytes_text, confidence_words, count_text, plural, seconds_text

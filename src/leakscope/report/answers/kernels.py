@@ -6,13 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.model.answers import AccountRow, AccountTable, Answer, Result, Tone
-from leakscope.report.answers.watches import step_of
+from leakscope.report.answers._parts import oddity_result, step_of
 from leakscope.report.text import printable
 from leakscope.words import bytes_text, count_text, signed_rate
 
 if TYPE_CHECKING:
     from leakscope.model.kernel_state import KernelHolder, KernelSource, KernelState
-    from leakscope.model.triage import Oddity
 
 __all__ = ["of_kernel"]
 
@@ -27,7 +26,7 @@ _WORTH = 65_536.0  # bytes a second that are worth a word
 
 def of_kernel(state: KernelState) -> Answer:
     """Return the answer of two looks at a kernel, which cannot tell a leak."""
-    odd = [_oddity(one, number) for number, one in enumerate(state.oddities, 1)]
+    odd = [oddity_result(one, number) for number, one in enumerate(state.oddities, 1)]
     holders = [_holder(one, number) for number, one in enumerate(state.holders, 1)]
     # Two of its own counts, taken one after the other, may cross.
     rest = max(state.total - state.kernel - state.reclaimable, 0)
@@ -58,18 +57,6 @@ def of_kernel(state: KernelState) -> Answer:
 def _source(one: KernelSource) -> str:
     text = one.tells if one.works else f"{one.state}: {one.why}"
     return printable(text + (f"; to have it: {one.enable}" if one.enable else ""))
-
-
-def _oddity(oddity: Oddity, number: int) -> Result:
-    return Result(
-        key=f"odd-{number}",
-        verdict="urgent" if oddity.urgent else "odd",
-        tone=Tone.ALARM if oddity.urgent else Tone.WARNING,
-        title=printable(oddity.sentence),
-        where="",
-        sentence=printable(oddity.sentence),
-        step=step_of(oddity.next_step),
-    )
 
 
 def _holder(one: KernelHolder, number: int) -> Result:

@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leakscope.model.answers import AccountRow, AccountTable, Answer, Result, Step, Tone
-from leakscope.report.steps import command_of
+from leakscope.report.answers._parts import oddity_result, step_of
 from leakscope.report.text import printable
 from leakscope.report.triage import headline, programs_of
 from leakscope.words import bytes_text, count_text, plural
 
 if TYPE_CHECKING:
-    from leakscope.model.triage import AccountLine, Oddity, ProgramGroup, Triage
+    from leakscope.model.triage import AccountLine, ProgramGroup, Triage
 
 __all__ = ["of_triage"]
 
@@ -20,7 +20,7 @@ __all__ = ["of_triage"]
 def of_triage(triage: Triage) -> Answer:
     """Return the answer of two looks at a machine."""
     urgent = any(oddity.urgent for oddity in triage.oddities)
-    odd = [_oddity(oddity, number) for number, oddity in enumerate(triage.oddities, 1)]
+    odd = [oddity_result(oddity, number) for number, oddity in enumerate(triage.oddities, 1)]
     programs = [_program(program) for program in programs_of(triage.processes)]
     lines = [line for line in triage.lines if line.bytes]
     total = sum(line.bytes for line in lines)
@@ -31,7 +31,7 @@ def of_triage(triage: Triage) -> Answer:
         tone=Tone.ALARM if urgent else Tone.WARNING if odd else Tone.CALM,
         headline=printable(headline(triage)),
         about=(apart,),
-        steps=(_step(triage.next_step),),
+        steps=(step_of(triage.next_step),),
         accounts=(
             AccountTable(
                 "Where the memory is",
@@ -51,23 +51,6 @@ def _what(line: AccountLine) -> str:
         return line.what
     owners = ", ".join(f"{bytes_text(size)} {name}" for name, size in line.owners[:3])
     return owners + (f" and {len(line.owners) - 3} more" if len(line.owners) > 3 else "")
-
-
-def _step(text: str) -> Step:
-    command = command_of(text)
-    return Step(printable(text), None if command is None else printable(command))
-
-
-def _oddity(oddity: Oddity, number: int) -> Result:
-    return Result(
-        key=f"odd-{number}",
-        verdict="urgent" if oddity.urgent else "odd",
-        tone=Tone.ALARM if oddity.urgent else Tone.WARNING,
-        title=printable(oddity.sentence),
-        where="",
-        sentence=printable(oddity.sentence),
-        step=_step(oddity.next_step),
-    )
 
 
 def _program(program: ProgramGroup) -> Result:

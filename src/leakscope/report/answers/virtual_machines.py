@@ -10,7 +10,8 @@ import numpy as np
 from leakscope.model.answers import Answer, GaugeCourse, Result, Signal, Tone
 from leakscope.model.findings import Verdict
 from leakscope.report import java_machines as machines
-from leakscope.report.answers.watches import began_of, course_of, step_of
+from leakscope.report.answers._parts import step_of
+from leakscope.report.answers.watches import began_of, course_of
 from leakscope.report.text import printable
 from leakscope.words import (
     amount_text,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leakscope.judge.growing import fast_growers
-from leakscope.model.answers import Answer, GaugeCourse, Result, Signal, Step, Tone
+from leakscope.model.answers import Answer, GaugeCourse, Result, Signal, Tone
 from leakscope.model.series import TrendVerdict
+from leakscope.report.answers._parts import step_of
 from leakscope.report.gauges import gauge_name, home_text, subject_name
-from leakscope.report.steps import command_of
 from leakscope.report.text import printable
 from leakscope.report.watch import cause_name, following_text, headline, next_text
 from leakscope.words import (
@@ -106,12 +106,6 @@ def _ordered(watched: Watched) -> list[Trend]:
         )
 
     return sorted(watched.trends, key=rank)
-
-
-def step_of(text: str) -> Step:
-    """Return a step of a report with the command that it ends in."""
-    command = command_of(text)
-    return Step(printable(text), None if command is None else printable(command))
 
 
 def _key(trend: Trend) -> str:

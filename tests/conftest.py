@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,11 @@ from hypothesis import settings
 from leakscope._native import AGENT, path
 
 ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+"""Files of other projects, which are not in this one: `samples`, `kernel-lab`."""
+NOT_THERE = f"missing: {SHARED}, whose files many tests read"
+READERS = {"foreign", "java_dumps"}
+"""Modules of helpers that read them."""
 
 # nohup and a shell's background jobs start us with these ignored, and the programs that the tests
 # start would inherit that; what is tested is what they do as anyone else finds them.
@@ -40,9 +46,26 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """Say beforehand why many tests will fail where the files of other tools are not there."""
-    samples = ROOT.parent / "shared" / "samples"
-    return [] if samples.is_dir() else [f"missing: {samples}, which tests of formats and Java read"]
+    """Say beforehand why many tests will be skipped."""
+    return [] if SHARED.is_dir() else [NOT_THERE]
+
+
+def _reads_shared(module: ModuleType) -> bool:
+    for value in vars(module).values():
+        if isinstance(value, Path) and value.is_relative_to(SHARED):
+            return True
+        if {getattr(value, "__name__", ""), getattr(value, "__module__", "")} & READERS:
+            return True
+    return False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip whole files of tests where the files of other projects that they read are not there."""
+    if SHARED.is_dir():
+        return
+    for item in items:
+        if isinstance(item, pytest.Function) and _reads_shared(item.module):
+            item.add_marker(pytest.mark.skip(reason=NOT_THERE))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,6 +78,9 @@ def pytest_runtest_makereport():
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report():
     report = yield
+    if report.failed and not SHARED.is_dir() and f"{SHARED}/" in report.longreprtext:
+        report.outcome = "skipped"
+        report.longrepr = (report.nodeid, 0, NOT_THERE)
     _refuse_skip(report)
     return report
 

@@ -20,6 +20,7 @@ __all__ = ["KernelMemory", "open_kernel_memory"]
 
 _KCORE = "/proc/kcore"
 _MOST_MODULES = 20_000
+_DUMPS = "kdump and `virsh dump` make dumps of a kernel."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,11 @@ def open_kernel_memory(
             program.set_core_dump(vmcore)
     except (OSError, ValueError, LookupError, drgn.FaultError) as error:
         raise TargetError(
-            f"{vmcore or _KCORE} cannot be read as the memory of a kernel: {_first_line(error)}"
+            f"{vmcore or _KCORE} cannot be read as the memory of a kernel: {_first_line(error)}",
+            hint=_DUMPS if vmcore else None,
         ) from error
     if not program.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
-        raise TargetError(
-            f"{vmcore} is no dump of a kernel", hint="kdump and `virsh dump` make such dumps."
-        )
+        raise TargetError(f"{vmcore} is no dump of a kernel", hint=_DUMPS)
     _load_types(program, vmlinux, folders)
     return KernelMemory(program, vmcore or _KCORE, vmcore is None)
 
